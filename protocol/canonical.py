@@ -1,0 +1,64 @@
+"""One byte string for one meaning: canonical JSON (RFC 8785) and tagged BLAKE3 hashes."""
+
+import json
+from typing import Any, cast
+
+import rfc8785
+from blake3 import blake3
+
+from protocol.errors import Malformed
+
+DIGEST_BYTES = 32
+ZERO_DIGEST = "00" * DIGEST_BYTES
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise plain JSON data as RFC 8785 demands. Integers beyond 2**53 must already be strings."""
+    return rfc8785.dumps(value)
+
+
+def parse_canonical_json(data: bytes, *, max_bytes: int) -> dict[str, Any]:
+    """Parse an object that must already be in canonical form.
+
+    The round trip through the canonical serialiser refuses duplicate keys, odd spacing and non-finite numbers,
+    so that a message has exactly one spelling.
+
+    Raises:
+        Malformed: too long, not JSON, not an object, nested too deep, or not canonical.
+    """
+    if len(data) > max_bytes:
+        raise Malformed(f"message of {len(data)} bytes exceeds {max_bytes}")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("not JSON") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object")
+    try:
+        same = rfc8785.dumps(value) == data
+    except (rfc8785.CanonicalizationError, ValueError, RecursionError) as error:
+        raise Malformed("JSON outside RFC 8785") from error
+    if not same:
+        raise Malformed("JSON is not in canonical form")
+    return cast(dict[str, Any], value)
+
+
+def digest(data: bytes | bytearray | memoryview) -> str:
+    """Return the BLAKE3 content address of bytes as 64 hex digits."""
+    return blake3(data).hexdigest()
+
+
+def tagged_digest(tag: str, *parts: bytes | str | int) -> str:
+    """Hash a domain tag and length-prefixed parts with BLAKE3; a str part is hex, an int part is unsigned 64 bit."""
+    hasher = blake3()
+    for part in (tag.encode(), *parts):
+        match part:
+            case int():
+                raw = part.to_bytes(8, "little")
+            case str():
+                raw = bytes.fromhex(part)
+            case _:
+                raw = part
+        hasher.update(len(raw).to_bytes(8, "little"))
+        hasher.update(raw)
+    return hasher.hexdigest()

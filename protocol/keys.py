@@ -1,0 +1,104 @@
+"""Peer identity: one secp256k1 key is the libp2p host key and the signer of every message.
+
+The wallet key that owns stake and pay is another key; the ledger links the two with an EIP-712 `PeerLink`.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import base58
+from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+
+from protocol.errors import ConfigError, Malformed
+
+SIGNATURE_BYTES = 65
+PEER_ID_PREFIX = bytes.fromhex("002508021221")  # identity multihash of a libp2p secp256k1 public key
+
+
+@dataclass(frozen=True)
+class PeerKey:
+    """Hold a hot secp256k1 key. `repr` never shows the secret."""
+
+    secret: bytes  # 32 bytes
+
+    def __repr__(self) -> str:
+        return f"PeerKey({self.address})"
+
+    @property
+    def _private(self) -> PrivateKey:
+        return PrivateKey(self.secret)
+
+    @property
+    def address(self) -> str:
+        """Return the checksummed EVM address of the public key."""
+        return self._private.public_key.to_checksum_address()
+
+    @property
+    def public(self) -> bytes:
+        """Return the uncompressed public key without its prefix: x || y, 64 bytes."""
+        return self._private.public_key.to_bytes()
+
+    @property
+    def peer_id(self) -> str:
+        """Return the libp2p peer id in base58 (libp2p peer-ids spec, identity multihash)."""
+        return base58.b58encode(PEER_ID_PREFIX + self._private.public_key.to_compressed_bytes()).decode()
+
+    def sign(self, digest: bytes) -> bytes:
+        """Sign a 32-byte digest; returns r || s || v with v in {27, 28} and low s, as `ecrecover` expects."""
+        raw = self._private.sign_msg_hash(digest).to_bytes()
+        return raw[:64] + bytes([raw[64] + 27])
+
+
+def recover_address(digest: bytes, signature: bytes) -> str:
+    """Return the checksummed address that signed `digest`.
+
+    Raises:
+        Malformed: wrong length, v outside {27, 28}, high s (EIP-2), or not a point on the curve.
+    """
+    if len(signature) != SIGNATURE_BYTES or signature[64] not in (27, 28):
+        raise Malformed("signature is not 65 bytes ending in 27 or 28")
+    try:
+        parsed = Signature(signature[:64] + bytes([signature[64] - 27]))
+        if parsed.s > 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0:
+            raise Malformed("signature with a high s")
+        return parsed.recover_public_key_from_msg_hash(digest).to_checksum_address()
+    except (BadSignature, ValidationError) as error:
+        raise Malformed("signature does not recover") from error
+
+
+def save_peer_key(path: Path, key: PeerKey) -> None:
+    """Write the secret as hex, readable by the owner only; refuses to overwrite."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} already holds a peer key") from error
+    with os.fdopen(handle, "w") as file:
+        file.write(key.secret.hex() + "\n")
+
+
+def load_peer_key(path: Path) -> PeerKey:
+    """Read a peer key.
+
+    Raises:
+        ConfigError: missing, readable by others, or not 32 bytes of hex.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the peer key {path}", hint="`murmur stake deposit` makes one") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(f"{path} can be read by others", hint=f"chmod 600 {path}")
+    try:
+        secret = bytes.fromhex(text)
+        if len(secret) != 32:
+            raise ValueError
+        PrivateKey(secret).public_key  # noqa: B018 - derivation fails for a scalar outside the group
+    except (ValueError, ValidationError) as error:
+        raise ConfigError(f"{path} does not hold a secp256k1 key") from error
+    return PeerKey(secret)

@@ -1,0 +1,329 @@
+"""Signed messages: what peers say, who said it, and for which chain, ledger, run, round and role.
+
+The signature is EIP-712 over `Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)`, so that a
+contract can check any statement from its signature and two conflicting ones from the signatures alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
+from pydantic import Field, ValidationError
+
+from protocol.canonical import canonical_json, parse_canonical_json
+from protocol.errors import Malformed
+from protocol.keys import PeerKey, recover_address
+from protocol.manifest import Address, Digest, Frozen, RunManifest, Wei
+
+MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
+MAX_UNITS = 512  # in one list or record
+PASSED, REJECTED, PROVEN_FALSE = 1, 2, 3  # verdict outcomes, as the ledger reads them
+
+Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
+Round = Annotated[int, Field(ge=0, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Reason = Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")]  # printable ASCII: shown on terminals and pages
+ListenAddress = Annotated[str, Field(max_length=200, pattern=r"^/[a-zA-Z0-9./:_-]+$")]
+Role = Literal["contributor", "verifier", "coordinator"]
+
+_DOMAIN_TYPE = keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+_MESSAGE_TYPE = keccak(b"Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)")
+
+
+class Body(Frozen):
+    """Base of what is said. `kind` and `roles` say what it is and who may say it."""
+
+    kind: ClassVar[str]
+    roles: ClassVar[tuple[Role, ...]]
+
+    def digest(self) -> bytes:
+        """Return the 32-byte keccak hash that stands for the body in the signature."""
+        return keccak(canonical_json(self.model_dump(mode="json")))
+
+
+class Ready(Body):
+    """Say: my node reproduced the program digest and listens here."""
+
+    kind = "ready"
+    roles = ("contributor", "verifier")
+    number: Number
+    program: Digest
+    addresses: tuple[ListenAddress, ...] = Field(max_length=8)
+
+
+class Commitment(Body):
+    """Bind a unit of work before anything of it is shown. Roots are those of `protocol.state`."""
+
+    kind = "commitment"
+    roles = ("contributor",)
+    number: Number
+    parameters: Digest  # content address of the global parameters the round starts from
+    assignment: Digest  # hash of the batches drawn for this peer
+    moments_before: Digest
+    moments_after: Digest
+    residual_before: Digest
+    residual_after: Digest
+    segments: tuple[Digest, ...] = Field(min_length=2, max_length=1001)  # states after 0, 1, .. n segments
+    update: Digest  # salted hash of the update's symbols
+
+
+class CommitmentEntry(Frozen):
+    """Name one commitment of a round by its message id."""
+
+    number: Number
+    commitment: Digest
+
+
+class CommitmentList(Body):
+    """List the commitments in the root that goes on chain, by registration number."""
+
+    kind = "commitments"
+    roles = ("coordinator",)
+    entries: tuple[CommitmentEntry, ...] = Field(max_length=MAX_UNITS)
+
+
+class Reveal(Body):
+    """Show a committed update: its identity, the salt, and where its bytes are."""
+
+    kind = "reveal"
+    roles = ("contributor",)
+    number: Number
+    commitment: Digest
+    symbols: Digest  # identity of the update: hash of its canonical symbols
+    salt: Digest
+    blob: Digest  # content address of one encoding of it
+    blob_bytes: int = Field(ge=1, lt=2**40)
+    train_cpu_s: Seconds  # self-reported, for statistics only
+
+
+class UnitRecord(Frozen):
+    """Say what became of a committed unit: merged, or why not."""
+
+    number: Number
+    commitment: Digest
+    merged: bool
+    reason: Reason = ""  # empty when merged
+    symbols: Digest | None = None
+    blob: Digest | None = None
+
+
+class Judgement(Frozen):
+    """Carry the outcome of a drawn unit of an earlier round."""
+
+    round: Round
+    number: Number
+    outcome: Literal["passed", "void", "false", "unjudged"]
+
+
+class RoundRecord(Body):
+    """Fix which units a round merges, in which order; its body hash is anchored on chain."""
+
+    kind = "record"
+    roles = ("coordinator",)
+    parameters: Digest  # global parameters at the start of the round
+    units: tuple[UnitRecord, ...] = Field(max_length=MAX_UNITS)
+    judged: tuple[Judgement, ...] = Field(max_length=2 * MAX_UNITS)  # decided since the record before
+
+
+class Opening(Body):
+    """Open what a draw asks for: content addresses of the states, to be fetched and hashed."""
+
+    kind = "opening"
+    roles = ("contributor",)
+    number: Number
+    commitment: Digest
+    segment: int = Field(ge=0, le=1000)
+    start_parameters: Digest
+    start_moments: Digest
+    end_parameters: Digest
+    end_moments: Digest
+    final_parameters: Digest
+    final_moments: Digest
+    residual_before: Digest | None  # None: nothing carried
+    residual_after: Digest
+    symbols: Digest
+    salt: Digest
+
+
+class Verdict(Body):
+    """Say what a replay found. The ledger reads (number, verifier, outcome, evidence)."""
+
+    kind = "verdict"
+    roles = ("verifier",)
+    number: Number
+    verifier: Number
+    outcome: Literal[1, 2, 3]
+    commitment: Digest
+    opening: Digest | None  # message id; None when nothing was opened in time
+    segment: int = Field(ge=0, le=1000)
+    reason: Reason
+    distance: float = Field(ge=0, le=1e30)  # largest over tensors, relative
+    tensor: Annotated[str, Field(max_length=100, pattern=r"^[ -~]*$")]
+    replay_cpu_s: Seconds
+
+    def evidence(self) -> bytes:
+        """Return the 32-byte hash of everything the verdict says."""
+        return super().digest()
+
+    def digest(self) -> bytes:
+        """Return keccak(abi.encode(number, verifier, outcome, evidence)), which `Ledger.slash` rebuilds."""
+        types = ("uint64", "uint64", "uint8", "bytes32")
+        return keccak(encode(types, (self.number, self.verifier, self.outcome, self.evidence())))
+
+
+class RewardEntry(Frozen):
+    """Give an account's cumulative pay in this run."""
+
+    account: Address
+    cumulative_wei: Wei
+
+
+class RewardTable(Body):
+    """List every account's cumulative pay after an epoch, sorted by address; `round` is the epoch's last."""
+
+    kind = "rewards"
+    roles = ("coordinator",)
+    epoch: int = Field(ge=0)
+    entries: tuple[RewardEntry, ...] = Field(max_length=2 * MAX_UNITS)
+
+
+class Finish(Body):
+    """Say that the run is over and what came out of it; `round` is the last."""
+
+    kind = "finish"
+    roles = ("coordinator",)
+    parameters: Digest
+    judged: tuple[Judgement, ...] = Field(max_length=2 * MAX_UNITS)  # decided after the last record
+
+
+BODIES: dict[str, type[Body]] = {
+    body.kind: body
+    for body in (Ready, Commitment, CommitmentList, Reveal, RoundRecord, Opening, Verdict, RewardTable, Finish)
+}
+
+
+class _Wire(Frozen):
+    kind: Annotated[str, Field(max_length=32)]
+    chain_id: int = Field(ge=1, lt=2**53)
+    ledger: Address
+    run: Digest
+    round: Round
+    role: Role
+    body: dict[str, object]
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
+
+
+T = TypeVar("T", bound=Body)
+T_co = TypeVar("T_co", bound=Body, covariant=True)
+
+
+@dataclass(frozen=True)
+class Signed(Generic[T_co]):
+    """A statement and its signature; `author` is recovered, never claimed."""
+
+    chain_id: int
+    ledger: str
+    run: str
+    round: int
+    role: Role
+    body: T_co
+    signature: bytes
+
+    @cached_property
+    def id(self) -> str:
+        """Return the message id: the EIP-712 digest as hex. It names what is said, not who signed or how."""
+        return signing_digest(self.chain_id, self.ledger, self.run, self.round, self.role, self.body).hex()
+
+    @cached_property
+    def author(self) -> str:
+        """Return the address of the key that signed.
+
+        Raises:
+            Malformed: the signature does not recover.
+        """
+        return recover_address(bytes.fromhex(self.id), self.signature)
+
+    def to_bytes(self) -> bytes:
+        """Return the wire form: canonical JSON under 60 KiB."""
+        return canonical_json(self.to_json())
+
+    def to_json(self) -> dict[str, object]:
+        """Return the wire form as plain JSON data."""
+        return {
+            "kind": self.body.kind,
+            "chain_id": self.chain_id,
+            "ledger": self.ledger,
+            "run": self.run,
+            "round": self.round,
+            "role": self.role,
+            "body": self.body.model_dump(mode="json"),
+            "signature": self.signature.hex(),
+        }
+
+
+def signing_digest(chain_id: int, ledger: str, run: str, round_: int, role: str, body: Body) -> bytes:
+    """Return the EIP-712 digest of a statement (domain: Murmur, 1, chain, ledger)."""
+    domain = keccak(
+        encode(
+            ("bytes32", "bytes32", "bytes32", "uint256", "address"),
+            (_DOMAIN_TYPE, keccak(b"Murmur"), keccak(b"1"), chain_id, ledger),
+        )
+    )
+    message = keccak(
+        encode(
+            ("bytes32", "bytes32", "uint64", "bytes32", "bytes32", "bytes32"),
+            (
+                _MESSAGE_TYPE,
+                bytes.fromhex(run),
+                round_,
+                keccak(role.encode()),
+                keccak(body.kind.encode()),
+                body.digest(),
+            ),
+        )
+    )
+    return keccak(b"\x19\x01" + domain + message)
+
+
+def sign(key: PeerKey, manifest: RunManifest, round_: int, role: Role, body: T) -> Signed[T]:
+    """Sign a statement for a run.
+
+    Raises:
+        ValueError: the role may not say this.
+    """
+    if role not in body.roles:
+        raise ValueError(f"a {role} does not sign a {body.kind}")
+    run = manifest.run_id
+    digest = signing_digest(manifest.chain_id, manifest.ledger, run, round_, role, body)
+    return Signed(manifest.chain_id, manifest.ledger, run, round_, role, body, key.sign(digest))
+
+
+def parse_message(data: bytes) -> Signed[Body]:
+    """Parse wire bytes from anyone: bounds, canonical form, schema, role and signature.
+
+    Whether the author is who the run expects is decided by `protocol.pool`, which knows manifest and roster.
+
+    Raises:
+        Malformed: any of these fails; the message says which.
+    """
+    value = parse_canonical_json(data, max_bytes=MAX_MESSAGE_BYTES)
+    try:
+        wire = _Wire.model_validate(value)
+        body_type = BODIES.get(wire.kind)
+        if body_type is None:
+            raise Malformed("message of an unknown kind")
+        body = body_type.model_validate(wire.body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Malformed(f"message field {'.'.join(map(str, first['loc']))[:80]}: {first['type']}") from error
+    if wire.role not in body.roles:
+        raise Malformed(f"a {wire.role} does not sign a {wire.kind}")
+    message = Signed(
+        wire.chain_id, wire.ledger, wire.run, wire.round, wire.role, body, bytes.fromhex(wire.signature)
+    )
+    if message.to_bytes() != data:
+        raise Malformed("message does not spell every field canonically")
+    _ = message.author
+    return message
