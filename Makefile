@@ -1,0 +1,54 @@
+# One command each, the same for people and for CI. Set-up happens once, before whatever needs it,
+# and speaks on stderr: stdout is the command's own (make up ARGS="--json" > run.json).
+
+PYTHON ?= python3
+ARGS ?=
+SETUP := $(PYTHON) -I murmur/bootstrap.py
+BIN := .venv/bin
+export PYTHONUTF8 := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test test-contracts check format bench lock
+
+help:
+	@echo 'make up              set up once, then run a whole network here: murmur up   (ARGS="--rounds 6 --json")'
+	@echo 'make setup           set up only'
+	@echo 'make test            contracts and Python tests                              (ARGS="-m \"not slow\"")'
+	@echo 'make test-contracts  recompile the contracts, compare, run the Solidity tests'
+	@echo 'make check           format, lint, types, import layers'
+	@echo 'make format          apply format and safe lint fixes'
+	@echo 'make bench           measurements                                            (ARGS="gap")'
+	@echo 'make lock            resolve the dependencies again into constraints.txt'
+
+setup:
+	@$(SETUP) up >&2
+
+up: setup
+	@$(BIN)/murmur up $(ARGS)
+
+test: test-contracts
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-contracts:
+	@$(SETUP) test >&2
+	@$(SETUP) npm run --silent check
+	@$(SETUP) npm test --silent
+
+check:
+	@$(SETUP) check >&2
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports
+
+format:
+	@$(SETUP) check >&2
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
+
+bench:
+	@$(SETUP) test >&2
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock:
+	@$(SETUP) lock >&2
