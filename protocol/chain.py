@@ -1,0 +1,79 @@
+"""What a run needs to know of its chain, as a seam: `contracts.run` reads a real one, tests and simulations their own."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+OPENING_ROUND = -1
+"""The 'round' anchored by the run's opening block, from which round 0 takes roster and beacon."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Name a registered peer as the chain saw it at some block."""
+
+    number: int  # registration number, never reused or changed
+    wallet: str
+    peer: str  # address of the hot key
+    peer_id: str  # libp2p peer id of the same key
+    role: str  # "contributor" or "verifier"
+    stake_wei: int
+
+
+@dataclass(frozen=True)
+class PostedRoot:
+    """Give a round's commitment root on chain."""
+
+    root: str  # 64 hex digits
+    count: int
+    block: int
+
+
+class ChainView(Protocol):
+    """Show one run on one chain. `refresh` blocks on I/O; everything else only reads what it brought."""
+
+    def refresh(self) -> None:
+        """Read new blocks and events. Raises LedgerError when the chain does not answer."""
+
+    @property
+    def height(self) -> int:
+        """Return the newest block seen."""
+
+    @property
+    def min_stake_wei(self) -> int:
+        """Return the stake below which a peer is on no roster."""
+
+    def created(self) -> int | None:
+        """Return the block in which the run was created and funded."""
+
+    def anchor(self, round_: int) -> int | None:
+        """Return the block that anchored the record of a round; of OPENING_ROUND, the block that opened the run."""
+
+    def record_hash(self, round_: int) -> str | None:
+        """Return the anchored hash of a round's record, 64 hex digits."""
+
+    def commitments(self, round_: int) -> PostedRoot | None:
+        """Return the commitment root of a round."""
+
+    def roster(self, round_: int) -> tuple[Operator, ...]:
+        """Return the contributors of a round, by number: registered and staked at the anchor before it."""
+
+    def verifiers(self, round_: int) -> tuple[Operator, ...]:
+        """Return the verifiers of a round, by number: registered and staked at its own anchor."""
+
+    def assignment_beacon(self, round_: int) -> str | None:
+        """Return the hash of the block after the anchor of the round before, 64 hex digits, once it exists."""
+
+    def sampling_beacon(self, round_: int) -> str | None:
+        """Return the hash of the block after the round's own anchor, 64 hex digits, once it exists."""
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return everybody registered, with the stake of the newest block seen."""
+
+    def operator(self, number: int) -> Operator | None:
+        """Return one registered peer."""
+
+    def slashed(self) -> dict[int, int]:
+        """Return what each number lost in this run, in wei."""
+
+    def finished(self) -> str | None:
+        """Return the final parameters' address that the coordinator put on chain at the end."""

@@ -1,0 +1,178 @@
+"""What a peer has heard of a run: every message that the run's own rules let in, once each.
+
+The pool bounds itself: only keys that the chain knows may speak, each fills one slot a kind and round, and nobody
+speaks of rounds far ahead. A second, different statement for one slot is equivocation: refused, but kept as evidence.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
+
+from protocol.errors import Equivocation, Malformed
+from protocol.manifest import RunManifest
+from protocol.messages import (
+    Body,
+    Commitment,
+    CommitmentList,
+    Finish,
+    Opening,
+    Ready,
+    Reveal,
+    RewardTable,
+    RoundRecord,
+    Signed,
+    Verdict,
+    parse_message,
+)
+
+KeyOf = Callable[[int], tuple[str, str] | None]
+"""Map a registration number to (peer key address, role), or None if the chain knows no such number."""
+
+Slot = tuple[str, int, tuple[int, ...]]
+ROUNDS_AHEAD = 2
+MAX_SYNC_MESSAGES = 512
+
+B = TypeVar("B", bound=Body)
+
+
+class MessagePool:
+    """Hold the accepted messages of one run, in the order in which they came."""
+
+    def __init__(self, manifest: RunManifest, key_of: KeyOf) -> None:
+        self._manifest = manifest
+        self._run = manifest.run_id
+        self._key_of = key_of
+        self._slots: dict[Slot, Signed[Body]] = {}
+        self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
+        self._known: dict[str, Signed[Body]] = {}
+        self.equivocations: list[tuple[Signed[Body], Signed[Body]]] = []
+        self.round = 0  # the newest round a record or commitment list was heard of
+
+    def accept(self, data: bytes) -> Signed[Body] | None:
+        """Take in wire bytes from anyone; returns the message if it is new, None if it is known already.
+
+        Raises:
+            Malformed: it does not parse, or run, ledger, round, author or number are not what the run expects.
+            Equivocation: its author said something else in the same slot before.
+        """
+        return self.add(parse_message(data))
+
+    def add(self, message: Signed[Body]) -> Signed[Body] | None:
+        """Take in a parsed message, under the same rules as `accept`."""
+        self._check_binding(message)
+        self._check_author(message)
+        if message.id in self._known:
+            return None
+        slot = _slot(message)
+        before = self._slots.get(slot)
+        if before is not None and not isinstance(message.body, Ready):
+            if len(self.equivocations) < MAX_SYNC_MESSAGES:
+                self.equivocations.append((before, message))
+            raise Equivocation(f"a second {message.body.kind} for round {message.round} by {message.author}")
+        if before is not None:
+            del self._known[before.id]
+        self._slots[slot] = self._rounds[message.round][slot] = self._known[message.id] = message
+        if isinstance(message.body, CommitmentList | RoundRecord):
+            self.round = max(self.round, message.round)
+        return message
+
+    def _check_binding(self, message: Signed[Body]) -> None:
+        manifest = self._manifest
+        if message.run != self._run:
+            raise Malformed("message of another run")
+        if message.chain_id != manifest.chain_id or message.ledger.lower() != manifest.ledger.lower():
+            raise Malformed("message for another chain or ledger")
+        if message.round >= manifest.rounds:
+            raise Malformed("message of a round that the run does not have")
+        if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
+            raise Malformed("message of a round far ahead")
+
+    def _check_author(self, message: Signed[Body]) -> None:
+        if message.role == "coordinator":
+            if message.author != self._manifest.coordinator:
+                raise Malformed("not signed by the run's coordinator")
+            return
+        body = message.body
+        number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)
+        known = self._key_of(number)
+        if known is None:
+            raise Malformed(f"number {number} is not registered")
+        if known != (message.author, message.role):
+            raise Malformed(f"not signed by the key of number {number} as {message.role}")
+
+    def _get(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
+        return cast("Signed[B] | None", self._slots.get((kind.kind, round_, labels)))
+
+    def _all(self, kind: type[B], round_: int) -> dict[tuple[int, ...], Signed[B]]:
+        found = self._rounds.get(round_, {})
+        return {slot[2]: cast("Signed[B]", message) for slot, message in found.items() if slot[0] == kind.kind}
+
+    def ready(self) -> dict[int, Signed[Ready]]:
+        """Return the latest word of each peer that is ready, by number."""
+        return {labels[0]: message for labels, message in self._all(Ready, 0).items()}
+
+    def commitments(self, round_: int) -> dict[int, Signed[Commitment]]:
+        """Return the commitments heard of a round, by number; the coordinator's list says which count."""
+        return {labels[0]: message for labels, message in self._all(Commitment, round_).items()}
+
+    def commitment_list(self, round_: int) -> Signed[CommitmentList] | None:
+        """Return the coordinator's list of a round's commitments."""
+        return self._get(CommitmentList, round_)
+
+    def reveals(self, round_: int) -> dict[int, Signed[Reveal]]:
+        """Return the reveals heard of a round, by number."""
+        return {labels[0]: message for labels, message in self._all(Reveal, round_).items()}
+
+    def record(self, round_: int) -> Signed[RoundRecord] | None:
+        """Return the coordinator's record of a round; it counts once its hash is anchored on chain."""
+        return self._get(RoundRecord, round_)
+
+    def openings(self, round_: int) -> dict[int, Signed[Opening]]:
+        """Return the openings heard of a round's units, by number."""
+        return {labels[0]: message for labels, message in self._all(Opening, round_).items()}
+
+    def verdicts(self, round_: int) -> dict[tuple[int, int], Signed[Verdict]]:
+        """Return the verdicts heard of a round's units, by (number, verifier)."""
+        return {(labels[0], labels[1]): message for labels, message in self._all(Verdict, round_).items()}
+
+    def rewards(self) -> dict[int, Signed[RewardTable]]:
+        """Return the latest reward table of each epoch."""
+        tables = [cast("Signed[RewardTable]", m) for s, m in self._slots.items() if s[0] == RewardTable.kind]
+        return {table.body.epoch: table for table in tables}
+
+    def finish(self) -> Signed[Finish] | None:
+        """Return the coordinator's closing word."""
+        return self._get(Finish, self._manifest.rounds - 1)
+
+    def of_round(self, round_: int) -> list[Signed[Body]]:
+        """Return everything heard of a round, in the order in which it came."""
+        return list(self._rounds.get(round_, {}).values())
+
+    def ids(self, since_round: int) -> list[str]:
+        """Return the message ids of rounds from `since_round` on, and of every `ready`."""
+        return [message.id for message in self._since(since_round)]
+
+    def missing(self, since_round: int, have: Iterable[str]) -> list[bytes]:
+        """Return wire bytes that an asker with the ids in `have` lacks, oldest round first, bounded."""
+        known = set(have)
+        lacking = [message for message in self._since(since_round) if message.id not in known]
+        return [message.to_bytes() for message in lacking[:MAX_SYNC_MESSAGES]]
+
+    def _since(self, since_round: int) -> list[Signed[Body]]:
+        ready: list[Signed[Body]] = list(self.ready().values())
+        later = [m for round_ in sorted(self._rounds) if round_ >= since_round for m in self.of_round(round_)]
+        return ready + [message for message in later if not isinstance(message.body, Ready)]
+
+
+def _slot(message: Signed[Body]) -> Slot:
+    body = message.body
+    match body:
+        case Verdict():
+            labels: tuple[int, ...] = (body.number, body.verifier)
+        case RewardTable():
+            labels = (body.epoch,)
+        case Ready() | Commitment() | Reveal() | Opening():
+            labels = (body.number,)
+        case _:
+            labels = ()
+    return (body.kind, 0 if isinstance(body, Ready) else message.round, labels)

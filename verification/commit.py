@@ -1,0 +1,57 @@
+"""What a commitment must say before it counts: everything in it that is already public."""
+
+from dataclasses import dataclass
+
+from protocol.errors import Malformed
+from protocol.manifest import RunManifest
+from protocol.messages import Commitment, RoundRecord
+from protocol.state import NOTHING_CARRIED
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Name the moments and the residual a peer brings into a round, by their roots."""
+
+    moments: str = NOTHING_CARRIED
+    residual: str = NOTHING_CARRIED
+
+
+def carried(number: int, previous: Commitment | None, previous_record: RoundRecord | None) -> Carried:
+    """Return what a peer must carry into a round.
+
+    It starts with the roots its unit committed in the round before, merged or not; with nothing as a newcomer, after
+    a round without a listed commitment, or once the record before says that a unit of its was found void or false.
+
+    Args:
+        number: the peer's registration number.
+        previous: its commitment in the list of the round before, if any.
+        previous_record: the anchored record of the round before; None for round 0.
+    """
+    if previous is None or previous_record is None:
+        return Carried()
+    if any(j.number == number and j.outcome in ("void", "false") for j in previous_record.judged):
+        return Carried()
+    return Carried(previous.moments_after, previous.residual_after)
+
+
+def check_commitment(
+    manifest: RunManifest, commitment: Commitment, *, parameters: str, assignment: str, expected: Carried
+) -> None:
+    """Check what is public of a commitment: start, batches, carried roots, and the number of segment roots.
+
+    Args:
+        parameters: content address of the round's global parameters.
+        assignment: digest of the batches drawn for the peer.
+        expected: what the peer must carry, by `carried`.
+
+    Raises:
+        Malformed: something differs; the message says what.
+    """
+    if len(commitment.segments) != manifest.segments + 1:
+        raise Malformed(f"commitment with {len(commitment.segments)} segment roots instead of {manifest.segments + 1}")
+    if commitment.parameters != parameters:
+        raise Malformed("commitment starts from other parameters")
+    if commitment.assignment != assignment:
+        raise Malformed("commitment to other batches than the assigned ones")
+    if Carried(commitment.moments_before, commitment.residual_before) != expected:
+        raise Malformed("commitment breaks the chain of carried moments or residual")

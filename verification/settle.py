@@ -1,0 +1,65 @@
+"""What work earned: a pure function of records, outcomes and verdicts, recomputed by every auditor."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from protocol.manifest import RunManifest
+from protocol.merkle import StandardMerkleTree, reward_leaf
+from protocol.messages import RewardEntry, RoundRecord
+from verification.judge import Outcome
+
+
+@dataclass(frozen=True)
+class SettledRound:
+    """Hold what pay depends on: the record, the outcome of each drawn number, and who judged them."""
+
+    round: int
+    record: RoundRecord
+    outcomes: Mapping[int, Outcome]  # by contributor number
+    judges: Iterable[int]  # verifier numbers, one for each verdict that counted
+
+
+def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> dict[int, int]:
+    """Return what each registration number earned in one epoch, in wei.
+
+    A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit proven false
+    in the epoch earns nothing in it. Each counted verdict earns the verdict's pay.
+    """
+    earned: dict[int, int] = {}
+    forfeit: set[int] = set()
+    for settled in rounds:
+        forfeit |= {number for number, outcome in settled.outcomes.items() if outcome == "false"}
+        for unit in settled.record.units:
+            if unit.merged and settled.outcomes.get(unit.number, "passed") in ("passed", "unjudged"):
+                earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
+        for judge in settled.judges:
+            earned[judge] = earned.get(judge, 0) + manifest.pay.verdict_wei
+    return {number: amount for number, amount in earned.items() if number not in forfeit}
+
+
+def reward_entries(epochs: Iterable[Mapping[int, int]], wallet_of: Mapping[int, str]) -> tuple[RewardEntry, ...]:
+    """Return the cumulative pay of each wallet over the epochs so far, sorted by address."""
+    cumulative: dict[str, int] = {}
+    for epoch in epochs:
+        for number, amount in epoch.items():
+            wallet = wallet_of[number]
+            cumulative[wallet] = cumulative.get(wallet, 0) + amount
+    return tuple(
+        RewardEntry(account=wallet, cumulative_wei=cumulative[wallet])
+        for wallet in sorted(cumulative, key=str.lower)
+    )
+
+
+def reward_tree(entries: Iterable[RewardEntry]) -> StandardMerkleTree:
+    """Return the tree whose root the ledger pays from; leaves in the order of the entries.
+
+    Raises:
+        ValueError: no entries, since an epoch in which nobody earned has no root.
+    """
+    return StandardMerkleTree([reward_leaf(entry.account, entry.cumulative_wei) for entry in entries])
+
+
+def max_payout(manifest: RunManifest, contributors: int) -> int:
+    """Return the most a run can pay with that many contributors: every unit paid, every unit drawn and judged."""
+    a_unit = manifest.pay.unit_wei + manifest.verification.verifiers * manifest.pay.verdict_wei
+    return manifest.rounds * contributors * a_unit
