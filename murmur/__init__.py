@@ -1,3 +1,1 @@
-"""Compose the packages: the command line, the local network, the simulator."""
-
-__version__ = "0.1.0"
+"""The command line, the local network and everything that composes the roles."""

@@ -11,7 +11,7 @@ alone; stdout belongs to the command that follows.
     npm ...  run npm in contracts/ with the Node.js that was found or installed
     lock     resolve every dependency again and write constraints.txt
 
-A finished step leaves a stamp named after the hash of what it was made from, so that a second run does nothing,
+A finished step leaves a stamp named after the hash of its inputs, so that a second run does nothing,
 an interrupted one is taken up again, and a changed lock is applied.
 """
 
@@ -288,12 +288,12 @@ def warn_about_torch() -> None:
         text=True,
         check=False,
     )
-    # A version with a local part ("+cpu") means that pip was pointed to PyTorch's own wheels; it prefers those.
+    # A local version ("+cpu") means that pip was pointed to PyTorch's own wheels, which it prefers.
     if pin is None or listed.returncode or f"{pin[1]}+" in listed.stdout:
         return
     say(
         f"torch {pin[1]} comes as the CUDA build: about 3 GB to download, 6 GB on disk.\n"
-        "  Without a GPU, press Ctrl-C and take the CPU build (0.2 GB): give pip the address of PyTorch's CPU\n"
+        "  Without a GPU, press Ctrl-C and take the CPU build (0.2 GB): give pip the address of the CPU\n"
         "  wheels, which README names, and run the same command again:\n"
         "    export PIP_EXTRA_INDEX_URL=<address of the CPU wheels>"
     )
