@@ -8,6 +8,7 @@
   + ProofRejected            6   a proof was read and found false
   + ProofInconclusive        7   a proof could not be decided; never slashes
   + Malformed                1   bytes from somebody else that do not parse; refused, with the reason
+  + Premature                1   a message we cannot judge yet; refused for now, nobody's fault
   + Equivocation             1   this peer already signed something else for the same round and role
   + OwnFault                 1   our own defect or accident; never slashes anyone
 """
@@ -64,6 +65,10 @@ class ProofInconclusive(MurmurError):
 
 class Malformed(MurmurError):
     """Report bytes from another party that break a rule; the message is the reason and names no secret."""
+
+
+class Premature(MurmurError):
+    """Refuse a message for now: it names a round or a peer that our view of the chain has not reached."""
 
 
 class Equivocation(MurmurError):

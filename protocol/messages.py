@@ -12,7 +12,7 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 from pydantic import Field, ValidationError
 
-from protocol.canonical import canonical_json, parse_canonical_json
+from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
 from protocol.keys import PeerKey, recover_address
 from protocol.manifest import Address, Digest, Frozen, RunManifest, Wei
@@ -245,9 +245,15 @@ class Signed(Generic[T_co]):
         """
         return recover_address(bytes.fromhex(self.id), self.signature)
 
-    def to_bytes(self) -> bytes:
+    @cached_property
+    def wire(self) -> bytes:
         """Return the wire form: canonical JSON under 60 KiB."""
         return canonical_json(self.to_json())
+
+    @cached_property
+    def wire_digest(self) -> str:
+        """Return the BLAKE3 digest of the wire form, by which anti-entropy names a message."""
+        return digest(self.wire)
 
     def to_json(self) -> dict[str, object]:
         """Return the wire form as plain JSON data."""
@@ -296,8 +302,8 @@ def sign(key: PeerKey, manifest: RunManifest, round_: int, role: Role, body: T) 
     if role not in body.roles:
         raise ValueError(f"a {role} does not sign a {body.kind}")
     run = manifest.run_id
-    digest = signing_digest(manifest.chain_id, manifest.ledger, run, round_, role, body)
-    return Signed(manifest.chain_id, manifest.ledger, run, round_, role, body, key.sign(digest))
+    statement = signing_digest(manifest.chain_id, manifest.ledger, run, round_, role, body)
+    return Signed(manifest.chain_id, manifest.ledger, run, round_, role, body, key.sign(statement))
 
 
 def parse_message(data: bytes) -> Signed[Body]:
@@ -323,7 +329,7 @@ def parse_message(data: bytes) -> Signed[Body]:
     message = Signed(
         wire.chain_id, wire.ledger, wire.run, wire.round, wire.role, body, bytes.fromhex(wire.signature)
     )
-    if message.to_bytes() != data:
+    if message.wire != data:
         raise Malformed("message does not spell every field canonically")
     _ = message.author
     return message

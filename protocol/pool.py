@@ -5,10 +5,10 @@ speaks of rounds far ahead. A second, different statement for one slot is equivo
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterator
 from typing import TypeVar, cast
 
-from protocol.errors import Equivocation, Malformed
+from protocol.errors import Equivocation, Malformed, Premature
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Body,
@@ -30,7 +30,7 @@ KeyOf = Callable[[int], tuple[str, str] | None]
 
 Slot = tuple[str, int, tuple[int, ...]]
 ROUNDS_AHEAD = 2
-MAX_SYNC_MESSAGES = 512
+MAX_EQUIVOCATIONS = 512
 
 B = TypeVar("B", bound=Body)
 
@@ -46,13 +46,14 @@ class MessagePool:
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
         self.equivocations: list[tuple[Signed[Body], Signed[Body]]] = []
-        self.round = 0  # the newest round a record or commitment list was heard of
+        self.round = 0  # the newest round known to have begun; `peer` raises it from the chain
 
     def accept(self, data: bytes) -> Signed[Body] | None:
         """Take in wire bytes from anyone; returns the message if it is new, None if it is known already.
 
         Raises:
-            Malformed: it does not parse, or run, ledger, round, author or number are not what the run expects.
+            Malformed: it does not parse, or run, ledger, round or author are not what the run expects.
+            Premature: it speaks of a round or number that the chain, as far as we see it, does not have yet.
             Equivocation: its author said something else in the same slot before.
         """
         return self.add(parse_message(data))
@@ -66,7 +67,7 @@ class MessagePool:
         slot = _slot(message)
         before = self._slots.get(slot)
         if before is not None and not isinstance(message.body, Ready):
-            if len(self.equivocations) < MAX_SYNC_MESSAGES:
+            if len(self.equivocations) < MAX_EQUIVOCATIONS:
                 self.equivocations.append((before, message))
             raise Equivocation(f"a second {message.body.kind} for round {message.round} by {message.author}")
         if before is not None:
@@ -85,7 +86,7 @@ class MessagePool:
         if message.round >= manifest.rounds:
             raise Malformed("message of a round that the run does not have")
         if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
-            raise Malformed("message of a round far ahead")
+            raise Premature("message of a round far ahead")
 
     def _check_author(self, message: Signed[Body]) -> None:
         if message.role == "coordinator":
@@ -96,7 +97,7 @@ class MessagePool:
         number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)
         known = self._key_of(number)
         if known is None:
-            raise Malformed(f"number {number} is not registered")
+            raise Premature(f"number {number} is not registered")
         if known != (message.author, message.role):
             raise Malformed(f"not signed by the key of number {number} as {message.role}")
 
@@ -148,15 +149,15 @@ class MessagePool:
         """Return everything heard of a round, in the order in which it came."""
         return list(self._rounds.get(round_, {}).values())
 
-    def ids(self, since_round: int) -> list[str]:
-        """Return the message ids of rounds from `since_round` on, and of every `ready`."""
-        return [message.id for message in self._since(since_round)]
+    def wire_digests(self, since_round: int) -> list[str]:
+        """Return the BLAKE3 digests of the wire bytes of rounds from `since_round` on, and of every `ready`."""
+        return [message.wire_digest for message in self._since(since_round)]
 
-    def missing(self, since_round: int, have: Iterable[str]) -> list[bytes]:
-        """Return wire bytes that an asker with the ids in `have` lacks, oldest round first, bounded."""
-        known = set(have)
-        lacking = [message for message in self._since(since_round) if message.id not in known]
-        return [message.to_bytes() for message in lacking[:MAX_SYNC_MESSAGES]]
+    def missing(self, since_round: int, have: Container[str]) -> Iterator[bytes]:
+        """Yield wire bytes that an asker lacks who holds those with the digests in `have`, oldest round first."""
+        for message in self._since(since_round):
+            if message.wire_digest not in have:
+                yield message.wire
 
     def _since(self, since_round: int) -> list[Signed[Body]]:
         ready: list[Signed[Body]] = list(self.ready().values())

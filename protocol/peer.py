@@ -1,0 +1,213 @@
+"""A peer of a run: network, message pool, blob store and chain view, as node, verifier and coordinator share them."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from protocol.blobs import BlobStore
+from protocol.chain import OPENING_ROUND, ChainView
+from protocol.errors import LedgerError, MurmurError, NetworkError, Premature
+from protocol.keys import PeerKey
+from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
+from protocol.messages import Body, Signed
+from protocol.network import Network, NetworkConfig, open_network
+from protocol.pool import MessagePool
+from protocol.sync import SyncRequest
+
+log = logging.getLogger(__name__)
+
+MANIFEST_WAIT_S = 60.0
+SYNC_ROUNDS = 2  # how many rounds back anti-entropy compares while nothing is known to be missing
+CHAIN_PAUSE_MAX_S = 5.0
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """Say where a peer keeps its things and whom it meets first."""
+
+    directory: Path
+    run: str
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    bootstrap: tuple[str, ...] = ()
+    blobs: Path | None = None  # default: directory / "blobs"
+    max_blob_bytes: int | None = None  # cap of the store; the least recently used go first
+    poll_s: float = 0.2  # between two looks at the chain
+
+
+class Peer:
+    """Take part in one run. Open one with `open_peer`."""
+
+    def __init__(
+        self, config: PeerConfig, key: PeerKey, chain: ChainView, manifest: RunManifest, store: BlobStore
+    ) -> None:
+        self.config = config
+        self.key = key
+        self.chain = chain
+        self.manifest = manifest
+        self.run = config.run
+        self.store = store
+        self.pool = MessagePool(manifest, self._key_of)
+        self.network: Network
+        self.chain_error: str | None = None
+        self.on_message: list[Callable[[Signed[Body]], None]] = []
+        self._dirty = trio.Event()
+
+    async def publish(self, message: Signed[Body]) -> None:
+        """Take a message of our own into the pool and tell the network; what gossip loses, anti-entropy brings."""
+        self._admit(message)
+        try:
+            await self.network.publish(message.wire)
+        except NetworkError as error:
+            log.warning("announcement of a %s waits for anti-entropy: %s", message.body.kind, error)
+
+    async def changed(self) -> None:
+        """Return once a message was accepted or the chain moved since the last call; for one caller only."""
+        await self._dirty.wait()
+        self._dirty = trio.Event()
+
+    def touch(self) -> None:
+        """Make `changed` return, for events of the caller's own."""
+        self._dirty.set()
+
+    async def fetch(self, digest: str, *, max_size: int, deadline_s: float, numbers: Sequence[int] = ()) -> Path:
+        """Fetch a blob by its address from the peers of those registration numbers, then from anybody.
+
+        Raises:
+            NetworkError: nobody delivered bytes with this hash in time.
+        """
+        return await self.network.fetch(
+            digest, max_size=max_size, deadline_s=deadline_s, providers=[*self._providers(numbers)]
+        )
+
+    def _providers(self, numbers: Sequence[int]) -> Iterable[str]:
+        ready = self.pool.ready()
+        for number in numbers:
+            if number in ready:
+                yield from ready[number].body.addresses
+            operator = self.chain.operator(number)
+            if operator is not None:
+                yield operator.peer_id
+        yield from self.config.bootstrap
+
+    def _key_of(self, number: int) -> tuple[str, str] | None:
+        operator = self.chain.operator(number)
+        return None if operator is None else (operator.peer, operator.role)
+
+    async def receive(self, sender: str, data: bytes) -> None:
+        """Take a message from the network; raises what `MessagePool.accept` raises."""
+        message = self.pool.accept(data)
+        if message is not None:
+            self._tell(message)
+
+    def _admit(self, message: Signed[Body]) -> None:
+        if self.pool.add(message) is not None:
+            self._tell(message)
+
+    def _tell(self, message: Signed[Body]) -> None:
+        for callback in self.on_message:
+            callback(message)
+        self._dirty.set()
+
+    def summary(self) -> tuple[int, Sequence[str]]:
+        """Tell anti-entropy what we hold of the recent rounds; everything, while a round before is incomplete."""
+        since = max(0, self.pool.round - SYNC_ROUNDS)
+        while since > 0 and self.pool.record(since - 1) is None:
+            since -= 1
+        return since, self.pool.wire_digests(since)
+
+    def missing(self, request: SyncRequest) -> Iterable[bytes]:
+        """Tell anti-entropy what an asker lacks."""
+        return self.pool.missing(request.since_round, request.have)
+
+    async def follow_chain(self) -> None:
+        """Look at the chain for ever; a chain that does not answer is waited for, with its error on show."""
+        pause = self.config.poll_s
+        while True:
+            before = self.chain.height
+            try:
+                await trio.to_thread.run_sync(self.chain.refresh, abandon_on_cancel=True)
+                pause = self.config.poll_s
+                if self.chain_error is not None:
+                    log.info("the chain answers again")
+                self.chain_error = None
+            except LedgerError as error:
+                if self.chain_error is None:
+                    log.warning("the chain does not answer: %s", error)
+                self.chain_error = error.message
+                pause = min(2 * pause, CHAIN_PAUSE_MAX_S)
+            if self.chain.height != before:
+                self.note_rounds()
+                self._dirty.set()
+            await trio.sleep(pause)
+
+    def note_rounds(self) -> None:
+        """Let the pool hear of rounds that the chain has begun."""
+        while self.chain.anchor(self.pool.round) is not None and self.pool.round + 1 < self.manifest.rounds:
+            self.pool.round += 1
+
+
+async def _fetch_manifest(network: Network, config: PeerConfig) -> RunManifest:
+    path = await network.fetch(
+        config.run, max_size=MAX_MANIFEST_BYTES, deadline_s=MANIFEST_WAIT_S, providers=config.bootstrap
+    )
+    return RunManifest.from_bytes(path.read_bytes())
+
+
+@asynccontextmanager
+async def open_peer(
+    config: PeerConfig, key: PeerKey, chain: ChainView, manifest: RunManifest | None = None
+) -> AsyncIterator[Peer]:
+    """Join a run's network and follow its chain until the block ends.
+
+    The manifest is the run id's preimage, so a peer fetches it from whoever has it.
+
+    Raises:
+        NetworkError: the address is taken, or nobody has the manifest.
+        LedgerError: the chain does not answer at the start.
+    """
+    store = BlobStore(config.blobs or config.directory / "blobs", max_bytes=config.max_blob_bytes)
+    await trio.to_thread.run_sync(chain.refresh)
+    peer: Peer | None = None
+
+    async def inbox(sender: str, data: bytes) -> None:
+        if peer is None:
+            raise Premature("the manifest is not here yet")
+        await peer.receive(sender, data)
+
+    def summary() -> tuple[int, Sequence[str]]:
+        return (0, ()) if peer is None else peer.summary()
+
+    def missing(request: SyncRequest) -> Iterable[bytes]:
+        return () if peer is None else peer.missing(request)
+
+    network_config = NetworkConfig(
+        secret=key.secret, run=config.run, listen=config.listen, bootstrap=config.bootstrap, sync_interval_s=2.0
+    )
+    async with open_network(network_config, store=store, inbox=inbox, summary=summary, missing=missing) as network:
+        manifest = manifest or await _fetch_manifest(network, config)
+        if manifest.run_id != config.run:
+            raise MurmurError(f"the manifest at hand is of run {manifest.run_id}, not {config.run}")
+        store.put(manifest.to_bytes())
+        store.pin(config.run)
+        opened = Peer(config, key, chain, manifest, store)
+        opened.network = network
+        if chain.anchor(OPENING_ROUND) is not None:
+            opened.note_rounds()
+        peer = opened
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.follow_chain)
+            for connected in network.connected_peers():
+                nursery.start_soon(_sync_quietly, network, connected)
+            yield opened
+            nursery.cancel_scope.cancel()
+
+
+async def _sync_quietly(network: Network, peer: str) -> None:
+    try:
+        await network.sync_now(peer)
+    except NetworkError as error:
+        log.debug("first sync: %s", error)
