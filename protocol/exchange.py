@@ -1,0 +1,262 @@
+"""Blobs over libp2p streams: resumable, hashed, bounded in size, in time and in the number of uploads.
+
+`/murmur/blob/1.0.0`: the asker writes a 32-byte BLAKE3 digest and a u64 offset; the holder answers a u64 total size and the
+bytes from that offset, or one of two sizes no blob has: not here, or busy (ask again later). Integers are big-endian.
+"""
+
+import logging
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+from libp2p.abc import IHost, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+
+from protocol.blobs import BlobCorrupt, BlobMissing, BlobStore, Partial
+from protocol.errors import NetworkError
+from protocol.host import close_stream, read_exactly, reason_of
+from protocol.stats import NetworkStats
+
+log = logging.getLogger(__name__)
+
+BLOB_PROTOCOL = TProtocol("/murmur/blob/1.0.0")
+PIECE_BYTES = 1 << 20  # yamux splits it; smaller writes cost a third of the throughput
+NOT_HERE = 2**64 - 1
+BUSY = 2**64 - 2
+_REQUEST = struct.Struct("!32sQ")
+_SIZE = struct.Struct("!Q")
+
+
+@dataclass(frozen=True)
+class ExchangeLimits:
+    """Bound what the exchange gives and takes."""
+
+    max_blob_bytes: int = 4 << 30
+    max_uploads: int = 4
+    max_uploads_per_peer: int = 2
+    idle_timeout_s: float = 20.0  # without progress, in either direction
+    busy_pause_s: float = 0.5  # before asking busy holders again
+
+
+class _Refused(Exception):
+    """One provider did not deliver; the text says why."""
+
+
+class _Busy(_Refused):
+    """The provider has the blob's name but no upload slot now."""
+
+
+class BlobExchange:
+    """Serve blobs of a store to peers, and fetch blobs into it."""
+
+    def __init__(
+        self,
+        host: IHost,
+        store: BlobStore,
+        stats: NetworkStats,
+        *,
+        limits: ExchangeLimits = ExchangeLimits(),
+        may_serve: Callable[[str, str], bool] = lambda peer, digest: True,
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._stats = stats
+        self._limits = limits
+        self._may_serve = may_serve
+        self._uploads: Counter[str] = Counter()
+        self._fetching: dict[str, trio.Lock] = {}
+        host.set_stream_handler(BLOB_PROTOCOL, self._serve)
+
+    async def fetch(self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float) -> Path:
+        """Fetch a blob from the first provider that delivers it, and return its verified file.
+
+        A broken transfer resumes where it stopped, from the next provider. Busy providers are asked again until the deadline.
+
+        Args:
+            providers: peer ids, in the order to try.
+            max_size: bytes allowed; the exchange's own limit also holds.
+            deadline_s: seconds from now for everything.
+
+        Raises:
+            NetworkError: nobody delivered; the message lists each provider's reason.
+        """
+        lock = self._fetching.setdefault(digest, trio.Lock())
+        reasons: dict[str, str] = {}
+        try:
+            with trio.fail_after(deadline_s):
+                async with lock:
+                    if self._store.has(digest):
+                        return self._store.path(digest)
+                    return await self._fetch_from(digest, list(dict.fromkeys(providers)), max_size, reasons)
+        except trio.TooSlowError:
+            raise self._failure(digest, f"not complete after {deadline_s:g} s", reasons) from None
+        finally:
+            if not lock.statistics().locked and lock.statistics().tasks_waiting == 0:
+                self._fetching.pop(digest, None)
+
+    async def _fetch_from(
+        self, digest: str, providers: list[str], max_size: int, reasons: dict[str, str]
+    ) -> Path:
+        limit = min(max_size, self._limits.max_blob_bytes)
+        while providers:
+            busy: list[str] = []
+            for provider in providers:
+                try:
+                    path = await self._fetch_one(digest, provider, limit)
+                except _Busy as error:
+                    busy.append(provider)
+                    reasons[provider] = str(error)
+                except _Refused as error:
+                    reasons[provider] = str(error)
+                    log.info("blob %s not from %s: %s", digest[:16], provider, error)
+                else:
+                    self._stats.blobs_fetched += 1
+                    return path
+            providers = busy
+            if providers:
+                await trio.sleep(self._limits.busy_pause_s)
+        raise self._failure(digest, "no provider delivered", reasons)
+
+    @staticmethod
+    def _failure(digest: str, what: str, reasons: dict[str, str]) -> NetworkError:
+        told = (
+            "; ".join(f"{provider}: {reason}" for provider, reason in reasons.items())
+            or "no provider is known"
+        )
+        return NetworkError(f"blob {digest[:16]}: {what} ({told})")
+
+    async def _fetch_one(self, digest: str, provider: str, limit: int) -> Path:
+        with await trio.to_thread.run_sync(self._store.begin, digest) as partial:
+            resumed = partial.offset > 0
+            try:
+                return await self._transfer(partial, provider, limit)
+            except BlobCorrupt as error:
+                if not resumed:
+                    self._stats.refuse("blob with a wrong hash", provider, str(error))
+                    raise _Refused(str(error)) from error
+        # The earlier bytes came from somebody else: this provider gets one transfer of its own before it is blamed.
+        with self._store.begin(digest) as partial:
+            try:
+                return await self._transfer(partial, provider, limit)
+            except BlobCorrupt as error:
+                self._stats.refuse("blob with a wrong hash", provider, str(error))
+                raise _Refused(str(error)) from error
+
+    async def _transfer(self, partial: Partial, provider: str, limit: int) -> Path:
+        stream: INetStream | None = None
+        done = False
+        try:
+            with trio.fail_after(self._limits.idle_timeout_s):
+                stream = await self._host.new_stream(ID.from_string(provider), [BLOB_PROTOCOL])
+                await stream.write(_REQUEST.pack(bytes.fromhex(partial.digest), partial.offset))
+                (total,) = _SIZE.unpack(await read_exactly(stream, _SIZE.size))
+            if total == NOT_HERE:
+                done = True
+                raise _Refused("does not have it")
+            if total == BUSY:
+                done = True
+                raise _Busy("busy")
+            if total > limit:
+                self._stats.refuse(
+                    "oversized blob", provider, f"{total} bytes where at most {limit} are allowed"
+                )
+                raise _Refused(f"offers {total} bytes, at most {limit} are allowed")
+            if total < partial.offset:
+                await trio.to_thread.run_sync(partial.restart)
+                raise _Refused(f"offers {total} bytes, fewer than are already here")
+            await self._receive(stream, partial, total)
+            done = True
+            return await trio.to_thread.run_sync(partial.finish)
+        except trio.TooSlowError:
+            raise _Refused(f"no progress for {self._limits.idle_timeout_s:g} s") from None
+        except (_Refused, BlobCorrupt):
+            raise
+        except Exception as error:  # the edge of a stream: libp2p raises many unrelated classes here
+            self._stats.refuse("broken blob transfer", provider, repr(error))
+            raise _Refused(f"transfer broke at byte {partial.offset}: {reason_of(error)}") from error
+        finally:
+            if stream is not None:
+                await close_stream(stream, reset=not done)
+
+    async def _receive(self, stream: INetStream, partial: Partial, total: int) -> None:
+        pending = bytearray()
+        try:
+            while partial.offset + len(pending) < total:
+                with trio.fail_after(self._limits.idle_timeout_s):
+                    piece = await stream.read(min(PIECE_BYTES, total - partial.offset - len(pending)))
+                if not piece:
+                    raise EOFError("stream ended early")
+                self._stats.bytes_down += len(piece)
+                pending += piece
+                if len(pending) >= PIECE_BYTES:
+                    full, pending = pending, bytearray()
+                    await trio.to_thread.run_sync(partial.append, full)
+        finally:
+            if pending:
+                partial.append(pending)
+
+    async def _serve(self, stream: INetStream) -> None:
+        peer = str(stream.muxed_conn.peer_id)
+        complete = False
+        try:
+            with trio.fail_after(self._limits.idle_timeout_s):
+                raw, offset = _REQUEST.unpack(await read_exactly(stream, _REQUEST.size))
+            complete = await self._answer(stream, peer, raw.hex(), offset)
+        except trio.TooSlowError:
+            self._stats.refuse(
+                "slow blob request", peer, f"no progress for {self._limits.idle_timeout_s:g} s"
+            )
+        except Exception as error:  # the edge of a stream: a peer that goes away must end here
+            self._stats.refuse("broken blob request", peer, repr(error))
+        finally:
+            await close_stream(stream, reset=not complete)
+
+    async def _answer(self, stream: INetStream, peer: str, digest: str, offset: int) -> bool:
+        if not self._may_serve(peer, digest):
+            self._stats.refuse("blob request not allowed", peer, digest[:16])
+            return await self._say(stream, NOT_HERE)
+        try:
+            path = self._store.path(digest)
+            size = path.stat().st_size
+        except (BlobMissing, FileNotFoundError):
+            return await self._say(stream, NOT_HERE)
+        if offset > size:
+            self._stats.refuse("blob request beyond the end", peer, f"offset {offset} of {size}")
+            return await self._say(stream, size)
+        if (
+            self._uploads[peer] >= self._limits.max_uploads_per_peer
+            or self._uploads.total() >= self._limits.max_uploads
+        ):
+            self._stats.refused["upload slots full"] += 1
+            return await self._say(stream, BUSY)
+        self._uploads[peer] += 1
+        try:
+            return await self._upload(stream, path, size, offset)
+        finally:
+            self._uploads[peer] -= 1
+            if not self._uploads[peer]:
+                del self._uploads[peer]
+
+    async def _upload(self, stream: INetStream, path: Path, size: int, offset: int) -> bool:
+        await self._say(stream, size)
+        async with await trio.open_file(path, "rb") as file:
+            await file.seek(offset)
+            while offset < size:
+                piece = await file.read(min(PIECE_BYTES, size - offset))
+                if not piece:
+                    return False  # the file shrank under us: a reset tells the asker, its hash would anyway
+                with trio.fail_after(self._limits.idle_timeout_s):
+                    await stream.write(piece)
+                offset += len(piece)
+                self._stats.bytes_up += len(piece)
+        self._stats.blobs_served += 1
+        return True
+
+    async def _say(self, stream: INetStream, size: int) -> bool:
+        with trio.fail_after(self._limits.idle_timeout_s):
+            await stream.write(_SIZE.pack(size))
+        return True

@@ -1,0 +1,63 @@
+"""What the network counted: traffic, and every refusal with its reason."""
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED = 1024  # (sender, reason) pairs whose last log line is remembered
+
+
+@dataclass
+class NetworkStats:
+    """Count bytes, messages and refusals; `refuse` also writes the log, at most once per sender and kind in `quiet_s`."""
+
+    clock: Callable[[], float]
+    quiet_s: float = 10.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    published: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    blobs_fetched: int = 0
+    blobs_served: int = 0
+    syncs: int = 0
+    restarts: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    _logged: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict, repr=False)
+
+    def refuse(self, kind: str, sender: str, reason: str) -> None:
+        """Count a refusal under a short fixed `kind` and log who caused it and why.
+
+        Args:
+            kind: a counter name of our own, never text from a peer, so that peers cannot grow the table.
+        """
+        self.refused[kind] += 1
+        now = self.clock()
+        last, suppressed = self._logged.pop((sender, kind), (-self.quiet_s, 0))
+        if now - last < self.quiet_s:
+            self._logged[sender, kind] = (last, suppressed + 1)
+            return
+        more = f" ({suppressed} more since)" if suppressed else ""
+        log.warning("ignored %s from %s: %.300s%s", kind, sender, reason, more)
+        self._logged[sender, kind] = (now, 0)
+        while len(self._logged) > _REMEMBERED:
+            self._logged.popitem(last=False)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters as plain JSON data for a status page."""
+        return {
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "published": self.published,
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "blobs_fetched": self.blobs_fetched,
+            "blobs_served": self.blobs_served,
+            "syncs": self.syncs,
+            "restarts": self.restarts,
+            "refused": dict(self.refused),
+        }
