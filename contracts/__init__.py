@@ -1,0 +1,1 @@
+"""The ledger: Solidity sources, compiled artifacts, and everything Python needs to use them."""
