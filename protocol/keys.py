@@ -45,12 +45,18 @@ class PeerKey:
     @property
     def peer_id(self) -> str:
         """Return the libp2p peer id in base58 (libp2p peer-ids spec, identity multihash)."""
-        return base58.b58encode(PEER_ID_PREFIX + self._private.public_key.to_compressed_bytes()).decode()
+        return peer_id_of(self.public)
 
     def sign(self, digest: bytes) -> bytes:
         """Sign a 32-byte digest; returns r || s || v with v in {27, 28} and low s, as `ecrecover` expects."""
         raw = self._private.sign_msg_hash(digest).to_bytes()
         return raw[:64] + bytes([raw[64] + 27])
+
+
+def peer_id_of(public: bytes) -> str:
+    """Return the libp2p peer id of an uncompressed public key x || y (64 bytes), in base58."""
+    compressed = bytes([2 + (public[63] & 1)]) + public[:32]
+    return base58.b58encode(PEER_ID_PREFIX + compressed).decode()
 
 
 def recover_address(digest: bytes, signature: bytes) -> str:

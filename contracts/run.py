@@ -1,0 +1,268 @@
+"""One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events and block hashes."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from contracts.chain import connect
+from contracts.client import Ledger
+from contracts.events import (
+    Claimed,
+    CommitmentsPosted,
+    Event,
+    RecordAnchored,
+    Registered,
+    RewardsDisputed,
+    RewardsFinalized,
+    RewardsProposed,
+    RunCreated,
+    RunFinished,
+    RunFunded,
+    RunOpened,
+    Slashed,
+    StakeChanged,
+)
+from contracts.index import EventIndex
+from contracts.types import Role
+from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.keys import peer_id_of
+
+_ROLES = {Role.CONTRIBUTOR: "contributor", Role.VERIFIER: "verifier"}
+
+
+@dataclass
+class _Facts:
+    """What the events say, folded once for each new set of them."""
+
+    registered: dict[int, Registered] = field(default_factory=dict)
+    stakes: list[StakeChanged] = field(default_factory=list)
+    created: RunCreated | None = None
+    opened: RunOpened | None = None
+    finished: RunFinished | None = None
+    funded_wei: int = 0
+    commitments: dict[int, CommitmentsPosted] = field(default_factory=dict)
+    records: dict[int, RecordAnchored] = field(default_factory=dict)
+    proposed: dict[int, RewardsProposed] = field(default_factory=dict)
+    finalized: dict[int, RewardsFinalized] = field(default_factory=dict)
+    claims: list[Claimed] = field(default_factory=list)
+    slashes: list[Slashed] = field(default_factory=list)
+
+    def add(self, event: Event, run: str) -> None:
+        """Fold one event in; events of other runs say nothing here."""
+        if getattr(event, "run", run) != run:
+            return
+        match event:
+            case Registered():
+                self.registered[event.number] = event
+            case StakeChanged():
+                self.stakes.append(event)
+            case RunCreated():
+                self.created = event
+            case RunOpened():
+                self.opened = event
+            case RunFinished():
+                self.finished = event
+            case RunFunded():
+                self.funded_wei = event.total
+            case CommitmentsPosted():
+                self.commitments[event.round] = event
+            case RecordAnchored():
+                self.records[event.round] = event
+            case RewardsProposed():
+                self.proposed[event.epoch] = event
+            case RewardsDisputed():
+                self.proposed.pop(event.epoch, None)
+            case RewardsFinalized():
+                self.finalized[event.epoch] = event
+            case Claimed():
+                self.claims.append(event)
+            case Slashed():
+                self.slashes.append(event)
+
+
+class ChainRun:
+    """Follow one run. `refresh` talks to the chain and may run in a worker thread; all else reads what it brought."""
+
+    def __init__(self, ledger: Ledger, run: str, *, start_block: int = 1) -> None:
+        """Start before anything was read.
+
+        Args:
+            run: run id, 64 hex digits.
+            start_block: the block that deployed the ledger, or an earlier one.
+        """
+        self.ledger = ledger
+        self.run = run
+        self._index = EventIndex(ledger, start_block)
+        self._events: tuple[Event, ...] = ()
+        self._facts = _Facts()
+        self._hashes: dict[int, str] = {}
+        self._rollbacks = 0
+        self._height = 0
+
+    @classmethod
+    def connect(cls, rpc_url: str, ledger: str, run: str, *, chain_id: int | None = None) -> "ChainRun":
+        """Connect to a chain and follow a run of a ledger on it.
+
+        Raises:
+            LedgerError: the chain is not there or another one, or the address is no ledger.
+        """
+        found = Ledger(connect(rpc_url, chain_id), ledger)
+        found.verify()
+        return cls(found, run)
+
+    def refresh(self) -> None:
+        """Read new blocks and events, and the block hashes that serve as beacons.
+
+        Raises:
+            LedgerError: the chain does not answer.
+        """
+        self._index.poll()
+        _ = self.min_stake_wei  # read once here, so that nothing else needs the chain
+        events = self._index.events
+        if self._index.rollbacks != self._rollbacks:
+            self._rollbacks = self._index.rollbacks
+            self._hashes = {}
+        if events is not self._events and events != self._events:
+            facts = _Facts()
+            for event in events:
+                facts.add(event, self.run)
+            self._facts, self._events = facts, events
+        hashes = dict(self._hashes)
+        for block in self._beacon_blocks():
+            if block not in hashes and block <= self._index.height:
+                value = self._index.block_hash(block)
+                if value is not None:
+                    hashes[block] = value.hex()
+        self._hashes, self._height = hashes, self._index.height
+
+    def _beacon_blocks(self) -> list[int]:
+        opened = [self._facts.opened.block + 1] if self._facts.opened else []
+        return opened + [record.block + 1 for record in self._facts.records.values()]
+
+    @property
+    def height(self) -> int:
+        """Return the newest block read."""
+        return self._height
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Return every event of the ledger up to `height`, in chain order."""
+        return self._events
+
+    @cached_property
+    def min_stake_wei(self) -> int:
+        """Return the stake below which a peer is on no roster."""
+        return self.ledger.min_stake
+
+    def created(self) -> int | None:
+        """Return the block in which the run was created."""
+        return None if self._facts.created is None else self._facts.created.block
+
+    def coordinator(self) -> RunCreated | None:
+        """Return who created the run, and the key that signs for it."""
+        return self._facts.created
+
+    def anchor(self, round_: int) -> int | None:
+        """Return the block that anchored a record; of OPENING_ROUND, the block that opened the run."""
+        if round_ == OPENING_ROUND:
+            return None if self._facts.opened is None else self._facts.opened.block
+        record = self._facts.records.get(round_)
+        return None if record is None else record.block
+
+    def record_hash(self, round_: int) -> str | None:
+        """Return the anchored hash of a round's record."""
+        record = self._facts.records.get(round_)
+        return None if record is None else record.record.hex()
+
+    def commitments(self, round_: int) -> PostedRoot | None:
+        """Return the commitment root of a round."""
+        posted = self._facts.commitments.get(round_)
+        return None if posted is None else PostedRoot(posted.root.hex(), posted.count, posted.block)
+
+    def roster(self, round_: int) -> tuple[Operator, ...]:
+        """Return the contributors of a round; none before its anchor is known."""
+        block = self.anchor(round_ - 1)
+        return () if block is None else self._staked(Role.CONTRIBUTOR, block)
+
+    def verifiers(self, round_: int) -> tuple[Operator, ...]:
+        """Return the verifiers of a round; none before its record is anchored."""
+        block = self.anchor(round_)
+        return () if block is None else self._staked(Role.VERIFIER, block)
+
+    def assignment_beacon(self, round_: int) -> str | None:
+        """Return the hash of the block after the anchor of the round before."""
+        return self._hash_after(self.anchor(round_ - 1))
+
+    def sampling_beacon(self, round_: int) -> str | None:
+        """Return the hash of the block after the round's own anchor."""
+        return self._hash_after(self.anchor(round_))
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return everybody registered, with the stake of the newest block read."""
+        stakes = self._stakes(self._height)
+        found = self._facts.registered
+        return tuple(_operator(found[number], stakes.get(number, 0)) for number in sorted(found))
+
+    def operator(self, number: int) -> Operator | None:
+        """Return one registered peer."""
+        registered = self._facts.registered.get(number)
+        return None if registered is None else _operator(registered, self._stakes(self._height).get(number, 0))
+
+    def slashed(self) -> dict[int, int]:
+        """Return what each number lost in this run."""
+        lost: dict[int, int] = {}
+        for event in self._facts.slashes:
+            lost[event.number] = lost.get(event.number, 0) + event.amount
+        return lost
+
+    def slashes(self) -> tuple[Slashed, ...]:
+        """Return the slashes of this run, in chain order."""
+        return tuple(self._facts.slashes)
+
+    def finished(self) -> str | None:
+        """Return the final parameters' address."""
+        return None if self._facts.finished is None else self._facts.finished.parameters.hex()
+
+    @property
+    def funded_wei(self) -> int:
+        """Return all that was paid into the run's pot."""
+        return self._facts.funded_wei
+
+    def proposed(self) -> dict[int, RewardsProposed]:
+        """Return the undisputed reward roots by epoch, final or not."""
+        return dict(self._facts.proposed)
+
+    def finalized(self) -> dict[int, RewardsFinalized]:
+        """Return the final reward roots by epoch."""
+        return dict(self._facts.finalized)
+
+    def claims(self) -> tuple[Claimed, ...]:
+        """Return the claims on this run's pot, in chain order."""
+        return tuple(self._facts.claims)
+
+    def _hash_after(self, block: int | None) -> str | None:
+        return None if block is None else self._hashes.get(block + 1)
+
+    def _stakes(self, block: int) -> dict[int, int]:
+        return {change.number: change.stake for change in self._facts.stakes if change.block <= block}
+
+    def _staked(self, role: Role, block: int) -> tuple[Operator, ...]:
+        stakes = self._stakes(block)
+        return tuple(
+            _operator(registered, stakes[number])
+            for number, registered in sorted(self._facts.registered.items())
+            if registered.role == role
+            and registered.block <= block
+            and stakes.get(number, 0) >= self.min_stake_wei
+        )
+
+
+def _operator(registered: Registered, stake: int) -> Operator:
+    public = registered.pub_x + registered.pub_y.to_bytes(32, "big")
+    return Operator(
+        number=registered.number,
+        wallet=registered.wallet,
+        peer=registered.peer,
+        peer_id=peer_id_of(public),
+        role=_ROLES[Role(registered.role)],
+        stake_wei=stake,
+    )

@@ -1,0 +1,85 @@
+"""Mount the command lines of the packages as one program, `murmur`."""
+
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from protocol.errors import MurmurError
+
+INTERRUPTED = 130
+
+app = typer.Typer(name="murmur", no_args_is_help=True, pretty_exceptions_enable=False)
+
+# (command, module, its Typer app): a role package owns its commands, this file only mounts them.
+MOUNTS = (
+    ("", "murmur.up", "app"),
+    ("node", "node.cli", "app"),
+    ("coordinator", "coordinator.cli", "app"),
+    ("run", "coordinator.cli", "run_app"),
+    ("verifier", "verification.cli", "verifier_app"),
+    ("proof", "verification.cli", "proof_app"),
+    ("audit", "verification.cli", "audit_app"),
+    ("stake", "contracts.cli", "stake_app"),
+    ("rewards", "contracts.cli", "rewards_app"),
+)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("murmur-network"))
+        raise typer.Exit
+
+
+@app.callback()
+def murmur(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train one model on many machines that do not trust each other."""
+
+
+def mount(command: str, module: str, name: str) -> None:
+    if importlib.util.find_spec(module) is not None:
+        mounted: Any = getattr(importlib.import_module(module), name, None)
+        if mounted is not None:
+            app.add_typer(mounted, name=command)
+
+
+for _mount in MOUNTS:
+    mount(*_mount)
+
+
+def exit_code(error: BaseException) -> int | None:
+    """Return the exit code for an error, looking into groups that nurseries raise; None if it is a defect of ours."""
+    if isinstance(error, BaseExceptionGroup):
+        codes = {exit_code(inner) for inner in error.exceptions}
+        return codes.pop() if len(codes) == 1 else None
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_code if isinstance(error, MurmurError) else None
+
+
+def describe(error: BaseException) -> str:
+    """Return what happened and what to do next, for stderr."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, MurmurError):
+        return f"murmur: {error.message}" + (f"\n  next: {error.hint}" if error.hint else "")
+    return "murmur: interrupted"
+
+
+def main() -> None:
+    """Run the program; the entry point of the console script."""
+    try:
+        app()
+    except (MurmurError, BaseExceptionGroup, KeyboardInterrupt) as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        typer.echo(describe(error), err=True)
+        sys.exit(code)
