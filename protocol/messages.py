@@ -6,7 +6,7 @@ contract can check any statement from its signature and two conflicting ones fro
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
@@ -19,7 +19,9 @@ from protocol.manifest import Address, Digest, Frozen, RunManifest, Wei
 
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record
-PASSED, REJECTED, PROVEN_FALSE = 1, 2, 3  # verdict outcomes, as the ledger reads them
+PASSED: Final = 1  # verdict outcomes, as the ledger reads them
+REJECTED: Final = 2
+PROVEN_FALSE: Final = 3
 
 Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
 Round = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -19,8 +19,9 @@ class Carried:
 def carried(number: int, previous: Commitment | None, previous_record: RoundRecord | None) -> Carried:
     """Return what a peer must carry into a round.
 
-    It starts with the roots its unit committed in the round before, merged or not; with nothing as a newcomer, after
-    a round without a listed commitment, or once the record before says that a unit of its was found void or false.
+    It starts with the roots its unit committed in the round before, merged or not; with nothing as a
+    newcomer, after a round without a listed commitment, or once the record before says that a unit of its was
+    found void or false.
 
     Args:
         number: the peer's registration number.
@@ -48,7 +49,9 @@ def check_commitment(
         Malformed: something differs; the message says what.
     """
     if len(commitment.segments) != manifest.segments + 1:
-        raise Malformed(f"commitment with {len(commitment.segments)} segment roots instead of {manifest.segments + 1}")
+        raise Malformed(
+            f"commitment with {len(commitment.segments)} segment roots instead of {manifest.segments + 1}"
+        )
     if commitment.parameters != parameters:
         raise Malformed("commitment starts from other parameters")
     if commitment.assignment != assignment:

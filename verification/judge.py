@@ -19,15 +19,18 @@ def grade(manifest: RunManifest, distance: float) -> Literal[1, 2, 3]:
 
 
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
-    """Return the verifiers whose verdicts decide a unit, best rank first; the others' are neither counted nor paid."""
+    """Return the verifiers whose verdicts decide a unit, best rank first; others neither count nor are paid."""
     return tuple(judge for judge in draw.verifiers if judge in verdicts)[: manifest.verification.verifiers]
 
 
-def outcome(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict], *, closed: bool) -> Outcome | None:
+def outcome(
+    manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict], *, closed: bool
+) -> Outcome | None:
     """Decide a drawn unit, or return None while verdicts may still come.
 
-    All passed: passed. All proven false: false, which slashes. Anything mixed or merely out of tolerance: void.
-    When the time is over, one lone verdict passes or voids the unit and none leaves it unjudged, paid like undrawn.
+    All passed: passed. All proven false: false, which slashes. Anything mixed or merely out of tolerance:
+    void. When the time is over, one lone verdict passes or voids the unit and none leaves it unjudged, paid
+    like undrawn.
 
     Args:
         verdicts: by the verifier's registration number.

@@ -35,7 +35,7 @@ def check_update(manifest: RunManifest, size: int, symbols: str, blob: bytes) ->
     """
     if len(blob) > max_update_bytes(manifest.codec, size):
         raise Malformed("update container too large")
-    if symbols_digest(decode(blob, codec=manifest.codec, size=size), manifest.codec, size) != symbols:
+    if symbols_digest(decode(blob, codec=manifest.codec, size=size)) != symbols:
         raise Malformed("update bytes hold other symbols than revealed")
 
 
@@ -43,10 +43,14 @@ def copied_from(symbols: str, number: int, earlier: Mapping[str, tuple[int, int]
     """Return why an update does not merge because the same symbols were shown before, or an empty string.
 
     Args:
-        earlier: symbols digest to the (round, number) that showed it first, over all records so far and the lower
-            numbers of this round.
+        earlier: symbols digest to the (round, number) that showed it first, over all records so far and the
+            lower numbers of this round.
     """
     if symbols not in earlier:
         return ""
     round_, original = earlier[symbols]
-    return f"same symbols as number {original} in round {round_}" if original != number else "own symbols repeated"
+    return (
+        f"same symbols as number {original} in round {round_}"
+        if original != number
+        else "own symbols repeated"
+    )

@@ -1,4 +1,4 @@
-"""Who is drawn, at which segment, and who judges: a public function of a beacon that came after the record."""
+"""Who is drawn, at which segment, and who judges: a public function of a beacon newer than the record."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class Draw:
     def due(self, manifest: RunManifest, verifier: int, blocks: int, verdicts: int) -> bool:
         """Tell whether a verifier should judge now.
 
-        The first ranks judge at once; a later rank steps in after each further deadline while verdicts are lacking.
+        The first ranks judge at once; a later rank steps in after each further deadline while verdicts are
+        lacking.
 
         Args:
             verifier: its registration number.
@@ -34,13 +35,18 @@ class Draw:
         return rank < needed or blocks >= (rank - needed + 1) * manifest.deadlines.verify
 
     def closes_after(self, manifest: RunManifest) -> int:
-        """Return the blocks after the sampling beacon when the unit is decided with whatever verdicts there are."""
+        """Return after how many blocks the unit is decided with whatever verdicts there are."""
         spare = max(0, len(self.verifiers) - manifest.verification.verifiers)
         return (2 + spare) * manifest.deadlines.verify
 
 
 def draws(
-    manifest: RunManifest, run: str, beacon: str, round_: int, committed: Iterable[int], verifiers: Iterable[int]
+    manifest: RunManifest,
+    run: str,
+    beacon: str,
+    round_: int,
+    committed: Iterable[int],
+    verifiers: Iterable[int],
 ) -> tuple[Draw, ...]:
     """Return the drawn units of a round, by number.
 

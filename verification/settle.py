@@ -22,8 +22,8 @@ class SettledRound:
 def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> dict[int, int]:
     """Return what each registration number earned in one epoch, in wei.
 
-    A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit proven false
-    in the epoch earns nothing in it. Each counted verdict earns the verdict's pay.
+    A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit
+    proven false in the epoch earns nothing in it. Each counted verdict earns the verdict's pay.
     """
     earned: dict[int, int] = {}
     forfeit: set[int] = set()
@@ -37,7 +37,9 @@ def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> di
     return {number: amount for number, amount in earned.items() if number not in forfeit}
 
 
-def reward_entries(epochs: Iterable[Mapping[int, int]], wallet_of: Mapping[int, str]) -> tuple[RewardEntry, ...]:
+def reward_entries(
+    epochs: Iterable[Mapping[int, int]], wallet_of: Mapping[int, str]
+) -> tuple[RewardEntry, ...]:
     """Return the cumulative pay of each wallet over the epochs so far, sorted by address."""
     cumulative: dict[str, int] = {}
     for epoch in epochs:
@@ -60,6 +62,6 @@ def reward_tree(entries: Iterable[RewardEntry]) -> StandardMerkleTree:
 
 
 def max_payout(manifest: RunManifest, contributors: int) -> int:
-    """Return the most a run can pay with that many contributors: every unit paid, every unit drawn and judged."""
+    """Return the most a run can pay with that many contributors: each unit paid, drawn and judged."""
     a_unit = manifest.pay.unit_wei + manifest.verification.verifiers * manifest.pay.verdict_wei
     return manifest.rounds * contributors * a_unit

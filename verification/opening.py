@@ -1,0 +1,113 @@
+"""What a training unit opens: addresses that must give the committed roots, and the files a replay reads."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from protocol.canonical import digest
+from protocol.errors import Malformed, ProofRejected
+from protocol.manifest import ModelConfig, RunManifest
+from protocol.messages import Opening, Signed
+from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
+from protocol.tensors import moment_layout, pack, parameter_layout
+from verification.commit import Carried
+from verification.unit import DrawnUnit, NeededFile
+
+
+@lru_cache(maxsize=8)
+def zero_moments(model: ModelConfig) -> str:
+    """Return the address of the moments of a peer that carries nothing: zeros after zero steps."""
+    layout = moment_layout(model)
+    return digest(pack(layout, np.zeros(layout.size, np.float32), 0))
+
+
+def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Opening]) -> None:
+    """Check that the addresses an accused peer signed give the roots it committed to.
+
+    Raises:
+        Malformed: the commitment carries other roots than the unit must, so that it should not have been
+            listed; or the opening is of another round, peer, commitment or segment: nothing that was asked
+            for is open.
+        ProofRejected: an address does not give its committed root. Opening and commitment carry the same
+            signature, so that the two messages prove it without a file.
+    """
+    said, body = opening.body, unit.commitment.body
+    if Carried(body.moments_before, body.residual_before) != unit.carried:
+        raise Malformed("commitment breaks the chain of carried moments or residual")
+    if (opening.run, opening.round, said.number) != (unit.commitment.run, unit.round, unit.number):
+        raise Malformed("opening of another unit")
+    if said.commitment != unit.commitment.id:
+        raise Malformed("opening of another commitment")
+    if said.segment != unit.segment:
+        raise Malformed(f"opening of segment {said.segment} instead of {unit.segment}")
+    if opening.author != unit.commitment.author:
+        raise Malformed("opening signed by another key than the commitment")
+    for what, found, committed in _roots(manifest, unit, said):
+        if found != committed:
+            raise ProofRejected(f"opened {what} does not give the committed root")
+
+
+def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[str, str, str]]:
+    """Return (what, root from the opened addresses, committed root) of everything an opening shows."""
+    run, round_, number = unit.commitment.run, unit.round, unit.number
+    body = unit.commitment.body
+    start, last = unit.segment, manifest.segments
+
+    def state(index: int, parameters: str, moments: str) -> str:
+        return segment_root(run, round_, number, index, parameters, moments)
+
+    checks = [
+        (
+            "start of the segment",
+            state(start, said.start_parameters, said.start_moments),
+            body.segments[start],
+        ),
+        (
+            "end of the segment",
+            state(start + 1, said.end_parameters, said.end_moments),
+            body.segments[start + 1],
+        ),
+        ("final state", state(last, said.final_parameters, said.final_moments), body.segments[last]),
+        ("final moments", moments_root(run, round_, number, said.final_moments), body.moments_after),
+        ("residual after", residual_root(run, round_, number, said.residual_after), body.residual_after),
+        ("update", update_root(run, round_, number, said.symbols, said.salt), body.update),
+        (
+            "residual before",
+            _carried_residual(run, round_ - 1, number, said.residual_before),
+            body.residual_before,
+        ),
+    ]
+    if start == 0:
+        checks.append(("start of the round", said.start_parameters, body.parameters))
+        if body.moments_before == NOTHING_CARRIED:
+            checks.append(("first moments", said.start_moments, zero_moments(manifest.model)))
+        else:
+            carried = moments_root(run, round_ - 1, number, said.start_moments)
+            checks.append(("carried moments", carried, body.moments_before))
+    return checks
+
+
+def _carried_residual(run: str, round_: int, number: int, residual: str | None) -> str:
+    if residual is None:
+        return NOTHING_CARRIED
+    # Nothing is carried into round 0, so an address there gives no root at all.
+    return residual_root(run, round_, number, residual) if round_ >= 0 else ""
+
+
+def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tuple[NeededFile, ...]:
+    """Return the files a replay reads: both ends of the segment, the final parameters, the residual before,
+    and the public parameters of the round. What is recomputed exactly is compared by address and not fetched.
+    """
+    parameters = parameter_layout(manifest.model).file_bytes
+    moments = moment_layout(manifest.model).file_bytes
+    needed = [
+        NeededFile("parameters", unit.commitment.body.parameters, parameters, public=True),
+        NeededFile("start_parameters", opening.start_parameters, parameters),
+        NeededFile("start_moments", opening.start_moments, moments),
+        NeededFile("end_parameters", opening.end_parameters, parameters),
+        NeededFile("end_moments", opening.end_moments, moments),
+        NeededFile("final_parameters", opening.final_parameters, parameters),
+    ]
+    if opening.residual_before is not None:
+        needed.append(NeededFile("residual_before", opening.residual_before, parameters))
+    return tuple(needed)

@@ -1,0 +1,150 @@
+"""The replay of a training unit: the drawn segment within tolerance, and the end of the unit exactly.
+
+The step is `training.inner`'s, so a verifier executes what the peer executed. Whatever segment was drawn, the
+update's symbols and the new residual are recomputed bit by bit, because the codec is exact on every machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocol.canonical import digest
+from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
+from protocol.manifest import RunManifest
+from protocol.messages import PASSED, PROVEN_FALSE, Opening, Signed
+from protocol.tensors import Floats, pack, parameter_layout, unpack
+from protocol.update import symbols_digest
+from training.assignment import assignment, assignment_digest
+from training.codec import compress
+from training.corpus import Shard
+from training.distance import segment_distances
+from training.inner import InnerState, InnerTrainer
+from training.outer import load_parameters
+from verification import opening as training_opening
+from verification.judge import grade
+from verification.unit import DrawnUnit, NeededFile, ReplayReport
+
+UNBOUNDED = 1e30
+"""Stands for a distance that is not a number; the largest a verdict can say."""
+
+
+@dataclass(frozen=True)
+class TrainingUnits:
+    """Replay pre-training units of one run (`verification.unit.UnitKind`)."""
+
+    shard: Shard
+    device: str = "cpu"
+
+    def check_opening(self, manifest: RunManifest, unit: DrawnUnit, opening: Signed[Opening]) -> None:
+        """Compare the signed addresses with the committed roots; see `verification.opening`."""
+        training_opening.check_opening(manifest, unit, opening)
+
+    def needed_files(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening
+    ) -> tuple[NeededFile, ...]:
+        """Return the files to fetch; see `verification.opening`."""
+        return training_opening.needed_files(manifest, unit, opening)
+
+    def replay(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> ReplayReport:
+        """Execute the drawn segment again and recompute the update and the residual.
+
+        Raises:
+            ProofInconclusive: the round's public parameters are not a file of this run.
+            OwnFault: this machine fails.
+        """
+        try:
+            public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+        except Malformed as error:
+            raise ProofInconclusive(f"the round's public parameters: {error.message}") from error
+        try:
+            _check_assignment(manifest, unit)
+            states = _read(manifest, unit, opening, files)
+            _check_start(manifest, unit, opening, states.start, public)
+            _check_symbols(manifest, unit, opening, states, public)
+        except ProofRejected as error:
+            return ReplayReport(PROVEN_FALSE, error.message[:200])
+        return self._replay_segment(manifest, unit, states)
+
+    def _replay_segment(self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened") -> ReplayReport:
+        steps = manifest.verification.segment_steps
+        first = unit.segment * steps
+        offsets = assignment(manifest, unit.beacon, unit.round, unit.number)[first : first + steps]
+        trainer = InnerTrainer(manifest, self.shard, self.device)
+        trainer.load(states.start)
+        try:
+            trainer.run(offsets, unit.round * manifest.inner.steps + first)
+        except OwnFault:
+            # Honest training stops at a loss that is not finite, so nobody commits to a state beyond one.
+            return ReplayReport(
+                PROVEN_FALSE, "the opened start leads to a loss that is not finite", UNBOUNDED
+            )
+        found = segment_distances(manifest, states.start, states.end, trainer.state())
+        distances = {
+            name: distance if distance < UNBOUNDED else UNBOUNDED for name, distance in found.items()
+        }
+        tensor, distance = max(distances.items(), key=lambda entry: entry[1])
+        outcome = grade(manifest, distance)
+        reason = (
+            "" if outcome == PASSED else f"segment {unit.segment} replays {distance:.3g} away in {tensor}"
+        )
+        return ReplayReport(outcome, reason[:200], distance, tensor, distances=distances)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    start: InnerState
+    end: InnerState
+    final: Floats
+    residual: Floats | None
+
+
+def _check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
+    drawn = assignment_digest(assignment(manifest, unit.beacon, unit.round, unit.number))
+    if drawn != unit.commitment.body.assignment:
+        raise ProofRejected("commitment to other batches than the assigned ones")
+
+
+def _read(manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]) -> _Opened:
+    """Read what was opened; what no honest trainer can have written is proven false."""
+    model = manifest.model
+    try:
+        start = InnerState.from_files(model, files[opening.start_parameters], files[opening.start_moments])
+        end = InnerState.from_files(model, files[opening.end_parameters], files[opening.end_moments])
+        final, _ = unpack(parameter_layout(model), files[opening.final_parameters])
+        residual = None
+        if opening.residual_before is not None:
+            residual, _ = unpack(parameter_layout(model), files[opening.residual_before])
+    except Malformed as error:
+        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
+    steps = manifest.verification.segment_steps
+    if (start.exp_avg_sq < 0).any() or (end.exp_avg_sq < 0).any():
+        raise ProofRejected("opened a negative second moment")
+    if start.steps > unit.round * manifest.inner.steps + unit.segment * steps:
+        raise ProofRejected("opened more optimizer steps than the run has had")
+    if end.steps != start.steps + steps:
+        raise ProofRejected(f"opened {end.steps - start.steps} optimizer steps in a segment of {steps}")
+    return _Opened(start, end, final, residual)
+
+
+def _check_start(
+    manifest: RunManifest, unit: DrawnUnit, opening: Opening, start: InnerState, public: Floats
+) -> None:
+    if unit.segment:
+        return
+    if digest(pack(parameter_layout(manifest.model), public)) != opening.start_parameters:
+        raise ProofRejected("first segment starts from other parameters than the round's")
+
+
+def _check_symbols(
+    manifest: RunManifest, unit: DrawnUnit, opening: Opening, states: _Opened, public: Floats
+) -> None:
+    layout = parameter_layout(manifest.model)
+    try:
+        symbols, residual = compress(manifest.codec, public - states.final, states.residual)
+    except OwnFault as error:
+        raise ProofRejected(f"the final state has no update: {error.message}") from error
+    if symbols_digest(symbols) != opening.symbols:
+        raise ProofRejected("committed symbols do not follow from final state and residual")
+    if digest(pack(layout, residual)) != opening.residual_after:
+        raise ProofRejected("committed residual does not follow from final state and symbols")

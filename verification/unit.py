@@ -1,0 +1,87 @@
+"""A drawn unit, and the one seam between units of different kinds: what is opened, and how it is compared.
+
+The opening's addresses are judged from signatures alone; the files they name are fetched by content address,
+so their bytes equal the addresses by construction; a replay then compares what was computed with what was
+opened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from protocol.manifest import RunManifest
+from protocol.messages import Commitment, Opening, Signed
+from verification.commit import Carried
+
+Grade = Literal[1, 2, 3]  # PASSED, REJECTED, PROVEN_FALSE of protocol.messages
+
+
+@dataclass(frozen=True)
+class DrawnUnit:
+    """Hold what a verifier knows of one drawn unit before it fetches anything."""
+
+    commitment: Signed[Commitment]
+    segment: int  # drawn
+    beacon: str  # assignment beacon of the round, 64 hex digits
+    carried: Carried  # what the peer must have brought into the round
+
+    @property
+    def round(self) -> int:
+        """Return the unit's round."""
+        return self.commitment.round
+
+    @property
+    def number(self) -> int:
+        """Return the peer's registration number."""
+        return self.commitment.body.number
+
+
+@dataclass(frozen=True)
+class NeededFile:
+    """Name one file that a replay reads."""
+
+    role: str  # field of the opening, or "parameters" for the round's public start
+    address: str
+    bytes: int  # exact length of a valid file
+    public: bool = False  # held by everyone; its absence is not the accused's
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """Say what a replay found."""
+
+    outcome: Grade
+    reason: str = ""  # printable ASCII, at most 200 characters; empty when passed
+    distance: float = 0.0  # largest over tensors, relative
+    tensor: str = ""  # where it was largest
+    cpu_s: float = 0.0
+    distances: Mapping[str, float] = field(default_factory=dict)  # by tensor
+
+
+class UnitKind(Protocol):
+    """Replay one kind of unit: pre-training updates today."""
+
+    def check_opening(self, manifest: RunManifest, unit: DrawnUnit, opening: Signed[Opening]) -> None:
+        """Compare the signed addresses with the committed roots.
+
+        Raises:
+            Malformed: the opening does not answer the draw.
+            ProofRejected: its addresses do not give the committed roots, which signatures alone prove.
+        """
+        ...
+
+    def needed_files(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening
+    ) -> tuple[NeededFile, ...]:
+        """Return the files to fetch for a replay."""
+        ...
+
+    def replay(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> ReplayReport:
+        """Execute the drawn segment again and compare.
+
+        Args:
+            files: content by address; each hashes to its address.
+        """
+        ...
