@@ -1,0 +1,191 @@
+"""Inner steps: AdamW on one peer's assigned batches, its moments carried from round to round.
+
+`InnerTrainer.run` is the step that a verifier replays. On one machine and one build of torch it is
+deterministic, whatever the number of threads; between instruction sets it differs by rounding only.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+from protocol.errors import ConfigError, OwnFault
+from protocol.manifest import InnerConfig, ModelConfig, RunManifest
+from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
+from training.assignment import Offsets, batch
+from training.corpus import Shard
+from training.model import Transformer
+
+
+@dataclass(frozen=True, eq=False)
+class InnerState:
+    """Hold what one inner step leads from and to."""
+
+    parameters: Floats  # [P]
+    exp_avg: Floats  # [P], AdamW's first moment
+    exp_avg_sq: Floats  # [P], AdamW's second moment
+    steps: int  # AdamW steps since the moments were zero
+
+    @classmethod
+    def fresh(cls, parameters: Floats) -> Self:
+        """Start from parameters with zero moments."""
+        zeros = np.zeros_like(parameters)
+        return cls(parameters, zeros, zeros, 0)
+
+    @classmethod
+    def from_files(cls, model: ModelConfig, parameters: bytes, moments: bytes | None) -> Self:
+        """Read the files that `parameters_file` and `moments_file` write; no moments are zero moments.
+
+        Raises:
+            Malformed: not files of this model's layouts.
+        """
+        vector, _ = unpack(parameter_layout(model), parameters)
+        return cls.fresh(vector) if moments is None else cls(vector, *read_moments(model, moments))
+
+    def parameters_file(self, model: ModelConfig) -> bytes:
+        """Return the canonical parameter file."""
+        return pack(parameter_layout(model), self.parameters)
+
+    def moments_file(self, model: ModelConfig) -> bytes:
+        """Return the canonical file of both moments and the step count."""
+        return pack(moment_layout(model), np.concatenate((self.exp_avg, self.exp_avg_sq)), self.steps)
+
+
+def read_moments(model: ModelConfig, data: bytes) -> tuple[Floats, Floats, int]:
+    """Read a moments file: exp_avg [P], exp_avg_sq [P] and the step count.
+
+    Raises:
+        Malformed: not a file of this model's moment layout.
+    """
+    vector, steps = unpack(moment_layout(model), data)
+    size = parameter_layout(model).size
+    return vector[:size], vector[size:], steps
+
+
+def learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
+    """Return a global step's rate: linear warm-up times a cosine over the run, down to min_lr_fraction."""
+    warmup = min(1.0, (step + 1) / inner.warmup_steps) if inner.warmup_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * step / total_steps))
+    return inner.lr * warmup * (inner.min_lr_fraction + (1 - inner.min_lr_fraction) * cosine)
+
+
+def prepare_process(threads: int) -> None:
+    """Set this process up for repeatable training: threads, deterministic kernels, full-precision products.
+
+    On CUDA the environment must also hold CUBLAS_WORKSPACE_CONFIG=:4096:8 before the process starts.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling costs a twentieth of a step, and no kernel here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
+class InnerTrainer:
+    """Take inner steps of one run on one device.
+
+    Raises:
+        ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not there.
+    """
+
+    def __init__(self, manifest: RunManifest, shard: Shard, device: str = "cpu") -> None:
+        if manifest.model.vocab < 256 and int(shard.tokens.max()) >= manifest.model.vocab:
+            raise ConfigError(f"the dataset has tokens beyond the vocabulary of {manifest.model.vocab}")
+        self._manifest = manifest
+        self._shard = shard
+        try:
+            self._model = Transformer(manifest.model, torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"device {device} cannot be used: {error}", hint="choose --device cpu"
+            ) from error
+        inner = manifest.inner
+        # One flat tensor: the fused kernel walks it once a step instead of once a layer.
+        self._leaf = self._model.parameters.detach().requires_grad_()
+        self._leaf.grad = self._model.gradient
+        self._optimizer = torch.optim.AdamW(
+            [self._leaf],
+            lr=inner.lr,
+            betas=(inner.beta1, inner.beta2),
+            eps=inner.eps,
+            weight_decay=inner.weight_decay,
+            fused=True,
+        )
+
+    def load(self, state: InnerState) -> None:
+        """Take over a state; its arrays are copied."""
+        device = self._leaf.device
+        with torch.no_grad():
+            self._leaf.copy_(_to_tensor(state.parameters))
+        self._optimizer.state[self._leaf] = {
+            "step": torch.tensor(float(state.steps), device=device),
+            "exp_avg": _to_tensor(state.exp_avg).to(device),
+            "exp_avg_sq": _to_tensor(state.exp_avg_sq).to(device),
+        }
+
+    def state(self) -> InnerState:
+        """Return a copy of the state reached."""
+        moments = self._optimizer.state[self._leaf]
+        return InnerState(
+            _to_array(self._leaf.detach()),
+            _to_array(moments["exp_avg"]),
+            _to_array(moments["exp_avg_sq"]),
+            int(moments["step"]),
+        )
+
+    def run(self, offsets: Offsets, first_step: int) -> list[float]:
+        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
+
+        Args:
+            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
+
+        Raises:
+            OwnFault: the loss stopped being finite.
+        """
+        losses = [self._step(row, first_step + index) for index, row in enumerate(offsets)]
+        values = torch.stack(losses).tolist() if losses else []
+        if not all(map(math.isfinite, values)):
+            raise OwnFault("the loss is no longer finite", hint="lower inner.lr in the next run")
+        return [float(value) for value in values]
+
+    def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
+        inner = self._manifest.inner
+        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
+        self._model.gradient.zero_()
+        loss = self._model.loss(tokens.to(self._leaf.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([self._leaf], inner.clip_norm)
+        self._optimizer.param_groups[0]["lr"] = learning_rate(inner, step, self._manifest.total_steps)
+        self._optimizer.step()
+        return loss.detach()
+
+
+def replay(
+    manifest: RunManifest,
+    shard: Shard,
+    state: InnerState,
+    offsets: Offsets,
+    first_step: int,
+    device: str = "cpu",
+) -> InnerState:
+    """Repeat a segment's inner steps from its opened start with the code that trains.
+
+    Args:
+        offsets: int64[segment steps, batch], the segment's rows of the unit's assignment.
+        first_step: global step of the first row.
+    """
+    trainer = InnerTrainer(manifest, shard, device)
+    trainer.load(state)
+    trainer.run(offsets, first_step)
+    return trainer.state()
+
+
+def _to_tensor(vector: Floats) -> torch.Tensor:
+    return torch.from_numpy(np.array(vector, dtype=np.float32))
+
+
+def _to_array(vector: torch.Tensor) -> Floats:
+    return np.asarray(vector.to("cpu", copy=True).numpy(), dtype=np.float32)

@@ -1,0 +1,108 @@
+"""A LLaMA-style byte-level decoder whose parameters are views into one flat float32 vector.
+
+RMSNorm (Zhang and Sennrich, arXiv 1910.07467), rotary positions (Su et al., arXiv 2104.09864), SwiGLU
+(Shazeer, arXiv 2002.05202), scaled dot-product attention, head tied to the embedding. Hashing, the codec
+and the optimizer all work on the flat vector, whose order is `protocol.tensors.parameter_layout`.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from protocol.manifest import ModelConfig
+from protocol.tensors import Floats, parameter_layout
+
+_INITIAL_STD: Final = 0.02
+_NORM_EPS: Final = 1e-5
+_ROTARY_BASE: Final = 10_000.0
+
+
+def initial_parameters(model: ModelConfig, seed: int) -> Floats:
+    """Draw the parameters a run starts from: float32[P], normal weights of deviation 0.02, norms at one.
+
+    Projections back into the residual stream are scaled by 1/sqrt(2 layers), as in GPT-2. A manifest names
+    the result by its content address, so that other machines need not draw the same normals.
+    """
+    layout = parameter_layout(model)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    vector = np.ones(layout.size, np.float32)
+    for name, shape in layout.tensors:
+        if len(shape) == 2:
+            into_residual = name.endswith(("attention_out", "down"))
+            std = _INITIAL_STD / (math.sqrt(2 * model.layers) if into_residual else 1.0)
+            vector[layout.slices[name]] = generator.normal(0.0, std, math.prod(shape))
+    return vector
+
+
+class Transformer:
+    """Compute losses and gradients over a flat parameter vector.
+
+    Attributes:
+        parameters: float32[P], the vector that every tensor of the model is a view of.
+        gradient: float32[P], where `loss(...).backward()` accumulates.
+    """
+
+    def __init__(self, model: ModelConfig, device: torch.device) -> None:
+        layout = parameter_layout(model)
+        self._model = model
+        self.parameters = torch.zeros(layout.size, device=device)
+        self.gradient = torch.zeros(layout.size, device=device)
+        self._tensors: dict[str, Tensor] = {}
+        for name, shape in layout.tensors:
+            leaf = self.parameters[layout.slices[name]].view(shape).detach().requires_grad_()
+            leaf.grad = self.gradient[layout.slices[name]].view(shape)
+            self._tensors[name] = leaf
+        self._rotations = _rotations(model, device)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the mean next-token loss in nats a token of int64[batch, time + 1], time <= context."""
+        logits = self.logits(tokens[:, :-1])
+        return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return float32[batch, time, vocab] for int64[batch, time]."""
+        embedding = self._tensors["embedding"]
+        hidden = functional.embedding(tokens, embedding)
+        for layer in range(self._model.layers):
+            hidden = hidden + self._attention(f"blocks.{layer}.", hidden)
+            hidden = hidden + self._feed_forward(f"blocks.{layer}.", hidden)
+        return functional.linear(_rms_norm(hidden, self._tensors["norm"]), embedding)
+
+    def _attention(self, block: str, hidden: Tensor) -> Tensor:
+        batch, time, width = hidden.shape
+        heads = self._model.heads
+        normed = _rms_norm(hidden, self._tensors[block + "attention_norm"])
+        projected = functional.linear(normed, self._tensors[block + "qkv"])
+        split = projected.view(batch, time, 3, heads, width // heads)
+        query, key = _rotate(split[:, :, :2], self._rotations[:time]).permute(2, 0, 3, 1, 4)
+        value = split[:, :, 2].transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        joined = mixed.transpose(1, 2).reshape(batch, time, width)
+        return functional.linear(joined, self._tensors[block + "attention_out"])
+
+    def _feed_forward(self, block: str, hidden: Tensor) -> Tensor:
+        normed = _rms_norm(hidden, self._tensors[block + "feed_forward_norm"])
+        gate, up = functional.linear(normed, self._tensors[block + "gate_up"]).chunk(2, dim=-1)
+        return functional.linear(functional.silu(gate) * up, self._tensors[block + "down"])
+
+
+def _rms_norm(hidden: Tensor, gain: Tensor) -> Tensor:
+    return functional.rms_norm(hidden, (hidden.shape[-1],), gain, _NORM_EPS)
+
+
+def _rotations(model: ModelConfig, device: torch.device) -> Tensor:
+    """Return the rotary turns as unit complex numbers: complex64[context, 1, 1, head / 2]."""
+    head = model.width // model.heads
+    frequencies = _ROTARY_BASE ** -(torch.arange(0, head, 2, dtype=torch.float64) / head)
+    angles = torch.outer(torch.arange(model.context, dtype=torch.float64), frequencies)
+    return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)[:, None, None]
+
+
+def _rotate(heads: Tensor, rotations: Tensor) -> Tensor:
+    """Turn neighbouring pairs of float32[batch, time, 2, heads, head] by one complex product."""
+    pairs = torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotations).flatten(-2)

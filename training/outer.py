@@ -1,0 +1,145 @@
+"""The outer step: the clipped mean of a round's updates, which every peer computes for itself.
+
+With updates u_r = integers * 2**e_r, tau the lower median of their norms and c_r = min(1, tau / |u_r|):
+
+    gradient    = sum_r c_r u_r / n                              int64 fixed point, so in any order
+    momentum'   = momentum * mu + gradient                       rounded to float32
+    parameters' = parameters - lr * (gradient + mu * momentum')  Nesterov; mu = 0 is plain SGD
+
+Norms and clip factors are exact integers; what follows the sum is one correctly rounded float64 operation at
+a time on each element, never a reduction. So the result is the same bytes on every instruction set.
+
+Bounds: on the grid 2**g a clipped value is at most tau < 2**(g + 46), so 2**16 updates sum below 2**62.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.errors import Malformed
+from protocol.manifest import RunManifest
+from protocol.tensors import Floats, Layout, pack, parameter_layout, unpack
+from protocol.update import MIN_EXPONENT, Symbols
+
+MAX_UPDATES: Final = 2**16
+_FACTOR_BITS: Final = 32  # fraction bits of a clip factor
+_GRID_BITS: Final = 46  # bits of tau on the grid of the sum
+
+Integers = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class OuterState:
+    """Hold what a round starts from: global parameters, and the outer momentum where the manifest has one."""
+
+    parameters: Floats  # [P]
+    momentum: Floats | None = None  # [P]
+
+
+def outer_layout(manifest: RunManifest) -> Layout:
+    """Return the layout of parameter files: momentum follows the parameters, so that one root covers both."""
+    layout = parameter_layout(manifest.model)
+    if not manifest.outer.momentum:
+        return layout
+    return Layout((*layout.tensors, *((f"momentum.{name}", shape) for name, shape in layout.tensors)))
+
+
+def initial_state(manifest: RunManifest, parameters: Floats) -> OuterState:
+    """Start a run from its initial parameters, with zero momentum where the manifest has one."""
+    return OuterState(parameters, np.zeros_like(parameters) if manifest.outer.momentum else None)
+
+
+def parameters_file(manifest: RunManifest, state: OuterState) -> bytes:
+    """Return the canonical file whose content address is the round's parameter root."""
+    if state.momentum is None:
+        return pack(outer_layout(manifest), state.parameters)
+    return pack(outer_layout(manifest), np.concatenate((state.parameters, state.momentum)))
+
+
+def load_parameters(manifest: RunManifest, data: bytes) -> OuterState:
+    """Read the file that `parameters_file` writes.
+
+    Raises:
+        Malformed: not a file of this run's layout.
+    """
+    vector, _ = unpack(outer_layout(manifest), data)
+    size = parameter_layout(manifest.model).size
+    return OuterState(vector[:size], vector[size:] if manifest.outer.momentum else None)
+
+
+def aggregate(manifest: RunManifest, state: OuterState, updates: Sequence[Symbols]) -> OuterState:
+    """Take the outer step over a round's merged updates, in any order. No updates leave everything unchanged.
+
+    Raises:
+        Malformed: an update of another size than the parameters, or more than 2**16 updates.
+    """
+    if not updates:
+        return state
+    if len(updates) > MAX_UPDATES:
+        raise Malformed(f"{len(updates)} updates in one round, at most {MAX_UPDATES}")
+    if any(update.size != state.parameters.size for update in updates):
+        raise Malformed("an update of another size than the parameters")
+    gradient = _clipped_mean(updates)
+    momentum, direction = None, gradient
+    if state.momentum is not None:
+        mu = manifest.outer.momentum
+        momentum = _rounded(state.momentum.astype(np.float64) * mu + gradient)
+        direction = momentum.astype(np.float64) * mu + gradient
+    step = direction * manifest.outer.lr
+    return OuterState(_rounded(state.parameters.astype(np.float64) - step), momentum)
+
+
+def squared_norms(updates: Sequence[Symbols]) -> list[int]:
+    """Return the exact squared norms of updates in units of 4**MIN_EXPONENT."""
+    return [_square_sum(update.integers) << 2 * (update.exponent - MIN_EXPONENT) for update in updates]
+
+
+def lower_median(values: Sequence[int]) -> int:
+    """Return the middle value, the lower of two: half the updates and one more must be large to raise it."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def _clipped_mean(updates: Sequence[Symbols]) -> Doubles:
+    """Return the equally weighted mean of the updates, each clipped to the lower median norm: float64[P]."""
+    squares = squared_norms(updates)
+    median = lower_median(squares)
+    # 2**root_bits is above tau in units of 2**MIN_EXPONENT.
+    root_bits = isqrt(median).bit_length()
+    grid = MIN_EXPONENT + root_bits - _GRID_BITS
+    total: Integers = np.zeros(updates[0].size, np.int64)
+    for update, square in zip(updates, squares, strict=True):
+        total[update.positions] += _on_grid(update, _clip_factor(median, square), grid)
+    mean = np.sign(total) * (np.abs(total) // len(updates))
+    result: Doubles = np.ldexp(mean.astype(np.float64), grid)
+    return result
+
+
+def _clip_factor(median: int, square: int) -> int:
+    """Return min(1, tau / norm) with 32 fraction bits, rounded down so that nothing exceeds tau."""
+    one = 1 << _FACTOR_BITS
+    return one if square <= median else isqrt((median << 2 * _FACTOR_BITS) // square)
+
+
+def _on_grid(update: Symbols, factor: int, grid: int) -> Integers:
+    """Return the clipped values of an update in units of 2**grid, rounded towards zero, below 2**46."""
+    values = update.integers
+    scaled = np.abs(values) * factor  # below 2**23 * 2**32
+    shift = update.exponent - _FACTOR_BITS - grid
+    # Shifting left cannot overflow: no value exceeds tau, which has at most 46 bits on the grid.
+    magnitudes = scaled << shift if shift >= 0 else scaled >> min(-shift, 63)
+    signed: Integers = np.sign(values) * magnitudes
+    return signed
+
+
+def _square_sum(values: Integers) -> int:
+    squares = values * values  # below 2**46 each; summed in halves so that 2**31 of them still fit
+    return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFFFFFF).sum())
+
+
+def _rounded(values: Doubles) -> Floats:
+    return values.astype(np.float32)
