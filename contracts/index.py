@@ -1,0 +1,159 @@
+"""The ledger's events as a list that follows the chain, also when the chain reorganises."""
+
+import threading
+
+from web3 import Web3
+from web3.exceptions import Web3RPCError
+from web3.types import BlockData
+
+from contracts.chain import block_hash, get_block, ledger_errors
+from contracts.client import Ledger
+from contracts.events import Event, parse_log
+from contracts.history import (
+    RosterEntry,
+    claims,
+    commitments_posted,
+    finalized_rewards,
+    record_anchored,
+    roster,
+    run_created,
+    run_finished,
+    run_opened_block,
+    slashes,
+)
+from protocol.errors import LedgerError
+
+__all__ = [
+    "EventIndex",
+    "RosterEntry",
+    "claims",
+    "commitments_posted",
+    "finalized_rewards",
+    "record_anchored",
+    "roster",
+    "run_created",
+    "run_finished",
+    "run_opened_block",
+    "slashes",
+]
+
+CHUNK_BLOCKS = 2000
+
+
+class EventIndex:
+    """Index the events of one ledger in memory.
+
+    Marks, hashes of blocks that were read, tell whether the chain is still the one that the events came from:
+    when the highest mark no longer holds, all above the highest one that does is dropped and read again.
+    Block 0 is never read: the local chain may change its hash when it resumes from its state file.
+    """
+
+    def __init__(self, ledger: Ledger, start_block: int) -> None:
+        """Start before anything was read.
+
+        Args:
+            ledger: whose events.
+            start_block: the block that created the ledger, or an earlier one; its events are included.
+        """
+        self.ledger = ledger
+        self.rollbacks = 0  # how often blocks were dropped
+        self._w3: Web3 = ledger.w3
+        self._start = max(start_block, 1)
+        self._chunk = CHUNK_BLOCKS
+        self._marks: dict[int, bytes] = {}  # block number -> hash, ascending; the last is the height
+        self._hashes: dict[int, bytes] = {}  # hashes asked for, valid while the marks above them are
+        self._events: list[Event] = []
+        self._snapshot: tuple[Event, ...] = ()
+        self._returned = 0  # how many events `poll` has returned
+        self._lock = threading.Lock()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Return all events up to `height` in chain order."""
+        return self._snapshot
+
+    @property
+    def height(self) -> int:
+        """Return the last block whose events are in; one below the start before the first poll."""
+        return next(reversed(self._marks), self._start - 1)
+
+    def poll(self) -> list[Event]:
+        """Read what the chain has added since, and return it; events of a fork that was left go first.
+
+        Raises:
+            LedgerError: the chain does not answer, or loses a block while it is read.
+        """
+        with self._lock, ledger_errors():
+            try:
+                self._rollback()
+                while self._advance():
+                    pass
+            finally:
+                self._snapshot = tuple(self._events)
+            added = self._events[self._returned :]
+            self._returned = len(self._events)
+            return added
+
+    def block_hash(self, number: int) -> bytes | None:
+        """Return the hash of a block of the indexed chain, or None above `height` and after an unread fork.
+
+        Raises:
+            LedgerError: the chain does not answer.
+        """
+        with self._lock, ledger_errors():
+            known = self._marks.get(number) or self._hashes.get(number)
+            if known is not None or not 1 <= number <= self.height:
+                return known
+            found = block_hash(self._w3, number)
+            top = self.height
+            # Asked after the block itself: if the top still stands, so does everything below it.
+            if found is None or block_hash(self._w3, top) != self._marks[top]:
+                return None
+            self._hashes[number] = found
+            return found
+
+    def _rollback(self) -> None:
+        """Drop what is above the highest mark that still holds."""
+        if self._top_holds():
+            return
+        while not self._top_holds():
+            self._marks.popitem()
+        self.rollbacks += 1
+        self._events = [event for event in self._events if event.block <= self.height]
+        self._hashes = {n: value for n, value in self._hashes.items() if n <= self.height}
+        self._returned = min(self._returned, len(self._events))
+
+    def _advance(self) -> bool:
+        """Read one chunk; tell whether there is more."""
+        low, latest = self.height + 1, self._block("latest")
+        high = min(latest["number"], low + self._chunk - 1)
+        if high < low:
+            return False
+        end = self._block(high)
+        try:
+            logs = self._w3.eth.get_logs(
+                {"address": self.ledger.contract.address, "fromBlock": low, "toBlock": high}
+            )
+        except Web3RPCError:
+            if self._chunk == 1:
+                raise
+            self._chunk //= 2  # endpoints limit ranges and results
+            return True
+        # The logs belong to the indexed chain only if both ends stand after they were read.
+        if block_hash(self._w3, high) != bytes(end["hash"]) or not self._top_holds():
+            return False  # a fork happened meanwhile; the next poll sorts it out
+        logs = sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))
+        self._events += [event for event in map(parse_log, logs) if event is not None]
+        self._marks |= {int(log["blockNumber"]): bytes(log["blockHash"]) for log in logs}
+        self._marks[high] = bytes(end["hash"])
+        return high < latest["number"]
+
+    def _top_holds(self) -> bool:
+        top = self.height
+        return top < self._start or block_hash(self._w3, top) == self._marks[top]
+
+    def _block(self, which: int | str) -> BlockData:
+        block = get_block(self._w3, which)  # type: ignore[arg-type]
+        if block is None:
+            raise LedgerError(f"the chain has no block {which}")
+        return block
