@@ -205,7 +205,9 @@ class ChainRun:
     def operator(self, number: int) -> Operator | None:
         """Return one registered peer."""
         registered = self._facts.registered.get(number)
-        return None if registered is None else _operator(registered, self._stakes(self._height).get(number, 0))
+        return (
+            None if registered is None else _operator(registered, self._stakes(self._height).get(number, 0))
+        )
 
     def slashed(self) -> dict[int, int]:
         """Return what each number lost in this run."""

@@ -116,7 +116,7 @@ class Supervisor:
                 stderr=log,
                 env={**os.environ, **child.env},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has no other threads while it forks
+                preexec_fn=_die_with_parent,
             )
         child.started_at = self._clock()
 

@@ -97,7 +97,9 @@ def load_peer_key(path: Path) -> PeerKey:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the peer key {path}", hint="`murmur stake deposit` makes one") from error
+        raise ConfigError(
+            f"cannot read the peer key {path}", hint="`murmur stake deposit` makes one"
+        ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(f"{path} can be read by others", hint=f"chmod 600 {path}")
     try:

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
@@ -15,13 +23,17 @@ Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
 
 def _parse_wei(value: Any) -> Any:
     if isinstance(value, str):
-        if not (value.isascii() and value.isdigit() and len(value) <= 78 and (value == "0" or value[0] != "0")):
+        if not (
+            value.isascii() and value.isdigit() and len(value) <= 78 and (value == "0" or value[0] != "0")
+        ):
             raise ValueError("not a decimal amount")
         return int(value)
     return value
 
 
-Wei = Annotated[int, BeforeValidator(_parse_wei), Field(ge=0, lt=2**256), PlainSerializer(str, return_type=str)]
+Wei = Annotated[
+    int, BeforeValidator(_parse_wei), Field(ge=0, lt=2**256), PlainSerializer(str, return_type=str)
+]
 """An amount in the token's smallest unit: an int in Python, a decimal string in JSON."""
 
 

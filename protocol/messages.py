@@ -26,7 +26,9 @@ PROVEN_FALSE: Final = 3
 Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
-Reason = Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")]  # printable ASCII: shown on terminals and pages
+Reason = Annotated[
+    str, Field(max_length=200, pattern=r"^[ -~]*$")
+]  # printable ASCII: shown on terminals and pages
 ListenAddress = Annotated[str, Field(max_length=200, pattern=r"^/[a-zA-Z0-9./:_-]+$")]
 Role = Literal["contributor", "verifier", "coordinator"]
 
@@ -202,7 +204,17 @@ class Finish(Body):
 
 BODIES: dict[str, type[Body]] = {
     body.kind: body
-    for body in (Ready, Commitment, CommitmentList, Reveal, RoundRecord, Opening, Verdict, RewardTable, Finish)
+    for body in (
+        Ready,
+        Commitment,
+        CommitmentList,
+        Reveal,
+        RoundRecord,
+        Opening,
+        Verdict,
+        RewardTable,
+        Finish,
+    )
 }
 
 

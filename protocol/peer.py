@@ -73,7 +73,9 @@ class Peer:
         """Make `changed` return, for events of the caller's own."""
         self._dirty.set()
 
-    async def fetch(self, digest: str, *, max_size: int, deadline_s: float, numbers: Sequence[int] = ()) -> Path:
+    async def fetch(
+        self, digest: str, *, max_size: int, deadline_s: float, numbers: Sequence[int] = ()
+    ) -> Path:
         """Fetch a blob by its address from the peers of those registration numbers, then from anybody.
 
         Raises:
@@ -185,9 +187,15 @@ async def open_peer(
         return () if peer is None else peer.missing(request)
 
     network_config = NetworkConfig(
-        secret=key.secret, run=config.run, listen=config.listen, bootstrap=config.bootstrap, sync_interval_s=2.0
+        secret=key.secret,
+        run=config.run,
+        listen=config.listen,
+        bootstrap=config.bootstrap,
+        sync_interval_s=2.0,
     )
-    async with open_network(network_config, store=store, inbox=inbox, summary=summary, missing=missing) as network:
+    async with open_network(
+        network_config, store=store, inbox=inbox, summary=summary, missing=missing
+    ) as network:
         manifest = manifest or await _fetch_manifest(network, config)
         if manifest.run_id != config.run:
             raise MurmurError(f"the manifest at hand is of run {manifest.run_id}, not {config.run}")

@@ -106,7 +106,9 @@ class MessagePool:
 
     def _all(self, kind: type[B], round_: int) -> dict[tuple[int, ...], Signed[B]]:
         found = self._rounds.get(round_, {})
-        return {slot[2]: cast("Signed[B]", message) for slot, message in found.items() if slot[0] == kind.kind}
+        return {
+            slot[2]: cast("Signed[B]", message) for slot, message in found.items() if slot[0] == kind.kind
+        }
 
     def ready(self) -> dict[int, Signed[Ready]]:
         """Return the latest word of each peer that is ready, by number."""

@@ -110,5 +110,7 @@ def parameter_layout(model: ModelConfig) -> Layout:
 def moment_layout(model: ModelConfig) -> Layout:
     """Return AdamW's two moments of every parameter (first all `exp_avg`, then all `exp_avg_sq`) and the step count."""
     parameters = parameter_layout(model).tensors
-    moments = [(f"{moment}.{name}", shape) for moment in ("exp_avg", "exp_avg_sq") for name, shape in parameters]
+    moments = [
+        (f"{moment}.{name}", shape) for moment in ("exp_avg", "exp_avg_sq") for name, shape in parameters
+    ]
     return Layout(tuple(moments), steps=True)

@@ -19,7 +19,7 @@ def grade(manifest: RunManifest, distance: float) -> Literal[1, 2, 3]:
 
 
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
-    """Return the verifiers whose verdicts decide a unit, best rank first; others neither count nor are paid."""
+    """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
     return tuple(judge for judge in draw.verifiers if judge in verdicts)[: manifest.verification.verifiers]
 
 

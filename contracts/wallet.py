@@ -1,0 +1,66 @@
+"""The wallet of a daemon's directory: the key that owns stake and pay."""
+
+import os
+import secrets
+import stat
+import sys
+from getpass import getpass
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from contracts.keystore import SCRYPT_N, create_keystore, load_keystore
+from protocol.errors import ConfigError, UsageError
+
+WALLET_FILE = "wallet.json"
+PASSWORD_FILE = "wallet.password"  # noqa: S105 - the name of a file
+
+
+def open_wallet(directory: Path, password_file: Path | None = None) -> LocalAccount:
+    """Decrypt the wallet of a directory with the password from a file, the directory's own, or a prompt.
+
+    Raises:
+        ConfigError: no wallet, a wrong password, or a file that others can read.
+        UsageError: a password is needed and there is no terminal to ask on.
+    """
+    return load_keystore(directory / WALLET_FILE, _password(directory, password_file, confirm=False))
+
+
+def create_wallet(directory: Path, password_file: Path | None = None) -> LocalAccount:
+    """Make a wallet with a random key, encrypted with the password from the same sources.
+
+    Raises:
+        ConfigError: there is a wallet already.
+        UsageError: a password is needed and there is no terminal to ask on.
+    """
+    password = _password(directory, password_file, confirm=True)
+    return create_keystore(directory / WALLET_FILE, secrets.token_bytes(32), password)
+
+
+def save_unattended_wallet(directory: Path, key: bytes, *, scrypt_n: int = SCRYPT_N) -> LocalAccount:
+    """Store a given key with a random password beside it, for wallets that hold nothing but a demonstration's tokens."""
+    password = secrets.token_hex(16)
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(password + "\n")
+    return create_keystore(directory / WALLET_FILE, key, password, scrypt_n=scrypt_n)
+
+
+def _password(directory: Path, password_file: Path | None, *, confirm: bool) -> str:
+    path = password_file or directory / PASSWORD_FILE
+    if password_file is not None or path.exists():
+        try:
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                raise ConfigError(f"{path} can be read by others", hint=f"chmod 600 {path}")
+            return path.read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the password file {path}") from error
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "the wallet needs a password and there is no terminal", hint="use --password-file FILE"
+        )
+    password = getpass("wallet password: ", stream=sys.stderr)
+    if confirm and getpass("again: ", stream=sys.stderr) != password:
+        raise UsageError("the two passwords differ")
+    return password

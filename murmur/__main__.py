@@ -1,0 +1,5 @@
+"""Run `python -m murmur` as the console script does."""
+
+from murmur.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""Who takes part in a local network: names, and keys that follow from the seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from contracts.types import Role
+from contracts.wallet import save_unattended_wallet
+from protocol.keys import PeerKey, save_peer_key
+
+DEMO_SCRYPT_N = 4096  # the password lies beside the file, so a high work factor would only cost time
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A participant of the local network."""
+
+    name: str
+    role: Role | None  # None: the coordinator, which does not stake
+    cheat: str | None = None
+
+    @property
+    def honest(self) -> bool:
+        """Tell whether it runs the program as it is."""
+        return self.cheat is None
+
+
+def cast(peers: int, cheats: list[str], verifiers: int) -> tuple[Identity, ...]:
+    """Name everybody: the coordinator, honest contributors, cheating ones, verifiers."""
+    honest = [Identity(f"peer-{i + 1}", Role.CONTRIBUTOR) for i in range(peers)]
+    dishonest = [Identity(f"peer-{peers + i + 1}", Role.CONTRIBUTOR, cheat) for i, cheat in enumerate(cheats)]
+    judges = [Identity(f"verifier-{i + 1}", Role.VERIFIER) for i in range(verifiers)]
+    return (Identity("coordinator", None), *honest, *dishonest, *judges)
+
+
+def derive_key(seed: int, name: str, purpose: str) -> bytes:
+    """Return a 32-byte secret for a name; the same seed gives the same local network."""
+    return blake3(f"{seed}/{name}/{purpose}".encode(), derive_key_context="murmur local network key").digest()
+
+
+def make_keys(directory: Path, seed: int, identity: Identity) -> PeerKey:
+    """Write the peer key and the wallet of a participant into its directory; returns the peer key."""
+    home = directory / identity.name
+    home.mkdir(mode=0o700, parents=True)
+    key = PeerKey(derive_key(seed, identity.name, "peer"))
+    save_peer_key(home / "peer.key", key)
+    save_unattended_wallet(home, derive_key(seed, identity.name, "wallet"), scrypt_n=DEMO_SCRYPT_N)
+    return key

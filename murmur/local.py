@@ -1,0 +1,162 @@
+"""Set up a network on one machine: chain, contracts, stakes, and the command line of each process."""
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+from web3 import Web3
+
+from contracts.chain import LOCAL_CHAIN_ID, connect
+from contracts.client import Ledger
+from contracts.sender import Sender
+from contracts.wallet import open_wallet
+from murmur.identities import Identity, make_keys
+from protocol.errors import ConfigError, UsageError
+from protocol.keys import PeerKey
+
+TOKEN = 10**18
+SUPPLY_WEI = 100_000_000 * TOKEN
+STAKE_WEI = 100 * TOKEN
+UNBONDING_BLOCKS = 20
+DISPUTE_BLOCKS = 4
+BLOCK_TIME_S = 0.5
+GAS_COIN_WEI = 10**21
+UP_FILE = "up.json"
+
+
+@dataclass(frozen=True)
+class UpFacts:
+    """What a later audit needs to find its way in a kept directory."""
+
+    chain_id: int
+    ledger: str
+    token: str
+    run: str
+    names: dict[str, int]  # name -> registration number
+    cheats: dict[str, str]  # name -> kind
+
+    def save(self, directory: Path) -> None:
+        """Write the facts beside everything else."""
+        (directory / UP_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def make_directory(path: Path) -> Path:
+    """Create the directory of a network, readable by its owner only.
+
+    Raises:
+        UsageError: it holds something already.
+        ConfigError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"{path} is not empty", hint="name a new directory with --dir")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot create {path}: {error.strerror}", hint="name another with --dir"
+        ) from error
+    return path.resolve()
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> None:
+    """Make sure that a port asked for is free.
+
+    Raises:
+        ConfigError: it is in use, or not ours to use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used: {error.strerror}", hint="choose another --port"
+            ) from error
+
+
+@contextmanager
+def eager_mining(w3: Web3) -> Iterator[None]:
+    """Mine at once while the network is set up, instead of waiting for the block time."""
+    done = threading.Event()
+
+    def mine() -> None:
+        while not done.wait(0.03):
+            w3.provider.make_request("evm_mine", [])  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=mine, name="miner")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@dataclass
+class Staked:
+    """The participants once the ledger knows them."""
+
+    ledger: Ledger
+    keys: dict[str, PeerKey]
+    wallets: dict[str, LocalAccount]
+    numbers: dict[str, int]
+
+
+def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Identity, ...]) -> Staked:
+    """Make keys, deploy the contracts from the coordinator's wallet, and register and stake everybody else.
+
+    Registration numbers follow the order of the names.
+    """
+    w3 = connect(rpc_url, LOCAL_CHAIN_ID)
+    keys = {identity.name: make_keys(directory, seed, identity) for identity in identities}
+    wallets = {identity.name: open_wallet(directory / identity.name) for identity in identities}
+    for wallet in wallets.values():
+        w3.provider.make_request("anvil_setBalance", [wallet.address, hex(GAS_COIN_WEI)])  # type: ignore[arg-type]
+    with eager_mining(w3):
+        coordinator = wallets["coordinator"]
+        ledger = Ledger.deploy(
+            w3,
+            coordinator,
+            supply=SUPPLY_WEI,
+            min_stake=STAKE_WEI,
+            unbonding_blocks=UNBONDING_BLOCKS,
+            dispute_blocks=DISPUTE_BLOCKS,
+        )
+        treasury = Sender(w3, coordinator)
+        staking = [identity for identity in identities if identity.role is not None]
+        with ThreadPoolExecutor(4) as pool:
+            list(
+                pool.map(lambda one: ledger.transfer(treasury, wallets[one.name].address, STAKE_WEI), staking)
+            )
+        numbers = {
+            one.name: ledger.register(Sender(w3, wallets[one.name]), one.role, keys[one.name], STAKE_WEI)
+            for one in staking
+            if one.role is not None
+        }
+    return Staked(ledger, keys, wallets, numbers)
+
+
+def thread_env() -> dict[str, str]:
+    """Return the environment that keeps each process to one thread; many share the machine."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: os.environ.get(name, "1") for name in names} | {"PYTHONUNBUFFERED": "1"}
+
+
+def murmur_argv(*arguments: str) -> list[str]:
+    """Return the command line of a `murmur` command run by this interpreter."""
+    return [sys.executable, "-m", "murmur", *arguments]

@@ -1,0 +1,50 @@
+"""Small valid values that tests start from."""
+
+from eth_utils.crypto import keccak
+
+from protocol.keys import PeerKey
+from protocol.manifest import DatasetConfig, RunManifest
+from protocol.messages import Commitment
+
+LEDGER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+
+
+def key(name: str) -> PeerKey:
+    """Return the key of a name, the same in every run of the tests."""
+    return PeerKey(keccak(text=f"test key {name}"))
+
+
+def digest_of(name: str) -> str:
+    """Return some 64 hex digits for a name."""
+    return keccak(text=name).hex()
+
+
+def manifest(**changes: object) -> RunManifest:
+    """Return a small manifest, with fields changed."""
+    fields: dict[str, object] = {
+        "name": "test",
+        "chain_id": 31337,
+        "ledger": LEDGER,
+        "coordinator": key("coordinator").address,
+        "rounds": 6,
+        "dataset": DatasetConfig(name="text", root=digest_of("data"), tokens=100_000),
+        "initial_parameters": digest_of("parameters"),
+        "program": digest_of("program"),
+    }
+    return RunManifest.model_validate(fields | changes)
+
+
+def commitment(number: int, segments: int = 5, **changes: object) -> Commitment:
+    """Return a commitment of a number with invented roots, with fields changed."""
+    fields: dict[str, object] = {
+        "number": number,
+        "parameters": digest_of("parameters"),
+        "assignment": digest_of(f"assignment {number}"),
+        "moments_before": digest_of("moments before"),
+        "moments_after": digest_of("moments after"),
+        "residual_before": digest_of("residual before"),
+        "residual_after": digest_of("residual after"),
+        "segments": tuple(digest_of(f"segment {number} {index}") for index in range(segments + 1)),
+        "update": digest_of(f"update {number}"),
+    }
+    return Commitment.model_validate(fields | changes)

@@ -1,0 +1,62 @@
+"""A manifest is one byte string, and anything that differs is another run."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from protocol.canonical import canonical_json
+from protocol.errors import Malformed
+from protocol.manifest import CodecConfig, ModelConfig, PayConfig, RunManifest
+from tests.protocol.makers import digest_of, manifest
+
+
+def test_a_manifest_survives_the_wire_under_its_id() -> None:
+    original = manifest(pay=PayConfig(unit_wei=10**30))
+    parsed = RunManifest.from_bytes(original.to_bytes())
+    assert parsed == original
+    assert parsed.run_id == original.run_id
+    assert parsed.pay.unit_wei == 10**30
+
+
+def test_anything_that_differs_is_another_run() -> None:
+    ids = {
+        manifest().run_id,
+        manifest(rounds=7).run_id,
+        manifest(initial_parameters=digest_of("other")).run_id,
+        manifest(ledger="0x" + "11" * 20).run_id,
+        manifest(pay=PayConfig(unit_wei=1)).run_id,
+    }
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda v: v | {"surprise": 1}, "surprise"),
+        (lambda v: {k: w for k, w in v.items() if k != "codec"}, "spell every field"),
+        (lambda v: v | {"pay": v["pay"] | {"unit_wei": 5}}, "spell every field"),
+        (lambda v: v | {"pay": v["pay"] | {"unit_wei": "-5"}}, "unit_wei"),
+        (lambda v: v | {"pay": v["pay"] | {"unit_wei": "007"}}, "unit_wei"),
+        (lambda v: v | {"inner": v["inner"] | {"steps": 16}}, "multiple of the segment"),
+        (lambda v: v | {"rounds": 0}, "rounds"),
+        (lambda v: v | {"codec": v["codec"] | {"k": 5000}}, "codec"),
+    ],
+)
+def test_a_bad_manifest_is_refused_with_the_field(change, reason: str) -> None:  # type: ignore[no-untyped-def]
+    value = json.loads(manifest().to_bytes())
+    with pytest.raises(Malformed, match=reason):
+        RunManifest.from_bytes(canonical_json(change(value)))
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValidationError, match="rotary"):
+        ModelConfig(width=60, heads=8)
+    with pytest.raises(ValidationError, match="exceeds the chunk"):
+        CodecConfig(chunk=64, k=65)
+
+
+def test_epochs_cover_every_round() -> None:
+    run = manifest(rounds=25)
+    assert run.epochs == 3
+    assert [run.epoch_of(round_) for round_ in (0, 9, 10, 24)] == [0, 0, 1, 2]

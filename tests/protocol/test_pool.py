@@ -1,0 +1,91 @@
+"""The pool lets in what the run's rules let in, once, and remembers who spoke twice."""
+
+import pytest
+
+from protocol.errors import Equivocation, Malformed, Premature
+from protocol.messages import CommitmentEntry, CommitmentList, Ready, sign
+from protocol.pool import ROUNDS_AHEAD, MessagePool
+from tests.protocol.makers import commitment, digest_of, key, manifest
+
+KEYS = {1: ("peer-1", "contributor"), 2: ("peer-2", "contributor"), 7: ("judge", "verifier")}
+
+
+def key_of(number: int) -> tuple[str, str] | None:
+    if number not in KEYS:
+        return None
+    name, role = KEYS[number]
+    return key(name).address, role
+
+
+def pool() -> MessagePool:
+    return MessagePool(manifest(), key_of)
+
+
+def test_a_message_is_new_once() -> None:
+    held, message = pool(), sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    assert held.accept(message.wire) == message
+    assert held.accept(message.wire) is None
+    assert held.commitments(0) == {1: message}
+
+
+def test_only_the_registered_key_speaks_for_a_number() -> None:
+    stranger = sign(key("peer-2"), manifest(), 0, "contributor", commitment(1))
+    unregistered = sign(key("peer-1"), manifest(), 0, "contributor", commitment(3))
+    verifier = sign(key("judge"), manifest(), 0, "contributor", commitment(7))
+    with pytest.raises(Malformed, match="not signed by the key of number 1"):
+        pool().add(stranger)
+    with pytest.raises(Premature, match="not registered"):
+        pool().add(unregistered)
+    with pytest.raises(Malformed, match="as contributor"):
+        pool().add(verifier)
+
+
+def test_only_the_coordinators_key_speaks_for_the_coordinator() -> None:
+    body = CommitmentList(entries=(CommitmentEntry(number=1, commitment=digest_of("c")),))
+    held = pool()
+    with pytest.raises(Malformed, match="coordinator"):
+        held.add(sign(key("peer-1"), manifest(), 0, "coordinator", body))
+    assert held.add(sign(key("coordinator"), manifest(), 0, "coordinator", body)) is not None
+
+
+def test_a_second_statement_for_one_slot_is_refused_and_kept_as_evidence() -> None:
+    held = pool()
+    first = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    second = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1, update=digest_of("other")))
+    held.add(first)
+    with pytest.raises(Equivocation):
+        held.add(second)
+    assert held.equivocations == [(first, second)]
+    assert held.commitments(0) == {1: first}
+
+
+def test_a_peer_may_say_again_where_it_listens() -> None:
+    held = pool()
+    for port in (1, 2):
+        body = Ready(number=1, program=digest_of("p"), addresses=(f"/ip4/127.0.0.1/tcp/{port}",))
+        held.add(sign(key("peer-1"), manifest(), 0, "contributor", body))
+    assert held.ready()[1].body.addresses == ("/ip4/127.0.0.1/tcp/2",)
+    assert len(held.wire_digests(0)) == 1
+
+
+def test_messages_of_other_runs_rounds_and_chains_stay_out() -> None:
+    held = pool()
+    other = manifest(name="other")
+    with pytest.raises(Malformed, match="another run"):
+        held.add(sign(key("peer-1"), other, 0, "contributor", commitment(1)))
+    with pytest.raises(Malformed, match="does not have"):
+        held.add(sign(key("peer-1"), manifest(), 6, "contributor", commitment(1)))
+    with pytest.raises(Premature, match="far ahead"):
+        held.add(sign(key("peer-1"), manifest(), ROUNDS_AHEAD + 1, "contributor", commitment(1)))
+
+
+def test_an_asker_gets_what_it_lacks_and_nothing_else() -> None:
+    held = pool()
+    one = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    two = sign(key("peer-2"), manifest(), 1, "contributor", commitment(2))
+    held.add(one)
+    held.add(two)
+    assert list(held.missing(0, set())) == [one.wire, two.wire]
+    assert list(held.missing(0, {one.wire_digest})) == [two.wire]
+    assert list(held.missing(1, set())) == [two.wire]
+    assert held.wire_digests(1) == [two.wire_digest]
