@@ -1,0 +1,132 @@
+"""What a contributor's machine takes in and asks for: events, jobs of the trainer, effects of the shell."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from node.facts import Facts
+from node.unit import Unit, Work
+from protocol.messages import Body
+
+Carry = Literal["nothing", "unit", "lost"]
+"""What a peer brings into a round: nothing, the end of its unit of the round before, or something lost."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Ask for the parameters of a round."""
+
+    round: int
+    parameters: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """Ask for a unit: inner steps from the parameters on the batches that the beacon assigns."""
+
+    round: int
+    beacon: str
+    parameters: str
+    moments: str | None
+    residual: str | None
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Ask for the next round's parameters; `updates` are the blobs of the merged units in record order."""
+
+    round: int
+    parameters: str
+    updates: tuple[str, ...]
+    numbers: tuple[int, ...]  # whose updates they are
+
+
+Job = Fetch | Train | Aggregate
+
+
+@dataclass(frozen=True)
+class Start:
+    """Have a job done until it is, or until `Cancel`; its failures are retried."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End the job that runs; nobody needs its result."""
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Sign, journal and then publish a statement; `unit` is to be journalled with its commitment."""
+
+    round: int
+    body: Body
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Journal the round reached."""
+
+    round: int
+    parameters: str
+    carry: Carry
+
+
+@dataclass(frozen=True)
+class Release:
+    """Journal that a unit's draw is settled: its states are no longer needed."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Delete every blob but these; no job runs that could be writing another."""
+
+    keep: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End: the run is over, or (`error`) something is wrong that waiting cannot mend."""
+
+    error: str | None = None
+    hint: str = ""
+
+
+Effect = Start | Cancel | Publish | Progress | Release | Sweep | Stop
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Tell that a unit is trained. `salt`: 32 fresh random bytes as hex."""
+
+    round: int
+    work: Work
+    salt: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Tell that these parameters are in the store."""
+
+    parameters: str
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """Tell the parameters of the round after `round`; they are in the store."""
+
+    round: int
+    parameters: str
+
+
+@dataclass(frozen=True)
+class CarryLost:
+    """Tell that the files this peer must start its round with are not in the store any more."""
+
+    round: int
+
+
+Event = Facts | Trained | Fetched | Aggregated | CarryLost

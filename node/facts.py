@@ -1,0 +1,128 @@
+"""What a contributor's machine looks at: the public facts of its rounds, chain and messages together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from protocol.canonical import ZERO_DIGEST
+from protocol.chain import OPENING_ROUND, ChainView, PostedRoot
+from protocol.manifest import RunManifest
+from protocol.merkle import StandardMerkleTree, commitment_leaf
+from protocol.messages import CommitmentList, Judgement, RoundRecord
+from protocol.pool import MessagePool
+
+
+@dataclass(frozen=True)
+class RoundFacts:
+    """Say what is public of one round; a field is None while nobody can know it."""
+
+    roster: frozenset[int] = frozenset()  # contributors, by registration number
+    beacon: str | None = None  # assignment beacon
+    commit_closes: int | None = None  # last block in which a commitment is on time
+    posted: PostedRoot | None = None
+    announced: CommitmentList | None = None
+    record: RoundRecord | None = None
+    record_hash: str | None = None
+    anchored: int | None = None  # block
+    sampling_beacon: str | None = None
+    verifiers: tuple[int, ...] = ()
+    own: str | None = None  # id of a commitment of ours that the network has heard
+
+    @property
+    def confirmed(self) -> RoundRecord | None:
+        """Return the record if it is the one whose hash is anchored on chain."""
+        if self.record is None or self.record_hash is None or self.record.digest().hex() != self.record_hash:
+            return None
+        return self.record
+
+    @property
+    def listed(self) -> dict[int, str] | None:
+        """Return commitment ids by number from the coordinator's list, if it gives the root on chain."""
+        if self.announced is None or self.posted is None:
+            return None
+        entries = self.announced.entries
+        if commitments_root(self.announced) != self.posted.root or len(entries) != self.posted.count:
+            return None
+        return {entry.number: entry.commitment for entry in entries}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Give one look at the world."""
+
+    height: int = 0
+    newest: int | None = None  # newest round with an anchored record
+    rounds: Mapping[int, RoundFacts] = field(default_factory=dict)
+    closing: tuple[Judgement, ...] = ()  # judged after the last record
+    final: str | None = None  # parameters that the chain names as the run's result
+
+    def of(self, round_: int) -> RoundFacts:
+        """Return the facts of a round, empty if nobody looked."""
+        return self.rounds.get(round_, RoundFacts())
+
+
+def commitments_root(announced: CommitmentList) -> str:
+    """Return the Merkle root that a list of commitments must have on chain; zero for an empty list."""
+    if not announced.entries:
+        return ZERO_DIGEST
+    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in announced.entries]
+    return StandardMerkleTree(leaves).root.hex()
+
+
+def observe(
+    manifest: RunManifest,
+    chain: ChainView,
+    pool: MessagePool,
+    number: int,
+    *,
+    round_: int,
+    others: Iterable[int],
+) -> Facts:
+    """Look at the chain and at what was heard.
+
+    Args:
+        round_: the round the machine is in; from here on the newest anchored round is looked for.
+        others: further rounds of interest, such as those with units that may still be drawn.
+    """
+    newest = _newest(manifest, chain, round_)
+    wanted = {round_, *others} | ({newest} if newest is not None else set())
+    finish = pool.finish()
+    return Facts(
+        height=chain.height,
+        newest=newest,
+        rounds={
+            one: _of_round(manifest, chain, pool, number, one) for one in wanted if 0 <= one < manifest.rounds
+        },
+        closing=() if finish is None else finish.body.judged,
+        final=chain.finished(),
+    )
+
+
+def _newest(manifest: RunManifest, chain: ChainView, round_: int) -> int | None:
+    newest = round_ - 1 if round_ > 0 and chain.anchor(round_ - 1) is not None else None
+    for later in range(round_, manifest.rounds):
+        if chain.anchor(later) is None:
+            break
+        newest = later
+    return newest
+
+
+def _of_round(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, number: int, round_: int
+) -> RoundFacts:
+    begun = chain.anchor(OPENING_ROUND if round_ == 0 else round_ - 1)
+    anchored = chain.anchor(round_)
+    announced, record = pool.commitment_list(round_), pool.record(round_)
+    own = pool.commitments(round_).get(number)
+    return RoundFacts(
+        roster=frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_)),
+        beacon=chain.assignment_beacon(round_),
+        commit_closes=None if begun is None else begun + 1 + manifest.deadlines.commit,
+        posted=chain.commitments(round_),
+        announced=None if announced is None else announced.body,
+        record=None if record is None else record.body,
+        record_hash=chain.record_hash(round_),
+        anchored=anchored,
+        sampling_beacon=chain.sampling_beacon(round_),
+        verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
+        own=None if own is None else own.id,
+    )

@@ -1,0 +1,418 @@
+"""The life of a contributor's units as a pure function: `step(state, event) -> (state, effects)`, no I/O.
+
+A round: wait for roster and beacon, train, commit, wait for the list whose root is on chain, reveal, wait for
+the record whose hash is on chain, aggregate it, go on. Beside it every unit is opened if it is drawn, and its
+states are kept until the draw is settled. Whoever is not on the roster, or came too late, aggregates all the
+same and so stays in step.
+
+Nothing is remembered of phases: what to do follows from the units that the journal holds and from the public
+facts. A restart is therefore the same as any other step.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from node.events import (
+    Aggregate,
+    Aggregated,
+    Cancel,
+    Carry,
+    CarryLost,
+    Effect,
+    Event,
+    Fetch,
+    Fetched,
+    Job,
+    Progress,
+    Publish,
+    Release,
+    Start,
+    Stop,
+    Sweep,
+    Train,
+    Trained,
+)
+from node.facts import Facts, RoundFacts
+from node.unit import Unit, commit, opening, reveal
+from protocol.manifest import RunManifest
+from protocol.messages import Body, Commitment, Judgement, Opening, Reveal, RoundRecord, signing_digest
+from verification.commit import Carried, carried
+from verification.sample import draws
+
+CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
+KEEP_ROUNDS = 3  # how long updates stay here for peers that are behind
+
+
+@dataclass(frozen=True)
+class State:
+    """Hold all that a contributor knows. Build the first one with `begin`."""
+
+    manifest: RunManifest
+    run: str  # run id
+    number: int  # registration number
+    round: int
+    parameters: str  # content address of the round's global parameters
+    held: bool  # they are in the store
+    carry: Carry = "nothing"
+    units: Mapping[int, Unit] = field(default_factory=dict)  # by round
+    released: frozenset[int] = frozenset()  # rounds whose draw is settled
+    opened: frozenset[int] = frozenset()  # rounds whose draw fell on us
+    said: frozenset[tuple[str, int]] = frozenset()  # (kind, round) published since the start
+    served: Mapping[int, frozenset[str]] = field(default_factory=dict)  # update blobs of recent rounds
+    previous: str | None = None  # parameters of the round before, for peers one round behind
+    facts: Facts = field(default_factory=Facts)
+    job: Job | None = None
+    kept: frozenset[str] | None = None  # what the store was last reduced to; None: it may hold more
+    stopped: bool = False
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """Return the addresses of every blob that must stay in the store."""
+        blobs = {self.parameters} | ({self.previous} if self.previous is not None else set())
+        for round_, unit in self.units.items():
+            if round_ not in self.released:
+                blobs |= unit.files
+            elif round_ == self.round or (round_ == self.round - 1 and self.carry == "unit"):
+                blobs |= unit.carried_files
+            if round_ > self.round - KEEP_ROUNDS:
+                blobs.add(unit.work.blob)
+        return frozenset(blobs.union(*self.served.values()))
+
+    @property
+    def interest(self) -> frozenset[int]:
+        """Return the rounds whose facts matter beside the current one's: those with units to be settled."""
+        return frozenset(self.units) - self.released
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the last round has been aggregated."""
+        return self.round >= self.manifest.rounds
+
+    @property
+    def expected(self) -> Carried:
+        """Return the roots that this peer must start its round with."""
+        return self.units[self.round - 1].carried if self.carry == "unit" else Carried()
+
+    @property
+    def phase(self) -> str:
+        """Name what the machine is waiting for or doing, in one word or two."""
+        if self.finished:
+            return "finished"
+        match self.job:
+            case Fetch():
+                return "fetching"
+            case Train():
+                return "training"
+            case Aggregate():
+                return "aggregating"
+        facts = self.facts.of(self.round)
+        if facts.commit_closes is None:
+            return "waiting for the run to open"
+        if ("reveal", self.round) in self.said:
+            return "revealed"
+        if self.round in self.units and facts.listed is not None:
+            return "left out"
+        if self.round in self.units:
+            return "committed"
+        return "waiting" if self.number in facts.roster else "following"
+
+
+def begin(
+    manifest: RunManifest,
+    run: str,
+    number: int,
+    *,
+    progress: Progress | None,
+    units: Mapping[int, Unit],
+    released: frozenset[int],
+    has: Callable[[str], bool],
+) -> State:
+    """Return the state of a peer that starts, from what its journal and its store hold.
+
+    Args:
+        progress: the round reached; None for a newcomer, who starts from the run's initial parameters.
+        has: tells whether a blob is in the store.
+    """
+    now = progress or Progress(0, manifest.initial_parameters, "nothing")
+    carry = now.carry
+    if carry == "unit":
+        unit = units.get(now.round - 1)
+        if unit is None or not all(map(has, unit.carried_files)):
+            carry = "lost"
+    return State(
+        manifest,
+        run,
+        number,
+        now.round,
+        now.parameters,
+        has(now.parameters),
+        carry,
+        units=dict(units),
+        released=released,
+    )
+
+
+def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
+    """Take in one event and say what follows from it. A stopped machine says nothing more."""
+    if state.stopped:
+        return state, ()
+    effects: list[Effect] = []
+    state = _take_in(state, event, effects)
+    if not state.stopped:
+        state = _settle(state, effects)
+        state = _catch_up(state, effects)
+        state = _speak(state, effects)
+        state = _forget(state)
+    if not state.stopped:
+        state = _choose_job(state, effects)
+        state = _end(state, effects)
+    return state, tuple(effects)
+
+
+def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
+    match event:
+        case Facts():
+            return replace(state, facts=event)
+        case Fetched():
+            done = isinstance(state.job, Fetch) and state.job.parameters == event.parameters
+            return replace(state, held=True, job=None, kept=None) if done else state
+        case CarryLost():
+            return replace(state, carry="lost", job=None, kept=None) if event.round == state.round else state
+        case Trained():
+            return _commit(state, event, effects)
+        case Aggregated():
+            return _next_round(state, event, effects)
+
+
+def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
+    if not isinstance(state.job, Train) or state.job.round != event.round:
+        return state
+    state = replace(state, job=None, kept=None)
+    if not _may_commit(state):
+        return state
+    work = event.work
+    body = commit(
+        state.run,
+        state.round,
+        state.number,
+        parameters=state.parameters,
+        expected=state.expected,
+        salt=event.salt,
+        work=work,
+    )
+    previous = state.units[state.round - 1].work if state.carry == "unit" else None
+    unit = Unit(
+        round=state.round,
+        commitment=body,
+        commitment_id=_message_id(state, state.round, body),
+        salt=event.salt,
+        moments_before=None if previous is None else previous.moments,
+        residual_before=None if previous is None else previous.residual,
+        work=work,
+    )
+    effects.append(Publish(state.round, body, unit))
+    said = state.said | {(Commitment.kind, state.round)}
+    return replace(state, units={**state.units, state.round: unit}, said=said)
+
+
+def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State:
+    if not isinstance(state.job, Aggregate) or state.job.round != event.round:
+        return state
+    record = state.facts.of(state.round).confirmed
+    assert record is not None, "a record that was confirmed stays so"
+    effects.append(progress := Progress(state.round + 1, event.parameters, _carry(state, record)))
+    return replace(
+        state,
+        round=progress.round,
+        parameters=progress.parameters,
+        carry=progress.carry,
+        held=True,
+        previous=state.parameters,
+        served={**state.served, state.round: frozenset(state.job.updates)},
+        job=None,
+        kept=None,
+    )
+
+
+def _carry(state: State, record: RoundRecord) -> Carry:
+    """Decide what is carried out of the current round, given its anchored record."""
+    listed = next((unit.commitment for unit in record.units if unit.number == state.number), None)
+    unit = state.units.get(state.round)
+    ours = unit is not None and unit.commitment_id == listed
+    if listed is not None and not ours:
+        return "lost"  # a statement of ours that the journal does not hold: its files are gone too
+    expected = carried(state.number, unit.commitment if ours and unit is not None else None, record)
+    return "nothing" if expected == Carried() else "unit"
+
+
+def _settle(state: State, effects: list[Effect]) -> State:
+    """Open the units that were drawn, and release those whose draw is settled."""
+    judged = _judged(state)
+    for round_ in sorted(state.interest):
+        facts = state.facts.of(round_)
+        if round_ in judged:
+            state = _release(state, round_, effects)
+        elif facts.confirmed is not None and facts.sampling_beacon is not None and facts.anchored is not None:
+            state = _open(state, round_, facts, facts.confirmed, effects)
+    return state
+
+
+def _judged(state: State) -> frozenset[int]:
+    """Return the rounds whose unit of ours has an outcome in a record."""
+    found: list[Judgement] = list(state.facts.closing)
+    for facts in state.facts.rounds.values():
+        if facts.confirmed is not None:
+            found += facts.confirmed.judged
+    return frozenset(one.round for one in found if one.number == state.number)
+
+
+def _open(state: State, round_: int, facts: RoundFacts, record: RoundRecord, effects: list[Effect]) -> State:
+    assert facts.sampling_beacon is not None
+    assert facts.anchored is not None
+    unit = state.units[round_]
+    committed = {one.number: one.commitment for one in record.units}
+    if committed.get(state.number) != unit.commitment_id:
+        return _release(state, round_, effects)
+    drawn = draws(state.manifest, state.run, facts.sampling_beacon, round_, committed, facts.verifiers)
+    mine = next((draw for draw in drawn if draw.number == state.number), None)
+    since = state.facts.height - (facts.anchored + 1)
+    if mine is None or since > mine.closes_after(state.manifest):
+        return _release(state, round_, effects)
+    state = replace(state, opened=state.opened | {round_})
+    if since > state.manifest.deadlines.verify or (Opening.kind, round_) in state.said:
+        return state
+    effects.append(Publish(round_, opening(unit, mine.segment)))
+    return replace(state, said=state.said | {(Opening.kind, round_)})
+
+
+def _release(state: State, round_: int, effects: list[Effect]) -> State:
+    effects.append(Release(round_))
+    return replace(state, released=state.released | {round_})
+
+
+def _catch_up(state: State, effects: list[Effect]) -> State:
+    """Check our parameters against the round's record; far behind, take those of the newest record."""
+    newest = state.facts.newest
+    if newest is not None and newest - state.round > CATCH_UP_ROUNDS:
+        record = state.facts.of(newest).confirmed
+        if record is None:
+            return state
+        effects.append(progress := Progress(newest, record.parameters, "nothing"))
+        return replace(
+            state, round=newest, parameters=record.parameters, held=False, carry=progress.carry, previous=None
+        )
+    record = state.facts.of(state.round).confirmed
+    if record is not None and record.parameters != state.parameters:
+        return _stop(
+            state,
+            effects,
+            f"the record of round {state.round} starts from parameters {record.parameters}, "
+            f"but aggregating round {state.round - 1} gave {state.parameters}",
+            "stop trusting this coordinator, or check this machine: `murmur audit run` decides who is right",
+        )
+    return state
+
+
+def _speak(state: State, effects: list[Effect]) -> State:
+    """Say again what the journal holds of this round, and reveal once the list on chain includes us."""
+    unit, facts = state.units.get(state.round), state.facts.of(state.round)
+    if state.stopped or unit is None or facts.confirmed is not None:
+        return state
+    if (Commitment.kind, state.round) not in state.said and facts.posted is None:
+        effects.append(Publish(state.round, unit.commitment))
+        state = replace(state, said=state.said | {(Commitment.kind, state.round)})
+    listed = facts.listed
+    if listed is None or (Reveal.kind, state.round) in state.said:
+        return state
+    if listed.get(state.number) == unit.commitment_id:
+        effects.append(Publish(state.round, reveal(unit)))
+        state = replace(state, said=state.said | {(Reveal.kind, state.round)})
+    return state
+
+
+def _forget(state: State) -> State:
+    """Drop what no rule needs any more."""
+    oldest = state.round - KEEP_ROUNDS
+    units = {r: unit for r, unit in state.units.items() if r > oldest or r not in state.released}
+    served = {r: blobs for r, blobs in state.served.items() if r > oldest}
+    said = frozenset(one for one in state.said if one[1] in units)
+    return replace(state, units=units, served=served, said=said)
+
+
+def _choose_job(state: State, effects: list[Effect]) -> State:
+    wanted = _wanted(state)
+    if wanted != state.job and state.job is not None:
+        effects.append(Cancel())
+        state = replace(state, job=None, kept=None)
+    if state.job is None and state.kept != state.owned:
+        # Only between jobs: a running one may just have written a file that an older unit is letting go.
+        effects.append(Sweep(state.owned))
+        state = replace(state, kept=state.owned)
+    if wanted is not None and state.job is None:
+        effects.append(Start(wanted))
+    return replace(state, job=wanted)
+
+
+def _wanted(state: State) -> Job | None:
+    newest = state.facts.newest
+    if state.finished or (newest is not None and newest - state.round > CATCH_UP_ROUNDS):
+        return None  # far behind, waiting for the newest record
+    if not state.held:
+        return Fetch(state.round, state.parameters)
+    facts = state.facts.of(state.round)
+    record = facts.confirmed
+    if record is not None:
+        merged = [(unit.blob, unit.number) for unit in record.units if unit.merged and unit.blob is not None]
+        blobs, numbers = tuple(blob for blob, _ in merged), tuple(number for _, number in merged)
+        return Aggregate(state.round, state.parameters, blobs, numbers)
+    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None:
+        return None
+    previous = state.units[state.round - 1].work if state.carry == "unit" else None
+    job = Train(
+        state.round,
+        facts.beacon,
+        state.parameters,
+        None if previous is None else previous.moments,
+        None if previous is None else previous.residual,
+    )
+    on_time = state.facts.height < facts.commit_closes
+    return job if on_time or job == state.job else None
+
+
+def _may_commit(state: State) -> bool:
+    """Tell whether a commitment of ours could still count: on the roster, none made, no root posted yet."""
+    facts = state.facts.of(state.round)
+    return (
+        state.number in facts.roster
+        and state.round not in state.units
+        and facts.own is None
+        and facts.posted is None
+        and facts.record_hash is None
+        and state.carry != "lost"
+    )
+
+
+def _end(state: State, effects: list[Effect]) -> State:
+    final = state.facts.final
+    if not state.finished or final is None:
+        return state
+    if final != state.parameters:
+        return _stop(
+            state,
+            effects,
+            f"the chain names {final} as the run's result, but aggregating gave {state.parameters}",
+            "`murmur audit run` decides who is right",
+        )
+    return state if state.interest else _stop(state, effects, None)
+
+
+def _stop(state: State, effects: list[Effect], error: str | None, hint: str = "") -> State:
+    if state.job is not None:
+        effects.append(Cancel())
+    effects.append(Stop(error, hint))
+    return replace(state, job=None, stopped=True)
+
+
+def _message_id(state: State, round_: int, body: Body) -> str:
+    manifest = state.manifest
+    return signing_digest(manifest.chain_id, manifest.ledger, state.run, round_, "contributor", body).hex()

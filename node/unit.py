@@ -1,0 +1,119 @@
+"""One unit of work as its owner knows it: what the trainer made, and what is said of it at each stage."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from protocol.manifest import Digest, Frozen
+from protocol.messages import Commitment, Opening, Reveal, Round, Seconds
+from protocol.state import moments_root, residual_root, segment_root, update_root
+from verification.commit import Carried
+
+
+class Files(Frozen):
+    """Name the state at the end of a segment by the content addresses of its files."""
+
+    parameters: Digest
+    moments: Digest
+
+
+class Work(Frozen):
+    """Hold what the trainer made of a unit; digests but `symbols` and `assignment` are addresses of blobs."""
+
+    assignment: Digest  # hash of the batches
+    segments: tuple[Files, ...] = Field(min_length=2, max_length=1001)  # after 0, 1, .. n segments
+    moments: Digest  # carried into the next round
+    residual: Digest  # carried into the next round
+    symbols: Digest  # identity of the update
+    blob: Digest  # container of the update
+    blob_bytes: int = Field(ge=1, lt=2**40)
+    cpu_s: Seconds
+    loss: Annotated[float, Field(ge=0, le=1e30)]  # mean over the unit's steps, nats a token
+
+
+class Unit(Frozen):
+    """Hold everything needed to reveal and open one unit."""
+
+    round: Round
+    commitment: Commitment
+    commitment_id: Digest
+    salt: Digest
+    moments_before: Digest | None  # blob carried in; None: started with nothing
+    residual_before: Digest | None
+    work: Work
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Return the addresses of every blob that belongs to the unit."""
+        states = {address for files in self.work.segments for address in (files.parameters, files.moments)}
+        before = {address for address in (self.moments_before, self.residual_before) if address is not None}
+        return frozenset(states | before | self.carried_files | {self.work.blob})
+
+    @property
+    def carried_files(self) -> frozenset[str]:
+        """Return the addresses of the blobs that the next round starts with."""
+        return frozenset((self.work.moments, self.work.residual))
+
+    @property
+    def carried(self) -> Carried:
+        """Return the roots that the next round must start with while this unit stands."""
+        return Carried(self.commitment.moments_after, self.commitment.residual_after)
+
+
+def commit(
+    run: str, round_: int, number: int, *, parameters: str, expected: Carried, salt: str, work: Work
+) -> Commitment:
+    """Bind a unit's work.
+
+    Args:
+        parameters: content address of the round's global parameters.
+        expected: the roots that the peer carries into the round.
+        salt: 32 random bytes as hex, which hide the update until its reveal.
+    """
+    return Commitment(
+        number=number,
+        parameters=parameters,
+        assignment=work.assignment,
+        moments_before=expected.moments,
+        moments_after=moments_root(run, round_, number, work.moments),
+        residual_before=expected.residual,
+        residual_after=residual_root(run, round_, number, work.residual),
+        segments=tuple(
+            segment_root(run, round_, number, index, files.parameters, files.moments)
+            for index, files in enumerate(work.segments)
+        ),
+        update=update_root(run, round_, number, work.symbols, salt),
+    )
+
+
+def reveal(unit: Unit) -> Reveal:
+    """Show the update that the unit committed."""
+    return Reveal(
+        number=unit.commitment.number,
+        commitment=unit.commitment_id,
+        symbols=unit.work.symbols,
+        salt=unit.salt,
+        blob=unit.work.blob,
+        blob_bytes=unit.work.blob_bytes,
+        train_cpu_s=unit.work.cpu_s,
+    )
+
+
+def opening(unit: Unit, segment: int) -> Opening:
+    """Open the states around one segment, the unit's end, and both residuals."""
+    start, end, final = unit.work.segments[segment], unit.work.segments[segment + 1], unit.work.segments[-1]
+    return Opening(
+        number=unit.commitment.number,
+        commitment=unit.commitment_id,
+        segment=segment,
+        start_parameters=start.parameters,
+        start_moments=start.moments,
+        end_parameters=end.parameters,
+        end_moments=end.moments,
+        final_parameters=final.parameters,
+        final_moments=final.moments,
+        residual_before=unit.residual_before,
+        residual_after=unit.work.residual,
+        symbols=unit.work.symbols,
+        salt=unit.salt,
+    )
