@@ -1,10 +1,12 @@
 """Keccak Merkle trees equal to OpenZeppelin's StandardMerkleTree: double-hashed leaves, sorted pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
+
+from protocol.messages import RewardEntry
 
 
 def standard_leaf(types: Sequence[str], values: Sequence[Any]) -> bytes:
@@ -59,6 +61,15 @@ class StandardMerkleTree:
             siblings.append(self._nodes[index + 1 if index % 2 else index - 1])
             index = (index - 1) // 2
         return siblings
+
+
+def reward_tree(entries: Iterable[RewardEntry]) -> StandardMerkleTree:
+    """Return the tree whose root the ledger pays from; leaves in the order of the entries.
+
+    Raises:
+        ValueError: no entries, since nobody earned.
+    """
+    return StandardMerkleTree([reward_leaf(entry.account, entry.cumulative_wei) for entry in entries])
 
 
 def verify_proof(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
-from protocol.merkle import StandardMerkleTree, reward_leaf
+from protocol.merkle import reward_tree as reward_tree
 from protocol.messages import RewardEntry, RoundRecord
 from verification.judge import Outcome
 
@@ -50,15 +50,6 @@ def reward_entries(
         RewardEntry(account=wallet, cumulative_wei=cumulative[wallet])
         for wallet in sorted(cumulative, key=str.lower)
     )
-
-
-def reward_tree(entries: Iterable[RewardEntry]) -> StandardMerkleTree:
-    """Return the tree whose root the ledger pays from; leaves in the order of the entries.
-
-    Raises:
-        ValueError: no entries, since an epoch in which nobody earned has no root.
-    """
-    return StandardMerkleTree([reward_leaf(entry.account, entry.cumulative_wei) for entry in entries])
 
 
 def max_payout(manifest: RunManifest, contributors: int) -> int:
