@@ -19,7 +19,6 @@ EARLY_S = 30.0
 EARLY_DEATHS = 3
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 10.0
-STOP_S = 8.0
 LOG_TAIL_BYTES = 2000
 _PR_SET_PDEATHSIG = 1
 
@@ -65,7 +64,17 @@ class Child:
 class Supervisor:
     """Own a set of children. Call `tend` regularly from the thread that starts them, and `stop` at the end."""
 
-    def __init__(self, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], tell: Callable[[str], None], *, stop_s: float = 8.0
+    ) -> None:
+        """Own nothing yet.
+
+        Args:
+            clock: monotonic seconds.
+            tell: takes one line about what happened to a child.
+            stop_s: how long a child may take to stop after SIGTERM.
+        """
+        self._stop_s = stop_s
         self._clock = clock
         self._tell = tell
         self.children: list[Child] = []
@@ -95,7 +104,7 @@ class Supervisor:
             child.restart = False
             if child.alive and child.process is not None:
                 child.process.terminate()
-        deadline = self._clock() + STOP_S
+        deadline = self._clock() + self._stop_s
         for child in reversed(self.children):
             if child.process is None:
                 continue

@@ -1,0 +1,69 @@
+"""A run shows everything it was asked to show, or says what is missing."""
+
+import pytest
+
+from murmur.summary import AuditCheck, AuditSummary, PeerSummary, Units, not_demonstrated
+
+PASSED = AuditSummary(ok=True, checks=[AuditCheck(name="signatures", ok=True)])
+
+
+def peer(name: str = "peer", **changes: object) -> PeerSummary:
+    fields: dict[str, object] = {
+        "name": name,
+        "number": 1,
+        "peer_id": "16U",
+        "address": "0x" + "11" * 20,
+        "honest": True,
+        "cheat": None,
+        "units": Units(),
+        "stake_wei": 0,
+        "slashed_wei": 0,
+        "credited_wei": 5,
+        "claimed_wei": 5,
+    }
+    return PeerSummary.model_validate(fields | changes)
+
+
+def caught(**changes: object) -> PeerSummary:
+    fields: dict[str, object] = {
+        "honest": False,
+        "cheat": "skip-steps",
+        "units": Units(drawn=1, rejected=1),
+        "slashed_wei": 9,
+        "claimed_wei": 0,
+    }
+    return peer("cheat", **(fields | changes))
+
+
+def test_a_full_demonstration_misses_nothing() -> None:
+    garbage = peer(
+        honest=False, cheat="garbage", credited_wei=0, claimed_wei=0, refused={"malformed message": 3}
+    )
+    assert not_demonstrated([peer(), caught(), garbage], PASSED, rounds_done=6, rounds=6) == []
+
+
+@pytest.mark.parametrize(
+    ("peers", "audit", "rounds", "missing"),
+    [
+        ([peer()], PASSED, 5, "ended after 5 of 6"),
+        ([peer(slashed_wei=1)], PASSED, 6, "honest and was slashed"),
+        ([peer(claimed_wei=0)], PASSED, 6, "not paid"),
+        ([caught(units=Units())], PASSED, 6, "never drawn"),
+        ([caught(units=Units(drawn=1))], PASSED, 6, "not rejected"),
+        ([caught(slashed_wei=0)], PASSED, 6, "not slashed"),
+        ([peer(honest=False, cheat="garbage", credited_wei=1)], PASSED, 6, "counted as work"),
+        ([peer(honest=False, cheat="garbage", credited_wei=0)], PASSED, 6, "nobody refused"),
+        (
+            [peer()],
+            AuditSummary(ok=False, checks=[AuditCheck(name="rewards", ok=False)]),
+            6,
+            "audit failed: rewards",
+        ),
+        ([peer()], AuditSummary(ok=False, checks=[]), 6, "no check ran"),
+    ],
+)
+def test_what_is_missing_is_named(
+    peers: list[PeerSummary], audit: AuditSummary, rounds: int, missing: str
+) -> None:
+    found = not_demonstrated(peers, audit, rounds_done=rounds, rounds=6)
+    assert any(missing in line for line in found)
