@@ -243,6 +243,9 @@ def install_python(developer: bool) -> None:
     pip("installing the Python packages of constraints.txt", "install", "--editable", f".{extras}")
     stamp(VENV, "setup-up", key)
     if developer:
+        # libp2p requires trio-typing, whose stubs describe an old trio and hide trio's own annotations from mypy.
+        for stubs in VENV.glob("lib/python*/site-packages/trio-stubs"):
+            shutil.rmtree(stubs)
         stamp(VENV, "setup-dev", key)
 
 
