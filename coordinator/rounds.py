@@ -1,0 +1,498 @@
+"""The coordinator's rounds as a pure state machine: `step(state, event, chain) -> (state, effects)`.
+
+    waiting -> (run opened) -> commit -> post -> reveal -> anchor -> next round
+                                                              '-> judging (beside later rounds) -> settling -> finish
+
+Nothing here signs, sends, waits or looks at a clock: deadlines are heights of the chain. Transactions are asked for
+once in a process's life; whoever performs them repeats them until they stand. Statements are asked for with `Say` and
+count when they come back as `Said`, so a statement that was stored before a crash is the one that is used.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from coordinator.judging import export, judge
+from coordinator.settling import settle
+from coordinator.state import (
+    Admitted,
+    Aggregate,
+    Aggregated,
+    Anchor,
+    AnchoredRound,
+    CurrentRound,
+    Decision,
+    Effect,
+    Event,
+    Export,
+    Fetched,
+    FetchUpdate,
+    Heard,
+    Looked,
+    Open,
+    Post,
+    Proposed,
+    Refused,
+    Rewards,
+    Said,
+    Say,
+    State,
+)
+from protocol.canonical import ZERO_DIGEST
+from protocol.chain import ChainView
+from protocol.errors import Malformed
+from protocol.manifest import RunManifest
+from protocol.merkle import StandardMerkleTree, commitment_leaf
+from protocol.messages import (
+    Body,
+    Commitment,
+    CommitmentEntry,
+    CommitmentList,
+    Finish,
+    Ready,
+    Reveal,
+    RewardTable,
+    RoundRecord,
+    Signed,
+    UnitRecord,
+)
+from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
+from training.assignment import assignment, assignment_digest
+from verification.commit import carried, check_commitment
+from verification.merge import check_reveal, copied_from
+
+MAX_LISTED = 100  # units in a round, so that its record stays a single message
+MAX_JUDGED = 200  # judgements in one record, for the same reason; what is left over goes into the next
+
+Step = tuple[State, tuple[Effect, ...]]
+B = TypeVar("B", bound=Body)
+
+
+def initial(manifest: RunManifest, *, resumed_at: int = 0) -> State:
+    """Return the state in which nothing has been heard.
+
+    Args:
+        resumed_at: height of the chain when a run is taken up again; deadlines that passed while nobody listened get
+            as much grace as the reveal phase is long, so that peers can repeat what was missed.
+    """
+    return State(
+        manifest=manifest,
+        run=manifest.run_id,
+        resumed_at=resumed_at,
+        parameters={0: manifest.initial_parameters},
+    )
+
+
+def restore(
+    manifest: RunManifest,
+    *,
+    statements: Iterable[Signed[Body]],
+    heard: Iterable[Signed[Body]],
+    parameters: Mapping[int, str],
+    decisions: Iterable[Decision],
+    resumed_at: int,
+) -> State:
+    """Return the state after these facts; the first step then draws every conclusion again."""
+    state = initial(manifest, resumed_at=resumed_at)
+    for statement in statements:
+        state = _said(state, statement)
+    state = replace(
+        state,
+        parameters={**state.parameters, **parameters},
+        stored={(decision.round, decision.number): decision for decision in decisions},
+    )
+    ready: dict[int, Signed[Ready]] = {}
+    inbox: dict[int, list[Signed[Body]]] = {}
+    for message in heard:
+        if isinstance(message.body, Ready):
+            if message.body.program == manifest.program:
+                ready[message.body.number] = cast("Signed[Ready]", message)
+        else:
+            inbox.setdefault(message.round, []).append(message)
+    return replace(state, ready=ready, inbox={round_: tuple(found) for round_, found in inbox.items()})
+
+
+def step(state: State, event: Event, chain: ChainView) -> Step:
+    """Take in one fact and return the new state with everything that follows from it."""
+    state, effects = _absorb(state, event)
+    while True:
+        state, more, moved = _advance_round(state, chain)
+        effects += more
+        if not moved:
+            break
+    for part in (judge, settle):
+        state, more = part(state, chain)
+        effects += more
+    return state, effects
+
+
+def _absorb(state: State, event: Event) -> Step:
+    match event:
+        case Looked():
+            return state, ()
+        case Heard(message):
+            return _hear(state, message)
+        case Said(message):
+            return _said(state, message), ()
+        case Aggregated(round_, parameters):
+            return replace(state, parameters={**state.parameters, round_: parameters}), ()
+        case Fetched():
+            return _fetched(state, event), ()
+        case Decision():
+            return replace(state, stored={**state.stored, (event.round, event.number): event}), ()
+        case Rewards():
+            return replace(state, settling=replace(state.settling, rewards=event)), ()
+        case Proposed(epoch, block):
+            asked = state.settling.asked
+            if asked is None or asked[0] != epoch:
+                return state, ()
+            return replace(state, settling=replace(state.settling, mined=block)), ()
+
+
+def _hear(state: State, message: Signed[Body]) -> Step:
+    body, round_ = message.body, message.round
+    if message.role == "coordinator":
+        return _said(state, message), ()
+    if isinstance(body, Ready):
+        if body.program != state.manifest.program:
+            return state, (Refused(message, "its program digest is not the run's"),)
+        return replace(state, ready={**state.ready, body.number: cast("Signed[Ready]", message)}), ()
+    if round_ < state.round and round_ not in state.judging:
+        return state, (Refused(message, f"late: round {round_} is over"),)
+    current = state.current
+    if current is not None and current.round == round_:
+        if isinstance(body, Commitment) and current.phase != "commit":
+            return state, (Refused(message, f"late: the list of round {round_} is closed"),)
+        if isinstance(body, Reveal) and current.phase == "anchor":
+            return state, (Refused(message, f"late: the record of round {round_} is closed"),)
+    inbox = {**state.inbox, round_: (*state.inbox.get(round_, ()), message)}
+    return replace(state, inbox=inbox), ()
+
+
+def _said(state: State, message: Signed[Body]) -> State:
+    """Take in a statement of our own; the first one of its kind and round stays."""
+    round_ = message.round
+    match message.body:
+        case CommitmentList():
+            listed = cast("Signed[CommitmentList]", message)
+            return replace(state, lists={round_: listed, **state.lists})
+        case RoundRecord() as record:
+            declared = {(judgement.round, judgement.number) for judgement in record.judged}
+            return replace(
+                state,
+                records={round_: cast("Signed[RoundRecord]", message), **state.records},
+                parameters={round_: record.parameters, **state.parameters},
+                undeclared=tuple(one for one in state.undeclared if (one.round, one.number) not in declared),
+                declared=state.declared | declared,
+            )
+        case RewardTable(epoch=epoch):
+            tables = {epoch: cast("Signed[RewardTable]", message), **state.settling.tables}
+            return replace(state, settling=replace(state.settling, tables=tables))
+        case Finish():
+            return replace(state, finish=state.finish or cast("Signed[Finish]", message))
+        case _:
+            return state
+
+
+def _fetched(state: State, event: Fetched) -> State:
+    current = state.current
+    if current is None or current.round != event.round or event.number not in current.reveals:
+        return state
+    if event.fault:
+        current = replace(current, faults={**current.faults, event.number: event.fault})
+    else:
+        current = replace(current, delivered=current.delivered | {event.number})
+    return replace(state, current=current)
+
+
+def passed(state: State, chain: ChainView, deadline: int) -> bool:
+    """Tell whether a deadline is over, with the grace that follows a restart."""
+    grace = state.resumed_at + state.manifest.deadlines.reveal if state.resumed_at else 0
+    return chain.height >= max(deadline, grace)
+
+
+def commitments_root(listed: CommitmentList) -> str:
+    """Return the root of a list as it goes on chain: zero for an empty one."""
+    if not listed.entries:
+        return ZERO_DIGEST
+    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in listed.entries]
+    return StandardMerkleTree(leaves).root.hex()
+
+
+def _advance_round(state: State, chain: ChainView) -> tuple[State, tuple[Effect, ...], bool]:
+    """Take one step in the round in progress; tell whether another may follow at once."""
+    if state.current is None:
+        return _begin(state, chain)
+    phases = {"commit": _commit, "post": _post, "reveal": _reveal, "anchor": _anchor}
+    before = state.current
+    state, effects = phases[before.phase](state, before, chain)
+    after = state.current
+    return state, effects, after is None or after.phase != before.phase
+
+
+def _begin(state: State, chain: ChainView) -> tuple[State, tuple[Effect, ...], bool]:
+    round_ = state.round
+    if round_ >= state.manifest.rounds:
+        return state, (), False
+    if chain.anchor(round_ - 1) is not None:
+        return replace(state, current=CurrentRound(round_)), (), True
+    if round_ == 0 and not state.opening and may_open(state, chain):
+        return replace(state, opening=True), (Open(),), False
+    return state, (), False
+
+
+def may_open(state: State, chain: ChainView) -> bool:
+    """Tell whether the run can start: everybody staked is ready, or the wait is over and enough are."""
+    created = chain.created()
+    if created is None:
+        return False
+    staked = [one for one in chain.operators() if one.stake_wei >= chain.min_stake_wei]
+    contributors = {one.number for one in staked if one.role == "contributor"}
+    verifiers = {one.number for one in staked if one.role == "verifier"}
+    ready = set(state.ready)
+    if len(contributors & ready) < state.manifest.min_peers:
+        return False
+    if contributors <= ready and len(verifiers & ready) >= state.manifest.verification.verifiers:
+        return True
+    return chain.height >= created + state.manifest.deadlines.ready
+
+
+# Commit phase
+
+
+def _commit(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    round_ = current.round
+    if round_ in state.lists:
+        return _take_listed(state, current)
+    beacon, opened = chain.assignment_beacon(round_), chain.anchor(round_ - 1)
+    if beacon is None or opened is None or round_ not in state.parameters:
+        return state, ()
+    roster = {one.number for one in chain.roster(round_)}
+    state, effects = _admit(state, current, beacon, roster)
+    current = _current(state)
+    if chain.commitments(round_) is not None:
+        return replace(
+            state, trouble=f"the list of round {round_} is lost; waiting for a peer's copy"
+        ), effects
+    complete = bool(roster) and roster <= current.commitments.keys() | current.refused
+    closes = opened + 1 + state.manifest.deadlines.commit
+    if current.asked or not (complete or passed(state, chain, closes)):
+        return state, effects
+    entries = tuple(
+        CommitmentEntry(number=number, commitment=message.id)
+        for number, message in sorted(current.commitments.items())[:MAX_LISTED]
+    )
+    state = replace(state, current=replace(current, asked=True))
+    return state, (*effects, Say(round_, CommitmentList(entries=entries)))
+
+
+def _admit(state: State, current: CurrentRound, beacon: str, roster: set[int]) -> Step:
+    """Check the commitments that have come in."""
+    effects: list[Effect] = []
+    commitments, refused = dict(current.commitments), set(current.refused)
+    mine, rest = _split(state, current.round, Commitment)
+    for message in mine:
+        number = message.body.number
+        try:
+            if number not in roster:
+                raise Malformed(f"number {number} is not on the roster of round {current.round}")
+            check_commitment(
+                state.manifest,
+                message.body,
+                parameters=state.parameters[current.round],
+                assignment=_assignment(state.manifest, beacon, current.round, number),
+                expected=carried(number, *_before(state, number)),
+            )
+        except Malformed as error:
+            refused.add(number)
+            effects.append(Refused(message, error.message))
+        else:
+            commitments[number] = message
+            effects.append(Admitted(message))
+    current = replace(current, commitments=commitments, refused=frozenset(refused))
+    return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
+
+
+def _assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> str:
+    return assignment_digest(assignment(manifest, beacon, round_, number))
+
+
+def _before(state: State, number: int) -> tuple[Commitment | None, RoundRecord | None]:
+    if state.previous is None:
+        return None, None
+    commitment = state.previous.commitments.get(number)
+    return None if commitment is None else commitment.body, state.previous.record.body
+
+
+def _take_listed(state: State, current: CurrentRound) -> Step:
+    """Close the commit phase with the list that was said, whatever has been heard since."""
+    listed = state.lists[current.round].body
+    mine, rest = _split(state, current.round, Commitment)
+    heard = {message.id: message for message in (*current.commitments.values(), *mine)}
+    missing = [entry.number for entry in listed.entries if entry.commitment not in heard]
+    if missing:
+        return replace(state, trouble=f"waiting for listed commitments of {missing}"), ()
+    taken = {entry.number: heard[entry.commitment] for entry in listed.entries}
+    effects: list[Effect] = []
+    for message in mine:
+        if message.body.number in taken and taken[message.body.number].id == message.id:
+            effects.append(Admitted(message))
+        else:
+            effects.append(Refused(message, f"late: the list of round {current.round} is closed"))
+    current = replace(current, phase="post", commitments=taken, asked=False)
+    return replace(state, current=current, inbox={**state.inbox, current.round: rest}, trouble=""), tuple(
+        effects
+    )
+
+
+def _post(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    listed = state.lists[current.round].body
+    root, posted = commitments_root(listed), chain.commitments(current.round)
+    if posted is None:
+        if current.asked:
+            return state, ()
+        post = Post(current.round, root, len(listed.entries))
+        return replace(state, current=replace(current, asked=True)), (post,)
+    if posted.root != root:
+        return replace(
+            state, trouble=f"the chain holds another root for round {current.round} than our list"
+        ), ()
+    return replace(state, current=replace(current, phase="reveal", asked=False)), ()
+
+
+# Reveal phase
+
+
+def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    state, effects = _check_reveals(state, current)
+    current = _current(state)
+    if current.round in state.records:
+        return replace(state, current=replace(current, phase="anchor", asked=False)), effects
+    posted = chain.commitments(current.round)
+    assert posted is not None  # the phase began with it
+    if chain.anchor(current.round) is not None:
+        return replace(
+            state, trouble=f"the record of round {current.round} is lost; waiting for a peer's copy"
+        ), effects
+    complete = current.commitments.keys() <= current.delivered | current.faults.keys()
+    closes = posted.block + state.manifest.deadlines.reveal
+    if current.asked or not (complete or passed(state, chain, closes)):
+        return state, effects
+    state = replace(state, current=replace(current, asked=True))
+    return state, (*effects, Say(current.round, _compose(state, current)))
+
+
+def _check_reveals(state: State, current: CurrentRound) -> Step:
+    effects: list[Effect] = []
+    reveals, faults = dict(current.reveals), dict(current.faults)
+    mine, rest = _split(state, current.round, Reveal)
+    limit = max_update_bytes(state.manifest.codec, parameter_layout(state.manifest.model).size)
+    for message in mine:
+        number = message.body.number
+        commitment = current.commitments.get(number)
+        if commitment is None:
+            effects.append(Refused(message, f"number {number} is not in the list of round {current.round}"))
+            continue
+        try:
+            check_reveal(commitment, message.body, limit)
+        except Malformed as error:
+            faults[number] = error.message
+            effects.append(Refused(message, error.message))
+        else:
+            reveals[number] = message
+            effects.append(FetchUpdate(message))
+    current = replace(current, reveals=reveals, faults=faults)
+    return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
+
+
+def _compose(state: State, current: CurrentRound) -> RoundRecord:
+    """Write the record: every listed unit by number, merged or why not, and what was decided since the last."""
+    earlier = dict(state.shown)
+    units = []
+    for number, commitment in sorted(current.commitments.items()):
+        reveal = current.reveals.get(number)
+        if reveal is None:
+            reason = current.faults.get(number, "late: not revealed in time")
+            units.append(UnitRecord(number=number, commitment=commitment.id, merged=False, reason=reason))
+            continue
+        body = reveal.body
+        reason = current.faults.get(number, "")
+        if not reason and number not in current.delivered:
+            reason = "late: update not delivered in time"
+        reason = reason or copied_from(body.symbols, number, earlier)
+        earlier.setdefault(body.symbols, (current.round, number))
+        units.append(
+            UnitRecord(
+                number=number,
+                commitment=commitment.id,
+                merged=not reason,
+                reason=reason,
+                symbols=body.symbols,
+                blob=body.blob,
+            )
+        )
+    return RoundRecord(
+        parameters=state.parameters[current.round], units=tuple(units), judged=state.undeclared[:MAX_JUDGED]
+    )
+
+
+# Anchoring
+
+
+def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    round_ = current.round
+    record = state.records[round_]
+    digest, anchored = record.body.digest().hex(), chain.record_hash(round_)
+    if anchored is None:
+        if current.asked:
+            return state, ()
+        return replace(state, current=replace(current, asked=True)), (Anchor(round_, digest),)
+    if anchored != digest:
+        return replace(state, trouble=f"the chain holds another hash for round {round_} than our record"), ()
+    done = _done(state, current, record)
+    effects: list[Effect] = [Export(export(done))]
+    if round_ + 1 not in state.parameters:
+        merged = tuple(unit.blob for unit in record.body.units if unit.merged and unit.blob is not None)
+        effects.append(Aggregate(round_, record.body.parameters, merged))
+    shown = dict(state.shown)
+    for unit in record.body.units:
+        if unit.symbols is not None:
+            shown.setdefault(unit.symbols, (round_, unit.number))
+    late: list[Signed[Body]] = []
+    rest: list[Signed[Body]] = []
+    for message in state.inbox.get(round_, ()):
+        (late if isinstance(message.body, Commitment | Reveal) else rest).append(message)
+    effects += [Refused(message, f"late: round {round_} is over") for message in late]
+    state = replace(
+        state,
+        current=None,
+        previous=done,
+        judging={**state.judging, round_: done},
+        shown=shown,
+        inbox={**state.inbox, round_: tuple(rest)},
+        trouble="",
+    )
+    return state, tuple(effects)
+
+
+def _done(state: State, current: CurrentRound, record: Signed[RoundRecord]) -> AnchoredRound:
+    return AnchoredRound(
+        round=current.round,
+        listed=state.lists[current.round],
+        commitments=current.commitments,
+        reveals=current.reveals,
+        record=record,
+    )
+
+
+def _current(state: State) -> CurrentRound:
+    assert state.current is not None
+    return state.current
+
+
+def _split(state: State, round_: int, kind: type[B]) -> tuple[list[Signed[B]], tuple[Signed[Body], ...]]:
+    """Take the messages of one kind out of what waits for a round."""
+    waiting = state.inbox.get(round_, ())
+    mine = [cast("Signed[B]", message) for message in waiting if isinstance(message.body, kind)]
+    return mine, tuple(message for message in waiting if not isinstance(message.body, kind))

@@ -1,0 +1,129 @@
+"""From decided rounds to pay: reward tables by epoch, proposals on the ledger, and the end of the run.
+
+The ledger counts epochs that have a root. While nobody has earned anything a table would be empty and has none, so
+that epochs before the first pay are left out: the ledger's epoch is the index among the tables that exist.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State
+from protocol.chain import ChainView
+from protocol.messages import Finish, RewardTable
+from verification.settle import earned_in_epoch, reward_entries, reward_tree
+
+MAX_CLOSING = 800  # judgements in the closing word, so that it stays a single message
+
+Step = tuple[State, tuple[Effect, ...]]
+
+
+def settle(state: State, chain: ChainView) -> Step:
+    """Complete epochs, say their tables, propose and finalize their roots, and finish the run."""
+    state = _complete_epochs(state, chain)
+    state, said = _say_tables(state)
+    state, sent = _follow_ledger(state, chain)
+    state, closed = _finish(state, chain)
+    return state, (*said, *sent, *closed)
+
+
+def epoch_rounds(state: State, epoch: int) -> range:
+    """Return the rounds of an epoch; the last epoch may be short."""
+    length = state.manifest.pay.epoch_rounds
+    return range(epoch * length, min((epoch + 1) * length, state.manifest.rounds))
+
+
+def _complete_epochs(state: State, chain: ChainView) -> State:
+    while len(state.settling.earned) < state.manifest.epochs:
+        settling, epoch = state.settling, len(state.settling.earned)
+        rounds = epoch_rounds(state, epoch)
+        if any(round_ not in settling.settled for round_ in rounds):
+            break
+        earned = earned_in_epoch(state.manifest, [settling.settled[round_] for round_ in rounds])
+        epochs = (*settling.earned, earned)
+        entries = reward_entries(epochs, _wallets(epochs, chain))
+        due = settling.due
+        if entries:
+            due = (*due, RewardTable(epoch=epoch, entries=entries))
+        settled = {round_: one for round_, one in settling.settled.items() if round_ not in rounds}
+        state = replace(state, settling=replace(settling, settled=settled, earned=epochs, due=due))
+    return state
+
+
+def _wallets(epochs: tuple[Mapping[int, int], ...], chain: ChainView) -> dict[int, str]:
+    wallets = {}
+    for number in {number for earned in epochs for number in earned}:
+        operator = chain.operator(number)
+        assert operator is not None  # whoever earned was on a roster
+        wallets[number] = operator.wallet
+    return wallets
+
+
+def _say_tables(state: State) -> Step:
+    settling = state.settling
+    effects: list[Effect] = []
+    for table in settling.due[settling.saying :]:
+        said = settling.tables.get(table.epoch)
+        if said is None:
+            effects.append(Say(epoch_rounds(state, table.epoch)[-1], table))
+        elif said.body != table:
+            trouble = f"the reward table said for epoch {table.epoch} is not what the records give"
+            return replace(state, trouble=trouble), ()
+    return replace(state, settling=replace(settling, saying=len(settling.due))), tuple(effects)
+
+
+def _follow_ledger(state: State, chain: ChainView) -> Step:
+    """Propose the next root, again after a dispute, and make it final when its window is over."""
+    settling = state.settling
+    rewards = settling.rewards
+    if rewards is None or rewards.next_epoch >= len(settling.due):
+        return state, ()
+    epoch, table = rewards.next_epoch, settling.due[rewards.next_epoch]
+    if table.epoch not in settling.tables:
+        return state, ()
+    root = reward_tree(table.entries).root.hex()
+    if rewards.pending is not None:
+        return _follow_pending(state, settling, epoch, root, chain)
+    if settling.asked == (epoch, settling.attempt):
+        if settling.mined is None or rewards.height < settling.mined:
+            return state, ()
+        # It was on chain and is neither pending nor final: somebody disputed it.
+        settling = replace(settling, attempt=settling.attempt + 1)
+    total = sum(entry.cumulative_wei for entry in table.entries)
+    settling = replace(settling, asked=(epoch, settling.attempt), mined=None, finalizing=None)
+    return replace(state, settling=settling), (Propose(epoch, root, total),)
+
+
+def _follow_pending(state: State, settling: Settling, epoch: int, root: str, chain: ChainView) -> Step:
+    rewards = settling.rewards
+    assert rewards is not None
+    assert rewards.pending is not None
+    if rewards.pending.root != root:
+        return replace(state, trouble=f"the root pending for epoch {epoch} is not what the records give"), ()
+    settling = replace(settling, asked=(epoch, settling.attempt), mined=rewards.height)
+    if chain.height < rewards.pending.final_at or settling.finalizing == epoch:
+        return replace(state, settling=settling), ()
+    settling = replace(settling, finalizing=epoch)
+    return replace(state, settling=settling), (Finalize(epoch),)
+
+
+def _finish(state: State, chain: ChainView) -> Step:
+    manifest = state.manifest
+    parameters = state.parameters.get(manifest.rounds)
+    if len(state.settling.earned) < manifest.epochs or parameters is None or state.closing:
+        return state, ()
+    if state.finish is None:
+        if state.finishing:
+            return state, ()
+        finish = Finish(parameters=parameters, judged=state.undeclared[:MAX_CLOSING])
+        return replace(state, finishing=True), (Say(manifest.rounds - 1, finish),)
+    if chain.finished() is not None:
+        return state, ()
+    return replace(state, closing=True), (Close(state.finish.body.parameters),)
+
+
+def settled(state: State, chain: ChainView) -> bool:
+    """Tell whether nothing is left to do: the run is closed and every reward root is final."""
+    rewards = state.settling.rewards
+    complete = len(state.settling.earned) == state.manifest.epochs
+    done = rewards is not None and rewards.next_epoch >= len(state.settling.due)
+    return complete and done and chain.finished() is not None

@@ -1,0 +1,318 @@
+"""What the coordinator's state machine knows, hears and wants: frozen values only.
+
+Facts come in as events and stay; decisions follow from facts, chain and manifest alone (`coordinator.rounds`). So a
+restart is the same facts read back from the database, and gives the same decisions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from protocol.manifest import RunManifest
+from protocol.messages import (
+    Body,
+    Commitment,
+    CommitmentList,
+    Finish,
+    Judgement,
+    Opening,
+    Ready,
+    Reveal,
+    RewardTable,
+    RoundRecord,
+    Signed,
+    Verdict,
+)
+from verification.archive import RoundDossier
+from verification.judge import Outcome
+from verification.sample import Draw
+from verification.settle import SettledRound
+
+# Events
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A peer's message that the pool let in."""
+
+    message: Signed[Body]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A statement of our own, signed and stored."""
+
+    message: Signed[Body]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A revealed update is here and was decoded; `fault` says why it does not count, empty if it does."""
+
+    round: int
+    number: int
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """The global parameters at the start of a round."""
+
+    round: int
+    parameters: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A drawn unit was decided, and is never decided again."""
+
+    round: int
+    number: int
+    outcome: Outcome
+    judges: tuple[int, ...]  # whose verdicts counted
+    verdicts: tuple[str, ...]  # message ids of all that were there
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A proposed reward root on chain."""
+
+    root: str  # 64 hex digits
+    final_at: int  # first block at which it can be made final
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What the ledger says of the run's rewards: the epoch to propose next, or its pending root."""
+
+    height: int  # block of this look
+    next_epoch: int
+    pending: Pending | None
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A proposal of ours was mined, whether or not its pending root was ever seen."""
+
+    epoch: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The chain moved; the view that goes with every event says how."""
+
+
+Event = Heard | Said | Fetched | Aggregated | Decision | Rewards | Proposed | Looked
+
+
+# Effects
+
+
+@dataclass(frozen=True)
+class Say:
+    """Sign this, store it, and only then tell it; never two for one round and kind."""
+
+    round: int
+    body: Body
+
+
+@dataclass(frozen=True)
+class Open:
+    """Open the run on chain."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """Post a round's commitment root."""
+
+    round: int
+    root: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Anchor a round's record."""
+
+    round: int
+    record: str
+
+
+@dataclass(frozen=True)
+class Slash:
+    """Take the stake of a number on two verdicts."""
+
+    round: int
+    number: int
+    verdicts: tuple[Signed[Verdict], Signed[Verdict]]
+
+
+@dataclass(frozen=True)
+class Propose:
+    """Propose an epoch's cumulative reward root."""
+
+    epoch: int  # as the ledger counts
+    root: str
+    total_wei: int
+
+
+@dataclass(frozen=True)
+class Finalize:
+    """Make the pending root of an epoch final."""
+
+    epoch: int  # as the ledger counts
+
+
+@dataclass(frozen=True)
+class Close:
+    """End the run on chain with its final parameters."""
+
+    parameters: str
+
+
+@dataclass(frozen=True)
+class FetchUpdate:
+    """Fetch a revealed update until the reveal phase closes, and decode it."""
+
+    reveal: Signed[Reveal]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Take the outer step over a round's merged updates."""
+
+    round: int
+    parameters: str
+    updates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Note a valid commitment."""
+
+    message: Signed[Commitment]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Note a message that does not count, and why."""
+
+    message: Signed[Body]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Note which units of a round verifiers ask for."""
+
+    round: int
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True)
+class Export:
+    """Rewrite the public file of a round."""
+
+    dossier: RoundDossier
+
+
+Transaction = Open | Post | Anchor | Slash | Propose | Finalize | Close
+Effect = Say | Transaction | FetchUpdate | Aggregate | Admitted | Refused | Drawn | Decision | Export
+
+
+# State
+
+Phase = Literal["commit", "post", "reveal", "anchor"]
+
+
+@dataclass(frozen=True)
+class CurrentRound:
+    """The round in progress."""
+
+    round: int
+    phase: Phase = "commit"
+    commitments: Mapping[int, Signed[Commitment]] = field(
+        default_factory=dict
+    )  # valid ones; once listed, exactly the listed
+    refused: frozenset[int] = frozenset()  # numbers whose commitment does not count
+    reveals: Mapping[int, Signed[Reveal]] = field(default_factory=dict)  # that open their commitment
+    faults: Mapping[int, str] = field(default_factory=dict)  # why a listed unit does not merge
+    delivered: frozenset[int] = frozenset()  # whose update is here and decodes
+    asked: bool = False  # the phase's transaction
+
+
+@dataclass(frozen=True)
+class AnchoredRound:
+    """A round whose record is anchored: its drawn units are being judged, or it waits for its epoch."""
+
+    round: int
+    listed: Signed[CommitmentList]
+    commitments: Mapping[int, Signed[Commitment]]
+    reveals: Mapping[int, Signed[Reveal]]
+    record: Signed[RoundRecord]
+    draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
+    openings: Mapping[int, Signed[Opening]] = field(default_factory=dict)
+    # number -> verifier -> verdict
+    verdicts: Mapping[int, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
+    decisions: Mapping[int, Decision] = field(default_factory=dict)
+
+    @property
+    def decided(self) -> bool:
+        """Tell whether every drawn unit has its outcome."""
+        return self.draws is not None and all(draw.number in self.decisions for draw in self.draws)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Where the pay of the run stands."""
+
+    settled: Mapping[int, SettledRound] = field(
+        default_factory=dict
+    )  # decided rounds of epochs that are not complete
+    earned: tuple[Mapping[int, int], ...] = ()  # by complete epoch: number -> wei
+    due: tuple[RewardTable, ...] = ()  # tables of complete epochs; the ledger's epoch is the index
+    tables: Mapping[int, Signed[RewardTable]] = field(default_factory=dict)  # said, by epoch of the manifest
+    saying: int = 0  # how many of `due` were given out to be signed
+    rewards: Rewards | None = None
+    asked: tuple[int, int] | None = None  # (epoch, attempt) of the last proposal
+    mined: int | None = None  # block in which that proposal was seen to stand
+    attempt: int = 0  # disputes so far
+    finalizing: int | None = None  # epoch
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the machine knows."""
+
+    manifest: RunManifest
+    run: str
+    resumed_at: int = 0  # height of the chain at the start; deadlines that passed before get some grace
+    ready: Mapping[int, Signed[Ready]] = field(default_factory=dict)
+    lists: Mapping[int, Signed[CommitmentList]] = field(default_factory=dict)  # own statements, by round
+    records: Mapping[int, Signed[RoundRecord]] = field(default_factory=dict)
+    finish: Signed[Finish] | None = None
+    parameters: Mapping[int, str] = field(default_factory=dict)  # at the start of each round
+    # by round: what waits for its time
+    inbox: Mapping[int, tuple[Signed[Body], ...]] = field(default_factory=dict)
+    # by (round, number): decisions read back from storage
+    stored: Mapping[tuple[int, int], Decision] = field(default_factory=dict)
+    current: CurrentRound | None = None
+    previous: AnchoredRound | None = None  # the round before the current one, for what is carried
+    judging: Mapping[int, AnchoredRound] = field(default_factory=dict)  # rounds with undecided draws
+    undeclared: tuple[Judgement, ...] = ()  # decided, in no record yet
+    declared: frozenset[tuple[int, int]] = frozenset()  # (round, number) of every judgement in a record
+    # symbols -> (round, number) that revealed them first
+    shown: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    settling: Settling = field(default_factory=Settling)
+    opening: bool = False  # the transaction was asked for
+    finishing: bool = False  # the closing word was given out to be signed
+    closing: bool = False  # its transaction was asked for
+    trouble: str = ""  # why it cannot go on by itself, for status and log
+
+    @property
+    def round(self) -> int:
+        """Return the number of the round in progress; the number of rounds when all are anchored."""
+        if self.current is not None:
+            return self.current.round
+        return 0 if self.previous is None else self.previous.round + 1

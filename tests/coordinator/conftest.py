@@ -1,0 +1,428 @@
+"""A small run on a simulated chain: contributors and verifiers that say what a test wants, and effects that happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from coordinator import rounds
+from coordinator.state import (
+    Aggregate,
+    Aggregated,
+    Anchor,
+    Close,
+    Decision,
+    Effect,
+    Event,
+    Fetched,
+    FetchUpdate,
+    Finalize,
+    Heard,
+    Looked,
+    Open,
+    Pending,
+    Post,
+    Propose,
+    Proposed,
+    Refused,
+    Rewards,
+    Said,
+    Say,
+    Slash,
+)
+from protocol.canonical import digest, tagged_digest
+from protocol.chain import Operator, PostedRoot
+from protocol.keys import PeerKey
+from protocol.manifest import (
+    DatasetConfig,
+    DeadlineConfig,
+    InnerConfig,
+    ModelConfig,
+    PayConfig,
+    RunManifest,
+    VerificationConfig,
+)
+from protocol.messages import (
+    PASSED,
+    Body,
+    Commitment,
+    Ready,
+    Reveal,
+    RewardTable,
+    Role,
+    RoundRecord,
+    Signed,
+    Verdict,
+    sign,
+)
+from protocol.state import moments_root, residual_root, segment_root, update_root
+from training.assignment import assignment, assignment_digest
+from verification.commit import carried
+from verification.sample import Draw
+
+COORDINATOR = PeerKey(b"\x11" * 32)
+PROGRAM = "ab" * 32
+
+
+def make_manifest(**changes: object) -> RunManifest:
+    fields: dict[str, object] = {
+        "name": "test run",
+        "chain_id": 31337,
+        "ledger": "0x" + "22" * 20,
+        "coordinator": COORDINATOR.address,
+        "rounds": 3,
+        "model": ModelConfig(vocab=256, width=16, layers=1, heads=1, feed_forward=16, context=8),
+        "inner": InnerConfig(steps=4, batch=2),
+        "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
+        "verification": VerificationConfig(segment_steps=2, draw_probability=1.0),
+        "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6),
+        "pay": PayConfig(epoch_rounds=2),
+        "initial_parameters": digest(b"start"),
+        "program": PROGRAM,
+    }
+    return RunManifest.model_validate({**fields, **changes})
+
+
+@dataclass
+class SimulatedChain:
+    """A `ChainView` whose blocks are mined by the test."""
+
+    height: int = 1
+    min_stake_wei: int = 100
+    dispute_blocks: int = 3
+    fork: str = "main"
+    members: dict[int, Operator] = field(default_factory=dict)
+    created_at: int | None = 1
+    opened_at: int | None = None
+    roots: dict[int, PostedRoot] = field(default_factory=dict)
+    records: dict[int, tuple[str, int]] = field(default_factory=dict)
+    rosters: dict[int, tuple[Operator, ...]] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+    final: str | None = None
+    pending: Pending | None = None
+    finalized: list[str] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        return None
+
+    def mine(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.height += 1
+            self.rosters[self.height] = tuple(self.members[number] for number in sorted(self.members))
+
+    def created(self) -> int | None:
+        return self.created_at
+
+    def anchor(self, round_: int) -> int | None:
+        if round_ < 0:
+            return self.opened_at
+        return self.records[round_][1] if round_ in self.records else None
+
+    def record_hash(self, round_: int) -> str | None:
+        return self.records[round_][0] if round_ in self.records else None
+
+    def commitments(self, round_: int) -> PostedRoot | None:
+        return self.roots.get(round_)
+
+    def _staked(self, role: str, block: int | None) -> tuple[Operator, ...]:
+        if block is None:
+            return ()
+        return tuple(
+            one for one in self.rosters[block] if one.role == role and one.stake_wei >= self.min_stake_wei
+        )
+
+    def roster(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("contributor", self.anchor(round_ - 1))
+
+    def verifiers(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("verifier", self.anchor(round_))
+
+    def _hash(self, block: int) -> str | None:
+        return digest(f"{self.fork} {block}".encode()) if block <= self.height else None
+
+    def assignment_beacon(self, round_: int) -> str | None:
+        block = self.anchor(round_ - 1)
+        return None if block is None else self._hash(block + 1)
+
+    def sampling_beacon(self, round_: int) -> str | None:
+        block = self.anchor(round_)
+        return None if block is None else self._hash(block + 1)
+
+    def operators(self) -> tuple[Operator, ...]:
+        return tuple(self.members[number] for number in sorted(self.members))
+
+    def operator(self, number: int) -> Operator | None:
+        return self.members.get(number)
+
+    def slashed(self) -> dict[int, int]:
+        return self.lost
+
+    def finished(self) -> str | None:
+        return self.final
+
+    def slash(self, number: int) -> None:
+        self.lost[number] = self.members[number].stake_wei
+        self.members[number] = replace(self.members[number], stake_wei=0)
+
+
+class World:
+    """One run: 1, 2, .. are contributors, 101, 102, .. are verifiers."""
+
+    def __init__(self, manifest: RunManifest, *, contributors: int = 3, verifiers: int = 3) -> None:
+        self.manifest = manifest
+        self.run = manifest.run_id
+        self.chain = SimulatedChain()
+        self.keys: dict[int, PeerKey] = {}
+        for number in range(1, contributors + 1):
+            self.join(number, "contributor")
+        for number in range(101, 101 + verifiers):
+            self.join(number, "verifier")
+        self.chain.mine()
+        self.state = rounds.initial(manifest)
+        self.statements: dict[tuple[str, int, int], Signed[Body]] = {}
+        self.heard: list[Signed[Body]] = []
+        self.parameters: dict[int, str] = {}
+        self.decisions: list[Decision] = []
+        self.effects: list[Effect] = []
+        self.withheld: set[int] = set()  # numbers whose update never arrives
+        self.hold: set[type] = set()  # transactions that do not happen for now
+        self.held: list[Effect] = []
+
+    def join(self, number: int, role: str, stake: int = 100) -> None:
+        key = PeerKey(bytes.fromhex(digest(f"peer {number}".encode())))
+        self.keys[number] = key
+        wallet = "0x" + f"{number:040x}"
+        self.chain.members[number] = Operator(number, wallet, key.address, key.peer_id, role, stake)
+
+    # What happens
+
+    def feed(self, event: Event) -> list[Effect]:
+        """Give the machine an event, and let its effects happen, until nothing follows."""
+        produced: list[Effect] = []
+        queue: list[Event] = [event]
+        while queue:
+            self.state, effects = rounds.step(self.state, queue.pop(0), self.chain)
+            produced += effects
+            for effect in effects:
+                queue += self._perform(effect)
+        self.effects += produced
+        return produced
+
+    def _perform(self, effect: Effect) -> list[Event]:
+        if type(effect) in self.hold:
+            self.held.append(effect)
+            return []
+        chain = self.chain
+        match effect:
+            case Say(round_, body):
+                label = body.epoch if isinstance(body, RewardTable) else 0
+                message = sign(COORDINATOR, self.manifest, round_, "coordinator", body)
+                return [Said(self.statements.setdefault((body.kind, round_, label), message))]
+            case Open():
+                chain.mine()
+                chain.opened_at = chain.height
+            case Post(round_, root, count):
+                chain.mine()
+                chain.roots[round_] = PostedRoot(root, count, chain.height)
+            case Anchor(round_, record):
+                chain.mine()
+                chain.records[round_] = (record, chain.height)
+            case FetchUpdate(reveal):
+                if reveal.body.number in self.withheld:
+                    return []
+                return [Fetched(reveal.round, reveal.body.number)]
+            case Aggregate(round_, parameters, updates):
+                after = digest(" ".join((parameters, *updates)).encode()) if updates else parameters
+                self.parameters[round_ + 1] = after
+                return [Aggregated(round_ + 1, after)]
+            case Decision():
+                self.decisions.append(effect)
+                return []
+            case Slash():
+                chain.slash(effect.number)
+                chain.mine()
+            case Propose(epoch, root, _):
+                chain.mine()
+                chain.pending = Pending(root, chain.height + chain.dispute_blocks)
+                return [Proposed(epoch, chain.height), self._rewards()]
+            case Finalize():
+                assert chain.pending is not None
+                chain.finalized.append(chain.pending.root)
+                chain.pending = None
+                return [self._rewards()]
+            case Close(parameters):
+                chain.final = parameters
+            case _:
+                return []
+        return [Looked()]
+
+    def _rewards(self) -> Rewards:
+        return Rewards(self.chain.height, len(self.chain.finalized), self.chain.pending)
+
+    def mine(self, blocks: int = 1) -> list[Effect]:
+        produced = []
+        for _ in range(blocks):
+            self.chain.mine()
+            produced += self.feed(Looked())
+            produced += self.feed(self._rewards())
+        return produced
+
+    def release(self) -> None:
+        """Let the transactions that were held back happen."""
+        self.hold.clear()
+        held, self.held = self.held, []
+        for effect in held:
+            for event in self._perform(effect):
+                self.feed(event)
+
+    def restart(self) -> None:
+        """Forget everything but what is stored, as after a kill."""
+        self.held.clear()
+        self.state = rounds.restore(
+            self.manifest,
+            statements=list(self.statements.values()),
+            heard=list(self.heard),
+            parameters=self.parameters,
+            decisions=list(self.decisions),
+            resumed_at=self.chain.height,
+        )
+        self.feed(Looked())
+        self.feed(self._rewards())
+
+    # What peers say
+
+    def hear(self, number: int, round_: int, body: Body, role: Role = "contributor") -> list[Effect]:
+        message = sign(self.keys[number], self.manifest, round_, role, body)
+        self.heard.append(message)
+        return self.feed(Heard(message))
+
+    def refusals(self) -> list[str]:
+        return [effect.reason for effect in self.effects if isinstance(effect, Refused)]
+
+    def wanted(self, kind: type[Effect]) -> list[Effect]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def ready(self, numbers: Iterable[int] | None = None, program: str = PROGRAM) -> None:
+        for number in sorted(self.keys if numbers is None else numbers):
+            role: Role = "verifier" if number > 100 else "contributor"
+            self.hear(number, 0, Ready(number=number, program=program, addresses=()), role)
+
+    def symbols(self, number: int, round_: int) -> str:
+        return tagged_digest("test/symbols", number, round_)
+
+    def commitment(self, number: int, round_: int, **changes: object) -> Commitment:
+        beacon = self.chain.assignment_beacon(round_)
+        assert beacon is not None
+        previous = self.state.previous
+        before = None if previous is None else previous.commitments.get(number)
+        expected = carried(
+            number,
+            None if before is None else before.body,
+            None if previous is None else previous.record.body,
+        )
+        state = tagged_digest("test/state", number, round_)
+        symbols = str(changes.pop("symbols", self.symbols(number, round_)))
+        body = Commitment(
+            number=number,
+            parameters=self.state.parameters[round_],
+            assignment=assignment_digest(assignment(self.manifest, beacon, round_, number)),
+            moments_before=expected.moments,
+            moments_after=moments_root(self.run, round_, number, state),
+            residual_before=expected.residual,
+            residual_after=residual_root(self.run, round_, number, state),
+            segments=tuple(
+                segment_root(self.run, round_, number, index, state, state)
+                for index in range(self.manifest.segments + 1)
+            ),
+            update=update_root(self.run, round_, number, symbols, "5a" * 32),
+        )
+        return body.model_copy(update=changes)
+
+    def commit(self, round_: int, numbers: Iterable[int] = (1, 2, 3), **changes: object) -> None:
+        for number in numbers:
+            self.hear(number, round_, self.commitment(number, round_, **dict(changes)))
+
+    def reveal(self, round_: int, numbers: Iterable[int] = (1, 2, 3), **changes: object) -> None:
+        for number in numbers:
+            current = self.state.current
+            assert current is not None
+            symbols = str(changes.get("symbols", self.symbols(number, round_)))
+            body = Reveal(
+                number=number,
+                commitment=current.commitments[number].id,
+                symbols=symbols,
+                salt="5a" * 32,
+                blob=tagged_digest("test/blob", symbols),
+                blob_bytes=100,
+                train_cpu_s=1.0,
+            )
+            self.hear(number, round_, body.model_copy(update=changes))
+
+    def draws(self, round_: int) -> tuple[Draw, ...]:
+        return self.state.judging[round_].draws or ()
+
+    def verdict(self, round_: int, draw: Draw, verifier: int, outcome: int = PASSED) -> list[Effect]:
+        anchored = self.state.judging[round_]
+        body = Verdict(
+            number=draw.number,
+            verifier=verifier,
+            outcome=outcome,  # type: ignore[arg-type]
+            commitment=anchored.commitments[draw.number].id,
+            opening=None,
+            segment=draw.segment,
+            reason="" if outcome == PASSED else "differs",
+            distance=0.0,
+            tensor="",
+            replay_cpu_s=0.1,
+        )
+        return self.hear(verifier, round_, body, "verifier")
+
+    def judge_all(
+        self, round_: int, outcome: int = PASSED, but: Callable[[Draw], bool] = lambda draw: False
+    ) -> None:
+        for draw in self.draws(round_):
+            if not but(draw):
+                for verifier in draw.verifiers[:2]:
+                    self.verdict(round_, draw, verifier, outcome)
+
+    # Whole phases
+
+    def open(self) -> None:
+        self.ready()
+        self.mine()
+
+    def play(self, round_: int, numbers: Iterable[int] = (1, 2, 3)) -> None:
+        """Let everybody deliver one whole round, judged."""
+        self.commit(round_, numbers)
+        self.reveal(round_, numbers)
+        self.mine()
+        self.judge_all(round_)
+
+    def record(self, round_: int) -> RoundRecord:
+        body = self.statements["record", round_, 0].body
+        assert isinstance(body, RoundRecord)
+        return body
+
+    def reasons(self, round_: int) -> dict[int, str]:
+        return {unit.number: unit.reason for unit in self.record(round_).units}
+
+
+@pytest.fixture
+def world() -> World:
+    return World(make_manifest())
+
+
+@pytest.fixture
+def make_world() -> Callable[..., World]:
+    def build(*, contributors: int = 3, verifiers: int = 3, **changes: object) -> World:
+        return World(make_manifest(**changes), contributors=contributors, verifiers=verifiers)
+
+    return build
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "coordinator"

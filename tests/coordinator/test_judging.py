@@ -1,0 +1,219 @@
+"""Draws, verdicts, slashes and settlement as scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from coordinator.state import Finalize, Pending, Propose, Proposed, Rewards, Slash
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
+
+MakeWorld = Callable[..., Any]
+
+
+def _to_verdicts(world: Any) -> None:
+    world.open()
+    world.commit(0)
+    world.reveal(0)
+    world.mine()
+
+
+def _outcomes(world: Any) -> dict[int, str]:
+    return {one.number: one.outcome for one in world.decisions if one.round == 0}
+
+
+def test_two_proven_faults_slash_once(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    for verifier in draw.verifiers[:2]:
+        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.mine(3)
+    slashes = world.wanted(Slash)
+    assert len(slashes) == 1
+    assert slashes[0].number == draw.number
+    assert {message.body.verifier for message in slashes[0].verdicts} == set(draw.verifiers[:2])
+    world.restart()
+    world.mine(2)
+    assert len(world.wanted(Slash)) == 1
+
+
+def test_a_slash_that_was_not_mined_is_asked_for_again_after_a_restart(world: Any) -> None:
+    world.hold = {Slash}
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    for verifier in draw.verifiers[:2]:
+        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.hold = set()
+    world.restart()
+    assert draw.number in world.chain.lost
+
+
+def test_a_mixed_pair_voids_the_unit_and_slashes_nobody(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    world.verdict(0, draw, draw.verifiers[0], PASSED)
+    world.verdict(0, draw, draw.verifiers[1], PROVEN_FALSE)
+    assert _outcomes(world) == {draw.number: "void"}
+    assert not world.wanted(Slash)
+
+
+def test_a_silent_verifier_is_replaced_by_the_next_rank(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    world.verdict(0, draw, draw.verifiers[0])
+    world.verdict(0, draw, draw.verifiers[2])
+    assert draw.number not in _outcomes(world), "the third rank is not due yet"
+    world.mine(world.manifest.deadlines.verify)
+    assert _outcomes(world)[draw.number] == "passed"
+    decision = next(one for one in world.decisions if one.number == draw.number)
+    assert decision.judges == (draw.verifiers[0], draw.verifiers[2])
+
+
+def test_no_verdict_in_time_leaves_the_unit_unjudged(world: Any) -> None:
+    _to_verdicts(world)
+    world.mine(world.manifest.deadlines.verify * 3 + 2)
+    assert set(_outcomes(world).values()) == {"unjudged"}
+
+
+def test_one_lone_rejection_voids(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    world.verdict(0, draw, draw.verifiers[1], REJECTED)
+    world.mine(world.manifest.deadlines.verify * 3 + 2)
+    assert _outcomes(world)[draw.number] == "void"
+
+
+def test_a_verdict_after_the_decision_is_late(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    for verifier in draw.verifiers[:2]:
+        world.verdict(0, draw, verifier)
+    world.verdict(0, draw, draw.verifiers[2], PROVEN_FALSE)
+    assert world.refusals() == ["late: the unit is decided"]
+    assert _outcomes(world)[draw.number] == "passed"
+
+
+def test_a_verdict_on_another_segment_is_refused(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    world.verdict(0, replace(draw, segment=draw.segment + 7), draw.verifiers[0])
+    assert world.refusals() == [f"about segment {draw.segment + 7} instead of {draw.segment}"]
+
+
+def test_judgements_go_into_the_next_record_and_cut_the_chain_of_moments(world: Any) -> None:
+    _to_verdicts(world)
+    world.judge_all(0, but=lambda draw: draw.number == 1)
+    draw = next(draw for draw in world.draws(0) if draw.number == 1)
+    for verifier in draw.verifiers[:2]:
+        world.verdict(0, draw, verifier, REJECTED)
+    world.commit(1)
+    world.reveal(1)
+    judged = {(one.round, one.number): one.outcome for one in world.record(1).judged}
+    assert judged == {(0, 1): "void", (0, 2): "passed", (0, 3): "passed"}
+    world.mine()
+    world.commit(2)
+    assert world.refusals() == []
+    moments = {n: m.body.moments_before for n, m in world.state.current.commitments.items()}
+    assert moments[1] == "00" * 32
+    assert moments[2] != "00" * 32
+
+
+def test_each_judgement_is_declared_once_across_a_restart(world: Any) -> None:
+    _to_verdicts(world)
+    world.judge_all(0)
+    world.commit(1)
+    world.reveal(1)
+    world.restart()
+    world.mine()
+    world.judge_all(1)
+    world.restart()
+    world.play(2)
+    world.mine(2)
+    finish = world.statements["finish", 2, 0].body
+    told = [(one.round, one.number) for r in (1, 2) for one in world.record(r).judged]
+    told += [(one.round, one.number) for one in finish.judged]
+    assert sorted(told) == [(r, n) for r in range(3) for n in (1, 2, 3)]
+
+
+def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
+    _to_verdicts(world)
+    world.judge_all(0, but=lambda draw: draw.number == 1)
+    draw = next(draw for draw in world.draws(0) if draw.number == 1)
+    for verifier in draw.verifiers[:2]:
+        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.commit(1)
+    world.reveal(1)
+    world.mine()
+    world.judge_all(1)
+    entries = world.statements["rewards", 1, 0].body.entries
+    wallets = {world.chain.members[n].wallet: n for n in world.keys}
+    paid = {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+    assert 1 not in paid
+    assert paid[2] == 2 * world.manifest.pay.unit_wei
+
+
+def test_a_disputed_root_is_proposed_again_and_then_final(world: Any) -> None:
+    world.open()
+    for round_ in range(2):
+        world.play(round_)
+    assert len(world.wanted(Propose)) == 1
+    world.chain.pending = None
+    world.mine()
+    proposals = world.wanted(Propose)
+    assert len(proposals) == 2
+    assert proposals[0] == proposals[1]
+    world.mine(5)
+    assert len(world.chain.finalized) == 1
+    assert len(world.wanted(Finalize)) == 1
+    assert len(world.wanted(Propose)) == 2
+
+
+def test_a_dispute_that_was_never_seen_pending_is_noticed(world: Any) -> None:
+    world.hold = {Propose}
+    world.open()
+    for round_ in range(2):
+        world.play(round_)
+    world.feed(Proposed(0, world.chain.height))
+    world.hold = set()
+    world.mine()
+    assert len(world.wanted(Propose)) == 2
+
+
+def test_nothing_is_finalized_within_the_window(world: Any) -> None:
+    world.chain.dispute_blocks = 30
+    world.open()
+    for round_ in range(2):
+        world.play(round_)
+    world.mine(20)
+    assert not world.wanted(Finalize)
+
+
+def test_an_epoch_in_which_nobody_earned_has_no_table(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world.open()
+    world.mine(60)
+    assert world.chain.final == world.manifest.initial_parameters
+    assert not world.wanted(Propose)
+    assert ("rewards", 0, 0) not in world.statements
+
+
+def test_the_first_table_with_pay_is_the_ledgers_first_epoch(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world.open()
+    world.mine(12)
+    world.mine()
+    world.play(1)
+    world.mine(8)
+    assert ("rewards", 1, 1) in world.statements
+    assert [one.epoch for one in world.wanted(Propose)] == [0]
+    assert world.chain.final is not None
+
+
+def test_another_pending_root_is_not_finalized(world: Any) -> None:
+    world.open()
+    for round_ in range(2):
+        world.play(round_)
+    world.feed(Rewards(world.chain.height, 0, Pending("99" * 32, 0)))
+    assert "pending" in world.state.trouble
+    assert not world.wanted(Finalize)
