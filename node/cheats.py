@@ -161,8 +161,8 @@ def garbage(shop: Workshop, round_: int) -> Iterator[bytes]:
     yield wire
     yield say(commitment.model_copy(update={"update": shop.run}))
     commitment_id = sign(shop.key, manifest, round_, "contributor", commitment).id
-    yield say(_reveal(number, commitment_id, nothing, _plant_liar(shop.store, nothing)))
-    yield say(_reveal(number, commitment_id, nothing, shop.store.put(_NOT_NUMBERS)))
+    yield say(_reveal(number, commitment_id, nothing, _plant_liar(shop.store, nothing), len(_NOT_NUMBERS)))
+    yield say(_reveal(number, commitment_id, nothing, shop.store.put(_NOT_NUMBERS), 2**39))
     yield say(_opening(number, commitment_id, nothing))
 
 
@@ -191,14 +191,14 @@ def _commitment(shop: Workshop, nothing: str) -> Commitment:
     )
 
 
-def _reveal(number: int, commitment: str, nothing: str, blob: str) -> Reveal:
+def _reveal(number: int, commitment: str, nothing: str, blob: str, size: int) -> Reveal:
     return Reveal(
         number=number,
         commitment=commitment,
         symbols=nothing,
         salt=nothing,
         blob=blob,
-        blob_bytes=len(_NOT_NUMBERS),
+        blob_bytes=size,
         train_cpu_s=0.0,
     )
 

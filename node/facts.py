@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from protocol.canonical import ZERO_DIGEST
 from protocol.chain import OPENING_ROUND, ChainView, PostedRoot
 from protocol.manifest import RunManifest
-from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import CommitmentList, Judgement, RoundRecord
 from protocol.pool import MessagePool
+from verification.facts import commitments_root
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,6 @@ class Facts:
     def of(self, round_: int) -> RoundFacts:
         """Return the facts of a round, empty if nobody looked."""
         return self.rounds.get(round_, RoundFacts())
-
-
-def commitments_root(announced: CommitmentList) -> str:
-    """Return the Merkle root that a list of commitments must have on chain; zero for an empty list."""
-    if not announced.entries:
-        return ZERO_DIGEST
-    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in announced.entries]
-    return StandardMerkleTree(leaves).root.hex()
 
 
 def observe(

@@ -1,0 +1,89 @@
+"""`murmur node`: start a contributor, and show how it fares."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from protocol.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Run a contributor's node.")
+
+Directory = Annotated[
+    Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The node's directory, with its peer.key.")
+]
+CHEATS_HELP = (
+    "For demonstrations: behave dishonestly on purpose, as skip-steps, wrong-data, copycat or garbage. "
+    "Verifiers catch it, and it costs the stake."
+)
+
+
+@app.command()
+def start(
+    directory: Directory,
+    run: Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")],
+    rpc: Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")],
+    ledger: Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")],
+    bootstrap: Annotated[
+        list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "/ip4/127.0.0.1/tcp/0",
+    data: Annotated[
+        Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where token shards are kept; default: data/ in the node's directory.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device to train on.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
+    cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
+) -> None:
+    """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
+    import logging
+    import sys
+
+    import trio
+    from pydantic import ValidationError
+
+    from contracts.run import ChainRun
+    from node.config import NodeConfig
+    from node.service import run_node
+
+    values: dict[str, Any] = {
+        "directory": directory,
+        "run": run,
+        "rpc": rpc,
+        "ledger": ledger,
+        "bootstrap": tuple(bootstrap or ()),
+        "listen": listen,
+        "data": data,
+        "data_dir": data_dir,
+        "device": device,
+        "threads": threads,
+        "cheat": cheat,
+    }
+    try:
+        config = NodeConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("libp2p").setLevel(logging.ERROR)
+    chain = ChainRun.connect(config.rpc, config.ledger, config.run)
+    trio.run(run_node, config, chain)
+
+
+@app.command()
+def status(
+    directory: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what a node in this directory does, and what became of its units."""
+    from node.config import STATUS_FILE
+    from node.status import describe, read_status
+
+    found = read_status(directory / STATUS_FILE)
+    typer.echo(json.dumps(found) if as_json else describe(found))

@@ -1,0 +1,334 @@
+"""The contributor's daemon: performs the effects of `node.machine` on network, chain, disk and the trainer."""
+
+import logging
+import os
+import signal
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+import trio
+
+from node import machine
+from node.cheats import honesty_of
+from node.config import JOURNAL_FILE, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, NodeConfig
+from node.events import (
+    Cancel,
+    Effect,
+    Event,
+    Job,
+    Progress,
+    Publish,
+    Release,
+    Start,
+    Stop,
+    Sweep,
+)
+from node.facts import observe
+from node.honesty import Honesty
+from node.journal import Journal
+from node.machine import State
+from node.status import Tally, write_status
+from node.workshop import Shop
+from protocol.chain import OPENING_ROUND, ChainView, Operator
+from protocol.errors import ConfigError, Malformed, MurmurError, Premature
+from protocol.keys import PeerKey, load_peer_key
+from protocol.manifest import RunManifest
+from protocol.messages import Body, Opening, Ready, Signed, sign
+from protocol.peer import Peer, PeerConfig, open_peer
+
+log = logging.getLogger(__name__)
+
+STATUS_INTERVAL_S = 1.0
+READY_ADDRESSES = 8
+STOP_S = 5.0
+
+
+class Node:
+    """Run one contributor in one run."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        peer: Peer,
+        journal: Journal,
+        shop: Shop,
+        honesty: Honesty,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._peer = peer
+        self._journal = journal
+        self._shop = shop
+        self._honesty = honesty
+        self._nursery = nursery
+        self._events: deque[Event] = deque()
+        self._outbox: list[Signed[Body]] = []
+        self._job: tuple[trio.CancelScope, trio.Event] | None = None
+        self._tally = Tally(peer.manifest, peer.run, shop.number)
+        self._round = -1
+        self._finished = False
+        self._fault: MurmurError | None = None
+        progress = journal.progress(peer.run)
+        units, released = journal.units(peer.run)
+        self.state: State = machine.begin(
+            peer.manifest,
+            peer.run,
+            shop.number,
+            progress=progress,
+            units=units,
+            released=released,
+            has=peer.store.has,
+        )
+
+    async def run(self) -> None:
+        """Say ready, then live the rounds until cancelled.
+
+        Raises:
+            ConfigError: this machine does not fit the run.
+            MurmurError: our aggregation and the coordinator's record disagree.
+        """
+        self._nursery.start_soon(self._show)
+        program = await self._shop.prepare()
+        await self._say_ready(program)
+        while True:
+            if self._fault is not None:
+                raise self._fault
+            while self._events:
+                await self._step(self._events.popleft())
+            state = self.state
+            others = state.interest
+            await self._step(
+                observe(
+                    state.manifest,
+                    self._peer.chain,
+                    self._peer.pool,
+                    state.number,
+                    round_=state.round,
+                    others=others,
+                )
+            )
+            await self._flush()
+            self._begin_round()
+            if not self._events and self._fault is None and self.state.round == state.round:
+                await self._peer.changed()
+
+    async def _step(self, event: Event) -> None:
+        self.state, effects = machine.step(self.state, event)
+        for effect in effects:
+            await self._perform(effect)
+
+    async def _perform(self, effect: Effect) -> None:
+        run = self._peer.run
+        match effect:
+            case Start():
+                self._start(effect.job)
+            case Cancel():
+                await self._cancel()
+            case Publish():
+                self._outbox.append(self._sign(effect))
+            case Progress():
+                self._journal.advance(run, effect)
+                log.info("round %d starts from parameters %s", effect.round, effect.parameters[:16])
+            case Release():
+                self._journal.release(run, effect.round)
+            case Sweep():
+                self._sweep(effect.keep)
+            case Stop(error=None):
+                self._finished = True
+                log.info("the run is finished; serving what is here until stopped")
+            case Stop():
+                raise MurmurError(effect.error or "", hint=effect.hint)
+
+    def _sign(self, effect: Publish) -> Signed[Body]:
+        body = effect.body
+        if isinstance(body, Opening):
+            body = self._honesty.opening(self._shop, self.state.units[effect.round], body)
+        log.info("round %d: %s", effect.round, body.kind)
+        return self._journal.sign(self._peer.key, self._peer.manifest, effect.round, body, unit=effect.unit)
+
+    async def _flush(self) -> None:
+        """Publish what was signed; what the pool cannot judge yet waits for the next look."""
+        waiting, self._outbox = self._outbox, []
+        for message in waiting:
+            try:
+                await self._peer.publish(message)
+            except Premature as error:
+                log.warning("our %s waits: %s", message.body.kind, error)
+                self._outbox.append(message)
+
+    def _start(self, job: Job) -> None:
+        scope, done = trio.CancelScope(), trio.Event()
+        self._job = (scope, done)
+        self._nursery.start_soon(self._do, job, scope, done)
+
+    async def _do(self, job: Job, scope: trio.CancelScope, done: trio.Event) -> None:
+        try:
+            with scope:
+                await self._shop.do(job, self._deliver)
+        except MurmurError as error:
+            self._fault = error
+            self._peer.touch()
+        finally:
+            done.set()
+
+    def _deliver(self, event: Event) -> None:
+        self._events.append(event)
+        self._peer.touch()
+
+    async def _cancel(self) -> None:
+        if self._job is None:
+            return
+        scope, done = self._job
+        scope.cancel()
+        await done.wait()
+        self._events.clear()  # it may have delivered just before, but nobody wants it any more
+        self._job = None
+
+    def _sweep(self, keep: frozenset[str]) -> None:
+        store = self._peer.store
+        for path in list(store.root.glob("[0-9a-f][0-9a-f]/*")):
+            if path.name not in keep and path.name != self._peer.run:
+                store.delete(path.name)
+        for leftover in [*store.root.glob("partial/*"), *store.root.glob("scratch/*")]:
+            leftover.unlink(missing_ok=True)
+
+    def _begin_round(self) -> None:
+        opened = self._peer.chain.anchor(OPENING_ROUND) is not None
+        if opened and self.state.round != self._round and not self.state.finished:
+            self._round = self.state.round
+            self._nursery.start_soon(self._honesty.round_begins, self._shop, self._round)
+
+    async def _say_ready(self, program: str) -> None:
+        # Not journalled: the latest word counts, since addresses change with every start.
+        addresses = tuple(self._peer.network.addresses[:READY_ADDRESSES])
+        body = Ready(number=self._shop.number, program=program, addresses=addresses)
+        self._outbox.append(sign(self._peer.key, self._peer.manifest, 0, "contributor", body))
+        await self._flush()
+
+    async def _show(self) -> None:
+        while True:
+            self._tally.update(self._peer.chain, self._peer.pool)
+            write_status(self._config.directory / STATUS_FILE, self.status())
+            await trio.sleep(STATUS_INTERVAL_S)
+
+    def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
+        """Return what the status file shows, as plain JSON data."""
+        peer, state, number = self._peer, self.state, self._shop.number
+        operator = peer.chain.operator(number)
+        unit = state.units.get(state.round) or state.units.get(state.round - 1)
+        return {
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pid": os.getpid(),
+            "run": peer.run,
+            "run_name": peer.manifest.name,
+            "number": number,
+            "peer": peer.key.address,
+            "peer_id": peer.key.peer_id,
+            "cheat": self._config.cheat,
+            "stake_wei": "0" if operator is None else str(operator.stake_wei),
+            "slashed_wei": str(peer.chain.slashed().get(number, 0)),
+            "earned_wei": str(self._earned(operator)),
+            "round": min(state.round, peer.manifest.rounds - 1),
+            "rounds": peer.manifest.rounds,
+            "phase": "finished" if self._finished else state.phase,
+            "training": self._shop.progress,
+            "loss": None if unit is None else unit.work.loss,
+            "parameters": state.parameters,
+            **self._tally.to_json(),
+            "chain": {"height": peer.chain.height, "error": peer.chain_error},
+            "network": peer.network.status(),
+            "error": self._error(stopped),
+        }
+
+    def _earned(self, operator: Operator | None) -> int:
+        tables = self._peer.pool.rewards()
+        if operator is None or not tables:
+            return 0
+        entries = tables[max(tables)].body.entries
+        return next((e.cumulative_wei for e in entries if e.account.lower() == operator.wallet.lower()), 0)
+
+    def _error(self, stopped: MurmurError | None) -> dict[str, str] | None:
+        error = stopped or self._shop.trouble
+        return None if error is None else {"message": error.message, "hint": error.hint}
+
+
+def _number_of(chain: ChainView, key: PeerKey) -> int:
+    for operator in chain.operators():
+        if operator.peer == key.address:
+            if operator.role != "contributor":
+                raise ConfigError(
+                    f"number {operator.number} is registered as a {operator.role}",
+                    hint="`murmur verifier start` runs a verifier",
+                )
+            return operator.number
+    raise ConfigError(
+        f"peer {key.address} is not registered",
+        hint="`murmur stake deposit --role contributor` registers it with its stake",
+    )
+
+
+def _stored_manifest(config: NodeConfig) -> RunManifest | None:
+    path = config.directory / MANIFEST_FILE
+    try:
+        manifest = RunManifest.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except Malformed as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}", hint=f"delete {path}; it is fetched again"
+        ) from error
+    return manifest if manifest.run_id == config.run else None
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+async def run_node(config: NodeConfig, chain: ChainView) -> None:
+    """Run a contributor until a signal comes.
+
+    Raises:
+        ConfigError: key, journal, registration, dataset, device or program do not fit.
+        NetworkError: the address is taken, or nobody has the manifest.
+        LedgerError: the chain does not answer at the start.
+        MurmurError: the coordinator's record contradicts our own aggregation.
+    """
+    config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    honesty = honesty_of(config.cheat)
+    with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
+            async with open_peer(settings, key, chain, _stored_manifest(config)) as peer:
+                _check_ledger(config, peer.manifest)
+                (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
+                shop = Shop(config, peer, _number_of(chain, key), honesty, dict(os.environ))
+                await _live(config, peer, journal, shop, honesty)
+
+
+async def _live(config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, honesty: Honesty) -> None:
+    try:
+        async with trio.open_nursery() as nursery:
+            node = Node(config, peer, journal, shop, honesty, nursery)
+            try:
+                await node.run()
+            except MurmurError as error:
+                write_status(config.directory / STATUS_FILE, node.status(error))
+                raise
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
+            await shop.close()
+
+
+def _check_ledger(config: NodeConfig, manifest: RunManifest) -> None:
+    if manifest.ledger.lower() != config.ledger.lower():
+        raise ConfigError(
+            f"the run lives on ledger {manifest.ledger}, not {config.ledger}",
+            hint=f"--ledger {manifest.ledger}",
+        )

@@ -1,0 +1,141 @@
+"""What became of this peer's units, counted from public facts, and the status file that shows it."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protocol.chain import ChainView
+from protocol.errors import ConfigError
+from protocol.manifest import RunManifest
+from protocol.messages import PASSED, Judgement, RoundRecord
+from protocol.pool import MessagePool
+from verification.sample import draws
+
+RECENT = 8  # outcomes shown with their reasons
+
+
+@dataclass
+class UnitCounts:
+    """Count units by how far they came."""
+
+    committed: int = 0  # in a list on chain
+    merged: int = 0
+    drawn: int = 0
+    passed: int = 0
+    void: int = 0
+    false: int = 0  # proven false: stake was taken
+    unjudged: int = 0  # drawn, but no verifier came
+
+
+@dataclass
+class Tally:
+    """Walk the records of a run in order and count one number's units."""
+
+    manifest: RunManifest
+    run: str
+    number: int
+    counts: UnitCounts = field(default_factory=UnitCounts)
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _next: int = 0
+    _closed: bool = False
+
+    def update(self, chain: ChainView, pool: MessagePool) -> None:
+        """Count what has become known since the last call."""
+        while self._next < self.manifest.rounds:
+            record, beacon = pool.record(self._next), chain.sampling_beacon(self._next)
+            if record is None or beacon is None:
+                return
+            if record.body.digest().hex() != chain.record_hash(self._next):
+                return
+            verifiers = [operator.number for operator in chain.verifiers(self._next)]
+            self._count(record.body, beacon, verifiers, pool)
+            self._next += 1
+        finish = pool.finish()
+        if finish is not None and not self._closed:
+            self._closed = True
+            for judgement in finish.body.judged:
+                self._judge(judgement, pool)
+
+    def _count(self, record: RoundRecord, beacon: str, verifiers: list[int], pool: MessagePool) -> None:
+        units = {unit.number: unit for unit in record.units}
+        if self.number in units:
+            self.counts.committed += 1
+            self.counts.merged += units[self.number].merged
+        drawn = draws(self.manifest, self.run, beacon, self._next, units, verifiers)
+        self.counts.drawn += any(draw.number == self.number for draw in drawn)
+        for judgement in record.judged:
+            self._judge(judgement, pool)
+
+    def _judge(self, judgement: Judgement, pool: MessagePool) -> None:
+        if judgement.number != self.number:
+            return
+        setattr(self.counts, judgement.outcome, getattr(self.counts, judgement.outcome) + 1)
+        verdicts = pool.verdicts(judgement.round).items()
+        reasons = [
+            v.body.reason for (number, _), v in verdicts if number == self.number and v.body.outcome != PASSED
+        ]
+        self.recent.append(
+            {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts and the latest outcomes."""
+        return {"units": asdict(self.counts), "judged": list(self.recent)}
+
+
+def write_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Replace the status file at once, so that nobody reads half of it."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_text(json.dumps(status, indent=1))
+    os.replace(scratch, path)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Read a status file.
+
+    Raises:
+        ConfigError: there is none, or it is not one.
+    """
+    try:
+        status = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"no node has run in {path.parent}", hint="`murmur node start --dir ...`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(status, dict):
+        raise ConfigError(f"{path} is not a status file")
+    return status
+
+
+def describe(status: Mapping[str, Any]) -> str:
+    """Return the status for a person: a line a topic, the last error with what to do about it."""
+    units, chain, training = status["units"], status["chain"], status["training"]
+    step = f", step {training['step']} of {training['steps']}" if "step" in training else ""
+    loss = "" if status["loss"] is None else f", loss {status['loss']:.3f}"
+    lines = [
+        f"run      {status['run_name']} ({status['run'][:16]})",
+        f"number   {status['number']}, peer {status['peer_id']}",
+        f"round    {status['round']} of {status['rounds']}: {status['phase']}{step}{loss}",
+        "units    " + ", ".join(f"{count} {name}" for name, count in units.items()),
+        f"money    staked {status['stake_wei']}, slashed {status['slashed_wei']}, earned {status['earned_wei']} (wei)",
+        f"network  {len(status['network']['peers'])} peers, chain at block {chain['height']}",
+        f"updated  {status['updated_at']}",
+    ]
+    for judged in status["judged"]:
+        reasons = "; ".join(judged["reasons"])
+        lines.append(
+            f"judged   round {judged['round']}: {judged['outcome']}" + (f" ({reasons})" if reasons else "")
+        )
+    if chain["error"] is not None:
+        lines.append(f"chain    {chain['error']}")
+    if status["error"] is not None:
+        lines.append(f"error    {status['error']['message']}")
+        if status["error"]["hint"]:
+            lines.append(f"  next   {status['error']['hint']}")
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""Doing the machine's jobs: fetch blobs, and have the trainer's process make units and aggregate rounds."""
+
+import logging
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from node.config import MANIFEST_FILE, TRAINER_LOG_FILE, NodeConfig
+from node.events import Aggregate, Aggregated, CarryLost, Event, Fetch, Fetched, Job, Train, Trained
+from node.honesty import Honesty
+from node.unit import Work
+from protocol.errors import ConfigError, Malformed, MurmurError
+from protocol.peer import Peer
+from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
+from protocol.worker import Worker
+from training.outer import outer_layout
+
+log = logging.getLogger(__name__)
+
+TRAINER_NICE = 5  # messages and openings come before training
+LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
+FETCH_DEADLINE_S = 60.0
+FETCHES_AT_ONCE = 4
+FIRST_PAUSE_S = 0.5
+PAUSE_MAX_S = 20.0
+
+
+def trainer_environment(threads: int) -> dict[str, str]:
+    """Return the variables that must be set before the trainer's process starts."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: str(threads) for name in names} | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+class Shop:
+    """Be the workshop of one peer in one run (`node.honesty.Workshop`)."""
+
+    def __init__(
+        self, config: NodeConfig, peer: Peer, number: int, honesty: Honesty, environment: dict[str, str]
+    ) -> None:
+        self.manifest = peer.manifest
+        self.run = peer.run
+        self.number = number
+        self.key = peer.key
+        self.pool = peer.pool
+        self.store = peer.store
+        self.progress: dict[str, Any] = {}  # what the trainer told last
+        self.trouble: MurmurError | None = None  # why the job is being retried
+        self._config = config
+        self._peer = peer
+        self._honesty = honesty
+        self._parameter_bytes = outer_layout(peer.manifest).file_bytes
+        self._update_bytes = max_update_bytes(peer.manifest.codec, parameter_layout(peer.manifest.model).size)
+        self._worker = Worker(
+            [sys.executable, "-m", "node.trainer", *honesty.trainer_arguments],
+            log_path=config.directory / TRAINER_LOG_FILE,
+            env=environment | trainer_environment(config.threads),
+            nice=TRAINER_NICE,
+        )
+
+    async def prepare(self) -> str:
+        """Start the trainer and return the program digest that it reproduced.
+
+        Raises:
+            ConfigError: dataset or device are not what the run needs, or the digest is not the manifest's.
+            OwnFault: the process does not start.
+        """
+        await self._worker.start()
+        config = self._config
+        request = {
+            "manifest_path": str(config.directory / MANIFEST_FILE),
+            "store": str(self.store.root),
+            "data_dir": str(config.shards),
+            "data": None if config.data is None else str(config.data),
+            "device": config.device,
+            "threads": config.threads,
+        }
+        answer = await self._worker.call("load", request, deadline_s=LOAD_DEADLINE_S)
+        if answer.get("program") != self.manifest.program:
+            raise ConfigError(
+                f"this machine computes program {answer.get('program')}, the run demands {self.manifest.program}",
+                hint="install the release that the run was made with",
+            )
+        return self.manifest.program
+
+    async def close(self) -> None:
+        """End the trainer's process."""
+        await self._worker.stop()
+
+    async def do(self, job: Job, deliver: Callable[[Event], None]) -> None:
+        """Do a job, again and again with growing pauses until it succeeds, and deliver what came of it.
+
+        Raises:
+            ConfigError: a trainer that had to be restarted does not fit the run any more.
+        """
+        pause = FIRST_PAUSE_S
+        while True:
+            self.progress = {}
+            try:
+                event = await self._attempt(job)
+            except ConfigError:
+                raise
+            except MurmurError as error:
+                log.warning("%s of round %d: %s", type(job).__name__.lower(), job.round, error)
+                self.trouble = error
+            else:
+                self.trouble = None
+                deliver(event)
+                return
+            await trio.sleep(pause)
+            pause = min(2 * pause, PAUSE_MAX_S)
+
+    async def _attempt(self, job: Job) -> Event:
+        match job:
+            case Fetch():
+                await self._bring(job.parameters, self._parameter_bytes)
+                return Fetched(job.parameters)
+            case Train():
+                carried = [address for address in (job.moments, job.residual) if address is not None]
+                await self._bring(job.parameters, self._parameter_bytes)
+                try:
+                    work = await self._honesty.work(self, job)
+                except MurmurError:
+                    if all(map(self.store.has, carried)):
+                        raise
+                    return CarryLost(job.round)
+                return Trained(job.round, work, secrets.token_hex(32))
+            case Aggregate():
+                return Aggregated(job.round, await self._aggregate(job))
+
+    async def train(self, job: Train) -> Work:
+        """Have the trainer make a unit.
+
+        Raises:
+            NetworkError: a blob to start from is missing or damaged.
+            OwnFault: the trainer died or diverged.
+        """
+        request = {
+            "round": job.round,
+            "number": self.number,
+            "beacon": job.beacon,
+            "parameters": job.parameters,
+            "moments": job.moments,
+            "residual": job.residual,
+        }
+        return Work.model_validate(await self._call("train", request))
+
+    async def announce(self, data: bytes) -> None:
+        """Send bytes as they are to the run's gossip.
+
+        Raises:
+            NetworkError: too long, or the host is down.
+        """
+        await self._peer.network.publish(data)
+
+    async def _aggregate(self, job: Aggregate) -> str:
+        await self._bring(job.parameters, self._parameter_bytes)
+        await self._bring_updates(job)
+        answer = await self._call("aggregate", {"parameters": job.parameters, "updates": list(job.updates)})
+        parameters = answer.get("parameters")
+        if not isinstance(parameters, str):
+            raise Malformed("the trainer named no parameters")
+        return parameters
+
+    async def _call(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
+        if not self._worker.alive:
+            await self.prepare()
+        return await self._worker.call(method, request, on_progress=self._note)
+
+    def _note(self, progress: dict[str, Any]) -> None:
+        self.progress = progress
+        self._peer.touch()
+
+    async def _bring(self, digest: str, max_size: int, numbers: Sequence[int] = ()) -> None:
+        await self._peer.fetch(digest, max_size=max_size, deadline_s=FETCH_DEADLINE_S, numbers=numbers)
+
+    async def _bring_updates(self, job: Aggregate) -> None:
+        limiter, failed = trio.CapacityLimiter(FETCHES_AT_ONCE), list[MurmurError]()
+
+        async def bring(blob: str, number: int) -> None:
+            async with limiter:
+                try:
+                    await self._bring(blob, self._update_bytes, (number,))
+                except MurmurError as error:
+                    failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for blob, number in zip(job.updates, job.numbers, strict=True):
+                nursery.start_soon(bring, blob, number)
+        if failed:
+            raise failed[0]
