@@ -110,7 +110,7 @@ class Node:
             )
             await self._flush()
             self._begin_round()
-            if not self._events and self._fault is None and self.state.round == state.round:
+            if not self._events and self.state.round == state.round:
                 await self._peer.changed()
 
     async def _step(self, event: Event) -> None:
