@@ -78,7 +78,6 @@ def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[
         ),
     ]
     if start == 0:
-        checks.append(("start of the round", said.start_parameters, body.parameters))
         if body.moments_before == NOTHING_CARRIED:
             checks.append(("first moments", said.start_moments, zero_moments(manifest.model)))
         else:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from protocol.manifest import RunManifest
+
+from tests.verification.testbed import Testbed, tiny_manifest
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = np.random.default_rng(7).integers(97, 123, 6000, dtype=np.uint8)
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_bytes(words.tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def manifest(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> RunManifest:
+    return tiny_manifest(corpus, tmp_path_factory.mktemp("shard"))
+
+
+@pytest.fixture
+def make_bed(corpus: Path, tmp_path: Path) -> Callable[..., Testbed]:
+    def make(contributors: int = 3, verifiers: int = 3, **changes: object) -> Testbed:
+        manifest = tiny_manifest(corpus, tmp_path / "data", **changes)
+        return Testbed(tmp_path, manifest, contributors, verifiers)
+
+    return make
+
+
+@pytest.fixture
+def bed(make_bed: Callable[..., Testbed]) -> Testbed:
+    found = make_bed()
+    found.chain.height += 1
+    return found
+
+
+@pytest.fixture(scope="session")
+def played(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Testbed:
+    """Return a whole run with one cheater, number 2 in round 0; tests copy it before they change anything."""
+    directory = tmp_path_factory.mktemp("played")
+    from tests.verification.testbed import other_rate
+
+    cheat = other_rate(0, 0.5) | other_rate(1, 0.5) | other_rate(2, 0.5)
+    found = Testbed(directory, tiny_manifest(corpus, directory / "data"))
+    found.play_run({(0, 2): cheat})
+    return found
+
+
+@pytest.fixture
+def folder(played: Testbed, tmp_path: Path) -> Path:
+    """Return a copy of the played run's public folder that a test may spoil."""
+    target = tmp_path / "public"
+    shutil.copytree(played.archive.root, target)
+    return target

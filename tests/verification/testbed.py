@@ -1,0 +1,589 @@
+"""A whole run in one process: tiny model, simulated chain, honest and lying peers, and the folder they leave."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from node.unit import Files, Unit, Work, commit, opening, reveal
+from protocol.blobs import BlobStore
+from protocol.canonical import ZERO_DIGEST, digest
+from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.keys import PeerKey
+from protocol.manifest import (
+    CodecConfig,
+    DeadlineConfig,
+    InnerConfig,
+    ModelConfig,
+    PayConfig,
+    RunManifest,
+    VerificationConfig,
+)
+from protocol.merkle import StandardMerkleTree, commitment_leaf
+from protocol.messages import (
+    Commitment,
+    CommitmentEntry,
+    CommitmentList,
+    Finish,
+    Judgement,
+    Opening,
+    RewardTable,
+    RoundRecord,
+    Signed,
+    UnitRecord,
+    Verdict,
+    sign,
+)
+from protocol.tensors import Floats, pack, parameter_layout, unpack
+from protocol.update import decode, encode, symbols_digest
+from training.assignment import assignment, assignment_digest
+from training.codec import compress
+from training.corpus import Shard, dataset_config, prepare_corpus
+from training.inner import InnerState, InnerTrainer
+from training.model import initial_parameters
+from training.outer import aggregate, initial_state, load_parameters, parameters_file
+from training.program import program_digest
+from verification.archive import Archive, RoundDossier, Settlement
+from verification.commit import Carried, carried
+from verification.judge import counted, outcome
+from verification.replay import TrainingUnits
+from verification.sample import Draw, draws
+from verification.settle import SettledRound, earned_in_epoch, reward_entries, reward_tree
+from verification.unit import DrawnUnit, ReplayReport
+
+LEDGER = "0x" + "11" * 20
+STAKE = 10**18
+SALT = "5a" * 32
+
+
+def key(number: int) -> PeerKey:
+    """Return the hot key of a registration number; 0 is the coordinator."""
+    return PeerKey(bytes([1 + number]) * 32)
+
+
+def wallet(number: int) -> str:
+    return PeerKey(bytes([101 + number]) * 32).address
+
+
+def block_hash(block: int) -> str:
+    return digest(f"block {block}".encode())
+
+
+def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifest:
+    """Return a manifest over a shard that is then in `data_dir`: 3 segments of 2 steps, everybody drawn."""
+    shard = prepare_corpus(corpus, data_dir)
+    model = ModelConfig(vocab=256, width=16, layers=1, heads=2, feed_forward=16, context=8)
+    vector = initial_parameters(model, seed=1)
+    fields: dict[str, object] = {
+        "name": "testbed",
+        "chain_id": 31337,
+        "ledger": LEDGER,
+        "coordinator": key(0).address,
+        "rounds": 3,
+        "model": model,
+        "inner": InnerConfig(steps=6, batch=2, lr=4e-3, warmup_steps=2),
+        "codec": CodecConfig(chunk=512, k=32),
+        "dataset": dataset_config("testbed", shard),
+        "verification": VerificationConfig(segment_steps=2, draw_probability=1.0),
+        "deadlines": DeadlineConfig(verify=4),
+        "pay": PayConfig(epoch_rounds=2),
+        "initial_parameters": digest(pack(parameter_layout(model), vector)),
+        "program": program_digest(),
+        **changes,
+    }
+    return RunManifest.model_validate(fields)
+
+
+@dataclass
+class SimChain:
+    """A `ChainView`, and what an audit asks beyond it, over plain lists."""
+
+    manifest: RunManifest
+    numbers: dict[int, str]  # registration number -> role
+    height: int = 10
+    min_stake_wei: int = STAKE
+    anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 10})
+    records: dict[int, str] = field(default_factory=dict)
+    posted: dict[int, PostedRoot] = field(default_factory=dict)
+    out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
+    final: str | None = None
+    funded_wei: int = 0
+    rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
+    claimed: list[Claimed] = field(default_factory=list)
+    slashings: list[Slashed] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        return None
+
+    def created(self) -> int | None:
+        return 1
+
+    def coordinator(self) -> RunCreated | None:
+        return RunCreated(1, 0, "0x", self.manifest.run_id, wallet(0), self.manifest.coordinator)
+
+    def anchor(self, round_: int) -> int | None:
+        return self.anchors.get(round_)
+
+    def record_hash(self, round_: int) -> str | None:
+        return self.records.get(round_)
+
+    def commitments(self, round_: int) -> PostedRoot | None:
+        return self.posted.get(round_)
+
+    def _staked(self, role: str, block: int | None) -> tuple[Operator, ...]:
+        if block is None:
+            return ()
+        return tuple(
+            one
+            for one in self.operators()
+            if one.role == role and self.out.get(one.number, block + 1) > block
+        )
+
+    def roster(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("contributor", self.anchor(round_ - 1))
+
+    def verifiers(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("verifier", self.anchor(round_))
+
+    def assignment_beacon(self, round_: int) -> str | None:
+        return self._after(self.anchor(round_ - 1))
+
+    def sampling_beacon(self, round_: int) -> str | None:
+        return self._after(self.anchor(round_))
+
+    def _after(self, block: int | None) -> str | None:
+        return None if block is None or block + 1 > self.height else block_hash(block + 1)
+
+    def operators(self) -> tuple[Operator, ...]:
+        return tuple(
+            Operator(number, wallet(number), key(number).address, key(number).peer_id, role, STAKE)
+            for number, role in sorted(self.numbers.items())
+        )
+
+    def operator(self, number: int) -> Operator | None:
+        return next((one for one in self.operators() if one.number == number), None)
+
+    def slashed(self) -> dict[int, int]:
+        return {event.number: event.amount for event in self.slashings}
+
+    def finished(self) -> str | None:
+        return self.final
+
+    def slashes(self) -> tuple[Slashed, ...]:
+        return tuple(self.slashings)
+
+    def finalized(self) -> dict[int, RewardsFinalized]:
+        return dict(self.rewards)
+
+    def claims(self) -> tuple[Claimed, ...]:
+        return tuple(self.claimed)
+
+
+Cheat = Callable[["Trial"], None]
+
+
+@dataclass
+class Trial:
+    """A unit under way, where a cheat may lay its hands on it."""
+
+    bed: Testbed
+    round: int
+    number: int
+    trainer: InnerTrainer
+    offsets: np.ndarray[tuple[int, int], np.dtype[np.int64]]
+    states: list[InnerState]
+    start: Floats
+    final: Floats
+    residual_before: Floats | None
+    symbols: object = None
+    residual: Floats | None = None
+    stage: str = "start"
+
+    def run(self, segment: int, manifest: RunManifest | None = None) -> None:
+        """Take the steps of one segment, under another manifest if given."""
+        k = self.bed.manifest.verification.segment_steps
+        first = segment * k
+        trainer = self.trainer
+        if manifest is not None:
+            trainer = InnerTrainer(manifest, self.bed.shard)
+            trainer.load(self.trainer.state())
+        offsets = self.offsets[first : first + k]
+        trainer.run(offsets, self.round * self.bed.manifest.inner.steps + first)
+        if trainer is not self.trainer:
+            self.trainer.load(trainer.state())
+        self.states.append(self.trainer.state())
+
+
+@dataclass
+class Made:
+    """What a peer has after a unit."""
+
+    unit: Unit
+    commitment: Signed[Commitment]
+    moments: str
+    residual: str
+
+
+class Testbed:
+    """Make units, rounds and whole runs."""
+
+    __test__ = False
+
+    def __init__(
+        self, directory: Path, manifest: RunManifest, contributors: int = 3, verifiers: int = 3
+    ) -> None:
+        self.manifest = manifest
+        self.run = manifest.run_id
+        self.data_dir = directory / "data"
+        self.shard = Shard.open(manifest.dataset, self.data_dir)
+        self.archive = Archive(directory / "public")
+        self.public = BlobStore(self.archive.blobs)
+        self.states = BlobStore(directory / "states")
+        self.units = TrainingUnits(self.shard)
+        self.contributors = tuple(range(1, 1 + contributors))
+        self.judges = tuple(range(1 + contributors, 1 + contributors + verifiers))
+        roles = dict.fromkeys(self.contributors, "contributor") | dict.fromkeys(self.judges, "verifier")
+        self.chain = SimChain(manifest, roles)
+        self.parameters = self.public.put(
+            parameters_file(manifest, initial_state(manifest, initial_parameters(manifest.model, seed=1)))
+        )
+        self.made: dict[tuple[int, int], Made] = {}
+        self.listed: dict[int, Signed[CommitmentList]] = {}
+        self.records: dict[int, Signed[RoundRecord]] = {}
+        self.dossiers: dict[int, RoundDossier] = {}
+        self.reports: dict[tuple[int, int], ReplayReport] = {}
+        self.settled: list[SettledRound] = []
+        self.judged: list[Judgement] = []
+        self.undecided: list[Judgement] = []
+
+    @property
+    def parameters_size(self) -> int:
+        return parameter_layout(self.manifest.model).size
+
+    # one unit
+
+    def carried(self, round_: int, number: int) -> Carried:
+        before = self.made.get((round_ - 1, number))
+        record = self.records.get(round_ - 1)
+        return carried(number, before.commitment.body if before else None, record.body if record else None)
+
+    def make(self, round_: int, number: int, cheat: Mapping[str, Cheat] | None = None) -> Made:
+        """Train and commit one unit. A cheat is called at its stage: segment0, .., end, symbols, roots."""
+        cheats = dict(cheat or {})
+        manifest, model = self.manifest, self.manifest.model
+        beacon = self.chain.assignment_beacon(round_)
+        assert beacon is not None
+        start = load_parameters(manifest, self.public.get(self.parameters, max_size=1 << 24)).parameters
+        expected = self.carried(round_, number)
+        before = self.made.get((round_ - 1, number)) if expected != Carried() else None
+        moments = None if before is None else self.states.get(before.moments, max_size=1 << 24)
+        residual = None
+        if before is not None:
+            raw = self.states.get(before.residual, max_size=1 << 24)
+            residual, _ = unpack(parameter_layout(model), raw)
+        state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
+        trainer = InnerTrainer(manifest, self.shard)
+        trainer.load(state)
+        offsets = assignment(manifest, beacon, round_, number)
+        trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual)
+        for segment in range(manifest.segments):
+            cheats.pop(f"segment{segment}", lambda t, s=segment: t.run(s))(trial)
+        trial.final = trial.states[-1].parameters
+        cheats.pop("end", lambda t: None)(trial)
+        trial.symbols, trial.residual = compress(manifest.codec, start - trial.final, residual)
+        cheats.pop("symbols", lambda t: None)(trial)
+        assert not cheats, cheats
+        files = [
+            Files(
+                parameters=self.states.put(one.parameters_file(model)),
+                moments=self.states.put(one.moments_file(model)),
+            )
+            for one in trial.states
+        ]
+        container = encode(trial.symbols)
+        work = Work(
+            assignment=assignment_digest(assignment(manifest, beacon, round_, number)),
+            segments=tuple(files),
+            moments=files[-1].moments,
+            residual=self.states.put(pack(parameter_layout(model), trial.residual)),
+            symbols=symbols_digest(trial.symbols),
+            blob=self.public.put(container),
+            blob_bytes=len(container),
+            cpu_s=0.5,
+            loss=5.0,
+        )
+        return self._commit(round_, number, work, expected, before)
+
+    def _commit(self, round_: int, number: int, work: Work, expected: Carried, before: Made | None) -> Made:
+        body = commit(
+            self.run, round_, number, parameters=self.parameters, expected=expected, salt=SALT, work=work
+        )
+        signed = sign(key(number), self.manifest, round_, "contributor", body)
+        unit = Unit(
+            round=round_,
+            commitment=body,
+            commitment_id=signed.id,
+            salt=SALT,
+            moments_before=None if before is None else before.moments,
+            residual_before=None if before is None else before.residual,
+            work=work,
+        )
+        made = Made(unit, signed, work.moments, work.residual)
+        self.made[round_, number] = made
+        return made
+
+    def recommit(self, made: Made, work: Work) -> Made:
+        """Commit to other work in the place of a first unit."""
+        return self._commit(made.unit.round, made.unit.commitment.number, work, Carried(), None)
+
+    def drawn(self, made: Made, segment: int) -> DrawnUnit:
+        round_, number = made.unit.round, made.unit.commitment.number
+        beacon = self.chain.assignment_beacon(round_)
+        assert beacon is not None
+        return DrawnUnit(made.commitment, segment, beacon, self.carried(round_, number))
+
+    def open(self, made: Made, at: int, **changes: object) -> Signed[Opening]:
+        body = opening(made.unit, at).model_copy(update=changes)
+        return sign(key(body.number), self.manifest, made.unit.round, "contributor", body)
+
+    def files(self, unit: DrawnUnit, opened: Signed[Opening]) -> dict[str, bytes]:
+        needed = self.units.needed_files(self.manifest, unit, opened.body)
+        stores = (self.public, self.states)
+        return {
+            one.address: store.get(one.address, max_size=one.bytes)
+            for one in needed
+            for store in stores
+            if store.has(one.address)
+        }
+
+    def replay(self, made: Made, segment: int, **changes: object) -> ReplayReport:
+        """Open one segment and replay it, as a verifier does."""
+        unit, opened = self.drawn(made, segment), self.open(made, segment, **changes)
+        self.units.check_opening(self.manifest, unit, opened)
+        return self.units.replay(self.manifest, unit, opened.body, self.files(unit, opened))
+
+    def verdict(
+        self, draw: Draw, round_: int, judge: int, report: ReplayReport, opened: str | None
+    ) -> Signed[Verdict]:
+        body = Verdict(
+            number=draw.number,
+            verifier=judge,
+            outcome=report.outcome,
+            commitment=self.made[round_, draw.number].commitment.id,
+            opening=opened,
+            segment=draw.segment,
+            reason=report.reason,
+            distance=report.distance,
+            tensor=report.tensor,
+            replay_cpu_s=0.1,
+        )
+        return sign(key(judge), self.manifest, round_, "verifier", body)
+
+    # whole rounds
+
+    def play_round(
+        self, round_: int, cheats: Mapping[int, Mapping[str, Cheat]] | None = None
+    ) -> RoundDossier:
+        """Play one round to its verdicts; judgements go into the record of the round after."""
+        manifest, chain = self.manifest, self.chain
+        chain.height += 1
+        numbers = [one.number for one in chain.roster(round_)]
+        made = [self.make(round_, number, (cheats or {}).get(number)) for number in numbers]
+        entries = tuple(
+            CommitmentEntry(number=n, commitment=m.commitment.id) for n, m in zip(numbers, made, strict=True)
+        )
+        listed = sign(key(0), manifest, round_, "coordinator", CommitmentList(entries=entries))
+        root = ZERO_DIGEST
+        if entries:
+            root = StandardMerkleTree([commitment_leaf(e.number, e.commitment) for e in entries]).root.hex()
+        chain.height += 3
+        chain.posted[round_] = PostedRoot(root, len(entries), chain.height)
+        units = tuple(
+            UnitRecord(
+                number=number,
+                commitment=one.commitment.id,
+                merged=True,
+                symbols=one.unit.work.symbols,
+                blob=one.unit.work.blob,
+            )
+            for number, one in zip(numbers, made, strict=True)
+        )
+        judged, self.judged = tuple(self.judged), []
+        body = RoundRecord(parameters=self.parameters, units=units, judged=judged)
+        record = sign(key(0), manifest, round_, "coordinator", body)
+        chain.height += 3
+        chain.anchors[round_], chain.records[round_] = chain.height, body.digest().hex()
+        chain.height += 2
+        self.listed[round_], self.records[round_] = listed, record
+        openings, verdicts = self._judge_round(round_, numbers)
+        dossier = RoundDossier(
+            round_,
+            listed,
+            tuple(one.commitment for one in made),
+            tuple(
+                sign(key(n), manifest, round_, "contributor", reveal(m.unit))
+                for n, m in zip(numbers, made, strict=True)
+            ),
+            record,
+            openings,
+            verdicts,
+        )
+        self.dossiers[round_] = dossier
+        self.parameters = self._aggregate(body)
+        return dossier
+
+    def _judge_round(
+        self, round_: int, numbers: list[int]
+    ) -> tuple[tuple[Signed[Opening], ...], tuple[Signed[Verdict], ...]]:
+        manifest, chain = self.manifest, self.chain
+        beacon = chain.sampling_beacon(round_)
+        assert beacon is not None
+        openings, verdicts, outcomes, judges = [], [], {}, []
+        for draw in draws(
+            manifest, self.run, beacon, round_, numbers, [one.number for one in chain.verifiers(round_)]
+        ):
+            made = self.made[round_, draw.number]
+            opened = self.open(made, draw.segment)
+            report = self.replay(made, draw.segment)
+            self.reports[round_, draw.number] = report
+            found = [self.verdict(draw, round_, judge, report, opened.id) for judge in draw.verifiers[:2]]
+            openings.append(opened)
+            verdicts += found
+            said = {one.body.verifier: one.body for one in found}
+            decided = outcome(manifest, draw, said, closed=False)
+            assert decided is not None
+            outcomes[draw.number] = decided
+            judges += counted(manifest, draw, said)
+            self.judged.append(Judgement(round=round_, number=draw.number, outcome=decided))
+            if decided == "false":
+                chain.height += 1
+                a, b = (one.body.evidence() for one in found)
+                chain.slashings.append(
+                    Slashed(chain.height, 0, "0x", draw.number, self.run, round_, STAKE, a, b)
+                )
+                chain.out[draw.number] = chain.height
+        self.settled.append(SettledRound(round_, self.records[round_].body, outcomes, judges))
+        return tuple(openings), tuple(verdicts)
+
+    def _aggregate(self, record: RoundRecord) -> str:
+        manifest = self.manifest
+        size = parameter_layout(manifest.model).size
+        state = load_parameters(manifest, self.public.get(record.parameters, max_size=1 << 24))
+        updates = [
+            decode(self.public.get(unit.blob, max_size=1 << 24), codec=manifest.codec, size=size)
+            for unit in record.units
+            if unit.merged and unit.blob
+        ]
+        return self.public.put(parameters_file(manifest, aggregate(manifest, state, updates)))
+
+    def play_run(self, cheats: Mapping[tuple[int, int], Mapping[str, Cheat]] | None = None) -> None:
+        """Play all rounds, settle them, finish, and write the public folder."""
+        manifest, chain = self.manifest, self.chain
+        for round_ in range(manifest.rounds):
+            self.play_round(round_, {n: c for (r, n), c in (cheats or {}).items() if r == round_})
+        epochs, tables = [], []
+        wallets = {number: wallet(number) for number in chain.numbers}
+        for epoch in range(manifest.epochs):
+            inside = [one for one in self.settled if manifest.epoch_of(one.round) == epoch]
+            epochs.append(earned_in_epoch(manifest, inside))
+            entries = reward_entries(epochs, wallets)
+            table = RewardTable(epoch=epoch, entries=entries)
+            tables.append(sign(key(0), manifest, inside[-1].round, "coordinator", table))
+            chain.height += 5
+            total = sum(entry.cumulative_wei for entry in entries)
+            chain.rewards[epoch] = RewardsFinalized(
+                chain.height, 0, "0x", self.run, epoch, reward_tree(entries).root, total
+            )
+        chain.funded_wei = total
+        first = entries[0]
+        chain.claimed.append(
+            Claimed(
+                chain.height + 1, 0, "0x", self.run, first.account, first.cumulative_wei, first.cumulative_wei
+            )
+        )
+        chain.height += 2
+        chain.final = self.parameters
+        finish = Finish(parameters=self.parameters, judged=tuple(self.judged))
+        self.settlement = Settlement(
+            (), tuple(tables), sign(key(0), manifest, manifest.rounds - 1, "coordinator", finish)
+        )
+        self.write()
+
+    def write(self) -> None:
+        """Write the public folder."""
+        self.archive.write_manifest(self.manifest)
+        for dossier in self.dossiers.values():
+            self.archive.write_round(dossier)
+        self.archive.write_settlement(self.settlement)
+
+
+# Ways to cheat, by the stage at which they happen.
+
+
+def skip_a_step(segment: int) -> dict[str, Cheat]:
+    """Take one step less in a segment and claim all."""
+
+    def cheat(trial: Trial) -> None:
+        k = trial.bed.manifest.verification.segment_steps
+        first = segment * k
+        trial.trainer.run(
+            trial.offsets[first : first + k - 1], trial.round * trial.bed.manifest.inner.steps + first
+        )
+        state = trial.trainer.state()
+        trial.states.append(dataclasses.replace(state, steps=state.steps + 1))
+        trial.trainer.load(trial.states[-1])
+
+    return {f"segment{segment}": cheat}
+
+
+def other_data(segment: int) -> dict[str, Cheat]:
+    """Train a segment on batches of its own choice."""
+
+    def cheat(trial: Trial) -> None:
+        trial.offsets = trial.offsets.copy()
+        k = trial.bed.manifest.verification.segment_steps
+        trial.offsets[segment * k : (segment + 1) * k] = 7
+        trial.run(segment)
+
+    return {f"segment{segment}": cheat}
+
+
+def other_rate(segment: int, factor: float) -> dict[str, Cheat]:
+    """Train a segment with another learning rate."""
+
+    def cheat(trial: Trial) -> None:
+        inner = trial.bed.manifest.inner
+        changed = inner.model_copy(update={"lr": inner.lr * factor})
+        trial.run(segment, trial.bed.manifest.model_copy(update={"inner": changed}))
+
+    return {f"segment{segment}": cheat}
+
+
+def nudge(segment: int, tensor: str, relative: float) -> dict[str, Cheat]:
+    """Move one tensor at the end of a segment by a share of the segment's change."""
+
+    def cheat(trial: Trial) -> None:
+        trial.run(segment)
+        before, end = trial.states[-2], trial.states[-1]
+        place = parameter_layout(trial.bed.manifest.model).slices[tensor]
+        vector = end.parameters.copy()
+        vector[place] += relative * (end.parameters - before.parameters)[place]
+        trial.states[-1] = dataclasses.replace(end, parameters=vector)
+        trial.trainer.load(trial.states[-1])
+
+    return {f"segment{segment}": cheat}
+
+
+def forged_residual(trial: Trial) -> None:
+    assert trial.residual is not None
+    residual = trial.residual.copy()
+    residual[3] += np.float32(1e-6)
+    trial.residual = residual
+
+
+def forged_symbols(trial: Trial) -> None:
+    trial.symbols, _ = compress(trial.bed.manifest.codec, (trial.start - trial.final)[::-1].copy(), None)

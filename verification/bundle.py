@@ -1,0 +1,330 @@
+"""Portable evidence of one drawn unit: everything that was said of it, and the files a replay needs.
+
+A bundle claims what the chain says (`facts`) and proves nothing about that; `verification.proof` compares the claims
+with an anchor and recomputes the rest.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import Field, ValidationError
+
+from protocol.canonical import canonical_json, parse_canonical_json
+from protocol.errors import ConfigError, Malformed, ProofRejected
+from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.messages import (
+    Body,
+    Commitment,
+    CommitmentList,
+    Opening,
+    Reveal,
+    RoundRecord,
+    Signed,
+    UnitRecord,
+    Verdict,
+    parse_message,
+)
+from protocol.tensors import moment_layout, parameter_layout
+from protocol.update import max_update_bytes
+from verification.archive import Archive, RoundDossier
+from verification.commit import Carried, carried
+from verification.container import MAX_DOCUMENT_BYTES, read_bundle, write_bundle
+from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
+from verification.opening import needed_files
+from verification.sample import Draw, draws
+from verification.unit import DrawnUnit
+
+B = TypeVar("B", bound=Body)
+FindBlob = Callable[[str, int], bytes | None]
+"""Return the blob with this address if it is at hand and has at most that many bytes."""
+
+Wire = dict[str, Any]
+
+
+class BundleDocument(Frozen):
+    """The bundle's `bundle.json`: messages in their wire form, and what they claim of the chain."""
+
+    format: Literal["murmur-bundle/1"] = "murmur-bundle/1"
+    manifest: Wire
+    facts: RoundFacts
+    operators: Annotated[tuple[OperatorFact, ...], Field(max_length=64)]  # of everybody who signs below
+    listed: Wire
+    proof: Annotated[tuple[Digest, ...], Field(max_length=64)]  # from the commitment to the root
+    commitment: Wire
+    record: Wire
+    previous_listed: Wire | None
+    previous_commitment: Wire | None
+    previous_record: Wire | None
+    reveal: Wire | None
+    opening: Wire | None
+    verdicts: Annotated[tuple[Wire, ...], Field(max_length=64)]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A parsed bundle: every message has a valid signature of somebody, and every file hashes to its address."""
+
+    manifest: RunManifest
+    facts: RoundFacts
+    operators: tuple[OperatorFact, ...]
+    listed: Signed[CommitmentList]
+    proof: tuple[str, ...]
+    commitment: Signed[Commitment]
+    record: Signed[RoundRecord]
+    previous_listed: Signed[CommitmentList] | None
+    previous_commitment: Signed[Commitment] | None
+    previous_record: Signed[RoundRecord] | None
+    reveal: Signed[Reveal] | None
+    opening: Signed[Opening] | None
+    verdicts: tuple[Signed[Verdict], ...]
+    files: Mapping[str, bytes]
+
+    @property
+    def number(self) -> int:
+        """Return the registration number of the peer whose unit this is."""
+        return self.commitment.body.number
+
+    @property
+    def round(self) -> int:
+        """Return the unit's round."""
+        return self.facts.round
+
+    @property
+    def carried(self) -> Carried:
+        """Return what the peer had to bring into the round, by the messages in the bundle."""
+        before = None if self.previous_commitment is None else self.previous_commitment.body
+        return carried(
+            self.number, before, None if self.previous_record is None else self.previous_record.body
+        )
+
+    @cached_property
+    def draw(self) -> Draw | None:
+        """Return the draw of this unit under the claimed beacon, or None if it is not drawn."""
+        numbers = [entry.number for entry in self.listed.body.entries]
+        found = draws(
+            self.manifest,
+            self.manifest.run_id,
+            self.facts.sampling_beacon,
+            self.round,
+            numbers,
+            self.facts.verifiers,
+        )
+        return next((draw for draw in found if draw.number == self.number), None)
+
+    @property
+    def entry(self) -> UnitRecord | None:
+        """Return what the record says of the unit; None unless it says one thing."""
+        found = [unit for unit in self.record.body.units if unit.number == self.number]
+        return found[0] if len(found) == 1 else None
+
+    def unit(self, segment: int) -> DrawnUnit:
+        """Return the unit as a verifier would have met it."""
+        return DrawnUnit(self.commitment, segment, self.facts.assignment_beacon, self.carried)
+
+    @property
+    def messages(self) -> tuple[Signed[Body], ...]:
+        """Return every message in the bundle."""
+        optional = (
+            self.previous_listed,
+            self.previous_commitment,
+            self.previous_record,
+            self.reveal,
+            self.opening,
+        )
+        present: tuple[Signed[Body], ...] = tuple(one for one in optional if one is not None)
+        return (self.listed, self.commitment, self.record, *present, *self.verdicts)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and parse a bundle from anyone.
+
+    Raises:
+        ConfigError: there is no such file.
+        ProofRejected: it does not have a bundle's form; the message says where.
+    """
+
+    def file_limit(document: bytes) -> int:
+        manifest = _manifest(_document(document))
+        return max(
+            parameter_layout(manifest.model).file_bytes * (2 if manifest.outer.momentum else 1),
+            moment_layout(manifest.model).file_bytes,
+            max_update_bytes(manifest.codec, parameter_layout(manifest.model).size),
+        )
+
+    contents = read_bundle(path, file_limit)
+    said = _document(contents.document)
+    manifest = _manifest(said)
+    round_ = said.facts.round
+    return Bundle(
+        manifest=manifest,
+        facts=said.facts,
+        operators=said.operators,
+        listed=_message(manifest, round_, CommitmentList, said.listed),
+        proof=said.proof,
+        commitment=_message(manifest, round_, Commitment, said.commitment),
+        record=_message(manifest, round_, RoundRecord, said.record),
+        previous_listed=_optional(manifest, round_ - 1, CommitmentList, said.previous_listed),
+        previous_commitment=_optional(manifest, round_ - 1, Commitment, said.previous_commitment),
+        previous_record=_optional(manifest, round_ - 1, RoundRecord, said.previous_record),
+        reveal=_optional(manifest, round_, Reveal, said.reveal),
+        opening=_optional(manifest, round_, Opening, said.opening),
+        verdicts=tuple(_message(manifest, round_, Verdict, wire) for wire in said.verdicts),
+        files=contents.files,
+    )
+
+
+def _document(data: bytes) -> BundleDocument:
+    try:
+        return BundleDocument.model_validate(parse_canonical_json(data, max_bytes=MAX_DOCUMENT_BYTES))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        raise ProofRejected(f"bundle field {where}: {first['type']}") from error
+    except Malformed as error:
+        raise ProofRejected(f"bundle document: {error.message}") from error
+
+
+def _manifest(document: BundleDocument) -> RunManifest:
+    try:
+        return RunManifest.from_bytes(canonical_json(document.manifest))
+    except Malformed as error:
+        raise ProofRejected(f"bundle: {error.message}") from error
+
+
+def _message(manifest: RunManifest, round_: int, kind: type[B], wire: Wire) -> Signed[B]:
+    try:
+        message = parse_message(canonical_json(wire))
+    except Malformed as error:
+        raise ProofRejected(f"{kind.kind} in the bundle: {error.message}") from error
+    if not isinstance(message.body, kind):
+        raise ProofRejected(f"{message.body.kind} in the place of a {kind.kind}")
+    if message.run != manifest.run_id or message.round != round_:
+        raise ProofRejected(f"{kind.kind} of another run or round")
+    if (message.chain_id, message.ledger.lower()) != (manifest.chain_id, manifest.ledger.lower()):
+        raise ProofRejected(f"{kind.kind} for another chain or ledger")
+    return cast("Signed[B]", message)
+
+
+def _optional(manifest: RunManifest, round_: int, kind: type[B], wire: Wire | None) -> Signed[B] | None:
+    return None if wire is None else _message(manifest, round_, kind, wire)
+
+
+def export_bundle(
+    archive: Archive, chain: ChainFacts, find: FindBlob, round_: int, number: int, out: Path
+) -> Draw:
+    """Write the evidence of one drawn unit as a bundle.
+
+    Args:
+        archive: the run's public folder.
+        chain: what the chain says, which the bundle then claims.
+        find: where public files and opened states are at hand.
+
+    Raises:
+        ConfigError: the unit was not listed, not drawn, or a file of it is not at hand.
+        Malformed: the public folder is not well formed.
+    """
+    manifest = archive.manifest()
+    dossier, facts = archive.round(manifest, round_), chain.rounds.get(round_)
+    if dossier is None or dossier.record is None or facts is None:
+        raise ConfigError(f"round {round_} is not anchored yet")
+    previous = archive.round(manifest, round_ - 1) if round_ else None
+    commitment = _of(dossier.commitments, number)
+    if commitment is None:
+        listed = ", ".join(str(entry.number) for entry in dossier.listed.body.entries)
+        raise ConfigError(
+            f"number {number} has no unit in round {round_}", hint=f"listed: {listed or 'none'}"
+        )
+    document, bundle = _describe(manifest, chain, dossier, previous, commitment)
+    if bundle.draw is None:
+        raise ConfigError(
+            f"the unit of number {number} was not drawn in round {round_}",
+            hint="only drawn units are opened and judged",
+        )
+    write_bundle(out, canonical_json(document.model_dump(mode="json")), _collect(bundle, find))
+    return bundle.draw
+
+
+M = TypeVar("M", Commitment, Reveal, Opening)
+
+
+def _of(messages: tuple[Signed[M], ...], number: int) -> Signed[M] | None:
+    return next((message for message in messages if message.body.number == number), None)
+
+
+def _describe(
+    manifest: RunManifest,
+    chain: ChainFacts,
+    dossier: RoundDossier,
+    previous: RoundDossier | None,
+    commitment: Signed[Commitment],
+) -> tuple[BundleDocument, Bundle]:
+    assert dossier.record is not None
+    number = commitment.body.number
+    verdicts = tuple(one for one in dossier.verdicts if one.body.number == number)
+    signers = sorted({number, *(one.body.verifier for one in verdicts)})
+    unknown = [signer for signer in signers if signer not in chain.operators]
+    if unknown:
+        raise ConfigError(f"the chain does not know number {unknown[0]}")
+    bundle = Bundle(
+        manifest=manifest,
+        facts=chain.rounds[dossier.round],
+        operators=tuple(chain.operators[signer] for signer in signers),
+        listed=dossier.listed,
+        proof=commitment_proof(dossier.listed.body, number),
+        commitment=commitment,
+        record=dossier.record,
+        previous_listed=None if previous is None else previous.listed,
+        previous_commitment=None if previous is None else _of(previous.commitments, number),
+        previous_record=None if previous is None else previous.record,
+        reveal=_of(dossier.reveals, number),
+        opening=_of(dossier.openings, number),
+        verdicts=verdicts,
+        files={},
+    )
+
+    def wire(message: Signed[Body] | None) -> Wire | None:
+        return None if message is None else message.to_json()
+
+    document = BundleDocument(
+        manifest=parse_canonical_json(manifest.to_bytes(), max_bytes=MAX_DOCUMENT_BYTES),
+        facts=bundle.facts,
+        operators=bundle.operators,
+        listed=bundle.listed.to_json(),
+        proof=bundle.proof,
+        commitment=bundle.commitment.to_json(),
+        record=bundle.record.to_json(),
+        previous_listed=wire(bundle.previous_listed),
+        previous_commitment=wire(bundle.previous_commitment),
+        previous_record=wire(bundle.previous_record),
+        reveal=wire(bundle.reveal),
+        opening=wire(bundle.opening),
+        verdicts=tuple(verdict.to_json() for verdict in verdicts),
+    )
+    return document, bundle
+
+
+def bundle_files(bundle: Bundle) -> dict[str, int]:
+    """Return the addresses of the files that a bundle should hold, with the most bytes each may have."""
+    wanted: dict[str, int] = {}
+    if bundle.opening is not None:
+        unit = bundle.unit(bundle.opening.body.segment)
+        for needed in needed_files(bundle.manifest, unit, bundle.opening.body):
+            wanted[needed.address] = needed.bytes
+    if bundle.reveal is not None and bundle.entry is not None and bundle.entry.merged:
+        size = parameter_layout(bundle.manifest.model).size
+        wanted[bundle.reveal.body.blob] = max_update_bytes(bundle.manifest.codec, size)
+    return wanted
+
+
+def _collect(bundle: Bundle, find: FindBlob) -> dict[str, bytes]:
+    found = {address: find(address, limit) for address, limit in bundle_files(bundle).items()}
+    missing = [address for address, data in found.items() if data is None]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} files of the unit are not at hand, such as {missing[0]}",
+            hint="export from the directory of a verifier that judged it, or of the whole local network",
+        )
+    return {address: data for address, data in found.items() if data is not None}

@@ -1,0 +1,340 @@
+"""Decide a bundle offline: recompute everything in it, replay it, and say what the answer relies on.
+
+A bundle holds (exit 0) when every signature, root and draw in it is right and our own replay gives the outcome that
+its verdicts give, be the unit honest or a proven cheat. It does not hold (6) when anything in it is otherwise, and
+is undecided (7) without a matching anchor, the dataset, the run's program, or the files.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
+
+from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
+from protocol.merkle import commitment_leaf, verify_proof
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
+from protocol.tensors import parameter_layout
+from training.assignment import assignment, assignment_digest
+from training.corpus import Shard, prepare_corpus
+from training.program import program_digest
+from verification.anchor import Anchor, Confirmed
+from verification.bundle import Bundle, bundle_files, load_bundle
+from verification.commit import check_commitment
+from verification.facts import commitments_root
+from verification.judge import outcome
+from verification.merge import check_reveal, check_update
+from verification.opening import check_opening
+from verification.replay import TrainingUnits
+from verification.report import Check, exit_code
+from verification.unit import ReplayReport
+
+OUTCOMES = {PASSED: "passed", REJECTED: "rejected", PROVEN_FALSE: "proven false"}
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """Say what became of a bundle."""
+
+    checks: tuple[Check, ...]
+    subject: Mapping[str, object] = field(default_factory=dict)  # chain, ledger, run, round, number
+    confirmed: Confirmed | None = None  # by the anchor
+    replay: ReplayReport | None = None
+    tolerance: float | None = None
+    unit: str | None = None  # what the verdicts make of the unit: passed, void, false, unjudged
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, 6 or 7."""
+        return exit_code(self.checks)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report as plain JSON data."""
+        return {
+            "exit_code": self.exit_code,
+            "verdict": {0: "holds", 6: "rejected", 7: "inconclusive"}[self.exit_code],
+            **self.subject,
+            "relied_on": None if self.confirmed is None else self.confirmed.source,
+            "taken_from_the_bundle": None if self.confirmed is None else list(self.confirmed.taken),
+            "unit": self.unit,
+            "replayed": None if self.replay is None else OUTCOMES[self.replay.outcome],
+            "reason": None if self.replay is None else self.replay.reason,
+            "distance": None if self.replay is None else self.replay.distance,
+            "tensor": None if self.replay is None else self.replay.tensor,
+            "tolerance": self.tolerance,
+            "replay_cpu_s": None if self.replay is None else round(self.replay.cpu_s, 3),
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+
+def verify_bundle(
+    path: Path, anchor: Anchor | None, *, data: Path | None = None, device: str = "cpu"
+) -> BundleReport:
+    """Decide a bundle.
+
+    Args:
+        anchor: where roots, beacons and keys are known from; without one the answer is inconclusive at best.
+        data: text or .xz of the run's dataset; None takes the packaged corpus. Its root is checked.
+
+    Raises:
+        ConfigError: the bundle cannot be read from disk.
+    """
+    try:
+        bundle = load_bundle(path)
+    except ProofRejected as error:
+        return BundleReport((Check("bundle", "rejected", error.message),))
+    return _Decision(bundle, anchor, data, device).report()
+
+
+class _Decision:
+    """Go through the checks; a check that fails ends those that build on it."""
+
+    def __init__(self, bundle: Bundle, anchor: Anchor | None, data: Path | None, device: str) -> None:
+        self._bundle = bundle
+        self._anchor = anchor
+        self._data = data
+        self._device = device
+        self._checks: list[Check] = []
+        self._confirmed: Confirmed | None = None
+        self._replay: ReplayReport | None = None
+        self._unit: str | None = None
+
+    def report(self) -> BundleReport:
+        bundle = self._bundle
+        stages: tuple[tuple[str, Callable[[Bundle], str]], ...] = (
+            ("signatures", _check_signatures),
+            ("commitment root", _check_list),
+            ("record", _check_record),
+            ("draw", _check_draw),
+            ("commitment", _check_commitment),
+            ("reveal", _check_update),
+            ("files", _check_files),
+            ("replay", self._check_replay),
+            ("verdicts", self._check_verdicts),
+        )
+        self._run("anchor", self._check_anchor)
+        for name, check in stages:
+            if not self._run(name, check):
+                break
+        manifest = bundle.manifest
+        subject = {
+            "chain_id": manifest.chain_id,
+            "ledger": manifest.ledger,
+            "run": manifest.run_id,
+            "root": bundle.facts.commitments_root,
+            "round": bundle.round,
+            "number": bundle.number,
+            "segment": None if bundle.draw is None else bundle.draw.segment,
+        }
+        tolerance = manifest.verification.tolerance
+        return BundleReport(
+            tuple(self._checks), subject, self._confirmed, self._replay, tolerance, self._unit
+        )
+
+    def _run(self, name: str, check: Callable[[Bundle], str]) -> bool:
+        try:
+            self._checks.append(Check(name, "ok", check(self._bundle)))
+        except (ProofRejected, Malformed) as error:
+            self._checks.append(Check(name, "rejected", error.message))
+        except ProofInconclusive as error:
+            self._checks.append(Check(name, "inconclusive", error.message))
+        return self._checks[-1].ok
+
+    def _check_anchor(self, bundle: Bundle) -> str:
+        if self._anchor is None:
+            raise ProofInconclusive(
+                "no root, RPC or anchor file was given: the bundle's own copy of a root proves nothing"
+            )
+        self._confirmed = self._anchor.confirm(bundle)
+        return f"relies on {self._confirmed.source}"
+
+    def _check_replay(self, bundle: Bundle) -> str:
+        opening = bundle.opening
+        if opening is None:
+            raise ProofInconclusive("nothing was opened, which no file can prove")
+        unit = bundle.unit(_drawn_segment(bundle))
+        try:
+            check_opening(bundle.manifest, unit, opening)
+        except ProofRejected as error:
+            self._replay = ReplayReport(PROVEN_FALSE, error.message)
+            return f"proven false by the signed opening: {error.message}"
+        except Malformed as error:
+            self._replay = ReplayReport(REJECTED, error.message)
+            return f"the opening does not answer the draw: {error.message}"
+        missing = [address for address in bundle_files(bundle) if address not in bundle.files]
+        if missing:
+            raise ProofInconclusive(f"the bundle lacks {len(missing)} files that a replay needs")
+        if bundle.manifest.program != program_digest():
+            raise ProofInconclusive("the run's program is not the one installed here")
+        with TemporaryDirectory(prefix="murmur-proof-") as scratch:
+            units = TrainingUnits(_shard(bundle, self._data, Path(scratch)), self._device)
+            started = process_time()
+            report = units.replay(bundle.manifest, unit, opening.body, bundle.files)
+        self._replay = replace(report, cpu_s=process_time() - started)
+        found = OUTCOMES[report.outcome]
+        if report.reason and not report.distance:
+            return f"{found}: {report.reason}"
+        tolerance = bundle.manifest.verification.tolerance
+        return f"{found}: distance {report.distance:.3g} in {report.tensor}, tolerance {tolerance:g}"
+
+    def _check_verdicts(self, bundle: Bundle) -> str:
+        assert self._replay is not None
+        assert bundle.draw is not None
+        verdicts: dict[int, Verdict] = {}
+        for signed in bundle.verdicts:
+            body = signed.body
+            if body.verifier not in bundle.draw.verifiers:
+                raise ProofRejected(f"verdict by verifier {body.verifier}, who was not drawn")
+            if body.verifier in verdicts:
+                raise ProofRejected(f"two verdicts by verifier {body.verifier}")
+            _check_verdict_subject(bundle, body)
+            verdicts[body.verifier] = body
+        decided = outcome(bundle.manifest, bundle.draw, verdicts, closed=True)
+        self._unit = decided
+        ours = self._replay.outcome
+        wrong = [judge for judge, verdict in sorted(verdicts.items()) if verdict.outcome != ours]
+        if wrong:
+            said = OUTCOMES[verdicts[wrong[0]].outcome]
+            raise ProofRejected(f"verifier {wrong[0]} says {said}, our replay says {OUTCOMES[ours]}")
+        if not verdicts and ours != PASSED:
+            raise ProofRejected(f"nobody judged the unit, and our replay says {OUTCOMES[ours]}")
+        return f"{len(verdicts)} verdicts say {OUTCOMES[ours]}, as our replay does: the unit is {decided}"
+
+
+def _check_signatures(bundle: Bundle) -> str:
+    """Check that everything was said by whom it should be, by the keys that the bundle claims."""
+    keys = {(one.number, one.role): one.peer for one in bundle.operators}
+    if len({one.number for one in bundle.operators}) != len(bundle.operators):
+        raise ProofRejected("the bundle names two keys for one number")
+    for message in bundle.messages:
+        body = message.body
+        if message.role == "coordinator":
+            expected: str | None = bundle.manifest.coordinator
+        else:
+            number = body.verifier if isinstance(body, Verdict) else bundle.number
+            if getattr(body, "number", bundle.number) != bundle.number:
+                raise ProofRejected(f"{body.kind} about another number")
+            expected = keys.get((number, message.role))
+        if message.author != expected:
+            raise ProofRejected(f"{body.kind} is not signed by whom it should be")
+    return f"{len(bundle.messages)} messages"
+
+
+def _check_list(bundle: Bundle) -> str:
+    facts, listed = bundle.facts, bundle.listed.body
+    if commitments_root(listed) != facts.commitments_root or len(listed.entries) != facts.commitments_count:
+        raise ProofRejected("the commitment list does not give the claimed root")
+    named = {entry.number: entry.commitment for entry in listed.entries}
+    if len(named) != len(listed.entries) or named.get(bundle.number) != bundle.commitment.id:
+        raise ProofRejected("the commitment list does not name the unit's commitment once")
+    leaf = commitment_leaf(bundle.number, bundle.commitment.id)
+    proof = [bytes.fromhex(sibling) for sibling in bundle.proof]
+    if not verify_proof(bytes.fromhex(facts.commitments_root), leaf, proof):
+        raise ProofRejected("the Merkle proof does not lead from the commitment to the root")
+    return f"commitment {bundle.commitment.id} is under the root {facts.commitments_root}"
+
+
+def _check_record(bundle: Bundle) -> str:
+    if bundle.record.body.digest().hex() != bundle.facts.record:
+        raise ProofRejected("the round record does not have the claimed hash")
+    entry = bundle.entry
+    if entry is None or entry.commitment != bundle.commitment.id:
+        raise ProofRejected("the round record does not hold the unit's commitment once")
+    if bundle.record.body.parameters != bundle.commitment.body.parameters:
+        raise ProofRejected("the unit does not start from the record's parameters")
+    _check_previous(bundle)
+    return "merged" if entry.merged else f"not merged: {entry.reason}"
+
+
+def _check_previous(bundle: Bundle) -> None:
+    """Check the round before, which says what the peer had to carry."""
+    facts = bundle.facts
+    listed, record, commitment = bundle.previous_listed, bundle.previous_record, bundle.previous_commitment
+    if bundle.round == 0:
+        if (facts.previous_root, facts.previous_record) != (None, None):
+            raise ProofRejected("there is no round before the first")
+        if (listed, record, commitment) != (None, None, None):
+            raise ProofRejected("there are no messages before the first round")
+        return
+    if listed is None or record is None:
+        raise ProofRejected("the list and record of the round before are missing")
+    if commitments_root(listed.body) != facts.previous_root:
+        raise ProofRejected("the list of the round before does not give the claimed root")
+    if record.body.digest().hex() != facts.previous_record:
+        raise ProofRejected("the record of the round before does not have the claimed hash")
+    named = [entry.commitment for entry in listed.body.entries if entry.number == bundle.number]
+    if named != ([] if commitment is None else [commitment.id]):
+        raise ProofRejected("the list of the round before names another commitment of the peer")
+
+
+def _drawn_segment(bundle: Bundle) -> int:
+    if bundle.draw is None:
+        raise ProofRejected("the unit is not drawn under the claimed beacon")
+    return bundle.draw.segment
+
+
+def _check_draw(bundle: Bundle) -> str:
+    segment = _drawn_segment(bundle)
+    assert bundle.draw is not None
+    judges = ", ".join(map(str, bundle.draw.verifiers[: bundle.manifest.verification.verifiers]))
+    return f"segment {segment}, to be judged by {judges or 'nobody'}"
+
+
+def _check_commitment(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    offsets = assignment(manifest, bundle.facts.assignment_beacon, bundle.round, bundle.number)
+    check_commitment(
+        manifest,
+        bundle.commitment.body,
+        parameters=bundle.record.body.parameters,
+        assignment=assignment_digest(offsets),
+        expected=bundle.carried,
+    )
+    return "start, batches and carried roots follow from public data"
+
+
+def _check_update(bundle: Bundle) -> str:
+    entry = bundle.entry
+    if entry is None or not entry.merged:
+        return "not merged"
+    if bundle.reveal is None:
+        raise ProofRejected("the record merges an update that was not revealed")
+    reveal = bundle.reveal.body
+    size = parameter_layout(bundle.manifest.model).size
+    check_reveal(bundle.commitment, reveal, bundle_files(bundle)[reveal.blob])
+    if (entry.symbols, entry.blob) != (reveal.symbols, reveal.blob):
+        raise ProofRejected("the record merges another update than the revealed one")
+    blob = bundle.files.get(reveal.blob)
+    if blob is None:
+        raise ProofInconclusive("the bundle lacks the update")
+    if len(blob) != reveal.blob_bytes:
+        raise ProofRejected("the update has another length than revealed")
+    check_update(bundle.manifest, size, reveal.symbols, blob)
+    return f"update {reveal.symbols}"
+
+
+def _check_files(bundle: Bundle) -> str:
+    extra = set(bundle.files) - set(bundle_files(bundle))
+    if extra:
+        raise ProofRejected(f"the bundle holds {len(extra)} files that nothing in it names")
+    return f"{len(bundle.files)} files hash to their addresses"
+
+
+def _check_verdict_subject(bundle: Bundle, body: Verdict) -> None:
+    if body.commitment != bundle.commitment.id:
+        raise ProofRejected(f"verifier {body.verifier} judged another commitment")
+    if body.segment != _drawn_segment(bundle):
+        raise ProofRejected(f"verifier {body.verifier} judged another segment than the drawn one")
+    if body.opening is None:
+        raise ProofInconclusive(f"verifier {body.verifier} met no opening, which no file can prove")
+    if bundle.opening is None or body.opening != bundle.opening.id:
+        raise ProofRejected(f"verifier {body.verifier} judged another opening")
+
+
+def _shard(bundle: Bundle, data: Path | None, scratch: Path) -> Shard:
+    try:
+        prepare_corpus(data, scratch)
+        return Shard.open(bundle.manifest.dataset, scratch)
+    except ConfigError as error:
+        name = bundle.manifest.dataset.name
+        raise ProofInconclusive(f"the dataset {name} is not at hand: {error.message}") from error
