@@ -27,15 +27,18 @@ class NetworkStats:
     syncs: int = 0
     restarts: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    on_refuse: list[Callable[[str, str, str], None]] = field(default_factory=list, repr=False)
     _logged: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict, repr=False)
 
     def refuse(self, kind: str, sender: str, reason: str) -> None:
-        """Count a refusal under a short fixed `kind` and log who caused it and why.
+        """Count a refusal under a short fixed `kind`, log who caused it and why, and tell `on_refuse` all three.
 
         Args:
             kind: a counter name of our own, never text from a peer, so that peers cannot grow the table.
         """
         self.refused[kind] += 1
+        for told in self.on_refuse:
+            told(kind, sender, reason)
         now = self.clock()
         last, suppressed = self._logged.pop((sender, kind), (-self.quiet_s, 0))
         if now - last < self.quiet_s:
