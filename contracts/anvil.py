@@ -1,9 +1,9 @@
 """The local chain: anvil, from npm's @foundry-rs/anvil, with its whole history in one file.
 
 The state file is written every few seconds and on exit, and read on start: blocks with their hashes,
-transactions, receipts and logs survive, so that an audit can be repeated from it. Two things do not: the hash of
-block 0 may change between starts (anvil makes it anew from the clock), and state at old blocks (`eth_call` with a
-block number) is gone.
+transactions, receipts and logs survive, so that an audit can be repeated from it. Two things do not: the hash
+of block 0 may change between starts (anvil makes it anew from the clock), and state at old blocks (`eth_call`
+with a block number) is gone.
 """
 
 import os

@@ -64,12 +64,13 @@ class EventIndex:
         self._hashes: dict[int, bytes] = {}  # hashes asked for, valid while the marks above them are
         self._events: list[Event] = []
         self._snapshot: tuple[Event, ...] = ()
+        self._changed = False  # since the snapshot
         self._returned = 0  # how many events `poll` has returned
         self._lock = threading.Lock()
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """Return all events up to `height` in chain order."""
+        """Return all events up to `height` in chain order; the same object until they change."""
         return self._snapshot
 
     @property
@@ -89,7 +90,9 @@ class EventIndex:
                 while self._advance():
                     pass
             finally:
-                self._snapshot = tuple(self._events)
+                if self._changed:
+                    self._snapshot = tuple(self._events)
+                    self._changed = False
             added = self._events[self._returned :]
             self._returned = len(self._events)
             return added
@@ -122,6 +125,7 @@ class EventIndex:
         self._events = [event for event in self._events if event.block <= self.height]
         self._hashes = {n: value for n, value in self._hashes.items() if n <= self.height}
         self._returned = min(self._returned, len(self._events))
+        self._changed = True
 
     def _advance(self) -> bool:
         """Read one chunk; tell whether there is more."""
@@ -142,6 +146,7 @@ class EventIndex:
         # The logs belong to the indexed chain only if both ends stand after they were read.
         if block_hash(self._w3, high) != bytes(end["hash"]) or not self._top_holds():
             return False  # a fork happened meanwhile; the next poll sorts it out
+        self._changed = self._changed or bool(logs)
         logs = sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))
         self._events += [event for event in map(parse_log, logs) if event is not None]
         self._marks |= {int(log["blockNumber"]): bytes(log["blockHash"]) for log in logs}

@@ -35,13 +35,9 @@ def create_keystore(path: Path, key: bytes, password: str, *, scrypt_n: int = SC
                 json.dump(document, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(partial, path)  # unlike a rename, never replaces a key
+            _publish(partial, path)
         finally:
             partial.unlink()
-    except FileExistsError as error:
-        raise ConfigError(
-            f"{path} already holds a key", hint="choose another name; keys are never overwritten"
-        ) from error
     except OSError as error:
         raise ConfigError(f"cannot write the keystore {path}: {error.strerror}") from error
     return account
@@ -79,6 +75,15 @@ def keystore_address(path: Path) -> str:
         return str(to_checksum_address(document["address"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _corrupt(path) from error
+
+
+def _publish(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # unlike a rename, never replaces a key
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{path} already holds a key", hint="choose another name; keys are never overwritten"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""A real local chain for all contract tests, and a fresh ledger with funded people for each."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_utils.crypto import keccak
+from web3 import Web3
+
+from contracts.anvil import request, rpc_url, set_coin, start_anvil, wait_ready
+from contracts.client import Ledger
+from contracts.sender import Sender
+from contracts.types import Role
+from protocol.keys import PeerKey
+
+TOKEN = 10**18
+MIN_STAKE = 100 * TOKEN
+UNBONDING_BLOCKS = 20
+DISPUTE_BLOCKS = 4
+RUN = "ab" * 32
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class LocalChain:
+    """The chain that the session shares; it makes a block for every transaction."""
+
+    w3: Web3
+    url: str
+
+    def mine(self, blocks: int) -> None:
+        request(self.w3, "anvil_mine", hex(blocks))
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalChain]:
+    port = free_port()
+    log: Path = tmp_path_factory.mktemp("anvil") / "anvil.log"
+    process = start_anvil(port, None, None, log_path=log)
+    try:
+        yield LocalChain(wait_ready(process, port, log_path=log), rpc_url(port))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass
+class Network:
+    """A fresh ledger; `person` makes wallets with coin and tokens, the same ones in every run of a test."""
+
+    chain: LocalChain
+    ledger: Ledger
+    treasury: Sender
+    people: dict[str, Sender] = field(default_factory=dict)
+
+    def person(self, name: str) -> Sender:
+        if name not in self.people:
+            account = Account.from_key(keccak(text=f"{self.ledger.address} {name}"))
+            set_coin(self.chain.w3, account.address, 100 * TOKEN)
+            self.people[name] = Sender(self.chain.w3, account)
+            self.ledger.transfer(self.treasury, account.address, 10_000 * TOKEN)
+        return self.people[name]
+
+    def peer(self, name: str) -> PeerKey:
+        return PeerKey(keccak(text=f"peer of {name}"))
+
+    def register(self, name: str, role: Role = Role.CONTRIBUTOR, amount: int = MIN_STAKE) -> int:
+        return self.ledger.register(self.person(name), role, self.peer(name), amount)
+
+    def open_run(self, funding: int = 1000 * TOKEN) -> Sender:
+        coordinator = self.person("coordinator")
+        self.ledger.create_run(coordinator, RUN, self.peer("coordinator").address, funding)
+        self.ledger.open_run(coordinator, RUN)
+        return coordinator
+
+    def play_round(self, round_: int) -> None:
+        coordinator = self.person("coordinator")
+        self.ledger.post_commitments(coordinator, RUN, round_, bytes([1]) * 32, 2)
+        self.ledger.anchor_record(coordinator, RUN, round_, bytes([2]) * 32)
+
+
+@pytest.fixture
+def network(chain: LocalChain, request: pytest.FixtureRequest) -> Network:
+    deployer = Account.from_key(keccak(text=request.node.nodeid))
+    set_coin(chain.w3, deployer.address, 100 * TOKEN)
+    ledger = Ledger.deploy(
+        chain.w3,
+        deployer,
+        supply=10**9 * TOKEN,
+        min_stake=MIN_STAKE,
+        unbonding_blocks=UNBONDING_BLOCKS,
+        dispute_blocks=DISPUTE_BLOCKS,
+    )
+    return Network(chain, ledger, Sender(chain.w3, deployer))

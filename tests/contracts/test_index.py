@@ -1,0 +1,178 @@
+"""The event index says what the chain says, also after the chain has changed its mind."""
+
+import pytest
+
+from contracts.anvil import request
+from contracts.events import Registered, RunFunded, Slashed, StakeChanged
+from contracts.index import EventIndex, roster
+from contracts.types import Role
+from protocol.errors import LedgerError
+from tests.contracts.conftest import MIN_STAKE, RUN, TOKEN, Network
+from tests.contracts.test_client import settle, signed_verdict
+
+
+def index_of(network: Network) -> EventIndex:
+    assert network.ledger.deployed_block is not None
+    return EventIndex(network.ledger, network.ledger.deployed_block)
+
+
+def test_index_starts_empty_and_reads_from_the_ledgers_block(network: Network) -> None:
+    index = index_of(network)
+    assert index.events == ()
+    assert index.height == network.ledger.deployed_block - 1  # type: ignore[operator]
+    assert index.block_hash(index.height + 1) is None
+    assert index.poll() == []
+    assert index.height == network.chain.w3.eth.block_number
+
+
+def test_every_kind_of_event_is_read_with_its_values(network: Network) -> None:
+    ledger, index = network.ledger, index_of(network)
+    accused = network.register("alice")
+    for name in ("vera", "vito"):
+        network.register(name, Role.VERIFIER)
+    alice = network.person("alice")
+    ledger.deposit(alice, 3 * TOKEN)
+    ledger.unbond(alice, 2 * TOKEN)
+    ledger.cancel_unbond(alice)
+    ledger.unbond(alice, TOKEN)
+    network.chain.mine(20)
+    ledger.withdraw(alice)
+    coordinator = network.open_run()
+    network.play_round(0)
+    ledger.propose_rewards(coordinator, RUN, 0, bytes([1]) * 32, TOKEN)
+    ledger.dispute_rewards(alice, RUN, bytes([6]) * 32)
+    tree = settle(network, 0, {alice.address: TOKEN})
+    ledger.claim(alice, RUN, alice.address, TOKEN, tree.proof(0))
+    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
+    slashed = ledger.slash(coordinator, RUN, 0, accused, a, b)
+    ledger.finish_run(coordinator, RUN, bytes([3]) * 32)
+
+    found = index.poll()
+    assert tuple(found) == index.events
+    assert [type(event).__name__ for event in found] == [
+        *["Registered", "StakeChanged"] * 3,
+        "StakeChanged",
+        *["StakeChanged", "UnbondingStarted"],
+        *["StakeChanged", "UnbondingCancelled"],
+        *["StakeChanged", "UnbondingStarted"],
+        "Withdrawn",
+        *["RunCreated", "RunFunded", "RunOpened", "CommitmentsPosted", "RecordAnchored"],
+        *["RewardsProposed", "RewardsDisputed", "RewardsProposed", "RewardsFinalized", "Claimed"],
+        *["StakeChanged", "Slashed", "RunFinished"],
+    ]
+    key = network.peer("alice")
+    first = found[0]
+    assert isinstance(first, Registered)
+    assert (first.number, first.wallet, first.peer, first.role) == (1, alice.address, key.address, 1)
+    assert first.pub_x + first.pub_y.to_bytes(32, "big") == key.public
+    (funded,) = (event for event in found if isinstance(event, RunFunded))
+    assert (funded.run, funded.sender) == (RUN, coordinator.address)
+    assert funded.amount == funded.total == 1000 * TOKEN
+    (slash,) = (event for event in found if isinstance(event, Slashed))
+    assert slash == Slashed(
+        block=slashed.block,
+        log_index=1,
+        tx=slashed.tx,
+        number=accused,
+        run=RUN,
+        round=0,
+        amount=MIN_STAKE + 2 * TOKEN,
+        evidence_a=a.evidence,
+        evidence_b=b.evidence,
+    )
+
+
+def test_poll_returns_only_what_was_added(network: Network) -> None:
+    index = index_of(network)
+    network.register("alice")
+    assert len(index.poll()) == 2
+    before = index.events
+    assert index.poll() == []
+    assert index.events is before
+    network.register("bob")
+    assert [type(event) for event in index.poll()] == [Registered, StakeChanged]
+    assert len(index.events) == 4
+
+
+def test_long_ranges_are_read_in_chunks(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.index.CHUNK_BLOCKS", 3)
+    network.register("alice")
+    network.chain.mine(10)
+    network.register("bob")
+    index = index_of(network)
+    assert len(index.poll()) == 4
+    assert index.height == network.chain.w3.eth.block_number
+
+
+def test_events_of_an_abandoned_fork_are_dropped(network: Network) -> None:
+    index = index_of(network)
+    network.register("alice")
+    index.poll()
+    network.register("bob")
+    network.chain.mine(2)
+    assert len(index.poll()) == 2
+    lost = index.block_hash(index.height)
+    # The last three blocks never happened: two empty ones and the one with bob's registration.
+    request(network.chain.w3, "anvil_reorg", 3, [])
+    assert network.ledger.operator_count() == 1
+    assert index.poll() == []
+    assert [e.wallet for e in index.events if isinstance(e, Registered)] == [network.person("alice").address]
+    assert index.rollbacks == 1
+    assert index.block_hash(index.height) not in (None, lost)
+    network.register("carol")
+    assert [type(event) for event in index.poll()] == [Registered, StakeChanged]
+    assert len(index.events) == 4
+
+
+def test_block_hashes_are_those_of_the_indexed_chain(network: Network) -> None:
+    index, w3 = index_of(network), network.chain.w3
+    # Empty blocks alone could come back the same; without this transfer they cannot.
+    network.ledger.transfer(network.treasury, network.ledger.address, 1)
+    network.chain.mine(3)
+    index.poll()
+    number = index.height - 2
+    known = index.block_hash(number)
+    assert known == bytes(w3.eth.get_block(number)["hash"])
+    assert index.block_hash(index.height + 1) is None
+    assert index.block_hash(0) is None
+    request(w3, "anvil_reorg", 4, [])
+    # Nothing new is taken from the other fork before a poll has noticed it.
+    assert index.block_hash(index.height - 1) is None
+    index.poll()
+    assert index.block_hash(number) == bytes(w3.eth.get_block(number)["hash"]) != known
+
+
+def test_roster_is_fixed_by_a_block(network: Network) -> None:
+    index, ledger = index_of(network), network.ledger
+    alice = network.register("alice")
+    bob = network.register("bob", amount=2 * MIN_STAKE)
+    vera = network.register("vera", Role.VERIFIER)
+    index.poll()
+    early = index.height
+    ledger.unbond(network.person("alice"), 1)
+    carol = network.register("carol")
+    index.poll()
+
+    def numbers(block: int, role: Role) -> list[int]:
+        return [entry.number for entry in roster(index.events, block, role, ledger.min_stake)]
+
+    assert numbers(early, Role.CONTRIBUTOR) == [alice, bob]
+    assert numbers(index.height, Role.CONTRIBUTOR) == [bob, carol]
+    assert numbers(index.height, Role.VERIFIER) == [vera]
+    assert numbers(1, Role.CONTRIBUTOR) == []
+    entry = roster(index.events, early, Role.CONTRIBUTOR, ledger.min_stake)[1]
+    operator = ledger.operator(bob)
+    assert operator is not None
+    assert (entry.wallet, entry.peer, entry.stake) == (operator.wallet, operator.peer, operator.stake_wei)
+
+
+def test_lost_chain_is_an_error_not_an_empty_answer(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of(network)
+    network.register("alice")
+    monkeypatch.setattr(network.chain.w3.provider, "endpoint_uri", "http://127.0.0.1:9")
+    with pytest.raises(LedgerError, match="is not there"):
+        index.poll()
+    monkeypatch.undo()
+    assert len(index.poll()) == 2
