@@ -1,7 +1,8 @@
 """One byte string for one meaning: canonical JSON (RFC 8785) and tagged BLAKE3 hashes."""
 
 import json
-from typing import Any, cast
+import re
+from typing import Any, Final, cast
 
 import rfc8785
 from blake3 import blake3
@@ -10,6 +11,12 @@ from protocol.errors import Malformed
 
 DIGEST_BYTES = 32
 ZERO_DIGEST = "00" * DIGEST_BYTES
+MAX_DEPTH: Final = 32
+"""Nesting allowed in canonical JSON. Python's own limit cannot be relied on: web3 raises it so far that the parser's
+recursion would overflow the stack and end the process."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -28,8 +35,9 @@ def parse_canonical_json(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     """
     if len(data) > max_bytes:
         raise Malformed(f"message of {len(data)} bytes exceeds {max_bytes}")
+    _check_depth(data)
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())  # decoded here: `loads` would also guess UTF-16 and UTF-32
     except (ValueError, RecursionError) as error:
         raise Malformed("not JSON") from error
     if not isinstance(value, dict):
@@ -41,6 +49,16 @@ def parse_canonical_json(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     if not same:
         raise Malformed("JSON is not in canonical form")
     return cast(dict[str, Any], value)
+
+
+def _check_depth(data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for byte in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise Malformed("JSON nested too deep")
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
