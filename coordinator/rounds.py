@@ -38,11 +38,9 @@ from coordinator.state import (
     Say,
     State,
 )
-from protocol.canonical import ZERO_DIGEST
 from protocol.chain import ChainView
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
-from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import (
     Body,
     Commitment,
@@ -60,6 +58,7 @@ from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
+from verification.facts import commitments_root
 from verification.merge import check_reveal, copied_from
 
 MAX_LISTED = 100  # units in a round, so that its record stays a single message
@@ -210,14 +209,6 @@ def passed(state: State, chain: ChainView, deadline: int) -> bool:
     """Tell whether a deadline is over, with the grace that follows a restart."""
     grace = state.resumed_at + state.manifest.deadlines.reveal if state.resumed_at else 0
     return chain.height >= max(deadline, grace)
-
-
-def commitments_root(listed: CommitmentList) -> str:
-    """Return the root of a list as it goes on chain: zero for an empty one."""
-    if not listed.entries:
-        return ZERO_DIGEST
-    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in listed.entries]
-    return StandardMerkleTree(leaves).root.hex()
 
 
 def _advance_round(state: State, chain: ChainView) -> tuple[State, tuple[Effect, ...], bool]:

@@ -273,6 +273,8 @@ def _read(path: Path, max_bytes: int) -> bytes | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    if path.exists() and path.read_bytes() == data:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.part")
     with scratch.open("wb") as file:
