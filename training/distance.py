@@ -10,7 +10,7 @@ from protocol.tensors import Floats, Layout, parameter_layout
 from training.inner import InnerState
 
 PARAMETER_FLOOR: Final = 1.0
-MOMENT_FLOOR: Final = 1.0
+MOMENT_FLOOR: Final = 0.1
 """Smallest root mean square change that distances are relative to, in units of the learning rate
 (parameters) and of a clipped gradient's root mean square (moments; its square for the second). Below it
 fp32 rounding, which does not shrink with the change, would look like a difference."""

@@ -26,7 +26,7 @@ from protocol.tensors import Floats, Layout, pack, parameter_layout, unpack
 from protocol.update import MIN_EXPONENT, Symbols
 
 MAX_UPDATES: Final = 2**16
-_FACTOR_BITS: Final = 32  # fraction bits of a clip factor
+_FACTOR_BITS: Final = 32  # precision of a clip factor
 _GRID_BITS: Final = 46  # bits of tau on the grid of the sum
 
 Integers = npt.NDArray[np.int64]
@@ -113,25 +113,30 @@ def _clipped_mean(updates: Sequence[Symbols]) -> Doubles:
     grid = MIN_EXPONENT + root_bits - _GRID_BITS
     total: Integers = np.zeros(updates[0].size, np.int64)
     for update, square in zip(updates, squares, strict=True):
-        total[update.positions] += _on_grid(update, _clip_factor(median, square), grid)
+        total[update.positions] += _on_grid(update, *_clip_factor(median, square), grid)
     mean = np.sign(total) * (np.abs(total) // len(updates))
     result: Doubles = np.ldexp(mean.astype(np.float64), grid)
     return result
 
 
-def _clip_factor(median: int, square: int) -> int:
-    """Return min(1, tau / norm) with 32 fraction bits, rounded down so that nothing exceeds tau."""
-    one = 1 << _FACTOR_BITS
-    return one if square <= median else isqrt((median << 2 * _FACTOR_BITS) // square)
+def _clip_factor(median: int, square: int) -> tuple[int, int]:
+    """Return min(1, tau / norm) as (factor, bits), its value factor / 2**bits; factor has at most 33 bits.
+
+    It is rounded down, so that nothing exceeds tau, and keeps 32 bits however large the norm is.
+    """
+    if square <= median:
+        return 1 << _FACTOR_BITS, _FACTOR_BITS
+    bits = _FACTOR_BITS + (square.bit_length() - median.bit_length()) // 2
+    return isqrt((median << 2 * bits) // square), bits
 
 
-def _on_grid(update: Symbols, factor: int, grid: int) -> Integers:
+def _on_grid(update: Symbols, factor: int, bits: int, grid: int) -> Integers:
     """Return the clipped values of an update in units of 2**grid, rounded towards zero, below 2**46."""
     values = update.integers
-    scaled = np.abs(values) * factor  # below 2**23 * 2**32
-    shift = update.exponent - _FACTOR_BITS - grid
+    scaled = np.abs(values) * factor  # below 2**23 * 2**33
+    shift = update.exponent - bits - grid
     # Shifting left cannot overflow: no value exceeds tau, which has at most 46 bits on the grid.
-    magnitudes = scaled << shift if shift >= 0 else scaled >> min(-shift, 63)
+    magnitudes = scaled << min(shift, 63) if shift >= 0 else scaled >> min(-shift, 63)
     signed: Integers = np.sign(values) * magnitudes
     return signed
 

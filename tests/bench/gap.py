@@ -1,0 +1,188 @@
+"""What communication is worth: held-out loss of a run against that of peers who train alone.
+
+The run goes through the real assignment, inner steps, codec and outer step, without network and chain. `local`
+is an honest peer's schedule without outer steps (same start, batches and learning rates), mean of two peers.
+Exits with 1 when the gap is below the bound on any seed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig, RunManifest
+from protocol.tensors import Floats, pack, parameter_layout
+from protocol.update import Symbols, encode
+from training.assignment import assignment
+from training.codec import compress
+from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
+from training.evaluate import heldout_loss
+from training.inner import InnerState, InnerTrainer, prepare_process
+from training.model import initial_parameters
+from training.outer import OuterState, aggregate, initial_state
+from training.program import program_digest
+
+PEERS = 4
+LOCAL_PEERS = 2
+ROUNDS = 40
+BOUND = 0.03  # nats a byte
+
+Report = Callable[[int, float], None]
+
+
+def bench_manifest(
+    directory: Path, seed: int, rounds: int = ROUNDS, **parts: object
+) -> tuple[RunManifest, Shard]:
+    """Return a run over the packaged corpus, default but for the named parts, and its shard."""
+    path = prepare_corpus(None, directory)
+    fields = {
+        "name": f"gap-{seed}",
+        "chain_id": 31337,
+        "ledger": "0x" + "00" * 20,
+        "coordinator": "0x" + "00" * 20,
+        "rounds": rounds,
+        "dataset": dataset_config(DEFAULT_NAME, path),
+        "initial_parameters": ZERO_DIGEST,
+        "program": program_digest(),
+        **parts,
+    }
+    manifest = RunManifest.model_validate(fields)
+    start = pack(parameter_layout(manifest.model), initial_parameters(manifest.model, seed))
+    manifest = manifest.model_copy(update={"initial_parameters": digest(start)})
+    return manifest, Shard.open(manifest.dataset, directory)
+
+
+def beacon(seed: int, round_: int) -> str:
+    """Stand for the block hash that fixes a round's draws."""
+    return tagged_digest("murmur/bench", seed, round_)
+
+
+class Peer:
+    """Train as a contributor does: moments and residual carried from round to round."""
+
+    def __init__(self, manifest: RunManifest, shard: Shard, number: int, lazy_steps: int = 1) -> None:
+        """Take every `lazy_steps`-th step only; 1 is honest."""
+        self._manifest, self._number, self._lazy = manifest, number, lazy_steps
+        self._trainer = InnerTrainer(manifest, shard)
+        self._state: InnerState | None = None
+        self._residual: Floats | None = None
+
+    def start(self, parameters: Floats) -> InnerState:
+        """Return what the next unit starts from: `parameters` with the moments carried so far."""
+        carried = self._state
+        if carried is None:
+            return InnerState.fresh(parameters)
+        return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
+
+    def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
+        """Take a round's inner steps from `parameters`; return the end and the mean loss."""
+        self._trainer.load(self.start(parameters))
+        offsets = assignment(self._manifest, beacon(seed, round_), round_, self._number)
+        first = round_ * self._manifest.inner.steps
+        losses = []
+        for step in range(0, len(offsets), self._lazy):
+            losses += self._trainer.run(offsets[step : step + 1], first + step)
+        self._state = self._trainer.state()
+        return self._state.parameters, float(np.mean(losses))
+
+    def update(self, seed: int, round_: int, parameters: Floats) -> Symbols:
+        """Return the symbols of a round's update."""
+        end, _ = self.unit(seed, round_, parameters)
+        symbols, self._residual = compress(self._manifest.codec, parameters - end, self._residual)
+        return symbols
+
+
+def local_loss(manifest: RunManifest, shard: Shard, seed: int) -> float:
+    """Return the held-out loss of training alone, mean of two peers."""
+    losses = []
+    for number in range(1, LOCAL_PEERS + 1):
+        peer, parameters = Peer(manifest, shard, number), initial_parameters(manifest.model, seed)
+        for round_ in range(manifest.rounds):
+            parameters, _ = peer.unit(seed, round_, parameters)
+        losses.append(heldout_loss(manifest, parameters, shard))
+    return float(np.mean(losses))
+
+
+def run_loss(
+    manifest: RunManifest, shard: Shard, seed: int, *, lazy_until: int = 0, peers: int = PEERS
+) -> tuple[float, float]:
+    """Return the held-out loss of the run and the mean container bytes of an update.
+
+    Args:
+        lazy_until: rounds in which one more contributor, who takes a third of its steps, is merged.
+    """
+    honest = [Peer(manifest, shard, number) for number in range(1, peers + 1)]
+    lazy = Peer(manifest, shard, peers + 1, lazy_steps=3)
+    state: OuterState = initial_state(manifest, initial_parameters(manifest.model, seed))
+    sizes = []
+    for round_ in range(manifest.rounds):
+        members = honest + ([lazy] if round_ < lazy_until else [])
+        updates = [peer.update(seed, round_, state.parameters) for peer in members]
+        sizes.append(len(encode(updates[0])))
+        state = aggregate(manifest, state, updates)
+    return heldout_loss(manifest, state.parameters, shard), float(np.mean(sizes))
+
+
+def measure(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
+    """Return the figures of one seed."""
+    prepare_process(1)
+    codec = CodecConfig()
+    inner, outer = InnerConfig(), OuterConfig()
+    named = {key: value for key, value in vars(arguments).items() if value is not None}
+
+    def replaced(config, **names):  # type: ignore[no-untyped-def]
+        return config.model_copy(
+            update={field: named[name] for field, name in names.items() if name in named}
+        )
+
+    parts = {
+        "codec": replaced(codec, kind="kind", k="k", bits="bits", decay="decay", chunk="chunk"),
+        "inner": replaced(inner, lr="lr", batch="batch", warmup_steps="warmup"),
+        "outer": replaced(outer, lr="outer_lr", momentum="momentum"),
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        manifest, shard = bench_manifest(Path(directory), seed, arguments.rounds, **parts)
+        local = local_loss(manifest, shard, seed)
+        ours, size = run_loss(manifest, shard, seed, lazy_until=arguments.lazy_until)
+    return {
+        "seed": seed,
+        "ours": round(ours, 4),
+        "local": round(local, 4),
+        "gap": round(local - ours, 4),
+        "update_bytes": round(size),
+        "bits_per_parameter": round(8 * size / parameter_layout(manifest.model).size, 4),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure the gap on each seed, one process a seed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench gap", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--lazy-until", type=int, default=0, help="merge a peer doing 1/3 of its steps this long"
+    )
+    parser.add_argument("--kind", choices=("sparse", "dense"))
+    for name in ("--k", "--chunk", "--bits", "--batch", "--warmup"):
+        parser.add_argument(name, type=int)
+    for name in ("--decay", "--outer-lr", "--momentum", "--lr"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("--json", action="store_true", help="one document instead of a table")
+    options = parser.parse_args(arguments)
+    with ProcessPoolExecutor(min(2, len(options.seeds)), mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(measure, [options] * len(options.seeds), options.seeds))
+    reached = all(figures["gap"] >= BOUND for figures in found)
+    if options.json:
+        print(json.dumps({"bound": BOUND, "reached": reached, "runs": found}))
+    else:
+        for figures in found:
+            print("  ".join(f"{name} {value}" for name, value in figures.items()))
+        print(f"bound {BOUND} {'reached' if reached else 'MISSED'} on {len(found)} seeds", file=sys.stderr)
+    return 0 if reached else 1

@@ -1,0 +1,256 @@
+"""Symbols survive the container unchanged, and a container that lies about anything is refused."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import zstandard
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.errors import Malformed
+from protocol.manifest import CodecConfig
+from protocol.update import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    DenseSymbols,
+    SparseSymbols,
+    Symbols,
+    chunk_count,
+    decode,
+    encode,
+    kept_count,
+    max_update_bytes,
+    symbols_digest,
+)
+
+LENGTH_AT = 24
+STREAM_AT = 28
+CHECKSUM = 32
+
+
+def sparse_symbols(rng: np.random.Generator, codec: CodecConfig, size: int) -> SparseSymbols:
+    chunks = chunk_count(size, codec.chunk)
+    lengths = [min(codec.chunk, size - start) for start in range(0, size, codec.chunk)]
+    picks = [np.sort(rng.choice(length, min(codec.k, length), replace=False)) for length in lengths]
+    indices = np.concatenate(picks).astype(np.uint16)
+    levels = np.sort(rng.integers(0, 2**16, (chunks, 2)), axis=1).astype(np.uint16)
+    codes = rng.integers(0, 4, indices.size).astype(np.uint8)
+    exponent = int(rng.integers(MIN_EXPONENT, MAX_EXPONENT + 1))
+    return SparseSymbols(size, codec.chunk, codec.k, exponent, indices, codes, levels)
+
+
+def dense_symbols(rng: np.random.Generator, codec: CodecConfig, size: int) -> DenseSymbols:
+    limit = 2 ** (codec.bits - 1) - 1
+    codes = rng.integers(-limit, limit + 1, size).astype(np.int8)
+    scales = rng.integers(0, 2**16, chunk_count(size, codec.block)).astype(np.uint16)
+    return DenseSymbols(size, codec.block, codec.bits, -20, codes, scales)
+
+
+def any_symbols(rng: np.random.Generator, codec: CodecConfig, size: int) -> Symbols:
+    make = sparse_symbols if codec.kind == "sparse" else dense_symbols
+    return make(rng, codec, size)
+
+
+def resealed(body: bytes) -> bytes:
+    """Give altered bytes a checksum that fits, so that the check behind it is what refuses them."""
+    return body + blake3(body).digest()
+
+
+def with_stream(data: bytes, frame: bytes) -> bytes:
+    (length,) = struct.unpack_from("<I", data, LENGTH_AT)
+    tail = data[STREAM_AT + length : -CHECKSUM]
+    return resealed(data[:LENGTH_AT] + struct.pack("<I", len(frame)) + frame + tail)
+
+
+def stream_of(data: bytes) -> bytes:
+    (length,) = struct.unpack_from("<I", data, LENGTH_AT)
+    return zstandard.ZstdDecompressor().decompress(data[STREAM_AT : STREAM_AT + length])
+
+
+codecs = st.one_of(
+    st.integers(64, 700).flatmap(
+        lambda chunk: st.builds(
+            CodecConfig, kind=st.just("sparse"), chunk=st.just(chunk), k=st.integers(1, chunk)
+        )
+    ),
+    st.builds(CodecConfig, kind=st.just("dense"), bits=st.integers(2, 8), block=st.integers(16, 300)),
+)
+
+
+@given(codec=codecs, size=st.integers(1, 3000), seed=st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_symbols_survive_the_container(codec: CodecConfig, size: int, seed: int) -> None:
+    symbols = any_symbols(np.random.default_rng(seed), codec, size)
+    data = encode(symbols)
+    read = decode(data, codec=codec, size=size)
+    assert symbols_digest(read) == symbols_digest(symbols)
+    assert len(data) <= max_update_bytes(codec, size)
+    np.testing.assert_array_equal(read.integers, symbols.integers)
+    np.testing.assert_array_equal(np.arange(size)[read.positions], np.arange(size)[symbols.positions])
+
+
+@given(seed=st.integers(0, 2**32), at=st.integers(0, 10**6), bit=st.integers(0, 7), sparse=st.booleans())
+@settings(max_examples=150)
+def test_any_flipped_bit_is_refused(seed: int, at: int, bit: int, sparse: bool) -> None:
+    codec = CodecConfig(kind="sparse" if sparse else "dense", chunk=512, k=32, block=64)
+    data = bytearray(encode(any_symbols(np.random.default_rng(seed), codec, 1300)))
+    data[at % len(data)] ^= 1 << bit
+    with pytest.raises(Malformed):
+        decode(bytes(data), codec=codec, size=1300)
+
+
+@given(seed=st.integers(0, 2**32), at=st.integers(0, 10**6), value=st.integers(0, 255), sparse=st.booleans())
+@settings(max_examples=300)
+def test_a_resealed_change_is_refused_or_reads_as_other_symbols(
+    seed: int, at: int, value: int, sparse: bool
+) -> None:
+    codec = CodecConfig(kind="sparse" if sparse else "dense", chunk=512, k=32, block=64)
+    symbols = any_symbols(np.random.default_rng(seed), codec, 1300)
+    body = bytearray(encode(symbols)[:-CHECKSUM])
+    body[at % len(body)] = value
+    try:
+        read = decode(resealed(bytes(body)), codec=codec, size=1300)
+    except Malformed:
+        return
+    # What is accepted is well formed: it survives the container, and stays inside the vector.
+    assert symbols_digest(decode(encode(read), codec=codec, size=1300)) == symbols_digest(read)
+    assert np.arange(1300)[read.positions].size == read.integers.size
+
+
+@given(data=st.binary(max_size=400))
+def test_noise_is_refused(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode(data, codec=CodecConfig(), size=5000)
+
+
+@pytest.fixture
+def codec() -> CodecConfig:
+    return CodecConfig(kind="sparse", chunk=4096, k=16)
+
+
+@pytest.fixture
+def symbols(seed: int, codec: CodecConfig) -> SparseSymbols:
+    return sparse_symbols(np.random.default_rng(seed), codec, 10_000)
+
+
+def refuse(data: bytes, codec: CodecConfig, reason: str, size: int = 10_000) -> None:
+    with pytest.raises(Malformed, match=reason):
+        decode(data, codec=codec, size=size)
+
+
+def test_an_index_beyond_the_short_last_chunk_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    indices = symbols.indices.copy()
+    indices[-1] = 10_000 - 2 * 4096  # the first place of padding
+    refuse(
+        encode(SparseSymbols(10_000, 4096, 16, -9, indices, symbols.codes, symbols.levels)), codec, "outside"
+    )
+
+
+def test_an_index_beyond_a_full_chunk_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    indices = symbols.indices.copy()
+    indices[15] = 4096
+    refuse(
+        encode(SparseSymbols(10_000, 4096, 16, -9, indices, symbols.codes, symbols.levels)), codec, "outside"
+    )
+
+
+def test_a_short_last_chunk_keeps_what_it_has() -> None:
+    codec = CodecConfig(kind="sparse", chunk=100, k=50)
+    assert kept_count(codec, 207) == 107
+    symbols = sparse_symbols(np.random.default_rng(3), codec, 207)
+    assert decode(encode(symbols), codec=codec, size=207).integers.size == 107
+
+
+def test_levels_out_of_order_are_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    levels = symbols.levels.copy()
+    levels[1] = (9, 8)
+    refuse(
+        encode(SparseSymbols(10_000, 4096, 16, -9, symbols.indices, symbols.codes, levels)),
+        codec,
+        "magnitude",
+    )
+
+
+@pytest.mark.parametrize("exponent", [MIN_EXPONENT - 1, MAX_EXPONENT + 1])
+def test_an_exponent_out_of_bounds_is_refused(
+    codec: CodecConfig, symbols: SparseSymbols, exponent: int
+) -> None:
+    broken = SparseSymbols(10_000, 4096, 16, exponent, symbols.indices, symbols.codes, symbols.levels)
+    refuse(encode(broken), codec, "exponent")
+
+
+def test_another_codec_size_version_or_magic_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    data = encode(symbols)
+    refuse(data, CodecConfig(kind="sparse", chunk=4096, k=17), "another codec")
+    refuse(data, CodecConfig(kind="sparse", chunk=4097, k=16), "codec")
+    refuse(data, CodecConfig(kind="dense"), "codec|exceeds|truncated")
+    refuse(data, codec, "parameters", size=10_001)
+    refuse(b"MURX" + data[4:], codec, "not an update")
+    refuse(data[:4] + b"\x02" + data[5:], codec, "version")
+
+
+def test_truncated_and_extended_containers_are_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    data = encode(symbols)
+    for cut in (0, 10, STREAM_AT, len(data) - 1):
+        refuse(data[:cut], codec, "truncated|length")
+    refuse(data + b"\0", codec, "length")
+    refuse(data + bytes(max_update_bytes(codec, 10_000)), codec, "exceeds")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["size in its header", "size left out"])
+def test_a_decompression_bomb_is_refused(codec: CodecConfig, symbols: SparseSymbols, named: bool) -> None:
+    bomb = zstandard.ZstdCompressor(write_content_size=named).compress(bytes(2**26))
+    refuse(with_stream(encode(symbols), bomb), codec, "length|expand|broken|exceeds")
+    small = zstandard.ZstdCompressor(write_content_size=named).compress(bytes(200_000))
+    refuse(with_stream(encode(symbols), small), codec, "expand|broken")
+
+
+def test_a_stream_with_more_behind_its_frame_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    data = encode(symbols)
+    frame = zstandard.compress(stream_of(data))
+    refuse(with_stream(data, frame + zstandard.compress(b"")), codec, "broken")
+    refuse(with_stream(data, frame + b"\0"), codec, "broken")
+
+
+def test_a_stream_with_other_escapes_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    data = encode(symbols)
+    stream = stream_of(data)
+    refuse(with_stream(data, zstandard.compress(stream + b"\1\0")), codec, "escapes")
+    refuse(with_stream(data, zstandard.compress(stream[:20])), codec, "too few")
+
+
+def test_code_bits_beyond_the_end_are_refused(seed: int) -> None:
+    codec = CodecConfig(kind="sparse", chunk=64, k=3)
+    data = encode(sparse_symbols(np.random.default_rng(seed), codec, 64))
+    body = bytearray(data[:-CHECKSUM])
+    body[-5] |= 0xC0  # the unused fourth code of the last byte before four bytes of levels
+    refuse(resealed(bytes(body)), codec, "beyond", size=64)
+
+
+def test_a_dense_code_out_of_range_is_refused(seed: int) -> None:
+    codec = CodecConfig(kind="dense", bits=4, block=64)
+    symbols = dense_symbols(np.random.default_rng(seed), codec, 100)
+    codes = symbols.codes.copy()
+    codes[7] = 8
+    refuse(encode(DenseSymbols(100, 64, 4, -20, codes, symbols.scales)), codec, "code", size=100)
+
+
+def test_the_digest_is_of_the_meaning_not_of_the_bytes(codec: CodecConfig, symbols: SparseSymbols) -> None:
+    data = encode(symbols)
+    again = with_stream(data, zstandard.ZstdCompressor(level=19).compress(stream_of(data)))
+    assert symbols_digest(decode(again, codec=codec, size=10_000)) == symbols_digest(symbols)
+
+
+def test_the_digest_tells_codecs_sizes_and_exponents_apart(symbols: SparseSymbols) -> None:
+    fields = (symbols.indices, symbols.codes, symbols.levels)
+    variants = [
+        (10_000, 4096, 16, -9),
+        (10_001, 4096, 16, -9),
+        (10_000, 4097, 16, -9),
+        (10_000, 4096, 16, -8),
+    ]
+    assert len({symbols_digest(SparseSymbols(*variant, *fields)) for variant in variants}) == len(variants)
