@@ -30,6 +30,7 @@ ENVIRONMENT = "MURMUR_ANVIL"
 # about 0.3 MB a block, which it never deletes.
 KEPT_STATES = 128
 STATE_INTERVAL_S = 5
+PREVIOUS_SUFFIX = ".previous"
 
 
 def find_anvil() -> Path:
@@ -78,13 +79,14 @@ def start_anvil(
     Args:
         port: TCP port on 127.0.0.1.
         block_time_s: seconds between blocks; None makes a block for every transaction.
-        state_path: file that holds the chain; read if it exists. None keeps nothing.
+        state_path: file that holds the chain; read if it exists, and kept beside itself as `.previous`. None
+            keeps nothing.
         log_path: receives its output, which is the reason when it does not start.
         mnemonic: BIP-39 words of the accounts that hold coin for gas; None is anvil's public test phrase.
         accounts: how many of them.
 
     Raises:
-        ConfigError: anvil is not installed, or the port is in use.
+        ConfigError: anvil is not installed, the port is in use, or the state file is cut short.
     """
     program = find_anvil()
     _check_port(port)
@@ -101,7 +103,7 @@ def start_anvil(
     if block_time_s is not None:
         command += ["--block-time", str(block_time_s)]
     if state_path is not None:
-        state_path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_previous(state_path)
         command += ["--state", str(state_path), "--state-interval", str(STATE_INTERVAL_S)]
     if mnemonic is not None:
         command += ["--mnemonic", mnemonic]
@@ -110,6 +112,26 @@ def start_anvil(
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+
+
+def _keep_previous(state_path: Path) -> None:
+    """Copy a whole state file aside: anvil writes in place, so that a kill can cut the file short."""
+    state_path.parent.mkdir(parents=True, exist_ok=True)
+    previous = state_path.with_name(state_path.name + PREVIOUS_SUFFIX)
+    if not state_path.exists():
+        return
+    with state_path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        whole = file.read() == b"}"
+    if not whole:
+        raise ConfigError(
+            f"{state_path} is cut short: the local chain was killed while it wrote it",
+            hint=f"mv {previous} {state_path} (the chain as of its last start), or start a new network",
+        )
+    partial = previous.with_name(previous.name + ".partial")
+    shutil.copyfile(state_path, partial)
+    partial.replace(previous)
 
 
 def _check_port(port: int) -> None:

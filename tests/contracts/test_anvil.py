@@ -39,9 +39,11 @@ def test_blocks_logs_and_receipts_survive_a_restart(tmp_path: Path, ending: sign
         process.send_signal(ending)
         assert process.wait() == 0
 
+    saved = state.read_bytes()
     process = start_anvil(port, None, state, log_path=log)
     try:
         w3 = wait_ready(process, port, log_path=log)
+        assert state.with_name("state.json.previous").read_bytes() == saved
         again = Ledger(w3, ledger.address)
         again.verify()
         resumed = EventIndex(again, 1)
@@ -80,13 +82,24 @@ def test_port_in_use_is_named(tmp_path: Path) -> None:
             start_anvil(port, None, None, log_path=tmp_path / "anvil.log")
 
 
-def test_spoiled_state_file_is_said_to_be_the_reason(tmp_path: Path) -> None:
+def test_state_file_that_is_none_is_said_to_be_the_reason(tmp_path: Path) -> None:
     state, log, port = tmp_path / "state.json", tmp_path / "anvil.log", free_port()
-    state.write_text("{ spoiled")
+    state.write_text('{"blocks": 5}')
     process = start_anvil(port, None, state, log_path=log)
     with pytest.raises(LedgerError, match="ended with code") as refused:
         wait_ready(process, port, log_path=log)
     assert str(log) in refused.value.hint
+
+
+@pytest.mark.parametrize("left", ["", '{"block": {"number": "0x1'])
+def test_state_file_that_a_kill_cut_short_is_not_started_from(tmp_path: Path, left: str) -> None:
+    state, previous = tmp_path / "state.json", tmp_path / "state.json.previous"
+    previous.write_text("{}")
+    state.write_text(left)
+    with pytest.raises(ConfigError, match="cut short") as refused:
+        start_anvil(free_port(), None, state, log_path=tmp_path / "anvil.log")
+    assert str(previous) in refused.value.hint
+    assert previous.read_text() == "{}"
 
 
 def test_program_named_by_the_environment_comes_first(
