@@ -29,6 +29,7 @@ from protocol.messages import (
 )
 from protocol.tensors import moment_layout, parameter_layout
 from protocol.update import max_update_bytes
+from training.outer import outer_layout
 from verification.archive import Archive, RoundDossier
 from verification.commit import Carried, carried
 from verification.container import MAX_DOCUMENT_BYTES, read_bundle, write_bundle
@@ -149,7 +150,7 @@ def load_bundle(path: Path) -> Bundle:
     def file_limit(document: bytes) -> int:
         manifest = _manifest(_document(document))
         return max(
-            parameter_layout(manifest.model).file_bytes * (2 if manifest.outer.momentum else 1),
+            outer_layout(manifest).file_bytes,
             moment_layout(manifest.model).file_bytes,
             max_update_bytes(manifest.codec, parameter_layout(manifest.model).size),
         )

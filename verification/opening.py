@@ -10,6 +10,7 @@ from protocol.manifest import ModelConfig, RunManifest
 from protocol.messages import Opening, Signed
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from protocol.tensors import moment_layout, pack, parameter_layout
+from training.outer import outer_layout
 from verification.commit import Carried
 from verification.unit import DrawnUnit, NeededFile
 
@@ -100,7 +101,9 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
     parameters = parameter_layout(manifest.model).file_bytes
     moments = moment_layout(manifest.model).file_bytes
     needed = [
-        NeededFile("parameters", unit.commitment.body.parameters, parameters, public=True),
+        NeededFile(
+            "parameters", unit.commitment.body.parameters, outer_layout(manifest).file_bytes, public=True
+        ),
         NeededFile("start_parameters", opening.start_parameters, parameters),
         NeededFile("start_moments", opening.start_moments, moments),
         NeededFile("end_parameters", opening.end_parameters, parameters),

@@ -1,0 +1,88 @@
+"""The audit of money: reward tables, their roots on chain, and what was claimed."""
+
+from protocol.errors import ProofRejected
+from protocol.messages import RewardEntry
+from verification.audit_rounds import Found
+from verification.public import PublicRun
+from verification.settle import earned_in_epoch, reward_entries, reward_tree
+
+
+def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
+    """Return the table of every epoch whose rounds are all decided and in which anybody has earned, recomputed."""
+    epochs: list[dict[int, int]] = []
+    tables: dict[int, tuple[RewardEntry, ...]] = {}
+    length = run.manifest.pay.epoch_rounds
+    for epoch in range(run.manifest.epochs):
+        rounds = range(epoch * length, min((epoch + 1) * length, run.manifest.rounds))
+        if rounds[-1] not in run.rounds:
+            break
+        found = [run.settled(round_) for round_ in rounds]
+        settled = [one for one in found if one is not None]
+        if len(settled) < len(found):
+            break
+        epochs.append(earned_in_epoch(run.manifest, settled))
+        entries = reward_entries(epochs, _wallets(run, epochs))
+        if entries:
+            tables[epoch] = entries
+    return tables
+
+
+def _wallets(run: PublicRun, epochs: list[dict[int, int]]) -> dict[int, str]:
+    numbers = {number for earned in epochs for number in earned}
+    operators = {number: run.chain.operator(number) for number in numbers}
+    unknown = sorted(number for number, operator in operators.items() if operator is None)
+    if unknown:
+        raise ProofRejected(f"number {unknown[0]} earned without being registered")
+    return {number: one.wallet for number, one in operators.items() if one is not None}
+
+
+def check_tables(run: PublicRun) -> Found:
+    """Every published reward table is what records, outcomes and verdicts give."""
+    ours = reward_tables(run)
+    for message in run.settlement.rewards:
+        epoch = message.body.epoch
+        if epoch not in ours:
+            raise ProofRejected(f"a reward table of epoch {epoch}, whose units are not all decided")
+        if message.body.entries != ours[epoch]:
+            raise ProofRejected(f"the reward table of epoch {epoch} is not what the records give")
+    published = {message.body.epoch for message in run.settlement.rewards}
+    if run.chain.finished() is not None and set(ours) != published:
+        raise ProofRejected(f"the reward table of epoch {min(set(ours) - published)} is missing")
+    return len(published), "reward tables"
+
+
+def check_reward_roots(run: PublicRun) -> Found:
+    """The roots that became final are those of the recomputed tables, and the pot covers them."""
+    ours = reward_tables(run)
+    roots = [ours[epoch] for epoch in sorted(ours)]  # the ledger counts epochs that have a root
+    final = run.chain.finalized()
+    for index in sorted(final):
+        if index >= len(roots):
+            raise ProofRejected(f"reward root {index} on chain has no table")
+        total = sum(entry.cumulative_wei for entry in roots[index])
+        if final[index].root != reward_tree(roots[index]).root or final[index].total != total:
+            raise ProofRejected(f"reward root {index} on chain is not that of the recomputed table")
+        if total > run.chain.funded_wei:
+            raise ProofRejected(f"reward root {index} promises more than the pot holds")
+    waiting = len(roots) - len(final)
+    return len(final), f"final reward roots, {waiting} to come"
+
+
+def check_claims(run: PublicRun) -> Found:
+    """Nobody was paid more than the recomputed tables give, and all of it came from the pot."""
+    ours = reward_tables(run)
+    due: dict[str, int] = {}
+    for epoch in sorted(ours):
+        due |= {entry.account.lower(): entry.cumulative_wei for entry in ours[epoch]}
+    paid: dict[str, int] = {}
+    for claim in run.chain.claims():
+        account = claim.account.lower()
+        paid[account] = paid.get(account, 0) + claim.amount
+        if paid[account] != claim.cumulative:
+            raise ProofRejected(f"the claims of {claim.account} do not add up")
+        if paid[account] > due.get(account, 0):
+            raise ProofRejected(f"{claim.account} claimed more than it earned")
+    total = sum(paid.values())
+    if total > run.chain.funded_wei:
+        raise ProofRejected("more was paid than the pot received")
+    return len(run.chain.claims()), f"claims of {total} wei, {run.chain.funded_wei} wei paid in"

@@ -1,0 +1,197 @@
+"""The audit of rounds: who was listed, what was committed, revealed, merged, and what came out of it."""
+
+from collections.abc import Mapping
+
+from protocol.canonical import digest
+from protocol.errors import Malformed, ProofInconclusive, ProofRejected
+from protocol.messages import Reveal, Signed, UnitRecord, Verdict
+from protocol.tensors import parameter_layout
+from protocol.update import decode, max_update_bytes
+from training.assignment import assignment, assignment_digest
+from training.outer import aggregate, load_parameters, outer_layout, parameters_file
+from verification.commit import carried, check_commitment
+from verification.facts import commitments_root
+from verification.merge import check_reveal, check_update, copied_from
+from verification.public import PublicRun
+
+Found = tuple[int, str]
+"""How many things were compared, and a word about them."""
+
+
+def check_run(run: PublicRun) -> Found:
+    """The manifest is the run id's preimage, and the chain knows run and coordinator."""
+    if run.manifest.run_id != run.run:
+        raise ProofRejected(f"the manifest is of run {run.manifest.run_id}, not {run.run}")
+    created = run.chain.coordinator()
+    if created is None or created.run != run.run:
+        raise ProofRejected("the chain does not know the run")
+    if created.coordinator_key.lower() != run.manifest.coordinator.lower():
+        raise ProofRejected("the chain names another coordinator key than the manifest")
+    return 1, f"run {run.run}"
+
+
+def check_authors(run: PublicRun) -> Found:
+    """Every message is signed by the key that is registered for who says it."""
+    count = 0
+    for message in run.messages():
+        body = message.body
+        if message.role == "coordinator":
+            expected, role = run.manifest.coordinator, "coordinator"
+        else:
+            number = body.verifier if isinstance(body, Verdict) else int(getattr(body, "number", 0))
+            operator = run.chain.operator(number)
+            if operator is None:
+                raise ProofRejected(
+                    f"{body.kind} of round {message.round} by number {number}, who is not registered"
+                )
+            expected, role = operator.peer, operator.role
+        if (message.author, message.role) != (expected, role):
+            raise ProofRejected(
+                f"{body.kind} of round {message.round} is signed by {message.author}, not {expected}"
+            )
+        count += 1
+    return count, "signatures by registered keys"
+
+
+def check_roots(run: PublicRun) -> Found:
+    """Every commitment list gives the root on chain."""
+    for dossier in run.dossiers:
+        posted = run.chain.commitments(dossier.round)
+        listed = dossier.listed.body
+        if posted is None or (commitments_root(listed), len(listed.entries)) != (posted.root, posted.count):
+            raise ProofRejected(
+                f"the commitment list of round {dossier.round} does not give the root on chain"
+            )
+    return len(run.dossiers), "commitment roots"
+
+
+def check_records(run: PublicRun) -> Found:
+    """Every record has the hash on chain and says one thing of each listed commitment, by number."""
+    for round_, record in enumerate(run.records):
+        if record.body.digest().hex() != run.chain.record_hash(round_):
+            raise ProofRejected(f"the record of round {round_} does not have the hash on chain")
+        listed = [(one.number, one.commitment) for one in run.dossiers[round_].listed.body.entries]
+        units = [(unit.number, unit.commitment) for unit in record.body.units]
+        if units != sorted(listed):
+            raise ProofRejected(f"the record of round {round_} holds other units than the list")
+    return len(run.records), "records"
+
+
+def check_rosters(run: PublicRun) -> Found:
+    """Only peers that were registered and staked before a round are in its list."""
+    count = 0
+    for dossier in run.dossiers:
+        roster = {one.number for one in run.chain.roster(dossier.round)}
+        for entry in dossier.listed.body.entries:
+            if entry.number not in roster:
+                raise ProofRejected(f"number {entry.number} is listed in round {dossier.round} without stake")
+            count += 1
+    return count, "listed units of staked peers"
+
+
+def check_assignments(run: PublicRun) -> Found:
+    """Every commitment starts where it must, on the assigned batches, with the carried roots."""
+    count = 0
+    for dossier in run.dossiers:
+        round_ = dossier.round
+        beacon = run.chain.assignment_beacon(round_)
+        if beacon is None:
+            raise ProofInconclusive(f"the chain does not give the assignment beacon of round {round_}")
+        before = run.records[round_ - 1].body if round_ else None
+        for message in dossier.commitments:
+            number = message.body.number
+            previous = run.commitment(round_ - 1, number)
+            drawn = assignment_digest(assignment(run.manifest, beacon, round_, number))
+            try:
+                check_commitment(
+                    run.manifest,
+                    message.body,
+                    parameters=run.records[round_].body.parameters,
+                    assignment=drawn,
+                    expected=carried(number, None if previous is None else previous.body, before),
+                )
+            except Malformed as error:
+                raise ProofRejected(f"number {number} in round {round_}: {error.message}") from error
+            count += 1
+    return count, "commitments start where they must"
+
+
+def check_merging(run: PublicRun) -> Found:
+    """Every merged unit was revealed as committed, and no other was; lateness is the coordinator's word."""
+    earlier: dict[str, tuple[int, int]] = {}
+    merged = late = 0
+    for round_, record in enumerate(run.records):
+        reveals = {one.body.number: one for one in run.dossiers[round_].reveals}
+        for unit in record.body.units:
+            why = _why_not(run, round_, unit, reveals, earlier)
+            if unit.merged and why:
+                raise ProofRejected(f"number {unit.number} was merged in round {round_}, although: {why}")
+            if not unit.merged and not why:
+                if not unit.reason.startswith("late: "):
+                    raise ProofRejected(f"number {unit.number} was left out of round {round_}: {unit.reason}")
+                late += 1
+            merged += unit.merged
+            if unit.symbols is not None:
+                earlier.setdefault(unit.symbols, (round_, unit.number))
+    return merged, f"merged units; {late} left out as late on the coordinator's word"
+
+
+def _why_not(
+    run: PublicRun,
+    round_: int,
+    unit: UnitRecord,
+    reveals: Mapping[int, Signed[Reveal]],
+    earlier: Mapping[str, tuple[int, int]],
+) -> str:
+    """Return why a unit must not be merged, or an empty string."""
+    reveal, commitment = reveals.get(unit.number), run.commitment(round_, unit.number)
+    if reveal is None or commitment is None:
+        return "it was not revealed"
+    size = parameter_layout(run.manifest.model).size
+    limit = max_update_bytes(run.manifest.codec, size)
+    body = reveal.body
+    try:
+        check_reveal(commitment, body, limit)
+        if (unit.symbols, unit.blob) != (body.symbols, body.blob):
+            return "the record names another update than the revealed one"
+        blob = run.find(body.blob, limit)
+        if blob is None:
+            if unit.merged:
+                raise ProofInconclusive(f"the update {body.blob} of round {round_} is missing")
+            return "its update was never public"
+        if len(blob) != body.blob_bytes:
+            return "its update has another length than revealed"
+        check_update(run.manifest, size, body.symbols, blob)
+    except Malformed as error:
+        return error.message
+    return copied_from(body.symbols, unit.number, earlier)
+
+
+def check_aggregation(run: PublicRun) -> Found:
+    """Every round's parameters follow from the initial ones and the records; so do the run's final ones."""
+    manifest = run.manifest
+    limit, size = outer_layout(manifest).file_bytes, parameter_layout(manifest.model).size
+    address = manifest.initial_parameters
+    data = run.find(address, limit)
+    if data is None:
+        raise ProofInconclusive("the initial parameters are missing")
+    state = load_parameters(manifest, data)
+    for round_, record in enumerate(run.records):
+        if record.body.parameters != address:
+            raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
+        updates = []
+        for unit in record.body.units:
+            if unit.merged and unit.blob is not None:
+                blob = run.find(unit.blob, max_update_bytes(manifest.codec, size))
+                if blob is None:
+                    raise ProofInconclusive(f"the update {unit.blob} of round {round_} is missing")
+                updates.append(decode(blob, codec=manifest.codec, size=size))
+        state = aggregate(manifest, state, updates)
+        address = digest(parameters_file(manifest, state))
+    final, finish = run.chain.finished(), run.settlement.finish
+    if final is not None and (len(run.records) != manifest.rounds or final != address):
+        raise ProofRejected("the final parameters on chain do not follow from the records")
+    if finish is not None and finish.body.parameters != address:
+        raise ProofRejected("the closing word names other parameters than the records give")
+    end = "to the final ones on chain" if final is not None else "so far"
+    return len(run.records), f"rounds aggregated again, {end}: {address}"

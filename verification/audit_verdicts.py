@@ -1,0 +1,105 @@
+"""The audit of verification: draws, verdicts, outcomes, and the stake that was taken."""
+
+from protocol.errors import ProofRejected
+from protocol.messages import PASSED, PROVEN_FALSE
+from verification.audit_rounds import Found
+from verification.judge import counted, grade, outcome
+from verification.public import PublicRun
+
+
+def check_draws(run: PublicRun) -> Found:
+    """Only drawn units were opened, at the drawn segment."""
+    count = 0
+    for dossier in run.dossiers:
+        for message in dossier.openings:
+            draw = run.draws.get((dossier.round, message.body.number))
+            if draw is None:
+                raise ProofRejected(
+                    f"number {message.body.number} was opened in round {dossier.round} undrawn"
+                )
+            if message.body.segment != draw.segment:
+                raise ProofRejected(
+                    f"number {draw.number} opened segment {message.body.segment} in round {dossier.round}, "
+                    f"drawn was {draw.segment}"
+                )
+            count += 1
+    return len(run.draws), f"units drawn, {count} opened"
+
+
+def check_verdicts(run: PublicRun) -> Found:
+    """Every verdict is by a drawn verifier, about what was drawn and opened, and agrees with its own distance."""
+    count = 0
+    for (round_, number), found in run.verdicts.items():
+        draw, commitment = run.draws.get((round_, number)), run.commitment(round_, number)
+        opened = {one.body.number: one.id for one in run.dossiers[round_].openings}
+        for judge, message in found.items():
+            body = message.body
+            where = f"verdict of {judge} on number {number} in round {round_}"
+            if draw is None or commitment is None:
+                raise ProofRejected(f"{where}: the unit was not drawn")
+            if judge not in draw.verifiers:
+                raise ProofRejected(f"{where}: not a verifier of the round")
+            if (body.commitment, body.segment) != (commitment.id, draw.segment):
+                raise ProofRejected(f"{where}: about another commitment or segment")
+            if body.opening is not None and body.opening != opened.get(number, body.opening):
+                raise ProofRejected(f"{where}: about another opening than the published one")
+            if body.opening is None and body.outcome in (PASSED, PROVEN_FALSE):
+                raise ProofRejected(f"{where}: nothing was opened")
+            if body.distance and body.outcome != grade(run.manifest, body.distance):
+                raise ProofRejected(f"{where}: the distance {body.distance:.3g} does not give its outcome")
+            count += 1
+    return count, "verdicts by drawn verifiers"
+
+
+def check_outcomes(run: PublicRun) -> Found:
+    """Every declared outcome follows from the verdicts; once the run is finished every drawn unit has one."""
+    declared: set[tuple[int, int]] = set()
+    for judgement, declared_in in run.judgements:
+        key = (judgement.round, judgement.number)
+        where = f"number {judgement.number} in round {judgement.round}"
+        draw = run.draws.get(key)
+        if draw is None or key in declared:
+            raise ProofRejected(f"{where} has an outcome {'twice' if draw else 'but was not drawn'}")
+        declared.add(key)
+        verdicts = run.verdict_bodies(key)
+        found = outcome(run.manifest, draw, verdicts, closed=True)
+        if found != judgement.outcome:
+            raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found}")
+        if len(counted(run.manifest, draw, verdicts)) < run.manifest.verification.verifiers:
+            _check_closed(run, key, declared_in, where)
+    open_ = run.draws.keys() - declared
+    if run.chain.finished() is not None and open_:
+        round_, number = min(open_)
+        raise ProofRejected(f"number {number} in round {round_} was drawn and has no outcome")
+    return len(declared), f"outcomes, {len(open_)} still open"
+
+
+def _check_closed(run: PublicRun, key: tuple[int, int], declared_in: int | None, where: str) -> None:
+    """Check that a unit was not decided on too few verdicts before the time for them was over."""
+    began = run.chain.anchor(key[0])
+    decided = run.chain.height if declared_in is None else run.chain.anchor(declared_in)
+    assert began is not None
+    assert decided is not None
+    if decided - (began + 1) <= run.draws[key].closes_after(run.manifest):
+        raise ProofRejected(f"{where} was decided before its verifiers' time was over")
+
+
+def check_slashes(run: PublicRun) -> Found:
+    """Stake was taken for units judged false, with the two verdicts that prove it, and for no others."""
+    false = {(one.round, one.number) for one, _ in run.judgements if one.outcome == "false"}
+    for event in run.chain.slashes():
+        key = (event.round, event.number)
+        if key not in false:
+            raise ProofRejected(
+                f"number {event.number} was slashed for round {event.round} without a false unit"
+            )
+        proofs = {
+            body.evidence() for body in run.verdict_bodies(key).values() if body.outcome == PROVEN_FALSE
+        }
+        if event.evidence_a == event.evidence_b or not {event.evidence_a, event.evidence_b} <= proofs:
+            raise ProofRejected(f"the slash of number {event.number} does not name two published verdicts")
+    slashed = run.chain.slashed()
+    spared = sorted(number for _, number in false if number not in slashed)
+    if spared and run.chain.finished() is not None:
+        raise ProofRejected(f"number {spared[0]} has a unit judged false and was not slashed")
+    return len(run.chain.slashes()), f"slashes, {len(false)} units judged false"

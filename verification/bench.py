@@ -1,0 +1,125 @@
+"""The daemon's side of the replayer: keep the child running, and bring the files a replay needs."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from protocol.errors import ConfigError, NetworkError
+from protocol.messages import Opening, Signed
+from protocol.peer import Peer
+from protocol.worker import Worker
+from verification.config import MANIFEST_FILE, REPLAYER_LOG_FILE, VerifierConfig
+from verification.opening import needed_files
+from verification.replayer import ReplayAnswer, ReplayRequest
+from verification.unit import DrawnUnit, NeededFile, ReplayReport
+
+log = logging.getLogger(__name__)
+
+REPLAYER_NICE = 5  # messages come before replays
+LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
+REPLAY_DEADLINE_S = 3600.0
+FETCH_DEADLINE_S = 20.0
+
+
+class NotServed(NetworkError):
+    """Report files of an opening that nobody delivers."""
+
+
+class ReplayBench:
+    """Replay units in a child process that is started again whenever it dies."""
+
+    def __init__(self, config: VerifierConfig, peer: Peer) -> None:
+        self._config = config
+        self._peer = peer
+        self._lock = trio.Lock()
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        environment = {name: str(config.threads) for name in names}
+        self._worker = Worker(
+            [sys.executable, "-m", "verification.replayer"],
+            log_path=config.directory / REPLAYER_LOG_FILE,
+            env=dict(os.environ) | environment | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+            nice=REPLAYER_NICE,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the child runs."""
+        return self._worker.alive
+
+    async def prepare(self) -> str:
+        """Start the child and return the program digest that it reproduced.
+
+        Raises:
+            ConfigError: dataset or device are not what the run needs, or the digest is not the manifest's.
+            OwnFault: the process does not start.
+        """
+        await self._worker.start()
+        config = self._config
+        request = {
+            "manifest_path": str(config.directory / MANIFEST_FILE),
+            "store": str(self._peer.store.root),
+            "data_dir": str(config.shards),
+            "data": None if config.data is None else str(config.data),
+            "device": config.device,
+            "threads": config.threads,
+        }
+        answer = await self._worker.call("load", request, deadline_s=LOAD_DEADLINE_S)
+        demanded = self._peer.manifest.program
+        if answer.get("program") != demanded:
+            raise ConfigError(
+                f"this machine computes program {answer.get('program')}, the run demands {demanded}",
+                hint="install the release that the run was made with",
+            )
+        return demanded
+
+    async def close(self) -> None:
+        """End the child."""
+        await self._worker.stop()
+
+    async def bring(self, unit: DrawnUnit, opening: Opening) -> Sequence[NeededFile]:
+        """Fetch the files of a replay and return them.
+
+        Raises:
+            NotServed: files that the accused must serve did not come.
+            NetworkError: the round's public parameters did not come, which is not the accused's doing.
+        """
+        needed = needed_files(self._peer.manifest, unit, opening)
+        failed: dict[str, NetworkError] = {}
+
+        async def fetch(file: NeededFile) -> None:
+            numbers = () if file.public else (unit.number,)
+            try:
+                await self._peer.fetch(
+                    file.address, max_size=file.bytes, deadline_s=FETCH_DEADLINE_S, numbers=numbers
+                )
+            except NetworkError as error:
+                failed[file.role] = error
+
+        async with trio.open_nursery() as nursery:
+            for file in needed:
+                nursery.start_soon(fetch, file)
+        if "parameters" in failed:
+            raise failed["parameters"]
+        if failed:
+            raise NotServed(f"{', '.join(sorted(failed))} not served")
+        return needed
+
+    async def replay(self, unit: DrawnUnit, opening: Signed[Opening]) -> ReplayReport:
+        """Replay a unit whose files are in the store.
+
+        Raises:
+            NetworkError: a file is gone from the store.
+            ProofInconclusive: the round's public parameters are unreadable.
+            OwnFault: the child failed or died.
+            ConfigError: a child that had to be restarted does not fit the run any more.
+        """
+        async with self._lock:
+            if not self._worker.alive:
+                await self.prepare()
+        request: dict[str, Any] = ReplayRequest.of(unit, opening).model_dump(mode="json")
+        answer = await self._worker.call("replay", request, deadline_s=REPLAY_DEADLINE_S)
+        return ReplayAnswer.model_validate(answer).report()

@@ -1,0 +1,144 @@
+"""Which drawn units a verifier should judge now: a pure look at chain and messages."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from protocol.chain import ChainView
+from protocol.manifest import RunManifest
+from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Signed
+from protocol.pool import MessagePool
+from verification.commit import carried
+from verification.facts import commitments_root
+from verification.sample import Draw, draws
+from verification.unit import DrawnUnit
+
+
+@dataclass(frozen=True)
+class Duty:
+    """Ask for a verdict on one unit."""
+
+    round: int
+    draw: Draw
+    unit: DrawnUnit
+    opening: Signed[Opening] | None
+    overdue: bool  # the time to open is over: what is not open now counts as not opened
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Return (round, number)."""
+        return self.round, self.draw.number
+
+
+def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[CommitmentList] | None:
+    """Return the commitment list of a round if it gives the root posted on chain."""
+    posted, listed = chain.commitments(round_), pool.commitment_list(round_)
+    if posted is None or listed is None:
+        return None
+    same = (commitments_root(listed.body), len(listed.body.entries)) == (posted.root, posted.count)
+    return listed if same else None
+
+
+def confirmed_record(chain: ChainView, pool: MessagePool, round_: int) -> Signed[RoundRecord] | None:
+    """Return the record of a round if its hash is anchored on chain."""
+    record = pool.record(round_)
+    if record is None or record.body.digest().hex() != chain.record_hash(round_):
+        return None
+    return record
+
+
+def round_draws(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int
+) -> tuple[Draw, ...] | None:
+    """Return the draws of a round, or None while something of it is not known here."""
+    beacon, listed = chain.sampling_beacon(round_), confirmed_list(chain, pool, round_)
+    if beacon is None or listed is None:
+        return None
+    numbers = (entry.number for entry in listed.body.entries)
+    verifiers = (one.number for one in chain.verifiers(round_))
+    return draws(manifest, manifest.run_id, beacon, round_, numbers, verifiers)
+
+
+def is_over(manifest: RunManifest, chain: ChainView, round_: int, drawn: tuple[Draw, ...]) -> bool:
+    """Tell whether every drawn unit of a round is decided with whatever verdicts there are."""
+    blocks = _blocks(chain, round_)
+    return all(blocks > draw.closes_after(manifest) for draw in drawn)
+
+
+def duties(
+    manifest: RunManifest,
+    chain: ChainView,
+    pool: MessagePool,
+    me: int,
+    round_: int,
+    drawn: tuple[Draw, ...],
+    judged: Callable[[int, int], bool],
+) -> Iterator[Duty]:
+    """Yield the units of one round that this verifier should judge now and can.
+
+    A unit whose opening has not come is no duty before the opening time is over.
+
+    Args:
+        me: the verifier's registration number.
+        drawn: the round's draws.
+        judged: (round, number) -> whether this verifier has given its verdict.
+    """
+    blocks = _blocks(chain, round_)
+    said = pool.verdicts(round_)
+    for draw in drawn:
+        if judged(round_, draw.number) or blocks > draw.closes_after(manifest):
+            continue
+        others = sum(
+            1
+            for number, judge in said
+            if number == draw.number and judge != me and draw.due(manifest, judge, blocks, 0)
+        )
+        if not draw.due(manifest, me, blocks, others):
+            continue
+        unit = _unit(chain, pool, round_, draw)
+        if unit is None:
+            continue
+        opening = pool.openings(round_).get(draw.number)
+        overdue = blocks >= _opening_time(manifest, draw, me)
+        if opening is not None or overdue:
+            yield Duty(round_, draw, unit, opening, overdue)
+
+
+def _blocks(chain: ChainView, round_: int) -> int:
+    anchor = chain.anchor(round_)
+    return -1 if anchor is None else chain.height - (anchor + 1)
+
+
+def _opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
+    """Return after how many blocks what is not open counts as not opened: half a deadline after our turn began."""
+    turn = max(0, draw.verifiers.index(me) - manifest.verification.verifiers + 1)
+    return turn * manifest.deadlines.verify + manifest.deadlines.verify // 2
+
+
+def _unit(chain: ChainView, pool: MessagePool, round_: int, draw: Draw) -> DrawnUnit | None:
+    """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
+    listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
+    if listed is None or beacon is None:
+        return None
+    commitment = _listed_commitment(pool, listed, round_, draw.number)
+    if commitment is None:
+        return None
+    if round_ == 0:
+        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None))
+    before, record = confirmed_list(chain, pool, round_ - 1), confirmed_record(chain, pool, round_ - 1)
+    if before is None or record is None:
+        return None
+    previous = None
+    if any(entry.number == draw.number for entry in before.body.entries):
+        previous = _listed_commitment(pool, before, round_ - 1, draw.number)
+        if previous is None:
+            return None
+    expected = carried(draw.number, None if previous is None else previous.body, record.body)
+    return DrawnUnit(commitment, draw.segment, beacon, expected)
+
+
+def _listed_commitment(
+    pool: MessagePool, listed: Signed[CommitmentList], round_: int, number: int
+) -> Signed[Commitment] | None:
+    commitment = pool.commitments(round_).get(number)
+    named = {entry.number: entry.commitment for entry in listed.body.entries}
+    return commitment if commitment is not None and named.get(number) == commitment.id else None

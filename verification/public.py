@@ -1,0 +1,159 @@
+"""What an audit reads: the public folder and the chain, put side by side and indexed once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from protocol.chain import ChainView
+from protocol.errors import ProofInconclusive
+from protocol.manifest import RunManifest
+from protocol.messages import Body, Commitment, Judgement, RoundRecord, Signed, Verdict
+from verification.archive import Archive, RoundDossier, Settlement
+from verification.bundle import FindBlob
+from verification.judge import counted
+from verification.sample import Draw, draws
+from verification.settle import SettledRound
+
+
+class AuditChain(ChainView, Protocol):
+    """What an audit asks of a chain beyond a run's rounds; `contracts.run.ChainRun` is one."""
+
+    def coordinator(self) -> RunCreated | None:
+        """Return who created the run, and the key that signs for it."""
+
+    @property
+    def funded_wei(self) -> int:
+        """Return all that was paid into the run's pot."""
+
+    def finalized(self) -> dict[int, RewardsFinalized]:
+        """Return the final reward roots by the ledger's epoch."""
+
+    def claims(self) -> tuple[Claimed, ...]:
+        """Return the claims on the pot, in chain order."""
+
+    def slashes(self) -> tuple[Slashed, ...]:
+        """Return the slashes of this run, in chain order."""
+
+
+@dataclass(frozen=True)
+class PublicRun:
+    """Hold a run as everybody can see it."""
+
+    manifest: RunManifest
+    run: str
+    chain: AuditChain
+    dossiers: Sequence[RoundDossier]  # of the anchored rounds, from 0 on
+    settlement: Settlement
+    find: FindBlob
+    records: Sequence[Signed[RoundRecord]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        records = [one.record for one in self.dossiers]
+        missing = [round_ for round_, record in enumerate(records) if record is None]
+        if missing:
+            raise ProofInconclusive(f"the record of round {missing[0]} is missing from the public folder")
+        object.__setattr__(self, "records", [record for record in records if record is not None])
+
+    @classmethod
+    def read(cls, archive: Archive, chain: AuditChain, run: str, find: FindBlob) -> "PublicRun":
+        """Read the folder as far as the chain has anchored the run.
+
+        Raises:
+            ConfigError: there is no manifest.
+            Malformed: a file is not well formed, or a signature is not one.
+            ProofInconclusive: the run is not on the chain, or a round's file is missing.
+        """
+        manifest = archive.manifest()
+        if chain.created() is None:
+            raise ProofInconclusive(f"the ledger does not know run {run}")
+        dossiers = []
+        for round_ in range(manifest.rounds):
+            if chain.record_hash(round_) is None:
+                break
+            dossier = archive.round(manifest, round_)
+            if dossier is None:
+                raise ProofInconclusive(f"the file of round {round_} is missing from the public folder")
+            dossiers.append(dossier)
+        return cls(manifest, run, chain, dossiers, archive.settlement(manifest), find)
+
+    @property
+    def rounds(self) -> range:
+        """Return the anchored rounds."""
+        return range(len(self.dossiers))
+
+    def messages(self) -> Iterable[Signed[Body]]:
+        """Yield every message in the folder."""
+        for dossier in self.dossiers:
+            yield dossier.listed
+            yield from dossier.commitments
+            yield from dossier.reveals
+            if dossier.record is not None:
+                yield dossier.record
+            yield from dossier.openings
+            yield from dossier.verdicts
+        yield from self.settlement.ready
+        yield from self.settlement.rewards
+        if self.settlement.finish is not None:
+            yield self.settlement.finish
+
+    def commitment(self, round_: int, number: int) -> Signed[Commitment] | None:
+        """Return a listed commitment."""
+        if not 0 <= round_ < len(self.dossiers):
+            return None
+        return next((one for one in self.dossiers[round_].commitments if one.body.number == number), None)
+
+    @cached_property
+    def draws(self) -> Mapping[tuple[int, int], Draw]:
+        """Return every drawn unit by (round, number), recomputed from the sampling beacons."""
+        found = {}
+        for round_ in self.rounds:
+            beacon = self.chain.sampling_beacon(round_)
+            if beacon is None:
+                continue
+            numbers = [entry.number for entry in self.dossiers[round_].listed.body.entries]
+            judges = [one.number for one in self.chain.verifiers(round_)]
+            for draw in draws(self.manifest, self.run, beacon, round_, numbers, judges):
+                found[round_, draw.number] = draw
+        return found
+
+    @cached_property
+    def verdicts(self) -> Mapping[tuple[int, int], Mapping[int, Signed[Verdict]]]:
+        """Return the published verdicts by (round, number), and then by verifier."""
+        found: dict[tuple[int, int], dict[int, Signed[Verdict]]] = {}
+        for dossier in self.dossiers:
+            for message in dossier.verdicts:
+                found.setdefault((dossier.round, message.body.number), {})[message.body.verifier] = message
+        return found
+
+    def verdict_bodies(self, key: tuple[int, int]) -> dict[int, Verdict]:
+        """Return the verdicts on one unit by verifier."""
+        return {judge: message.body for judge, message in self.verdicts.get(key, {}).items()}
+
+    @cached_property
+    def judgements(self) -> Sequence[tuple[Judgement, int | None]]:
+        """Return every declared outcome with the round whose record declares it; None: the closing word."""
+        found: list[tuple[Judgement, int | None]] = [
+            (judgement, round_)
+            for round_, record in enumerate(self.records)
+            for judgement in record.body.judged
+        ]
+        finish = self.settlement.finish
+        if finish is not None:
+            found += [(judgement, None) for judgement in finish.body.judged]
+        return found
+
+    def settled(self, round_: int) -> SettledRound | None:
+        """Return what pay depends on in a round, or None while a drawn unit of it is undecided."""
+        declared = {(one.round, one.number): one.outcome for one, _ in self.judgements}
+        drawn = {key: draw for key, draw in self.draws.items() if key[0] == round_}
+        if self.chain.sampling_beacon(round_) is None or not drawn.keys() <= declared.keys():
+            return None
+        judges = [
+            judge
+            for key, draw in drawn.items()
+            for judge in counted(self.manifest, draw, self.verdict_bodies(key))
+        ]
+        outcomes = {number: declared[round_, number] for _, number in drawn}
+        return SettledRound(round_, self.records[round_].body, outcomes, judges)

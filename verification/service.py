@@ -1,0 +1,361 @@
+"""The verifier's daemon: judge the units it is drawn for, beside the rounds that go on."""
+
+import json
+import logging
+import os
+import signal
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from protocol.chain import ChainView
+from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, Premature, ProofRejected
+from protocol.keys import PeerKey, load_peer_key
+from protocol.manifest import RunManifest
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
+from protocol.peer import Peer, PeerConfig, open_peer
+from verification.bench import NotServed, ReplayBench
+from verification.config import JOURNAL_FILE, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, VerifierConfig
+from verification.duty import Duty, duties, is_over, round_draws
+from verification.journal import VerdictJournal
+from verification.opening import check_opening, needed_files
+from verification.sample import Draw
+from verification.unit import ReplayReport
+
+log = logging.getLogger(__name__)
+
+STATUS_INTERVAL_S = 1.0
+READY_ADDRESSES = 8
+STOP_S = 5.0
+FIRST_PAUSE_S = 0.5
+PAUSE_MAX_S = 10.0
+AT_ONCE = 4  # units whose files are fetched at the same time
+NOT_OPENED = "not opened"
+
+
+class Verifier:
+    """Run one verifier in one run."""
+
+    def __init__(
+        self,
+        config: VerifierConfig,
+        peer: Peer,
+        number: int,
+        journal: VerdictJournal,
+        bench: ReplayBench,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._peer = peer
+        self._number = number
+        self._journal = journal
+        self._bench = bench
+        self._nursery = nursery
+        self._draws: dict[int, tuple[Draw, ...]] = {}
+        self._oldest = 0  # rounds before are over
+        self._active: dict[tuple[int, int], Duty] = {}
+        self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._trouble: MurmurError | None = None
+        self._fatal: MurmurError | None = None
+        self._judged = {(one.round, one.body.number): one for one in journal.verdicts(peer.run)}
+        self._heard: set[str] = set()  # ids of verdicts published by this process
+        self._pin()
+
+    async def run(self) -> None:
+        """Say ready, then judge what is due until cancelled.
+
+        Raises:
+            ConfigError: this machine does not fit the run.
+        """
+        self._nursery.start_soon(self._show)
+        ready = await self._say_ready(await self._bench.prepare())
+        while True:
+            if self._fatal is not None:
+                raise self._fatal
+            if not ready:
+                ready = await self._say_ready(self._peer.manifest.program)
+            for duty in self._due():
+                if duty.key not in self._active:
+                    self._active[duty.key] = duty
+                    self._nursery.start_soon(self._attend, duty)
+            await self._repeat()
+            await self._peer.changed()
+
+    def _due(self) -> list[Duty]:
+        """Return what is due in the open rounds, and let go of rounds that are over."""
+        peer = self._peer
+        manifest, chain, pool = peer.manifest, peer.chain, peer.pool
+        found: list[Duty] = []
+        for round_ in range(self._oldest, manifest.rounds):
+            if chain.sampling_beacon(round_) is None:
+                break
+            drawn = self._draws.get(round_) or round_draws(manifest, chain, pool, round_)
+            if drawn is None:
+                continue
+            self._draws[round_] = drawn
+            if is_over(manifest, chain, round_, drawn) and round_ == self._oldest:
+                self._oldest += 1
+                del self._draws[round_]
+                continue
+            found += duties(manifest, chain, pool, self._number, round_, drawn, self._has_judged)
+        return found
+
+    def _has_judged(self, round_: int, number: int) -> bool:
+        return (round_, number) in self._judged
+
+    async def _attend(self, duty: Duty) -> None:
+        """Judge one unit, again and again with growing pauses while the fault is on our side."""
+        pause = FIRST_PAUSE_S
+        try:
+            while (current := self._still_due(duty)) is not None:
+                try:
+                    async with self._limiter:
+                        report = await self._examine(current)
+                    await self._say(current, report)
+                    self._trouble = None
+                    return
+                except ConfigError as error:
+                    self._fatal = error
+                    return
+                except MurmurError as error:
+                    log.warning("round %d, number %d: %s", *duty.key, error)
+                    self._trouble = error
+                await trio.sleep(pause)
+                pause = min(2 * pause, PAUSE_MAX_S)
+        finally:
+            del self._active[duty.key]
+            self._peer.touch()
+
+    def _still_due(self, duty: Duty) -> Duty | None:
+        return next((one for one in self._due() if one.key == duty.key), None)
+
+    async def _examine(self, duty: Duty) -> ReplayReport:
+        """Return what there is to say about a unit.
+
+        Raises:
+            MurmurError: nothing yet; the fault is ours or may still heal.
+        """
+        manifest, opening = self._peer.manifest, duty.opening
+        if opening is None:
+            self._check_own_connection()
+            return ReplayReport(REJECTED, f"{NOT_OPENED} in time")
+        try:
+            check_opening(manifest, duty.unit, opening)
+        except ProofRejected as error:
+            return ReplayReport(PROVEN_FALSE, error.message)
+        except Malformed as error:
+            return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
+        try:
+            await self._bench.bring(duty.unit, opening.body)
+        except NotServed as error:
+            if not duty.overdue:
+                raise
+            self._check_own_connection()
+            return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
+        return await self._bench.replay(duty.unit, opening)
+
+    def _check_own_connection(self) -> None:
+        """Refuse to call a unit not opened while it may be us who are cut off.
+
+        Raises:
+            NetworkError: we have no peers, or no chain.
+        """
+        if self._peer.chain_error is not None:
+            raise NetworkError(f"the chain does not answer: {self._peer.chain_error}")
+        if not self._peer.network.connected_peers():
+            raise NetworkError("no peer is connected, so that nothing can be fetched")
+
+    async def _say(self, duty: Duty, report: ReplayReport) -> None:
+        peer, opening = self._peer, duty.opening
+        opened = opening is not None and not report.reason.startswith(NOT_OPENED)
+        body = Verdict(
+            number=duty.draw.number,
+            verifier=self._number,
+            outcome=report.outcome,
+            commitment=duty.unit.commitment.id,
+            opening=opening.id if opening is not None and opened else None,
+            segment=duty.draw.segment,
+            reason=report.reason,
+            distance=report.distance,
+            tensor=report.tensor,
+            replay_cpu_s=report.cpu_s,
+        )
+        files: list[str] = []
+        if opening is not None and opened:
+            needed = needed_files(peer.manifest, duty.unit, opening.body)
+            files = [one.address for one in needed if peer.store.has(one.address)]
+        message = self._journal.sign(peer.key, peer.manifest, duty.round, body, files)
+        self._judged[duty.key] = message
+        log.info("round %d, number %d: %s %s", *duty.key, _name(message.body.outcome), message.body.reason)
+        self._pin()
+        await self._publish(message)
+
+    async def _repeat(self) -> None:
+        """Publish verdicts that the pool has not taken yet, such as those signed just before a restart."""
+        for (round_, _), message in list(self._judged.items()):
+            if round_ >= self._oldest and message.id not in self._heard:
+                await self._publish(message)
+
+    async def _publish(self, message: Signed[Verdict]) -> None:
+        if await self._tell(message):
+            self._heard.add(message.id)
+
+    async def _tell(self, message: Signed[Body]) -> bool:
+        try:
+            await self._peer.publish(message)
+        except Premature as error:
+            log.info("our %s waits: %s", message.body.kind, error)
+            return False
+        return True
+
+    async def _say_ready(self, program: str) -> bool:
+        addresses = tuple(self._peer.network.addresses[:READY_ADDRESSES])
+        body = Ready(number=self._number, program=program, addresses=addresses)
+        return await self._tell(sign(self._peer.key, self._peer.manifest, 0, "verifier", body))
+
+    def _pin(self) -> None:
+        """Keep the evidence of the newest verdicts; drop other files once nothing is under way."""
+        store = self._peer.store
+        keep = self._journal.evidence(self._peer.run, self._config.evidence_units) | {self._peer.run}
+        for address in keep:
+            store.pin(address)
+        # A unit under way may need any file, among them those that a later fetch would have to bring again.
+        if len(self._active) > 1:
+            return
+        for path in list(store.root.glob("[0-9a-f][0-9a-f]/*")):
+            if path.name not in keep:
+                store.unpin(path.name)
+                store.delete(path.name)
+
+    async def _show(self) -> None:
+        while True:
+            write_status(self._config.directory / STATUS_FILE, self.status())
+            await trio.sleep(STATUS_INTERVAL_S)
+
+    def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
+        """Return what the status file shows, as plain JSON data."""
+        peer = self._peer
+        operator = peer.chain.operator(self._number)
+        verdicts = [message.body for message in self._judged.values()]
+        outcomes = Counter(_name(verdict.outcome) for verdict in verdicts)
+        error = stopped or self._trouble
+        return {
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pid": os.getpid(),
+            "run": peer.run,
+            "run_name": peer.manifest.name,
+            "number": self._number,
+            "peer": peer.key.address,
+            "peer_id": peer.key.peer_id,
+            "stake_wei": "0" if operator is None else str(operator.stake_wei),
+            "phase": "replaying" if self._active else "waiting",
+            "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],
+            "verdicts": {"passed": 0, "rejected": 0, "proven_false": 0, **outcomes},
+            "replay_cpu_s": round(sum(verdict.replay_cpu_s for verdict in verdicts), 3),
+            "largest_passed_distance": max(
+                (verdict.distance for verdict in verdicts if verdict.outcome == PASSED), default=0.0
+            ),
+            "recent": [
+                {
+                    "round": message.round,
+                    "number": message.body.number,
+                    "outcome": _name(message.body.outcome),
+                    "reason": message.body.reason,
+                    "distance": message.body.distance,
+                }
+                for message in list(self._judged.values())[-8:]
+            ],
+            "replayer_alive": self._bench.alive,
+            "chain": {"height": peer.chain.height, "error": peer.chain_error},
+            "network": peer.network.status(),
+            "error": None if error is None else {"message": error.message, "hint": error.hint},
+        }
+
+
+def _name(outcome: int) -> str:
+    return {PASSED: "passed", REJECTED: "rejected", PROVEN_FALSE: "proven_false"}[outcome]
+
+
+def write_status(path: Path, status: dict[str, Any]) -> None:
+    """Replace the status file at once, so that nobody reads half of it."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_text(json.dumps(status, indent=1))
+    scratch.replace(path)
+
+
+def _number_of(chain: ChainView, key: PeerKey) -> int:
+    for operator in chain.operators():
+        if operator.peer == key.address:
+            if operator.role != "verifier":
+                raise ConfigError(
+                    f"number {operator.number} is registered as a {operator.role}",
+                    hint="`murmur node start` runs a contributor",
+                )
+            return operator.number
+    raise ConfigError(
+        f"peer {key.address} is not registered",
+        hint="`murmur stake deposit --role verifier` registers it with its stake",
+    )
+
+
+def _stored_manifest(config: VerifierConfig) -> RunManifest | None:
+    path = config.directory / MANIFEST_FILE
+    try:
+        manifest = RunManifest.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except Malformed as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}", hint=f"delete {path}; it is fetched again"
+        ) from error
+    return manifest if manifest.run_id == config.run else None
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:
+    """Run a verifier until a signal comes.
+
+    Raises:
+        ConfigError: key, journal, registration, dataset, device or program do not fit.
+        NetworkError: the address is taken, or nobody has the manifest.
+        LedgerError: the chain does not answer at the start.
+    """
+    config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    with VerdictJournal.open(config.directory / JOURNAL_FILE, key.address) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
+            async with open_peer(settings, key, chain, _stored_manifest(config)) as peer:
+                if peer.manifest.ledger.lower() != config.ledger.lower():
+                    raise ConfigError(
+                        f"the run lives on ledger {peer.manifest.ledger}, not {config.ledger}",
+                        hint=f"--ledger {peer.manifest.ledger}",
+                    )
+                (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
+                await _live(config, peer, journal, _number_of(chain, key))
+
+
+async def _live(config: VerifierConfig, peer: Peer, journal: VerdictJournal, number: int) -> None:
+    bench = ReplayBench(config, peer)
+    try:
+        async with trio.open_nursery() as nursery:
+            verifier = Verifier(config, peer, number, journal, bench, nursery)
+            try:
+                await verifier.run()
+            except MurmurError as error:
+                write_status(config.directory / STATUS_FILE, verifier.status(error))
+                raise
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
+            await bench.close()

@@ -1,0 +1,141 @@
+"""Where a run's evidence lies on this machine: the public folder, opened files, and a chain to ask.
+
+A directory may be that of a whole local network, of a coordinator, or a public folder by itself.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from protocol.errors import ConfigError, LedgerError
+from protocol.manifest import RunManifest
+from verification.archive import Archive
+from verification.blobs import find_blob
+from verification.bundle import FindBlob
+from verification.public import AuditChain
+
+if TYPE_CHECKING:
+    from contracts.run import ChainRun
+
+STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Name the parts of a directory."""
+
+    directory: Path
+    public: Path
+
+    @classmethod
+    def of(cls, directory: Path) -> "Sources":
+        """Find the public folder of a directory.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for public in (directory / "coordinator" / "public", directory / "public", directory):
+            if (public / "manifest.json").is_file():
+                return cls(directory, public)
+        raise ConfigError(
+            f"no public folder of a run in {directory}",
+            hint="name the directory of a local network or of a coordinator with --dir",
+        )
+
+    @property
+    def archive(self) -> Archive:
+        """Return the public folder."""
+        return Archive(self.public)
+
+    @property
+    def find(self) -> FindBlob:
+        """Return a reader of public blobs and of every daemon's files here."""
+        around = sorted(path for path in self.directory.glob("*/blobs") if path != self.public / "blobs")
+        return find_blob([self.public / "blobs", self.directory / "blobs", *around])
+
+    @property
+    def names(self) -> dict[str, int]:
+        """Return the registration numbers of the names in a local network; empty elsewhere."""
+        try:
+            facts = json.loads((self.directory / "up.json").read_text(encoding="utf-8"))
+            return {str(name): int(number) for name, number in facts["names"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    @property
+    def shards(self) -> Path:
+        """Return where token shards lie in a local network."""
+        return self.directory / "data"
+
+    def number(self, chain: AuditChain, peer: str) -> int:
+        """Return the registration number of a peer given by name, number, peer id or address.
+
+        Raises:
+            ConfigError: nobody is called that.
+        """
+        if peer.isascii() and peer.isdigit() and len(peer) < 16:
+            return int(peer)
+        named = self.names.get(peer)
+        if named is not None:
+            return named
+        for operator in chain.operators():
+            if peer == operator.peer_id or peer.lower() in (operator.peer.lower(), operator.wallet.lower()):
+                return operator.number
+        known = ", ".join(sorted(self.names)) or "a number, peer id or address"
+        raise ConfigError(f"no peer is called {peer!r}", hint=f"--peer takes {known}")
+
+    @contextmanager
+    def chain(self, manifest: RunManifest, run: str, rpc: str | None) -> "Iterator[ChainRun]":
+        """Give the run on its chain: by RPC, or the local network's, started again from a copy of its state.
+
+        Raises:
+            LedgerError: there is neither, it is another chain, or the ledger is not there.
+            ConfigError: the local chain's program is not installed.
+        """
+        if rpc is not None:
+            yield _connected(rpc, manifest, run)
+            return
+        state = self.directory / "chain" / "state.json"
+        if not state.is_file():
+            raise LedgerError(f"no RPC URL was given, and there is no {state}", hint="add --rpc URL")
+        with _restarted(state) as url:
+            yield _connected(url, manifest, run)
+
+
+def _connected(rpc: str, manifest: RunManifest, run: str) -> "ChainRun":
+    from contracts.run import ChainRun
+
+    chain = ChainRun.connect(rpc, manifest.ledger, run, chain_id=manifest.chain_id)
+    chain.refresh()
+    return chain
+
+
+@contextmanager
+def _restarted(state: Path) -> Iterator[str]:
+    from contracts.anvil import rpc_url, start_anvil, wait_ready
+
+    with TemporaryDirectory(prefix="murmur-audit-") as scratch:
+        # The chain writes its state on exit, and an audit changes nothing: it works on a copy.
+        copy, log_path = Path(scratch) / "state.json", Path(scratch) / "anvil.log"
+        shutil.copyfile(state, copy)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        process = start_anvil(port, None, copy, log_path=log_path)
+        try:
+            wait_ready(process, port, log_path=log_path)
+            yield rpc_url(port)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
