@@ -1,7 +1,8 @@
 """Content-addressed files: what is read back is what its BLAKE3 digest names, or it is not read at all.
 
-Layout: `<root>/<first 2 hex>/<64 hex>` for whole blobs, `<root>/partial/<64 hex>` for downloads that may resume.
-Several processes may share a root: files appear by atomic rename, and only this process's pins bind its own eviction.
+Layout: `<root>/<first 2 hex>/<64 hex>` for whole blobs, `<root>/partial/<64 hex>` for downloads that may
+resume. Several processes may share a root: files appear by atomic rename, and only this process's pins bind
+its own eviction.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Blobs over libp2p streams: resumable, hashed, bounded in size, in time and in the number of uploads.
 
-`/murmur/blob/1.0.0`: the asker writes a 32-byte BLAKE3 digest and a u64 offset; the holder answers a u64 total size and the
-bytes from that offset, or one of two sizes no blob has: not here, or busy (ask again later). Integers are big-endian.
+`/murmur/blob/1.0.0`: the asker writes a 32-byte BLAKE3 digest and a u64 offset; the holder answers a u64
+total size and the bytes from that offset, or one of two sizes no blob has: not here, or busy (ask again
+later). Integers are big-endian.
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 
 from protocol.blobs import BlobCorrupt, BlobMissing, BlobStore, Partial
@@ -74,7 +76,8 @@ class BlobExchange:
     async def fetch(self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float) -> Path:
         """Fetch a blob from the first provider that delivers it, and return its verified file.
 
-        A broken transfer resumes where it stopped, from the next provider. Busy providers are asked again until the deadline.
+        A broken transfer resumes where it stopped, from the next provider. Busy providers are asked again
+        until the deadline.
 
         Args:
             providers: peer ids, in the order to try.
@@ -93,7 +96,7 @@ class BlobExchange:
                         return self._store.path(digest)
                     return await self._fetch_from(digest, list(dict.fromkeys(providers)), max_size, reasons)
         except trio.TooSlowError:
-            raise self._failure(digest, f"not complete after {deadline_s:g} s", reasons) from None
+            raise self._failure(digest, "not complete at its deadline", reasons) from None
         finally:
             if not lock.statistics().locked and lock.statistics().tasks_waiting == 0:
                 self._fetching.pop(digest, None)
@@ -105,6 +108,7 @@ class BlobExchange:
         while providers:
             busy: list[str] = []
             for provider in providers:
+                reasons[provider] = "under way"
                 try:
                     path = await self._fetch_one(digest, provider, limit)
                 except _Busy as error:
@@ -138,7 +142,8 @@ class BlobExchange:
                 if not resumed:
                     self._stats.refuse("blob with a wrong hash", provider, str(error))
                     raise _Refused(str(error)) from error
-        # The earlier bytes came from somebody else: this provider gets one transfer of its own before it is blamed.
+        # The earlier bytes came from somebody else: this provider gets one transfer of its own before it is
+        # blamed.
         with self._store.begin(digest) as partial:
             try:
                 return await self._transfer(partial, provider, limit)
@@ -210,7 +215,9 @@ class BlobExchange:
             self._stats.refuse(
                 "slow blob request", peer, f"no progress for {self._limits.idle_timeout_s:g} s"
             )
-        except Exception as error:  # the edge of a stream: a peer that goes away must end here
+        except StreamError:  # it hung up, which is nobody's fault
+            self._stats.refused["abandoned blob request"] += 1
+        except Exception as error:  # noqa: BLE001 -- the edge of a stream: what a peer provoked ends here
             self._stats.refuse("broken blob request", peer, repr(error))
         finally:
             await close_stream(stream, reset=not complete)

@@ -1,8 +1,9 @@
-"""Announcements by gossipsub 1.1: one topic a run, under 64 KiB, named by their content, checked before they are passed on.
+"""Announcements by gossipsub 1.1: one topic a run, under 64 KiB, named by content, checked before they are passed on.
 
-Differences from the library's defaults, each measured: a 1 s heartbeat (120), degree 4/3/6, scoring switched on, the seqno
-equivocation and GRAFT flood rules off because they punish honest peers, IHAVE and IWANT bounded in ids, the message cache
-keyed like the seen cache, and refusal split in two: what is Malformed costs the forwarder, what is merely unwanted does not.
+Differences from the library's defaults, each measured: a 1 s heartbeat (120), degree 4/3/6, scoring switched on, the
+seqno equivocation and GRAFT flood rules off because they punish honest peers, IHAVE and IWANT bounded in ids, the
+message cache keyed like the seen cache, and refusal split in two: what is Malformed costs the forwarder, what is merely
+unwanted does not.
 """
 
 import logging
@@ -39,7 +40,8 @@ GRAYLIST = -80.0
 MessageHandler = Callable[[str, bytes], Awaitable[None]]
 """Take one message: (peer id that delivered it, bytes). Raise Malformed, or another MurmurError, to refuse it.
 
-It is awaited before the message is passed on, so it must be quick, must stand cancellation, and may see messages in any order.
+It is awaited before the message is passed on, so it must be quick, must stand cancellation, and may see
+messages in any order.
 """
 
 
@@ -70,7 +72,7 @@ def _envelope_id(message: rpc_pb2.Message) -> bytes:
 def score_params() -> ScoreParams:
     """Return the scoring parameters; eight Malformed messages graylist a stranger, about two minutes of silence forgive it.
 
-    P4 is subtracted by py-libp2p, so that its weight is positive here where the gossipsub 1.1 specification has it negative.
+    P4 is subtracted by py-libp2p, so its weight is positive here; the gossipsub 1.1 specification has it negative.
     """
     return ScoreParams(
         p1_time_in_mesh=TopicScoreParams(weight=0.5, cap=10.0, decay=1.0),
@@ -157,7 +159,7 @@ class _Router(GossipSub):
 async def _contain(call: Callable[..., Awaitable[Any]], *args: Any) -> None:
     try:
         await call(*args)
-    except Exception as error:  # a task edge: the service would end the host
+    except Exception as error:  # noqa: BLE001 -- a task edge: the service would end the host
         log.warning("gossip task failed: %r", error)
 
 
@@ -215,7 +217,7 @@ class _Pubsub(Pubsub):
         self._pending.add(mid)
         try:
             await super().push_msg(msg_forwarder, msg)
-        except Exception as error:  # a task edge: the service would end the host
+        except Exception as error:  # noqa: BLE001 -- a task edge: the service would end the host
             log.warning("gossip message from %s failed: %r", msg_forwarder, error)
         finally:
             self._pending.discard(mid)
@@ -223,7 +225,7 @@ class _Pubsub(Pubsub):
     async def handle_sending_messages(self, peer_id: ID, stream: INetStream, queue: Any) -> None:
         await _contain(super().handle_sending_messages, peer_id, stream, queue)
 
-    async def _handle_new_peer_with_retry(self, peer_id: ID, timeout: float | None = None) -> None:
+    async def _handle_new_peer_with_retry(self, peer_id: ID, timeout: float | None = None) -> None:  # noqa: ASYNC109
         await _contain(super()._handle_new_peer_with_retry, peer_id, timeout)
 
     async def _run_announce_retry(self, peer_id: ID, topic_id: str, subscribe: bool) -> None:
@@ -300,7 +302,8 @@ class Gossip:
         return frozenset(str(peer) for peer in self._pubsub.peer_topics.get(self.topic, ()))
 
     async def _drain(self, subscription: Any) -> None:
-        # The handler has had the message already; an unread subscription would log a warning each time it is full.
+        # The handler has had the message already; an unread subscription would log a warning each time it is
+        # full.
         while True:
             await subscription.get()
 

@@ -1,18 +1,21 @@
 """Make py-libp2p 0.8.1 safe to expose to strangers.
 
-Each repair replaces one function of the library, was measured against the fault it removes, and holds for exactly one
-version; `install` refuses any other. What a stock 0.8.1 host does, and what stands here instead:
+Each repair replaces one function of the library, was measured against the fault it removes, and holds for
+exactly one version; `install` refuses any other. What a stock 0.8.1 host does, and what stands here instead:
 
 * An exception in any stream handler (17 bytes of garbage on a pubsub stream suffice) ends the host: it ends the stream.
-* A peer may open any number of streams and overrun its receive window without limit: both are bounded per connection.
-* Cancelling a task while it writes loses a Noise nonce and kills the connection: a frame is written whole or the
-  connection closes after `WRITE_STALL_S`.
+* A peer may open any number of streams and overrun its receive window without limit: both are bounded per
+  connection.
+* Cancelling a task while it writes loses a Noise nonce and kills the connection: a frame is written whole or
+  the connection closes after `WRITE_STALL_S`.
 * A writer dies when the reader pauses for 5 s: it waits `WINDOW_WAIT_S`, and callers bound their own waits.
-* A full yamux frame becomes two Noise messages, and every Noise message costs two socket reads: one and fewer.
+* A full yamux frame becomes two Noise messages, and every Noise message costs two socket reads: one and
+  fewer.
 """
 
 import inspect
 import logging
+import os
 import textwrap
 from importlib.metadata import version
 from typing import Any
@@ -65,10 +68,10 @@ def install() -> None:
 
 
 def _quiet() -> None:
-    # It logs ordinary departures as errors with tracebacks; what matters is logged by this package with its reason.
-    libp2p = logging.getLogger("libp2p")
-    if libp2p.level == logging.NOTSET:
-        libp2p.setLevel(logging.CRITICAL)
+    # It logs ordinary departures as errors with tracebacks; what matters is logged by this package with its
+    # reason.
+    if not os.environ.get("LIBP2P_DEBUG"):  # its own switch
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 
 def _contain_stream_handlers() -> None:
@@ -81,12 +84,12 @@ def _contain_stream_handlers() -> None:
             if len(self.streams) >= STREAMS_PER_CONNECTION:
                 raise trio.TooSlowError(f"more than {STREAMS_PER_CONNECTION} streams on one connection")
             await handle(self, muxed_stream)
-        except Exception as error:  # the edge of a stream: whatever a peer provoked ends here
+        except Exception as error:  # noqa: BLE001 -- the edge of a stream: whatever a peer provoked ends here
             log.warning("stream of %s reset: %r", self.muxed_conn.peer_id, error)
             with trio.move_on_after(2):
                 try:
                     await muxed_stream.reset()
-                except Exception as failure:  # the connection is gone already
+                except Exception as failure:  # noqa: BLE001 -- the connection is gone already
                     log.debug("reset failed: %r", failure)
 
     SwarmConn._handle_muxed_stream = contained  # type: ignore[method-assign]
@@ -140,7 +143,7 @@ def _wait_for_window() -> None:
     code = compile(
         source.replace(stock, f"trio.move_on_after({WINDOW_WAIT_S})"), "<YamuxStream.write>", "exec"
     )
-    exec(code, yamux.__dict__, scope)
+    exec(code, yamux.__dict__, scope)  # noqa: S102 -- the library's own source, one constant changed
     yamux.YamuxStream.write = scope["write"]  # type: ignore[method-assign]
 
 

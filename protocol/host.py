@@ -83,7 +83,7 @@ def create_host(secret: bytes, listen: Multiaddr, *, announce: tuple[Multiaddr, 
         connection_config=ConnectionConfig(
             max_connections=MAX_CONNECTIONS,
             min_connections=0,
-            low_watermark=0,  # libp2p's own dialler stays off: `network` decides whom to call
+            low_watermark=0,
             high_watermark=MAX_CONNECTIONS,
             dial_timeout=HANDSHAKE_S,
         ),
@@ -102,10 +102,16 @@ def create_host(secret: bytes, listen: Multiaddr, *, announce: tuple[Multiaddr, 
     # What peers say about themselves by identify is not used, so it is neither asked for nor taken.
     setattr(host, "_schedule_identify", _ignore)  # noqa: B010 -- the interface does not declare it
     host.remove_stream_handler(ID_PUSH)
+    # libp2p dials whomever it has heard of, whatever the low watermark; here `network` decides whom to call.
+    host.get_network().auto_connector.maybe_connect = _ignore_later  # type: ignore[attr-defined]
     return host
 
 
 def _ignore(*_: Any, **__: Any) -> None:
+    return None
+
+
+async def _ignore_later() -> None:
     return None
 
 
@@ -117,20 +123,48 @@ async def open_host(host: IHost, listen: Multiaddr) -> AsyncIterator[IHost]:
         NetworkError: the address cannot be listened on.
     """
     _check_port_free(listen)
-    async with host.run(listen_addrs=[listen]):
+    ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_run_until, host, listen, ended)
         try:
+            yield host
+        finally:
+            ended.set()
+
+
+async def _run_until(
+    host: IHost, listen: Multiaddr, ended: trio.Event, task_status: trio.TaskStatus[None]
+) -> None:
+    # Shielded, because cancelling libp2p's tasks before its connections are closed leaks their sockets.
+    with trio.CancelScope(shield=True):
+        async with host.run(listen_addrs=[listen]):
             if not host.get_network().listeners:
                 raise NetworkError(
                     f"cannot listen on {listen}", hint="choose another address for the node to listen on"
                 )
-            yield host
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-                # One after the other they would take 0.1 s each.
-                async with trio.open_nursery() as nursery:
-                    for connection in list(host.get_network().get_connections()):
-                        nursery.start_soon(connection.close)
-                await host.close()
+            task_status.started()
+            try:
+                await ended.wait()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+                    await _close(host)
+
+
+async def _close(host: IHost) -> None:
+    # One connection after the other would take 0.1 s each.
+    async with trio.open_nursery() as nursery:
+        for connection in list(host.get_network().get_connections()):
+            nursery.start_soon(_close_connection, connection)
+    await host.close()
+
+
+async def _close_connection(connection: Any) -> None:
+    try:
+        await connection.close()
+        # After a crash its tasks were cancelled half-way, and then it leaves the socket open.
+        await connection.muxed_conn.secured_conn.close()
+    except Exception as error:  # noqa: BLE001 -- the edge of a connection: the others must still be closed
+        log.debug("closing a connection: %r", error)
 
 
 def _check_port_free(listen: Multiaddr) -> None:
@@ -243,5 +277,5 @@ async def close_stream(stream: INetStream, *, reset: bool) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
         try:
             await (stream.reset() if reset else stream.close())
-        except Exception as error:  # the edge of a stream: the connection may be gone already
+        except Exception as error:  # noqa: BLE001 -- the edge of a stream: the connection may be gone already
             log.debug("closing a stream: %r", error)

@@ -128,7 +128,7 @@ class Network:
     async def fetch(
         self, digest: str, *, max_size: int, deadline_s: float, providers: Sequence[str] = ()
     ) -> Path:
-        """Fetch a blob into the store: from the providers named, then from whoever is connected; return its verified file.
+        """Fetch a blob into the store, from the providers named, then from whoever is connected; return its file.
 
         Args:
             providers: peer ids or full addresses likely to hold it; addresses are dialled if need be.
@@ -148,9 +148,10 @@ class Network:
             if peer != self.peer_id:
                 named.append(peer)
         connected = self.connected_peers()
-        for peer in named:
-            if peer not in connected:
-                await self._try_dial(running.host, peer)
+        with trio.move_on_after(deadline_s):
+            for peer in named:
+                if peer not in connected:
+                    await self._try_dial(running.host, peer)
         others = [
             peer for peer in sorted(connected, key=lambda _: secrets.randbelow(1 << 30)) if peer not in named
         ]
@@ -269,6 +270,7 @@ class Network:
             if trio.current_time() - began > 60.0:
                 pause = 1.0
             self.stats.restarts += 1
+            self._notify()
             await trio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
             pause = min(2 * pause, self._config.restart_max_s)
 

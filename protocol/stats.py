@@ -13,7 +13,7 @@ _REMEMBERED = 1024  # (sender, reason) pairs whose last log line is remembered
 
 @dataclass
 class NetworkStats:
-    """Count bytes, messages and refusals; `refuse` also writes the log, at most once per sender and kind in `quiet_s`."""
+    """Count bytes, messages and refusals; `refuse` also logs, at most once per sender and kind in `quiet_s`."""
 
     clock: Callable[[], float]
     quiet_s: float = 10.0
@@ -44,8 +44,9 @@ class NetworkStats:
         if now - last < self.quiet_s:
             self._logged[sender, kind] = (last, suppressed + 1)
             return
+        readable = reason[:300].encode("unicode_escape").decode()  # a peer must not write lines of our log
         more = f" ({suppressed} more since)" if suppressed else ""
-        log.warning("ignored %s from %s: %.300s%s", kind, sender, reason, more)
+        log.warning("ignored %s from %s: %s%s", kind, sender, readable, more)
         self._logged[sender, kind] = (now, 0)
         while len(self._logged) > _REMEMBERED:
             self._logged.popitem(last=False)

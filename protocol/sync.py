@@ -1,18 +1,20 @@
 """Anti-entropy: peers ask each other for the messages they missed, because gossip loses some in silence.
 
-`/murmur/sync/1.0.0`: the asker sends one frame of canonical JSON {"have": [message ids], "peers": [addresses], "run": id,
-"since_round": n}; the answer is a frame {"peers": [addresses]}, then one frame a message, then an empty frame. A frame is a
-u32 big-endian length and that many bytes. Addresses travel both ways, so that one bootstrap address is enough to find the rest.
+`/murmur/sync/1.0.0`: the asker sends one frame of canonical JSON {"have": [message ids], "peers":
+[addresses], "run": id, "since_round": n}; the answer is a frame {"peers": [addresses]}, then one frame a
+message, then an empty frame. A frame is a u32 big-endian length and that many bytes. Addresses travel both
+ways, so that one bootstrap address is enough to find the rest.
 """
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 SYNC_PROTOCOL = TProtocol("/murmur/sync/1.0.0")
 MAX_HAVE = 4096
 MAX_ADDRESSES = 64
+ANSWERS_PER_PEER = 2  # one may be closing while the next is asked for
 MAX_REQUEST_BYTES = MAX_HAVE * 67 + MAX_ADDRESSES * (MAX_ADDRESS_CHARS + 3) + 1024
 MAX_PEERS_BYTES = MAX_ADDRESSES * (MAX_ADDRESS_CHARS + 3) + 1024
 MAX_ROUND = 2**53 - 1
@@ -162,7 +165,7 @@ class Sync:
         self._known = known
         self._learn = learn
         self._limits = limits
-        self._answering: set[str] = set()
+        self._answering: Counter[str] = Counter()
         self._asking: dict[str, trio.Lock] = {}
         self._asked: OrderedDict[str, TokenBucket] = OrderedDict()
         host.set_stream_handler(SYNC_PROTOCOL, self._serve)
@@ -239,10 +242,10 @@ class Sync:
         peer = str(stream.muxed_conn.peer_id)
         complete = False
         if not self._may_ask(peer):
-            self._stats.refuse("sync request above the rate limit", peer, "one at a time, and no flood")
+            self._stats.refuse("sync request above the rate limit", peer, "few at a time, and no flood")
             await close_stream(stream, reset=True)
             return
-        self._answering.add(peer)
+        self._answering[peer] += 1
         try:
             with trio.fail_after(self._limits.deadline_s):
                 request, addresses = _parse_request(await self._next(stream, MAX_REQUEST_BYTES))
@@ -257,10 +260,14 @@ class Sync:
             )
         except (Malformed, ValueError) as error:
             self._stats.refuse("malformed sync request", peer, str(error))
-        except Exception as error:  # the edge of a stream: a peer that goes away must end here
+        except StreamError:  # it hung up, which is nobody's fault
+            self._stats.refused["abandoned sync request"] += 1
+        except Exception as error:  # noqa: BLE001 -- the edge of a stream: what a peer provoked ends here
             self._stats.refuse("broken sync request", peer, repr(error))
         finally:
-            self._answering.discard(peer)
+            self._answering[peer] -= 1
+            if not self._answering[peer]:
+                del self._answering[peer]
             await close_stream(stream, reset=not complete)
 
     def _may_ask(self, peer: str) -> bool:
@@ -269,7 +276,7 @@ class Sync:
         self._asked[peer] = bucket
         while len(self._asked) > 1024:
             self._asked.popitem(last=False)
-        return peer not in self._answering and bucket.take(now)
+        return self._answering[peer] < ANSWERS_PER_PEER and bucket.take(now)
 
     async def _answer(self, stream: INetStream, request: SyncRequest) -> None:
         await self._send(stream, canonical_json({"peers": list(self._known())[:MAX_ADDRESSES]}))
