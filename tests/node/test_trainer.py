@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from node.trainer import TrainRequest
+from node.honesty import HonestSteps
+from node.trainer import Bench, LoadRequest, TrainRequest
 from node.unit import Work, opening
 from protocol.blobs import BlobMissing
 from protocol.canonical import digest
@@ -67,17 +68,46 @@ def state(place: Place, work: Work, index: int) -> InnerState:
     return InnerState.from_files(model, parameters, place.store.get(files.moments, max_size=limit))
 
 
-async def test_every_segment_of_a_unit_replays_from_the_blobs_to_the_next(place: Place) -> None:
-    manifest = place.manifest
+async def test_what_the_process_answers_can_be_rebuilt_from_the_blobs_it_wrote(place: Place) -> None:
     seen: list[dict[str, object]] = []
     async with trainer(place) as worker:
-        work = Work.model_validate(await worker.call("train", request(place), on_progress=seen.append))
+        answers = [
+            await worker.call("train", request(place, number=number), on_progress=seen.append)
+            for number in (1, 2, 3)
+        ]
+        works = [Work.model_validate(answer) for answer in answers]
         again = Work.model_validate(await worker.call("train", request(place)))
-    assert again.model_copy(update={"cpu_s": work.cpu_s}) == work
-    assert [one["step"] for one in seen] == [2, 4, 6]
+        asked = {
+            "parameters": place.manifest.initial_parameters,
+            "updates": [work.blob for work in works],
+        }
+        found = await worker.call("aggregate", asked)
+        nothing = await worker.call("aggregate", asked | {"updates": []})
+        await _refuses_rubbish(place, worker)
+    assert again.model_copy(update={"cpu_s": works[0].cpu_s}) == works[0]
+    assert [one["step"] for one in seen] == [2, 4, 6] * 3
+    for number, work in enumerate(works, 1):
+        _check_segments(place, work, number)
+    assert place.store.get(found["parameters"], max_size=1 << 20) == _aggregated(place, works)
+    assert nothing == {"parameters": place.manifest.initial_parameters}
+
+
+async def _refuses_rubbish(place: Place, worker: Worker) -> None:
+    with pytest.raises(BlobMissing):
+        await worker.call("train", request(place, moments=name("gone")))
+    rubbish = place.store.put(b"MURU" + np.full(64, np.nan, np.float32).tobytes())
+    asked = {"parameters": place.manifest.initial_parameters, "updates": [rubbish]}
+    with pytest.raises(Malformed):
+        await worker.call("aggregate", asked)
+    with pytest.raises(OwnFault):
+        await worker.call("train", request(place, parameters="../../etc/passwd"))
+
+
+def _check_segments(place: Place, work: Work, number: int) -> None:
+    manifest = place.manifest
     assert len(work.segments) == manifest.segments + 1
     assert work.segments[0].parameters == manifest.initial_parameters
-    offsets = assignment(manifest, BEACON, 0, 1)
+    offsets = assignment(manifest, BEACON, 0, number)
     assert work.assignment == assignment_digest(offsets)
     shard = Shard.open(manifest.dataset, place.data_dir)
     for segment in range(manifest.segments):
@@ -87,11 +117,19 @@ async def test_every_segment_of_a_unit_replays_from_the_blobs_to_the_next(place:
         assert digest(end.moments_file(manifest.model)) == work.segments[segment + 1].moments
 
 
-async def test_update_residual_and_roots_follow_from_the_states(place: Place) -> None:
+def _aggregated(place: Place, works: list[Work]) -> bytes:
+    manifest, size = place.manifest, parameter_layout(place.manifest.model).size
+    blobs = [place.store.get(work.blob, max_size=1 << 20) for work in works]
+    updates = [decode(blob, codec=manifest.codec, size=size) for blob in blobs]
+    start = load_parameters(manifest, place.store.get(manifest.initial_parameters, max_size=1 << 20))
+    return parameters_file(manifest, aggregate(manifest, start, updates))
+
+
+def test_update_residual_and_roots_follow_from_the_states(place: Place) -> None:
     manifest, layout = place.manifest, parameter_layout(place.manifest.model)
-    async with trainer(place) as worker:
-        first = Work.model_validate(await worker.call("train", request(place)))
-        second = Work.model_validate(await worker.call("train", request(place, 1, first)))
+    bench = Bench(LoadRequest.model_validate(place.load()), HonestSteps())
+    first = bench.train(TrainRequest.model_validate(request(place)), _unheard)
+    second = bench.train(TrainRequest.model_validate(request(place, 1, first)), _unheard)
     residual = None
     for work in (first, second):
         moved = state(place, work, 0).parameters - state(place, work, -1).parameters
@@ -117,40 +155,6 @@ def _check_every_opening(place: Place, first: Work, second: Work) -> None:
             check_opening(place.manifest, DrawnUnit(commitment, segment, BEACON, expected), said)
 
 
-async def test_aggregation_equals_the_outer_step_whatever_process_takes_it(place: Place) -> None:
-    manifest, size = place.manifest, parameter_layout(place.manifest.model).size
-    async with trainer(place) as worker:
-        works = [
-            Work.model_validate(await worker.call("train", request(place, number=number)))
-            for number in (1, 2, 3)
-        ]
-        blobs = [work.blob for work in works]
-        asked = {"parameters": manifest.initial_parameters, "updates": blobs}
-        found = (await worker.call("aggregate", asked))["parameters"]
-        nothing = await worker.call("aggregate", asked | {"updates": []})
-    start = load_parameters(manifest, place.store.get(manifest.initial_parameters, max_size=1 << 20))
-    updates = [
-        decode(place.store.get(blob, max_size=1 << 20), codec=manifest.codec, size=size) for blob in blobs
-    ]
-    assert place.store.get(found, max_size=1 << 20) == parameters_file(
-        manifest, aggregate(manifest, start, updates)
-    )
-    assert nothing == {"parameters": manifest.initial_parameters}
-
-
-async def test_missing_and_malformed_blobs_are_named_and_the_trainer_goes_on(place: Place) -> None:
-    async with trainer(place) as worker:
-        with pytest.raises(BlobMissing):
-            await worker.call("train", request(place, moments=name("gone")))
-        rubbish = place.store.put(b"MURU" + np.full(64, np.nan, np.float32).tobytes())
-        asked = {"parameters": place.manifest.initial_parameters, "updates": [rubbish]}
-        with pytest.raises(Malformed):
-            await worker.call("aggregate", asked)
-        with pytest.raises(OwnFault):
-            await worker.call("train", request(place, parameters="../../etc/passwd"))
-        assert "blob" in await worker.call("train", request(place))
-
-
 async def test_a_trainer_that_dies_costs_the_call_and_starts_again(place: Place) -> None:
     async with trainer(place) as worker:
         before = await worker.call("train", request(place))
@@ -171,15 +175,17 @@ async def test_a_trainer_that_dies_costs_the_call_and_starts_again(place: Place)
     [{"device": "cuda:99"}, {"data_dir": "empty", "data": "missing.txt"}],
     ids=["no such device", "no such data"],
 )
-async def test_a_machine_that_does_not_fit_the_run_says_what_is_wrong(
+def test_a_machine_that_does_not_fit_the_run_says_what_is_wrong(
     place: Place, changes: dict[str, str]
 ) -> None:
     folder = place.store.root.parent
     paths = {name_: str(folder / value) if "data" in name_ else value for name_, value in changes.items()}
-    async with Worker([sys.executable, "-m", "node.trainer"], log_path=folder / "log") as worker:
-        with pytest.raises(ConfigError) as caught:
-            await worker.call("load", place.load() | paths)
-    assert "\n" not in caught.value.message
+    with pytest.raises(ConfigError):
+        Bench(LoadRequest.model_validate(place.load() | paths), HonestSteps())
+
+
+def _unheard(progress: dict[str, object]) -> None:
+    return None
 
 
 def test_the_node_itself_never_loads_torch() -> None:

@@ -1,0 +1,209 @@
+"""The whole daemon over a real network with a real trainer; chain and coordinator are the test's own hands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from node.config import NodeConfig
+from node.journal import Journal
+from node.service import run_node
+from node.status import describe, read_status
+from protocol.chain import PostedRoot
+from protocol.errors import ConfigError, MurmurError
+from protocol.keys import save_peer_key
+from protocol.manifest import RunManifest
+from protocol.messages import Body, CommitmentEntry, CommitmentList, RoundRecord, UnitRecord, sign
+from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.tensors import pack, parameter_layout
+from protocol.update import decode
+from tests.node.conftest import Place
+from tests.node.world import name
+from tests.verification.testbed import SimChain, key
+from training.model import initial_parameters
+from training.outer import aggregate, load_parameters, parameters_file
+from verification.facts import commitments_root
+from verification.merge import check_reveal, check_update
+
+
+class Coordinator:
+    """Play the coordinator's part of a round for one contributor, number 1."""
+
+    def __init__(self, peer: Peer, chain: SimChain) -> None:
+        self.peer = peer
+        self.chain = chain
+        self.manifest = peer.manifest
+        self.parameters = peer.manifest.initial_parameters
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await self.peer.changed()
+
+    async def say(self, round_: int, body: Body) -> None:
+        await self.peer.publish(sign(key(0), self.manifest, round_, "coordinator", body))
+
+    async def collect(self, round_: int) -> None:
+        """Wait for the commitment, and post the list."""
+        await self.until(lambda: 1 in self.peer.pool.commitments(round_))
+        entry = CommitmentEntry(number=1, commitment=self.peer.pool.commitments(round_)[1].id)
+        listed = CommitmentList(entries=(entry,))
+        await self.say(round_, listed)
+        self.chain.height += 1
+        self.chain.posted[round_] = PostedRoot(commitments_root(listed), 1, self.chain.height)
+
+    async def anchor(self, round_: int) -> None:
+        """Wait for the reveal, fetch and check the update, anchor the record, and aggregate."""
+        await self.until(lambda: 1 in self.peer.pool.reveals(round_))
+        commitment, reveal = self.peer.pool.commitments(round_)[1], self.peer.pool.reveals(round_)[1].body
+        check_reveal(commitment, reveal, max_bytes=1 << 20)
+        path = await self.peer.fetch(reveal.blob, max_size=1 << 20, deadline_s=20, numbers=(1,))
+        size = parameter_layout(self.manifest.model).size
+        check_update(self.manifest, size, reveal.symbols, path.read_bytes())
+        unit = UnitRecord(
+            number=1, commitment=commitment.id, merged=True, symbols=reveal.symbols, blob=reveal.blob
+        )
+        record = RoundRecord(parameters=self.parameters, units=(unit,), judged=())
+        await self.say(round_, record)
+        self.chain.height += 1
+        self.chain.anchors[round_] = self.chain.height
+        self.chain.records[round_] = record.digest().hex()
+        self.chain.height += 1
+        start = load_parameters(self.manifest, self.peer.store.get(self.parameters, max_size=1 << 20))
+        update = decode(path.read_bytes(), codec=self.manifest.codec, size=size)
+        after = parameters_file(self.manifest, aggregate(self.manifest, start, [update]))
+        self.parameters = self.peer.store.put(after)
+
+
+@asynccontextmanager
+async def coordinating(directory: Path, manifest: RunManifest, chain: SimChain) -> AsyncIterator[Coordinator]:
+    config = PeerConfig(directory / "coordinator", manifest.run_id)
+    async with open_peer(config, key(0), chain, manifest) as peer:
+        peer.store.put(pack(parameter_layout(manifest.model), initial_parameters(manifest.model, seed=1)))
+        yield Coordinator(peer, chain)
+
+
+@asynccontextmanager
+async def contributing(config: NodeConfig, chain: SimChain) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_node, config, chain)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def config_of(place: Place, directory: Path, coordinator: Coordinator | None = None) -> NodeConfig:
+    node = directory / "node"
+    if not (node / "peer.key").exists():
+        save_peer_key(node / "peer.key", key(1))
+    return NodeConfig(
+        directory=node,
+        run=place.manifest.run_id,
+        rpc="http://127.0.0.1:1",
+        ledger=place.manifest.ledger,
+        bootstrap=() if coordinator is None else tuple(coordinator.peer.network.addresses),
+        data_dir=place.data_dir,
+    )
+
+
+def chain_of(manifest: RunManifest) -> SimChain:
+    return SimChain(manifest, {1: "contributor", 8: "verifier", 9: "verifier"}, height=11)
+
+
+def only(error: BaseException) -> BaseException:
+    """Unwrap what nurseries wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
+async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Place, tmp_path: Path) -> None:
+    chain = chain_of(place.manifest)
+    async with coordinating(tmp_path, place.manifest, chain) as coordinator:
+        config = config_of(place, tmp_path, coordinator)
+        async with contributing(config, chain):
+            await coordinator.collect(0)
+            await coordinator.anchor(0)
+            await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(1))
+        assert 1 in coordinator.peer.pool.ready()
+        assert 1 in coordinator.peer.pool.openings(0), "everybody is drawn in this run"
+        status = read_status(config.directory / "status.json")
+        assert (status["number"], status["error"]) == (1, None)
+        assert "of 3" in describe(status)
+        async with contributing(config, chain):
+            await coordinator.collect(1)
+            await coordinator.anchor(1)
+            await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(2))
+        assert coordinator.peer.pool.equivocations == []
+        committed = coordinator.peer.pool.commitments(2)[1].body
+        assert committed.parameters == coordinator.parameters
+        assert committed.moments_before == coordinator.peer.pool.commitments(1)[1].body.moments_after
+
+
+async def test_a_lying_coordinator_stops_the_node_with_both_roots(place: Place, tmp_path: Path) -> None:
+    chain = chain_of(place.manifest)
+    async with coordinating(tmp_path, place.manifest, chain) as coordinator:
+        config = config_of(place, tmp_path, coordinator)
+        with pytest.raises(ExceptionGroup) as caught:
+            await _lie_in_round_1(coordinator, config)
+        error = only(caught.value)
+        assert isinstance(error, MurmurError)
+        assert name("a lie") in error.message
+        status = json.loads((config.directory / "status.json").read_text())
+        assert status["error"]["message"] == error.message
+        assert "error" in describe(status)
+
+
+async def _lie_in_round_1(coordinator: Coordinator, config: NodeConfig) -> None:
+    chain = coordinator.chain
+    async with contributing(config, chain):
+        await coordinator.collect(0)
+        await coordinator.anchor(0)
+        await coordinator.collect(1)
+        await coordinator.until(lambda: 1 in coordinator.peer.pool.reveals(1))
+        record = RoundRecord(parameters=name("a lie"), units=(), judged=())
+        await coordinator.say(1, record)
+        chain.anchors[1], chain.records[1] = chain.height + 1, record.digest().hex()
+        chain.height += 1
+        await trio.sleep_forever()
+
+
+async def test_a_stranger_to_the_ledger_is_told_to_register(place: Place, tmp_path: Path) -> None:
+    chain = SimChain(place.manifest, {2: "contributor"})
+    async with coordinating(tmp_path, place.manifest, chain) as coordinator:
+        with pytest.raises(ExceptionGroup) as caught:
+            await run_node(config_of(place, tmp_path, coordinator), chain)
+    error = only(caught.value)
+    assert isinstance(error, ConfigError)
+    assert "stake deposit" in error.hint
+
+
+async def test_a_machine_with_another_program_never_says_ready(place: Place, tmp_path: Path) -> None:
+    manifest = place.manifest.model_copy(update={"program": name("another program")})
+    place = Place(manifest, place.manifest_path, place.data_dir, place.store)
+    chain = chain_of(manifest)
+    async with coordinating(tmp_path, manifest, chain) as coordinator:
+        with pytest.raises(ExceptionGroup) as caught:
+            await run_node(config_of(place, tmp_path, coordinator), chain)
+        assert coordinator.peer.pool.ready() == {}
+    error = only(caught.value)
+    assert isinstance(error, ConfigError)
+    assert manifest.program in error.message
+
+
+async def test_a_second_node_in_the_directory_is_refused(place: Place, tmp_path: Path) -> None:
+    config = config_of(place, tmp_path)
+    with (
+        Journal.open(config.directory / "journal.sqlite", key(1).address),
+        pytest.raises(ConfigError, match="another process"),
+    ):
+        await run_node(config, chain_of(place.manifest))
+
+
+def test_status_of_a_directory_without_a_node_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_status(tmp_path / "status.json")
+    assert "node start" in caught.value.hint
