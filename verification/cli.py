@@ -141,6 +141,10 @@ def verify(
         str | None, typer.Option(help="Commitment root of the round, 64 hex digits, known from elsewhere.")
     ] = None,
     rpc: Annotated[str | None, typer.Option("--rpc", help="RPC URL of the chain to rely on.")] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(help="With --rpc: the ledger to rely on; else the one that the bundle names."),
+    ] = None,
     anchor: Annotated[
         Path | None, typer.Option(help="Anchor file that `murmur audit run --anchors-out` wrote.")
     ] = None,
@@ -153,7 +157,9 @@ def verify(
 
     if sum(given is not None for given in (root, rpc, anchor)) > 1:
         raise UsageError("--root, --rpc and --anchor exclude each other", hint="give one of them")
-    relied = _anchor(file, root, rpc, anchor)
+    if ledger is not None and rpc is None:
+        raise UsageError("--ledger is of use with --rpc only")
+    relied = _anchor(file, root, rpc, ledger, anchor)
     report = verify_bundle(file, relied, data=data, device=device)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -172,7 +178,9 @@ def verify(
         raise typer.Exit(report.exit_code)
 
 
-def _anchor(file: Path, root: str | None, rpc: str | None, anchor: Path | None) -> "Anchor | None":
+def _anchor(
+    file: Path, root: str | None, rpc: str | None, ledger: str | None, anchor: Path | None
+) -> "Anchor | None":
     import re
 
     from verification.anchor import RootAnchor, read_anchor_file
@@ -185,13 +193,13 @@ def _anchor(file: Path, root: str | None, rpc: str | None, anchor: Path | None) 
         return read_anchor_file(anchor)
     if rpc is None:
         return None
-    return _rpc_anchor(file, rpc)
+    return _rpc_anchor(file, rpc, ledger)
 
 
-def _rpc_anchor(file: Path, rpc: str) -> "Anchor | None":
+def _rpc_anchor(file: Path, rpc: str, ledger: str | None) -> "Anchor | None":
     """Ask a chain about the run that a bundle says it is about; a bundle that says nothing is refused later."""
     from contracts.run import ChainRun
-    from protocol.errors import ProofRejected
+    from protocol.errors import ProofInconclusive, ProofRejected
     from verification.anchor import ChainAnchor
     from verification.bundle import load_bundle
     from verification.facts import chain_facts
@@ -200,6 +208,8 @@ def _rpc_anchor(file: Path, rpc: str) -> "Anchor | None":
         manifest = load_bundle(file).manifest
     except ProofRejected:
         return None
+    if ledger is not None and ledger.lower() != manifest.ledger.lower():
+        raise ProofInconclusive(f"the bundle is about ledger {manifest.ledger}, not {ledger}")
     chain = ChainRun.connect(rpc, manifest.ledger, manifest.run_id, chain_id=manifest.chain_id)
     chain.refresh()
     return ChainAnchor(chain_facts(chain, manifest), f"the chain at {rpc} (block {chain.height})")

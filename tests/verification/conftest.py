@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from protocol.manifest import RunManifest
 
+from protocol.manifest import RunManifest
 from tests.verification.testbed import Testbed, tiny_manifest
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, ProofRejected
 from protocol.messages import PASSED, parse_message, sign
+from tests.verification.testbed import Testbed, key
 from verification.anchor import AnchorFile, ChainAnchor, RootAnchor, read_anchor_file
 from verification.blobs import find_blob
 from verification.bundle import export_bundle, load_bundle
 from verification.container import read_bundle, write_bundle
 from verification.facts import ChainFacts, chain_facts
 from verification.proof import BundleReport, verify_bundle
-
-from tests.verification.testbed import Testbed, key
 
 HONEST, CHEAT = (1, 1), (0, 2)  # (round, number)
 

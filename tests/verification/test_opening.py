@@ -3,12 +3,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from protocol.errors import Malformed, ProofRejected
 from protocol.messages import sign
+from tests.verification.testbed import Testbed, key
 from verification.commit import Carried
 from verification.opening import check_opening, needed_files, zero_moments
-
-from tests.verification.testbed import Testbed, key
 
 OTHER = "cd" * 32
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from protocol.errors import ProofInconclusive
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
-
 from tests.verification.testbed import (
     Cheat,
     Testbed,

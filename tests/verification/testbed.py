@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
 from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore

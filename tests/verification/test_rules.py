@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import Malformed
+from protocol.manifest import PayConfig, RunManifest
+from protocol.messages import (
+    PASSED,
+    PROVEN_FALSE,
+    REJECTED,
+    Judgement,
+    RoundRecord,
+    UnitRecord,
+    Verdict,
+)
+from protocol.state import NOTHING_CARRIED
+from tests.verification.testbed import Testbed
+from verification.commit import Carried, carried, check_commitment
+from verification.judge import counted, grade, outcome
+from verification.merge import check_reveal, check_update, copied_from
+from verification.sample import Draw, draws
+from verification.settle import (
+    SettledRound,
+    earned_in_epoch,
+    max_payout,
+    reward_entries,
+    reward_tree,
+)
+
+DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
+NUMBERS = st.lists(st.integers(1, 200), min_size=1, max_size=20, unique=True)
+RUN = "ab" * 32
+
+
+def with_verification(manifest: RunManifest, **changes: object) -> RunManifest:
+    return manifest.model_copy(update={"verification": manifest.verification.model_copy(update=changes)})
+
+
+def verdict(outcome_: int, judge: int, number: int = 1) -> Verdict:
+    return Verdict.model_validate(
+        {
+            "number": number,
+            "verifier": judge,
+            "outcome": outcome_,
+            "commitment": "ab" * 32,
+            "opening": None,
+            "segment": 0,
+            "reason": "",
+            "distance": 0.0,
+            "tensor": "",
+            "replay_cpu_s": 0.0,
+        }
+    )
+
+
+# sampling
+
+
+@given(DIGEST, st.integers(0, 1000), NUMBERS, NUMBERS, st.randoms(use_true_random=False))
+def test_anybody_draws_the_same_whatever_the_order(
+    manifest: RunManifest,
+    beacon: str,
+    round_: int,
+    numbers: list[int],
+    judges: list[int],
+    shuffle: random.Random,
+) -> None:
+    manifest = with_verification(manifest, draw_probability=0.5)
+    found = draws(manifest, RUN, beacon, round_, numbers, judges)
+    shuffle.shuffle(numbers)
+    shuffle.shuffle(judges)
+    assert draws(manifest, RUN, beacon, round_, numbers, judges) == found
+    assert [draw.number for draw in found] == sorted(draw.number for draw in found)
+    for draw in found:
+        assert 0 <= draw.segment < manifest.segments
+        assert sorted(draw.verifiers) == sorted(judges)
+
+
+@given(DIGEST, NUMBERS, NUMBERS)
+def test_probability_zero_draws_nobody_and_one_draws_all(
+    manifest: RunManifest, beacon: str, numbers: list[int], judges: list[int]
+) -> None:
+    nobody = with_verification(manifest, draw_probability=0.0)
+    everybody = with_verification(manifest, draw_probability=1.0)
+    assert draws(nobody, RUN, beacon, 0, numbers, judges) == ()
+    assert [one.number for one in draws(everybody, RUN, beacon, 0, numbers, judges)] == sorted(numbers)
+
+
+@given(DIGEST, NUMBERS, st.integers(201, 300))
+def test_who_else_commits_changes_nobody_s_draw(
+    manifest: RunManifest, beacon: str, numbers: list[int], newcomer: int
+) -> None:
+    manifest = with_verification(manifest, draw_probability=0.5)
+    before = draws(manifest, RUN, beacon, 3, numbers, [1, 2, 3])
+    after = draws(manifest, RUN, beacon, 3, [*numbers, newcomer], [1, 2, 3])
+    assert tuple(one for one in after if one.number != newcomer) == before
+
+
+def test_the_share_drawn_is_the_probability_and_segments_and_judges_spread(manifest: RunManifest) -> None:
+    manifest = with_verification(manifest, draw_probability=0.2)
+    found = draws(manifest, RUN, "cd" * 32, 0, range(1, 4001), [1, 2, 3, 4])
+    assert 700 < len(found) < 900
+    for segment in range(manifest.segments):
+        assert sum(draw.segment == segment for draw in found) > len(found) / manifest.segments * 0.8
+    for judge in (1, 2, 3, 4):
+        assert sum(draw.verifiers[0] == judge for draw in found) > len(found) / 4 * 0.8
+
+
+def test_a_silent_verifier_is_replaced_by_the_next_rank(manifest: RunManifest) -> None:
+    draw, wait = Draw(1, 0, (7, 8, 9, 10)), manifest.deadlines.verify
+    assert [judge for judge in draw.verifiers if draw.due(manifest, judge, 0, 0)] == [7, 8]
+    assert draw.due(manifest, 9, wait, 1)
+    assert not draw.due(manifest, 9, wait - 1, 1)
+    assert not draw.due(manifest, 9, wait, 2)
+    assert not draw.due(manifest, 10, wait, 1)
+    assert draw.due(manifest, 10, 2 * wait, 1)
+    assert not draw.due(manifest, 11, 9 * wait, 0)
+    assert draw.closes_after(manifest) == 4 * wait
+    assert Draw(1, 0, (7,)).closes_after(manifest) == 2 * wait
+
+
+# judging
+
+
+OUTCOMES = st.sampled_from([PASSED, REJECTED, PROVEN_FALSE])
+
+
+@given(
+    st.dictionaries(st.integers(1, 5), OUTCOMES, max_size=5), st.booleans(), st.permutations([1, 2, 3, 4, 5])
+)
+def test_only_two_proven_faults_slash_and_doubt_never_does(
+    manifest: RunManifest, said: dict[int, int], closed: bool, ranked: list[int]
+) -> None:
+    draw = Draw(1, 0, tuple(ranked))
+    verdicts = {judge: verdict(one, judge) for judge, one in said.items()}
+    found = outcome(manifest, draw, verdicts, closed=closed)
+    judges = counted(manifest, draw, verdicts)
+    outcomes = [said[judge] for judge in judges]
+    assert len(judges) == min(2, len(said))
+    assert (found is None) == (len(judges) < 2 and not closed)
+    assert (found == "false") == (outcomes == [PROVEN_FALSE, PROVEN_FALSE])
+    if found == "passed":
+        assert set(outcomes) == {PASSED}
+    if found == "unjudged":
+        assert not said
+
+
+def test_the_verdict_of_somebody_who_was_not_drawn_does_not_count(manifest: RunManifest) -> None:
+    verdicts = {judge: verdict(PROVEN_FALSE, judge) for judge in (8, 9)}
+    assert counted(manifest, Draw(1, 0, (1, 2, 8)), verdicts) == (8,)
+    assert outcome(manifest, Draw(1, 0, (1, 2)), verdicts, closed=True) == "unjudged"
+
+
+@pytest.mark.parametrize(
+    ("said", "closed", "expected"),
+    [
+        ([PASSED], False, None),
+        ([PASSED], True, "passed"),
+        ([REJECTED], True, "void"),
+        ([PROVEN_FALSE], True, "void"),
+        ([], True, "unjudged"),
+        ([PASSED, PROVEN_FALSE], False, "void"),
+        ([REJECTED, PROVEN_FALSE], False, "void"),
+        ([PROVEN_FALSE, PROVEN_FALSE], False, "false"),
+    ],
+)
+def test_what_verdicts_make_of_a_unit(
+    manifest: RunManifest, said: list[int], closed: bool, expected: str | None
+) -> None:
+    verdicts = {judge: verdict(one, judge) for judge, one in enumerate(said, start=1)}
+    assert outcome(manifest, Draw(1, 0, (1, 2, 3)), verdicts, closed=closed) == expected
+
+
+def test_a_distance_is_graded_by_tolerance_and_slash_factor(manifest: RunManifest) -> None:
+    tolerance = manifest.verification.tolerance
+    assert grade(manifest, 0.0) == grade(manifest, tolerance) == PASSED
+    assert grade(manifest, tolerance * 1.01) == grade(manifest, tolerance * 10) == REJECTED
+    assert grade(manifest, tolerance * 10.01) == grade(manifest, 1e30) == PROVEN_FALSE
+
+
+# carrying and committing
+
+
+def record(*judged: Judgement) -> RoundRecord:
+    return RoundRecord(parameters="ab" * 32, units=(), judged=judged)
+
+
+def test_a_peer_carries_what_it_committed_until_a_unit_is_found_void_or_false(bed: Testbed) -> None:
+    body = bed.make(0, 1).commitment.body
+    roots = Carried(body.moments_after, body.residual_after)
+    assert carried(1, body, record()) == roots
+    assert carried(1, None, record()) == carried(1, body, None) == Carried(NOTHING_CARRIED, NOTHING_CARRIED)
+    for verdict_, expected in {
+        "passed": roots,
+        "unjudged": roots,
+        "void": Carried(),
+        "false": Carried(),
+    }.items():
+        judgement = Judgement.model_validate({"round": 0, "number": 1, "outcome": verdict_})
+        assert carried(1, body, record(judgement)) == expected
+        assert carried(1, body, record(judgement.model_copy(update={"number": 2}))) == roots
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"parameters": "cd" * 32}, "other parameters"),
+        ({"assignment": "cd" * 32}, "other batches"),
+        ({"moments_before": "cd" * 32}, "chain of carried"),
+        ({"residual_before": "cd" * 32}, "chain of carried"),
+        ({"segments": ("cd" * 32,) * 3}, "3 segment roots instead of 4"),
+    ],
+)
+def test_what_is_public_of_a_commitment_is_checked(
+    bed: Testbed, changes: dict[str, object], reason: str
+) -> None:
+    body = bed.make(0, 1).commitment.body
+    expected = {"parameters": body.parameters, "assignment": body.assignment}
+    check_commitment(bed.manifest, body, **expected, expected=Carried())
+    with pytest.raises(Malformed, match=reason):
+        check_commitment(bed.manifest, body.model_copy(update=changes), **expected, expected=Carried())
+
+
+# merging
+
+
+def test_a_reveal_must_open_its_commitment(bed: Testbed) -> None:
+    dossier = bed.play_round(0)
+    commitment, reveal = dossier.commitments[0], dossier.reveals[0].body
+    check_reveal(commitment, reveal, 1 << 20)
+    for changes in ({"salt": "cd" * 32}, {"symbols": "cd" * 32}, {"commitment": "cd" * 32}):
+        with pytest.raises(Malformed):
+            check_reveal(commitment, reveal.model_copy(update=changes), 1 << 20)
+    with pytest.raises(Malformed, match="exceeds"):
+        check_reveal(commitment, reveal, 10)
+
+
+def test_update_bytes_must_hold_the_revealed_symbols(bed: Testbed) -> None:
+    made, other = bed.make(0, 1), bed.make(0, 2)
+    blob = bed.public.get(made.unit.work.blob, max_size=1 << 20)
+    check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, blob)
+    with pytest.raises(Malformed, match="other symbols"):
+        check_update(bed.manifest, bed.parameters_size, other.unit.work.symbols, blob)
+    with pytest.raises(Malformed):
+        check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, blob[:-1])
+    with pytest.raises(Malformed, match="too large"):
+        check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, bytes(1 << 20))
+
+
+def test_who_shows_symbols_again_is_a_copy() -> None:
+    earlier = {"ab" * 32: (0, 1)}
+    assert copied_from("cd" * 32, 2, earlier) == ""
+    assert copied_from("ab" * 32, 2, earlier) == "same symbols as number 1 in round 0"
+    assert copied_from("ab" * 32, 1, earlier) == "own symbols repeated"
+
+
+# pay
+
+
+def units(*merged: int) -> RoundRecord:
+    return RoundRecord(
+        parameters="ab" * 32,
+        units=tuple(UnitRecord(number=number, commitment="ab" * 32, merged=True) for number in merged),
+        judged=(),
+    )
+
+
+def test_what_passed_was_not_drawn_or_found_no_judge_is_paid_and_nothing_else(manifest: RunManifest) -> None:
+    pay = manifest.pay
+    outcomes = {1: "passed", 2: "void", 3: "unjudged"}
+    settled = SettledRound(0, units(1, 2, 3, 4), outcomes, [8, 9, 8])  # type: ignore[arg-type]
+    assert earned_in_epoch(manifest, [settled]) == {
+        1: pay.unit_wei,
+        3: pay.unit_wei,
+        4: pay.unit_wei,
+        8: 2 * pay.verdict_wei,
+        9: pay.verdict_wei,
+    }
+
+
+def test_a_false_unit_forfeits_the_epoch(manifest: RunManifest) -> None:
+    rounds = [SettledRound(0, units(1, 2), {}, []), SettledRound(1, units(1, 2), {1: "false"}, [8])]
+    assert earned_in_epoch(manifest, rounds) == {2: 2 * manifest.pay.unit_wei, 8: manifest.pay.verdict_wei}
+
+
+@given(st.lists(st.dictionaries(st.integers(1, 6), st.integers(1, 10**20)), min_size=1, max_size=5))
+def test_pay_is_cumulative_sorted_and_never_falls(epochs: list[dict[int, int]]) -> None:
+    wallets = {number: "0x" + f"{number * 37 % 256:02x}" * 20 for number in range(1, 7)}
+    before: dict[str, int] = {}
+    for upto in range(1, len(epochs) + 1):
+        entries = reward_entries(epochs[:upto], wallets)
+        assert [e.account.lower() for e in entries] == sorted(e.account.lower() for e in entries)
+        now = {entry.account: entry.cumulative_wei for entry in entries}
+        assert sum(now.values()) == sum(sum(epoch.values()) for epoch in epochs[:upto])
+        assert all(now[account] >= amount for account, amount in before.items())
+        before = now
+        if entries:
+            assert len(reward_tree(entries).root) == 32
+
+
+def test_the_largest_payout_covers_every_run(make_bed: Callable[..., Testbed]) -> None:
+    bed = make_bed(pay=PayConfig(unit_wei=7, verdict_wei=3, epoch_rounds=2))
+    bed.play_run()
+    paid = sum(entry.cumulative_wei for entry in bed.settlement.rewards[-1].body.entries)
+    assert paid == max_payout(bed.manifest, 3)  # everybody drawn, everybody honest
