@@ -70,7 +70,7 @@ def _envelope_id(message: rpc_pb2.Message) -> bytes:
 
 
 def score_params() -> ScoreParams:
-    """Return the scoring parameters; eight Malformed messages graylist a stranger, about two minutes of silence forgive it.
+    """Return the scoring parameters; eight Malformed messages graylist a stranger, two minutes forgive it.
 
     P4 is subtracted by py-libp2p, so its weight is positive here; the gossipsub 1.1 specification has it negative.
     """

@@ -85,7 +85,9 @@ def _contain_stream_handlers() -> None:
                 raise trio.TooSlowError(f"more than {STREAMS_PER_CONNECTION} streams on one connection")
             await handle(self, muxed_stream)
         except Exception as error:  # noqa: BLE001 -- the edge of a stream: whatever a peer provoked ends here
-            log.warning("stream of %s reset: %r", self.muxed_conn.peer_id, error)
+            report = getattr(self.swarm, "report_stream_failure", None)
+            if report is not None:
+                report(str(self.muxed_conn.peer_id), f"{type(error).__name__}: {error}")
             with trio.move_on_after(2):
                 try:
                     await muxed_stream.reset()

@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -65,12 +65,21 @@ def parse_address(text: str, *, with_peer: bool = False) -> Multiaddr:
     return address
 
 
-def create_host(secret: bytes, listen: Multiaddr, *, announce: tuple[Multiaddr, ...] = ()) -> IHost:
+def create_host(
+    secret: bytes,
+    listen: Multiaddr,
+    *,
+    announce: tuple[Multiaddr, ...] = (),
+    report: Callable[[str, str], None] = lambda peer, reason: log.warning(
+        "stream of %s failed: %s", peer, reason
+    ),
+) -> IHost:
     """Build a hardened host: Noise and yamux over TCP, no plaintext, no mplex, no outgoing identify.
 
     Args:
         secret: 32-byte secp256k1 key; the peer id follows from it.
         announce: addresses to tell peers instead of the bound ones (port forwarding, containers).
+        report: told (peer id, reason) when a stream ends because its handler raised.
     """
     hardening.install()
     keys = create_new_key_pair(secret)
@@ -104,6 +113,7 @@ def create_host(secret: bytes, listen: Multiaddr, *, announce: tuple[Multiaddr, 
     host.remove_stream_handler(ID_PUSH)
     # libp2p dials whomever it has heard of, whatever the low watermark; here `network` decides whom to call.
     host.get_network().auto_connector.maybe_connect = _ignore_later  # type: ignore[attr-defined]
+    host.get_network().report_stream_failure = report  # type: ignore[attr-defined]
     return host
 
 

@@ -276,7 +276,12 @@ class Network:
 
     @asynccontextmanager
     async def _open_parts(self) -> AsyncIterator[None]:
-        host = hosts.create_host(self._config.secret, self._listen, announce=self._announce)
+        host = hosts.create_host(
+            self._config.secret,
+            self._listen,
+            announce=self._announce,
+            report=lambda peer, reason: self.stats.refuse("stream that failed", peer, reason),
+        )
         host.get_network().register_notifee(_Connections(self._came, self._went))
         gossip = Gossip(
             host,

@@ -87,6 +87,7 @@ async def test_garbage_on_the_gossip_protocol_hurts_nobody(nodes: Any, bare_host
         await friend.network.publish(b"after the garbage")
         await node.has(1)
         assert node.network.stats.restarts == 0
+        assert node.network.stats.refused["stream that failed"] >= 1
 
 
 async def test_one_peer_opens_a_bounded_number_of_gossip_streams(nodes: Any, bare_host: OpenHost) -> None:
