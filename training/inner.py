@@ -82,6 +82,8 @@ def prepare_process(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    # Its backward pass adds in no fixed order; float32 then takes the plain kernel. CUDA only.
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
 
 
 class InnerTrainer:
