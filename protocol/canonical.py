@@ -15,7 +15,8 @@ MAX_DEPTH: Final = 32
 """Nesting allowed in canonical JSON. Python's own limit cannot be relied on: web3 raises it so far that the parser's
 recursion would overflow the stack and end the process."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and content with the end of the data for a closing quote: one pass, whatever the data is.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -35,7 +36,7 @@ def parse_canonical_json(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     """
     if len(data) > max_bytes:
         raise Malformed(f"message of {len(data)} bytes exceeds {max_bytes}")
-    _check_depth(data)
+    check_depth(data)
     try:
         value = json.loads(data.decode())  # decoded here: `loads` would also guess UTF-16 and UTF-32
     except (ValueError, RecursionError) as error:
@@ -51,7 +52,12 @@ def parse_canonical_json(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def _check_depth(data: bytes) -> None:
+def check_depth(data: bytes) -> None:
+    """Check the nesting of JSON before a parser sees it.
+
+    Raises:
+        Malformed: nested deeper than `MAX_DEPTH`.
+    """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     depth = 0
