@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.canonical import canonical_json
+from protocol.canonical import canonical_json, check_depth
 from protocol.errors import LedgerError, Malformed
 from protocol.merkle import reward_tree
 from protocol.messages import RewardTable, parse_message
@@ -29,8 +29,9 @@ def parse_tables(settlement: bytes) -> tuple[RewardTable, ...]:
     """
     if len(settlement) > MAX_SETTLEMENT_BYTES:
         raise Malformed("settlement file too long")
+    check_depth(settlement)
     try:
-        value: Any = json.loads(settlement)
+        value: Any = json.loads(settlement.decode())
         messages = [parse_message(canonical_json(message)) for message in value["rewards"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Malformed("not a settlement file") from error

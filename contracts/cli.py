@@ -55,8 +55,8 @@ def format_amount(wei: int) -> str:
     return f"{whole}.{rest:018d}".rstrip("0").rstrip(".")
 
 
-def confirm(plan: list[str], *, yes: bool, dry_run: bool) -> None:
-    """Show what is about to happen on stderr and ask.
+def confirm(plan: list[str], *, yes: bool, dry_run: bool, as_json: bool = False) -> None:
+    """Show what is about to happen on stderr and ask; in a dry run the plan is all, and `as_json` its document.
 
     Raises:
         UsageError: there is no terminal to ask on and `--yes` was not given.
@@ -64,6 +64,8 @@ def confirm(plan: list[str], *, yes: bool, dry_run: bool) -> None:
     for line in plan:
         typer.echo(line, err=True)
     if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"plan": plan}))
         raise typer.Exit
     if yes:
         return
@@ -73,7 +75,9 @@ def confirm(plan: list[str], *, yes: bool, dry_run: bool) -> None:
         raise typer.Exit(1)
 
 
-def _open(directory: Path, rpc: str, ledger: str, password_file: Path | None) -> "tuple[Ledger, Sender]":
+def _open(
+    directory: Path, rpc: str, ledger: str, password_file: Path | None, *, create: bool = False
+) -> "tuple[Ledger, Sender]":
     from contracts.chain import connect
     from contracts.client import Ledger
     from contracts.sender import Sender
@@ -81,7 +85,7 @@ def _open(directory: Path, rpc: str, ledger: str, password_file: Path | None) ->
 
     found = Ledger(connect(rpc), ledger)
     found.verify()
-    if (directory / WALLET_FILE).exists():
+    if not create or (directory / WALLET_FILE).exists():
         wallet = open_wallet(directory, password_file)
     else:
         typer.echo(f"making a wallet in {directory}", err=True)
@@ -123,7 +127,7 @@ def deposit(
     if role not in roles:
         raise UsageError(f"no role {role!r}", hint="--role contributor or --role verifier")
     wei = parse_amount(amount)
-    found, sender = _open(directory, rpc, ledger, password_file)
+    found, sender = _open(directory, rpc, ledger, password_file, create=not dry_run)
     number = found.number_of(sender.address)
     balance = found.balance_of(sender.address)
     if balance < wei:
@@ -136,22 +140,25 @@ def deposit(
             [f"deposit {format_amount(wei)} tokens for number {number}, slashable until withdrawn"],
             yes=yes,
             dry_run=dry_run,
+            as_json=as_json,
         )
         receipt = found.deposit(sender, wei)
         _show(_mined(receipt, number=number, staked_wei=str(wei)), as_json)
         return
     key_path = directory / "peer.key"
-    if not key_path.exists():
-        save_peer_key(key_path, PeerKey(secrets.token_bytes(32)))
-    peer = load_peer_key(key_path)
+    known = key_path.exists()
+    peer = load_peer_key(key_path) if known else PeerKey(secrets.token_bytes(32))
     confirm(
         [
-            f"register {sender.address} as {role} with peer {peer.peer_id}",
+            f"register {sender.address} as {role} with {f'peer {peer.peer_id}' if known else 'a peer key made now'}",
             f"stake {format_amount(wei)} tokens; leaving takes {found.unbonding_blocks} blocks, slashable until then",
         ],
         yes=yes,
         dry_run=dry_run,
+        as_json=as_json,
     )
+    if not known:
+        save_peer_key(key_path, peer)
     number = found.register(sender, roles[role], peer, wei)
     _show(
         {"number": number, "wallet": sender.address, "peer_id": peer.peer_id, "staked_wei": str(wei)}, as_json
@@ -176,6 +183,7 @@ def unbond(
         [f"unbond {format_amount(wei)} tokens; they can be withdrawn after {found.unbonding_blocks} blocks"],
         yes=yes,
         dry_run=dry_run,
+        as_json=as_json,
     )
     _show(_mined(found.unbond(sender, wei), unbonding_wei=str(wei)), as_json)
 
@@ -192,7 +200,7 @@ def withdraw(
 ) -> None:
     """Take unbonded stake back to the wallet."""
     found, sender = _open(directory, rpc, ledger, password_file)
-    confirm([f"withdraw what has unbonded to {sender.address}"], yes=yes, dry_run=dry_run)
+    confirm([f"withdraw what has unbonded to {sender.address}"], yes=yes, dry_run=dry_run, as_json=as_json)
     _show(_mined(found.withdraw(sender)), as_json)
 
 
@@ -227,19 +235,28 @@ def read_settlement(source: str) -> bytes:
     """Read a settlement from a file, a run's public folder, or a URL of the coordinator's API.
 
     Raises:
-        NetworkError: the URL does not deliver.
+        NetworkError: the URL does not deliver, or more than a settlement can have.
         ConfigError: the file is not there.
     """
+    from contracts.claims import MAX_SETTLEMENT_BYTES
+
     if source.startswith(("http://", "https://")):
         import httpx
 
+        found = bytearray()
         try:
-            return httpx.get(source, timeout=CLAIM_TIMEOUT_S).raise_for_status().content
-        except httpx.HTTPError as error:
+            with httpx.stream("GET", source, timeout=CLAIM_TIMEOUT_S) as answer:
+                for piece in answer.raise_for_status().iter_bytes():
+                    found += piece
+                    if len(found) > MAX_SETTLEMENT_BYTES:
+                        raise NetworkError(f"{source}: longer than any settlement")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NetworkError(f"{source}: {error}", hint="check the coordinator's API address") from error
+        return bytes(found)
     path = Path(source)
     try:
-        return (path / "settlement.json" if path.is_dir() else path).read_bytes()
+        with (path / "settlement.json" if path.is_dir() else path).open("rb") as file:
+            return file.read(MAX_SETTLEMENT_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             f"cannot read the settlement {path}", hint="name settlement.json or its folder"
@@ -275,7 +292,9 @@ def claim(
     if reward is None or due <= 0:
         _show({"account": sender.address, "claimed_wei": str(claimed), "paid_wei": "0", "tx": None}, as_json)
         return
-    confirm([f"claim {format_amount(due)} tokens for {sender.address}"], yes=yes, dry_run=dry_run)
+    confirm(
+        [f"claim {format_amount(due)} tokens for {sender.address}"], yes=yes, dry_run=dry_run, as_json=as_json
+    )
     receipt = found.claim(sender, run, reward.account, reward.cumulative_wei, reward.proof)
     facts = {"account": reward.account, "claimed_wei": str(reward.cumulative_wei), "paid_wei": str(due)}
     _show(_mined(receipt, **facts), as_json)

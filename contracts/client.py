@@ -5,6 +5,7 @@ returns its `Receipt`. Every method can raise `LedgerRevert` (the contract refus
 (there is no usable chain).
 """
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -72,12 +73,18 @@ class Ledger:
             w3: the chain.
             address: the ledger's address.
             deployed_block: the block that created it, where event indexes start, if known.
+
+        Raises:
+            LedgerError: not an address.
         """
         self.w3 = w3
-        self.address = str(to_checksum_address(address))
+        try:
+            self.address = str(to_checksum_address(address))
+        except (ValueError, TypeError) as error:
+            raise LedgerError(f"{address!r} is not the address of a ledger", hint="check --ledger") from error
         self.deployed_block = deployed_block
         self.contract: Contract = w3.eth.contract(
-            address=to_checksum_address(address), abi=artifact("Ledger").abi
+            address=to_checksum_address(self.address), abi=artifact("Ledger").abi
         )
 
     @classmethod
@@ -376,10 +383,9 @@ class Ledger:
 
 
 def _run(run: str) -> bytes:
-    value = bytes.fromhex(run)
-    if len(value) != 32:
-        raise LedgerError(f"{run!r} is not a run id: 64 hex digits")
-    return value
+    if not re.fullmatch("[0-9a-f]{64}", run):
+        raise LedgerError(f"{run!r} is not a run id: 64 hex digits, none of them a capital")
+    return bytes.fromhex(run)
 
 
 def _create(sender: Sender, compiled: Artifact, *arguments: Any) -> Receipt:

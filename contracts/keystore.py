@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"cannot read the keystore {path}: {error.strerror}",
-            hint="check the path of the wallet in the settings",
+            hint="check --dir; `murmur stake deposit` makes a wallet",
         ) from error
     try:
         if len(text) > MAX_BYTES:

@@ -34,14 +34,25 @@ def create_wallet(directory: Path, password_file: Path | None = None) -> LocalAc
         UsageError: a password is needed and there is no terminal to ask on.
     """
     password = _password(directory, password_file, confirm=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return create_keystore(directory / WALLET_FILE, secrets.token_bytes(32), password)
 
 
 def save_unattended_wallet(directory: Path, key: bytes, *, scrypt_n: int = SCRYPT_N) -> LocalAccount:
-    """Store a given key with a random password beside it, for wallets that hold nothing but a demonstration's tokens."""
+    """Store a given key with a random password beside it, for wallets that hold nothing but a demonstration's tokens.
+
+    Raises:
+        ConfigError: there is a wallet or a password already.
+    """
     password = secrets.token_hex(16)
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Else this password would lie beside a wallet that it does not open.
+    if (directory / WALLET_FILE).exists():
+        raise ConfigError(f"{directory / WALLET_FILE} already holds a key")
+    try:
+        handle = os.open(directory / PASSWORD_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{directory / PASSWORD_FILE} already holds a password") from error
     with os.fdopen(handle, "w") as file:
         file.write(password + "\n")
     return create_keystore(directory / WALLET_FILE, key, password, scrypt_n=scrypt_n)
