@@ -1,0 +1,208 @@
+"""The read API and the live page: a process of its own that only reads the database, `python -m coordinator.api`.
+
+It ends when its stdin closes, so that it never outlives the coordinator. Errors are problem documents (RFC 9457).
+"""
+
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from coordinator.clock import Clock, unix_time
+from coordinator.page import STYLE, render
+from coordinator.queries import MAX_PAGE, Reader
+from coordinator.tables import open_engine
+
+STALE_S = 30.0
+PAGE_ROUNDS = 20
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+RunId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Run id, 64 hex digits.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="At most so many entries.")]
+Outcome = Literal["passed", "void", "false", "unjudged"]
+Kind = Annotated[str, Query(max_length=32, pattern=r"^[a-z]+$")]
+Cursor = Annotated[
+    str, Query(pattern=r"^[0-9]{1,7}-[0-9]{1,16}$", description="Continue after this round-number.")
+]
+
+
+def problem(status: int, detail: str) -> JSONResponse:
+    """Return a problem document."""
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")
+
+
+def create_app(engine: Engine, clock: Clock) -> FastAPI:
+    """Return the API over a database.
+
+    Args:
+        clock: tells the age of what is shown.
+    """
+    app = FastAPI(title="Murmur coordinator", version="1", docs_url=None, redoc_url=None)
+    reader = Reader(engine)
+    _add_edges(app)
+
+    def known(run: str) -> Reader:
+        if reader.run_id() != run:
+            raise HTTPException(404, "this coordinator does not run it")
+        return reader
+
+    @app.get("/v1/runs")
+    def runs() -> list[dict[str, Any]]:
+        """List the runs of this coordinator."""
+        run = reader.run_id()
+        return [] if run is None else [{"run": run, "href": f"/v1/runs/{run}"}]
+
+    @app.get("/v1/runs/{run}")
+    def run_summary(run: RunId) -> dict[str, Any]:
+        """Return where the run stands: rounds, loss, peers, wire bytes, verification, ledger."""
+        return known(run).summary(clock())
+
+    @app.get("/v1/runs/{run}/rounds")
+    def run_rounds(
+        run: RunId, after: Annotated[int, Query(ge=-1, lt=2**31)] = -1, limit: Limit = 50
+    ) -> dict[str, Any]:
+        """List rounds by number."""
+        found = known(run).rounds(after, limit)
+        return {"rounds": found, "next": found[-1]["round"] if len(found) == limit else None}
+
+    @app.get("/v1/runs/{run}/rounds/{round}")
+    def run_round(run: RunId, round: Annotated[int, Path(ge=0, lt=2**31)]) -> dict[str, Any]:
+        """Return one round with its units and verdicts."""
+        found = known(run).round(round)
+        if found is None:
+            raise HTTPException(404, f"round {round} has not begun")
+        return found
+
+    @app.get("/v1/runs/{run}/units")
+    def run_units(
+        run: RunId,
+        number: Annotated[int | None, Query(ge=1, lt=2**53)] = None,
+        outcome: Outcome | None = None,
+        after: Cursor | None = None,
+        limit: Limit = 100,
+    ) -> dict[str, Any]:
+        """List units and what became of each."""
+        round_, _, last = (after or "").partition("-")
+        start = (int(round_), int(last)) if after else (-1, 0)
+        found = known(run).units(number=number, outcome=outcome, after=start, limit=limit)
+        more = f"{found[-1]['round']}-{found[-1]['number']}" if len(found) == limit else None
+        return {"units": found, "next": more}
+
+    @app.get("/v1/runs/{run}/messages")
+    def run_messages(
+        run: RunId,
+        after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
+        limit: Limit = 100,
+        kind: Kind | None = None,
+    ) -> dict[str, Any]:
+        """List signed messages, in order of arrival, as they came over the wire."""
+        found = known(run).messages(after, limit, kind)
+        return {"messages": found, "next": found[-1]["sequence"] if len(found) == limit else None}
+
+    @app.get("/livez")
+    def livez() -> dict[str, str]:
+        """Tell that this process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        """Tell whether the coordinator keeps the data fresh."""
+        age = clock() - reader.updated_at()
+        if age > STALE_S:
+            return problem(503, f"the coordinator last wrote {age:.0f} s ago")
+        return JSONResponse({"status": "ok", "age_s": round(max(age, 0.0), 1)})
+
+    @app.get("/style.css", include_in_schema=False)
+    def style() -> Response:
+        return Response(STYLE, media_type="text/css")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> HTMLResponse:
+        """Show the run to a person."""
+        if reader.run_id() is None:
+            raise HTTPException(503, "the coordinator has not begun")
+        return HTMLResponse(render(reader.summary(clock()), reader.last_rounds(PAGE_ROUNDS)))
+
+    return app
+
+
+def _add_edges(app: FastAPI) -> None:
+    """Turn every failure into a problem document, and put the security headers on everything."""
+
+    @app.middleware("http")
+    async def headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        try:
+            response = await answer(request)
+        except SQLAlchemyError:
+            response = problem(503, "the database cannot be read now")
+        for name, value in SECURITY_HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    @app.exception_handler(StarletteHTTPException)
+    async def failed(request: Request, error: StarletteHTTPException) -> Response:
+        response = problem(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(re.sub(r"[^\w-]", "?", str(part))[:40] for part in first["loc"])
+        return problem(422, f"{where}: {first['msg']}")
+
+
+def _end_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve on an inherited listening socket until stdin closes."""
+    import argparse
+
+    import uvicorn
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--database", required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    arguments = parser.parse_args()
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    app = create_app(open_engine(arguments.database, writer=False), unix_time)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=64,
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=16384,
+    )
+    serve = partial(uvicorn.Server(config).run, sockets=[socket.socket(fileno=arguments.fd)])
+    serve()
+
+
+if __name__ == "__main__":
+    main()

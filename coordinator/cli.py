@@ -1,0 +1,307 @@
+"""`murmur coordinator` and `murmur run`: keep a run, make one, and look at one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protocol.errors import ConfigError, NetworkError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from coordinator.run import RunPlan
+
+app = typer.Typer(no_args_is_help=True, help="Run the coordinator of a run.")
+run_app = typer.Typer(no_args_is_help=True, help="Make a run, and look at one.")
+
+Directory = Annotated[Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")]
+Rpc = Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
+]
+Data = Annotated[Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+MAX_MANIFEST_FIELDS_BYTES = 64 * 1024
+API_TIMEOUT_S = 10.0
+MAX_API_BYTES = 64 << 20
+
+
+@app.callback()
+def coordinator() -> None:
+    """Run the coordinator of a run."""
+
+
+@app.command()
+def start(
+    directory: Directory,
+    run: Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")],
+    rpc: Rpc,
+    ledger: Annotated[
+        str | None, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger, to be checked.")
+    ] = None,
+    bootstrap: Annotated[
+        list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "/ip4/127.0.0.1/tcp/0",
+    api_port: Annotated[int, typer.Option(help="Port of API and page on this machine; 0: a free one.")] = 0,
+    password_file: PasswordFile = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    database: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL, if not SQLite in the directory.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the evaluator.")] = 1,
+    control: Annotated[
+        list[int] | None,
+        typer.Option(help="Number of a peer that is also trained alone, for comparison; repeatable."),
+    ] = None,
+    no_control: Annotated[bool, typer.Option("--no-control", help="Train nobody alone.")] = False,
+) -> None:
+    """Keep a run's rounds until stopped: lists, records, settlement, API and live page."""
+    import logging
+
+    import trio
+    from pydantic import ValidationError
+
+    from coordinator.config import MANIFEST_FILE, CoordinatorConfig
+    from coordinator.files import read_manifest
+    from coordinator.service import run_coordinator
+
+    values: dict[str, Any] = {
+        "directory": directory,
+        "run": run,
+        "rpc": rpc,
+        "bootstrap": tuple(bootstrap or ()),
+        "listen": listen,
+        "api_port": api_port,
+        "password_file": password_file,
+        "data": data,
+        "data_dir": data_dir,
+        "database": database,
+        "threads": threads,
+        "control": () if no_control else tuple(control) if control else None,
+    }
+    try:
+        config = CoordinatorConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
+    manifest = read_manifest(directory / MANIFEST_FILE, config.run)
+    if ledger is not None and ledger.lower() != manifest.ledger.lower():
+        raise ConfigError(
+            f"the run lives on ledger {manifest.ledger}, not {ledger}", hint=f"--ledger {manifest.ledger}"
+        )
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("libp2p").setLevel(logging.ERROR)
+    trio.run(run_coordinator, config)
+
+
+@run_app.command()
+def create(
+    directory: Directory,
+    rpc: Rpc,
+    ledger: Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")],
+    fund: Annotated[str, typer.Option(help="Tokens to pay into the pot, such as 400 or 0.5.")],
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the run; default 40.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initial parameters.")] = 0,
+    contributors: Annotated[int, typer.Option(min=1, help="Contributors that the cost is reckoned for.")] = 4,
+    manifest: Annotated[
+        Path | None, typer.Option(help="JSON file with further fields of the manifest.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    password_file: PasswordFile = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Define a run, show what it can cost, and create and fund it on chain."""
+    import secrets
+
+    from contracts.chain import connect
+    from contracts.cli import confirm, parse_amount
+    from contracts.client import Ledger
+    from contracts.sender import Sender
+    from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
+    from coordinator.config import PEER_KEY_FILE
+    from coordinator.run import create_run, plan_run
+    from protocol.keys import PeerKey, load_peer_key, save_peer_key
+
+    fund_wei = parse_amount(fund)
+    fields = _read_fields(manifest)
+    fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (directory / PEER_KEY_FILE).exists():
+        save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))
+    key = load_peer_key(directory / PEER_KEY_FILE)
+    found = Ledger(connect(rpc), ledger)
+    found.verify()
+    plan = plan_run(
+        directory,
+        ledger=found,
+        coordinator=key,
+        fund_wei=fund_wei,
+        contributors=contributors,
+        seed=seed,
+        data=data,
+        data_dir=data_dir,
+        fields=fields,
+    )
+    confirm(describe_plan(plan), yes=yes, dry_run=dry_run)
+    make = open_wallet if (directory / WALLET_FILE).exists() else create_wallet
+    sender = Sender(found.w3, make(directory, password_file))
+    receipt = create_run(directory, plan, ledger=found, sender=sender)
+    result = {
+        "run": plan.manifest.run_id,
+        "name": plan.manifest.name,
+        "rounds": plan.manifest.rounds,
+        "funded_wei": str(fund_wei),
+        "max_payout_wei": str(plan.max_payout_wei),
+        "draw_probability": plan.manifest.verification.draw_probability,
+        "escape_probability": plan.escape,
+        "tx": receipt.tx,
+        "block": receipt.block,
+    }
+    _print(result, as_json)
+
+
+def describe_plan(plan: "RunPlan") -> list[str]:
+    """Return what is about to be created, for a person who must agree."""
+    from contracts.cli import format_amount
+
+    manifest = plan.manifest
+    lines = [
+        f"run {manifest.name!r}: {manifest.rounds} rounds of {manifest.inner.steps} steps, "
+        f"{manifest.pay.epoch_rounds} rounds an epoch",
+        f"cost at most {format_amount(plan.max_payout_wei)} tokens with {plan.contributors} contributors; "
+        f"{format_amount(plan.fund_wei)} go into the pot, and what is not earned stays there",
+        f"each unit is drawn with probability {manifest.verification.draw_probability:g}: who cheats in every round "
+        f"escapes with probability {plan.escape:.2g}",
+    ]
+    if plan.fund_wei < plan.max_payout_wei:
+        lines.append(
+            "warning: the pot does not cover the most that can be earned; roots beyond it are refused"
+        )
+    return lines
+
+
+@run_app.command()
+def show(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")
+    ] = None,
+    api: Annotated[str | None, typer.Option(help="URL of a coordinator's API.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where a run stands, from its database or over its API."""
+    if (directory is None) == (api is None):
+        raise UsageError("name one place to look", hint="--dir DIR or --api URL")
+    summary = _from_database(directory) if directory is not None else _from_api(str(api))
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for line in describe_summary(summary):
+        typer.echo(line)
+
+
+def describe_summary(summary: dict[str, Any]) -> list[str]:
+    """Return a run's summary as lines for a terminal; strings lose what is not printable."""
+    from contracts.cli import format_amount
+
+    loss, found, ledger = summary["loss"], summary["verification"], summary["ledger"]
+
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    lines = [
+        f"run        {summary['run']} ({summary['name']})",
+        f"phase      {summary['phase']}, round {summary['round']} of {summary['rounds']} {summary['detail']}",
+        f"loss       {figure(loss['first'])} -> {figure(loss['last'])}, alone {figure(loss['local'])}",
+        f"drawn      {found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void",
+        f"pot        {format_amount(int(ledger.get('funded_wei', 0)))} funded, "
+        f"{format_amount(int(ledger.get('paid_wei', 0)))} claimed, "
+        f"{format_amount(int(ledger.get('slashed_wei', 0)))} slashed",
+    ]
+    for peer in summary["peers"]:
+        units = peer["units"]
+        work = f"{units['merged']}/{units['listed']} merged, {units['false']} false"
+        if peer["role"] == "verifier":
+            work = f"{peer['verdicts']} verdicts"
+        lines.append(
+            f"{peer['number']:>4} {peer['role']:12} {work}, earned {format_amount(int(peer['earned_wei']))}"
+        )
+    return ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
+
+
+def _from_database(directory: Path) -> dict[str, Any]:
+    from coordinator.clock import unix_time
+    from coordinator.queries import Reader
+    from coordinator.tables import DATABASE_FILE, database_url, open_engine
+
+    if not (directory / DATABASE_FILE).exists():
+        raise ConfigError(
+            f"no coordinator has run in {directory}", hint="`murmur coordinator start --dir ...`"
+        )
+    engine = open_engine(database_url(directory), writer=False)
+    try:
+        return Reader(engine).summary(unix_time())
+    finally:
+        engine.dispose()
+
+
+def _from_api(url: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        with httpx.Client(base_url=url, timeout=API_TIMEOUT_S) as client:
+            runs = _get(client, "/v1/runs")
+            if not runs:
+                raise NetworkError(f"{url} has not begun a run")
+            summary: dict[str, Any] = _get(client, f"/v1/runs/{runs[0]['run']}")
+            return summary
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NetworkError(
+            f"{url} did not answer as a coordinator: {error}", hint="see status.json for its URL"
+        ) from error
+
+
+def _get(client: "httpx.Client", path: str) -> Any:
+    with client.stream("GET", path) as response:
+        response.raise_for_status()
+        data = bytearray()
+        for piece in response.iter_bytes():
+            data += piece
+            if len(data) > MAX_API_BYTES:
+                raise ValueError(f"more than {MAX_API_BYTES} bytes")
+    return json.loads(data)
+
+
+def _read_fields(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            fields = json.loads(file.read(MAX_MANIFEST_FIELDS_BYTES + 1))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", hint="a JSON object of manifest fields") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path} is not a JSON object")
+    return fields
+
+
+def _print(value: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value))
+        return
+    for name, text in value.items():
+        typer.echo(f"{name:18} {text}")

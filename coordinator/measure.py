@@ -1,0 +1,192 @@
+"""The coordinator's children at work: aggregation, which rounds need, and measurements, which nobody waits for."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from coordinator.config import CONTROL_DIRECTORY, MANIFEST_FILE, CoordinatorConfig
+from coordinator.evaluator import LoadRequest, load_params
+from coordinator.sending import Write
+from protocol.blobs import BlobStore
+from protocol.chain import ChainView
+from protocol.errors import ConfigError, MurmurError, OwnFault
+from protocol.manifest import RunManifest
+from protocol.worker import Worker
+
+log = logging.getLogger(__name__)
+
+LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
+FIRST_PAUSE_S = 0.5
+PAUSE_MAX_S = 20.0
+EVALUATOR_NICE = 19
+CONTROL_SIZE = 2
+GIVE_UP_AFTER = 3  # failures of one measurement, after which the curve has a gap
+
+
+class Calculator:
+    """A child that is started, loaded and restarted as calls need it."""
+
+    def __init__(self, config: CoordinatorConfig, store: BlobStore, name: str, *, nice: int = 0) -> None:
+        threads = str(config.threads)
+        variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        self._worker = Worker(
+            [sys.executable, "-m", "coordinator.evaluator"],
+            log_path=config.directory / f"{name}.log",
+            env={**os.environ, **dict.fromkeys(variables, threads)},
+            nice=nice,
+        )
+        self._load = LoadRequest(
+            manifest_path=config.directory / MANIFEST_FILE,
+            store=store.root,
+            control=config.directory / CONTROL_DIRECTORY,
+            data_dir=config.shards,
+            data=config.data,
+            threads=config.threads,
+        )
+        self._loaded: int | None = None  # process id that was loaded
+
+    async def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the child, which is made ready first.
+
+        Raises:
+            ConfigError: this machine does not fit the run.
+            MurmurError: what the child raised, or that it died.
+        """
+        if self._worker.pid is None or self._worker.pid != self._loaded:
+            await self._worker.restart()
+            await self._worker.call("load", load_params(self._load), deadline_s=LOAD_DEADLINE_S)
+            self._loaded = self._worker.pid
+        return await self._worker.call(method, dict(params))
+
+    async def insist(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the child until it answers.
+
+        Raises:
+            ConfigError: this machine does not fit the run.
+        """
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.call(method, params)
+            except ConfigError:
+                raise
+            except MurmurError as error:
+                log.error("%s: %s", method, error)
+            await trio.sleep(pause)
+            pause = min(2 * pause, PAUSE_MAX_S)
+
+    async def stop(self) -> None:
+        """End the child."""
+        await self._worker.stop()
+
+
+@dataclass
+class Measurements:
+    """Measure each round's parameters, and train the control group alone, one thing at a time."""
+
+    manifest: RunManifest
+    chain: ChainView
+    calculator: Calculator
+    write: Write
+    control_store: BlobStore
+    control: tuple[int, ...] | None
+    losses: dict[int, float]  # by round, measured so far
+    locals: dict[tuple[int, int], tuple[str, str]]  # (round, number) -> (parameters, moments)
+    parameters: Mapping[int, str] = field(default_factory=dict)  # by round; grows while the run goes on
+    skipped: set[int] = field(default_factory=set)
+    _woken: trio.Event = field(default_factory=trio.Event)
+
+    def wake(self, parameters: Mapping[int, str]) -> None:
+        """Tell that there may be something to measure."""
+        self.parameters = parameters
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Measure for ever; a measurement that fails again and again is left out."""
+        failures = 0
+        while True:
+            try:
+                busy = await self._measure_one() or await self._train_one()
+                failures = 0
+            except ConfigError as error:
+                log.error("nothing is measured: %s", error)
+                return
+            except MurmurError as error:
+                failures += 1
+                log.error("measurement: %s", error)
+                if failures >= GIVE_UP_AFTER:
+                    self._skip()
+                    failures = 0
+                await trio.sleep(FIRST_PAUSE_S)
+                continue
+            if not busy:
+                await self._woken.wait()
+                self._woken = trio.Event()
+
+    def _due(self) -> list[int]:
+        known = self.losses.keys() | self.skipped
+        return [round_ for round_ in sorted(self.parameters) if round_ not in known]
+
+    def _skip(self) -> None:
+        if due := self._due():
+            self.skipped.add(due[0])
+        else:
+            self.control = ()
+
+    async def _measure_one(self) -> bool:
+        due = self._due()
+        if not due:
+            return False
+        found = await self.calculator.call("heldout", {"parameters": self.parameters[due[0]]})
+        loss = float(found["loss"])
+        self.losses[due[0]] = loss
+        await self.write(lambda tx: tx.loss(due[0], loss))
+        log.info("round %d starts at a held-out loss of %.4f", due[0], loss)
+        return True
+
+    def _group(self) -> tuple[int, ...]:
+        if self.control is None:
+            roster = self.chain.roster(0)
+            if not roster:
+                return ()
+            self.control = tuple(one.number for one in roster[:CONTROL_SIZE])
+        return self.control
+
+    async def _train_one(self) -> bool:
+        for number in self._group():
+            done = [round_ for round_, trained in self.locals if trained == number]
+            round_ = max(done, default=-1) + 1
+            beacon = self.chain.assignment_beacon(round_) if round_ < self.manifest.rounds else None
+            # A round's control waits for the round's end, so that it never competes with it.
+            if beacon is None or self.chain.anchor(round_) is None:
+                continue
+            await self._train(round_, number, beacon)
+            return True
+        return False
+
+    async def _train(self, round_: int, number: int, beacon: str) -> None:
+        before = self.locals.get((round_ - 1, number))
+        found = await self.calculator.call(
+            "local",
+            {
+                "round": round_,
+                "number": number,
+                "beacon": beacon,
+                "parameters": None if before is None else before[0],
+                "moments": None if before is None else before[1],
+                "measure": round_ == self.manifest.rounds - 1,
+            },
+        )
+        after = (str(found["parameters"]), str(found["moments"]))
+        if after == before:
+            raise OwnFault(f"the control of number {number} did not move in round {round_}")
+        await self.write(lambda tx: tx.local(round_, number, *after, found["loss"]))
+        self.locals[round_, number] = after
+        if before is not None and before not in [self.locals[key] for key in self.locals if key[1] != number]:
+            for blob in before:
+                self.control_store.delete(blob)

@@ -1,0 +1,298 @@
+"""What the API and the page read, as plain JSON data. Nothing here writes, and every answer is bounded."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from coordinator.tables import (
+    LocalRow,
+    MessageRow,
+    PeerRow,
+    RefusalRow,
+    RoundRow,
+    RunRow,
+    TransactionRow,
+    UnitRow,
+    VerdictRow,
+)
+from protocol.manifest import RunManifest
+from protocol.tensors import parameter_layout
+
+MAX_PAGE = 500
+MAX_PEERS = 1000
+MAX_CURVE = 2000  # points; a longer run is thinned evenly
+MAX_REFUSALS = 200
+MAX_TRANSACTIONS = 100
+
+OUTCOMES = ("passed", "void", "false", "unjudged")
+
+
+class Reader:
+    """Read one run's database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run_id(self) -> str | None:
+        """Return the run that the database holds, or None while the coordinator has not begun it."""
+        with Session(self._engine) as session:
+            return session.scalar(select(RunRow.run).limit(1))
+
+    def updated_at(self) -> float:
+        """Return when the service last wrote its status, in Unix time."""
+        with Session(self._engine) as session:
+            return session.scalar(select(RunRow.updated_at)) or 0.0
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """Return everything about a run that fits on a page.
+
+        Args:
+            now: Unix time, to tell the age of the data.
+        """
+        with Session(self._engine) as session:
+            row = session.scalars(select(RunRow)).one()
+            manifest = RunManifest.from_bytes(row.manifest.encode())
+            facts = json.loads(row.facts)
+            return {
+                "run": row.run,
+                "name": manifest.name,
+                "phase": row.phase,
+                "round": row.round,
+                "rounds": manifest.rounds,
+                "rounds_done": session.scalar(
+                    select(func.count()).select_from(RoundRow).where(RoundRow.record_block.is_not(None))
+                ),
+                "detail": row.detail,
+                "height": row.height,
+                "updated_at": row.updated_at,
+                "age_s": max(0.0, round(now - row.updated_at, 1)),
+                "parameters": parameter_layout(manifest.model).size,
+                "loss": _loss(session),
+                "peers": _peers(session, facts.get("ledger", {}).get("claimed_wei", {})),
+                "wire": _wire(session, manifest),
+                "verification": _verification(session, manifest),
+                "ledger": {
+                    key: value for key, value in facts.get("ledger", {}).items() if key != "claimed_wei"
+                },
+                "network": _network(facts.get("network", {})),
+                "refused": _refusals(session),
+                "transactions": _transactions(session),
+                "manifest": manifest.model_dump(mode="json"),
+            }
+
+    def rounds(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return rounds by number, those after `after`."""
+        with Session(self._engine) as session:
+            query = select(RoundRow).where(RoundRow.round > after).order_by(RoundRow.round).limit(limit)
+            return [_round(row) for row in session.scalars(query)]
+
+    def last_rounds(self, count: int) -> list[dict[str, Any]]:
+        """Return the newest rounds, the newest first."""
+        with Session(self._engine) as session:
+            query = select(RoundRow).order_by(RoundRow.round.desc()).limit(count)
+            return [_round(row) for row in session.scalars(query)]
+
+    def round(self, round_: int) -> dict[str, Any] | None:
+        """Return one round with its units and verdicts."""
+        with Session(self._engine) as session:
+            row = session.get(RoundRow, round_)
+            if row is None:
+                return None
+            units = session.scalars(
+                select(UnitRow).where(UnitRow.round == round_).order_by(UnitRow.number).limit(MAX_PAGE)
+            ).all()
+            verdicts = session.scalars(
+                select(VerdictRow)
+                .where(VerdictRow.round == round_)
+                .order_by(VerdictRow.number, VerdictRow.verifier)
+                .limit(MAX_PAGE)
+            ).all()
+            return {
+                **_round(row),
+                "units": [_unit(unit) for unit in units],
+                "verdicts": [_verdict(verdict) for verdict in verdicts],
+            }
+
+    def units(
+        self, *, number: int | None, outcome: str | None, after: tuple[int, int], limit: int
+    ) -> list[dict[str, Any]]:
+        """Return units by (round, number), those after `after`, of one number or outcome if given."""
+        query = select(UnitRow).where(tuple_(UnitRow.round, UnitRow.number) > after)
+        if number is not None:
+            query = query.where(UnitRow.number == number)
+        if outcome is not None:
+            query = query.where(UnitRow.outcome == outcome)
+        with Session(self._engine) as session:
+            found = session.scalars(query.order_by(UnitRow.round, UnitRow.number).limit(limit))
+            return [_unit(row) for row in found]
+
+    def messages(self, after: int, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
+        """Return signed messages in order of arrival, those after the sequence number `after`."""
+        query = select(MessageRow.sequence, MessageRow.wire).where(MessageRow.sequence > after)
+        if kind is not None:
+            query = query.where(MessageRow.kind == kind)
+        with Session(self._engine) as session:
+            rows = session.execute(query.order_by(MessageRow.sequence).limit(limit)).all()
+        return [{"sequence": sequence, "message": json.loads(wire)} for sequence, wire in rows]
+
+
+def _loss(session: Session) -> dict[str, Any]:
+    rows = session.execute(
+        select(RoundRow.round, RoundRow.loss).where(RoundRow.loss.is_not(None)).order_by(RoundRow.round)
+    ).all()
+    points = [{"round": round_, "loss": loss} for round_, loss in rows]
+    control = session.execute(
+        select(LocalRow.number, LocalRow.loss).where(LocalRow.loss.is_not(None)).order_by(LocalRow.number)
+    ).all()
+    losses = [loss for _, loss in control if loss is not None]
+    return {
+        "first": points[0]["loss"] if points else None,
+        "last": points[-1]["loss"] if points else None,
+        "curve": _thinned(points),
+        "local": sum(losses) / len(losses) if losses else None,  # a peer alone, mean of the control group
+        "control": [{"number": number, "loss": loss} for number, loss in control],
+    }
+
+
+def _thinned(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(points) <= MAX_CURVE:
+        return points
+    step = (len(points) - 1) / (MAX_CURVE - 1)
+    return [points[round(index * step)] for index in range(MAX_CURVE)]
+
+
+def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
+    units: dict[int, Counter[str]] = {}
+    query = select(
+        UnitRow.number,
+        func.count(),
+        func.sum(UnitRow.listed),
+        func.sum(UnitRow.revealed),
+        func.sum(UnitRow.merged),
+        func.sum(UnitRow.drawn),
+    ).group_by(UnitRow.number)
+    for number, *counts in session.execute(query):
+        names = ("committed", "listed", "revealed", "merged", "drawn")
+        units[number] = Counter({name: count or 0 for name, count in zip(names, counts, strict=True)})
+    outcomes = select(UnitRow.number, UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None))
+    for number, outcome, count in session.execute(outcomes.group_by(UnitRow.number, UnitRow.outcome)):
+        units[number][str(outcome)] = count
+    verdicts = session.execute(
+        select(VerdictRow.verifier, func.count()).where(VerdictRow.counted).group_by(VerdictRow.verifier)
+    ).all()
+    given = {row[0]: row[1] for row in verdicts}
+    shown = ("committed", "listed", "revealed", "merged", "drawn", *OUTCOMES)
+    paid = {account.lower(): amount for account, amount in claimed.items()}
+    rows = session.scalars(select(PeerRow).order_by(PeerRow.number).limit(MAX_PEERS))
+    return [
+        {
+            "number": row.number,
+            "role": row.role,
+            "wallet": row.wallet,
+            "peer": row.peer,
+            "peer_id": row.peer_id,
+            "ready": row.ready,
+            "stake_wei": row.stake_wei,
+            "slashed_wei": row.slashed_wei,
+            "earned_wei": row.earned_wei,
+            "claimed_wei": paid.get(row.wallet.lower(), "0"),
+            "units": {name: units.get(row.number, Counter())[name] for name in shown},
+            "verdicts": given.get(row.number, 0),
+        }
+        for row in rows
+    ]
+
+
+def _wire(session: Session, manifest: RunManifest) -> dict[str, Any]:
+    total, merged = session.execute(select(func.sum(RoundRow.update_bytes), func.sum(RoundRow.merged))).one()
+    size = parameter_layout(manifest.model).size
+    mean = (total or 0) / merged if merged else None
+    return {
+        "update_bytes": total or 0,
+        "updates": merged or 0,
+        "update_bytes_mean": mean,
+        "bits_per_parameter": None if mean is None else 8 * mean / size,
+        "dense_ratio": None if mean is None else 4 * size / mean,  # fp32 bytes over update bytes
+    }
+
+
+def _verification(session: Session, manifest: RunManifest) -> dict[str, Any]:
+    drawn = session.scalar(select(func.count()).select_from(UnitRow).where(UnitRow.drawn.is_(True))) or 0
+    found = session.execute(
+        select(UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None)).group_by(UnitRow.outcome)
+    ).all()
+    counts = {str(outcome): count for outcome, count in found}
+    spent, verdicts = session.execute(select(func.sum(VerdictRow.replay_cpu_s), func.count())).one()
+    replay = spent or 0.0
+    train = session.scalar(select(func.sum(UnitRow.train_cpu_s))) or 0.0
+    return {
+        "draw_probability": manifest.verification.draw_probability,
+        "verifiers": manifest.verification.verifiers,
+        "drawn": drawn,
+        **{outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
+        "undecided": drawn - sum(counts.values()),
+        "verdicts": verdicts,
+        "replay_cpu_s": replay,
+        "train_cpu_s": train,  # as the peers say
+        "overhead": replay / train if train and verdicts else None,
+    }
+
+
+def _network(facts: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "peer_id",
+        "addresses",
+        "bytes_up",
+        "bytes_down",
+        "published",
+        "accepted",
+        "duplicates",
+        "refused",
+    )
+    return {**{name: facts.get(name) for name in names}, "connected": len(facts.get("peers", {}))}
+
+
+def _refusals(session: Session) -> list[dict[str, Any]]:
+    query = select(RefusalRow).order_by(RefusalRow.count.desc(), RefusalRow.sender).limit(MAX_REFUSALS)
+    known = {peer_id: number for number, peer_id in session.execute(select(PeerRow.number, PeerRow.peer_id))}
+    return [
+        {
+            "sender": row.sender,
+            "number": known.get(row.sender, _number(row.sender)),
+            "reason": row.reason,
+            "count": row.count,
+            "last_at": row.last_at,
+        }
+        for row in session.scalars(query)
+    ]
+
+
+def _number(sender: str) -> int | None:
+    prefix, _, text = sender.partition(" ")
+    return int(text) if prefix == "number" and text.isdecimal() else None
+
+
+def _transactions(session: Session) -> list[dict[str, Any]]:
+    query = select(TransactionRow).order_by(TransactionRow.sequence.desc()).limit(MAX_TRANSACTIONS)
+    names = ("kind", "round", "number", "state", "tx", "block", "gas", "detail")
+    return [{name: getattr(row, name) for name in names} for row in session.scalars(query)]
+
+
+def _fields(row: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
+def _round(row: RoundRow) -> dict[str, Any]:
+    return _fields(row, [column.name for column in RoundRow.__table__.columns])
+
+
+def _unit(row: UnitRow) -> dict[str, Any]:
+    return _fields(row, [column.name for column in UnitRow.__table__.columns])
+
+
+def _verdict(row: VerdictRow) -> dict[str, Any]:
+    return _fields(row, [column.name for column in VerdictRow.__table__.columns])

@@ -1,0 +1,186 @@
+"""Making a run: its manifest, what it can cost, how likely a cheater is to escape, and its creation on chain."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.client import Ledger
+from contracts.sender import Sender
+from contracts.types import Receipt
+from coordinator.config import MANIFEST_FILE, PUBLIC_DIRECTORY
+from protocol.blobs import BlobStore
+from protocol.canonical import ZERO_DIGEST
+from protocol.errors import ConfigError, LedgerError, UsageError
+from protocol.keys import PeerKey
+from protocol.manifest import DatasetConfig, ModelConfig, OuterConfig, RunManifest
+from verification.archive import Archive
+from verification.settle import max_payout
+
+ESCAPE = 0.001
+"""A peer that cheats in every round escapes a whole run with at most this probability, if verifiers do their work."""
+
+SHORT_RUN = 10  # rounds; up to here every unit is drawn
+
+
+def draw_probability(rounds: int) -> float:
+    """Return how often a unit must be drawn so that a constant cheater escapes less than once in 1,000 runs.
+
+    A cheater with units in `rounds` rounds is caught by one draw, and the last round's draw comes too late to keep it
+    out of any other: so (1 - p)**(rounds - 1) <= 0.001, with p rounded up to four decimals. In a short run every unit
+    is drawn.
+    """
+    if rounds <= SHORT_RUN:
+        return 1.0
+    exact = 1 - ESCAPE ** (1 / (rounds - 1))
+    return float(Decimal(exact).quantize(Decimal("0.0001"), rounding=ROUND_CEILING))
+
+
+def escape_probability(manifest: RunManifest) -> float:
+    """Return how likely a peer that cheats in every round is never drawn before the last one."""
+    return float((1 - manifest.verification.draw_probability) ** max(manifest.rounds - 1, 1))
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will be and what it can cost, before anything is paid."""
+
+    manifest: RunManifest
+    contributors: int  # that the cost is reckoned for
+    fund_wei: int
+
+    @property
+    def max_payout_wei(self) -> int:
+        """Return the most that contributors and verifiers can earn together."""
+        return max_payout(self.manifest, self.contributors)
+
+    @property
+    def escape(self) -> float:
+        """Return the chance of a constant cheater to escape the run."""
+        return escape_probability(self.manifest)
+
+
+def initial_parameters_file(model: ModelConfig, outer: OuterConfig, seed: int) -> bytes:
+    """Return the canonical file of the parameters a run starts from."""
+    # Imported here: torch is heavy, and nothing else of this module needs it.
+    from training.model import initial_parameters
+    from training.outer import initial_state, parameters_file
+
+    plain = RunManifest(
+        name="x",
+        chain_id=1,
+        ledger="0x" + "0" * 40,
+        coordinator="0x" + "0" * 40,
+        rounds=1,
+        model=model,
+        outer=outer,
+        dataset=DatasetConfig(name="x", root=ZERO_DIGEST, tokens=1),
+        initial_parameters=ZERO_DIGEST,
+        program=ZERO_DIGEST,
+    )
+    return parameters_file(plain, initial_state(plain, initial_parameters(model, seed)))
+
+
+def plan_run(
+    directory: Path,
+    *,
+    ledger: Ledger,
+    coordinator: PeerKey,
+    fund_wei: int,
+    contributors: int,
+    seed: int = 0,
+    data: Path | None = None,
+    data_dir: Path | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> RunPlan:
+    """Build a run's manifest, its initial parameters and its token shard.
+
+    Args:
+        directory: the coordinator's.
+        contributors: how many the cost is reckoned for.
+        seed: of the initial parameters.
+        data: text to train on; None takes the packaged one.
+        data_dir: where token shards are kept; None: data/ in the directory.
+        fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
+            default. The draw probability follows from the rounds by `draw_probability`.
+
+    Raises:
+        UsageError: the fields make no manifest.
+        ConfigError: the text cannot be read.
+        LedgerError: the chain does not answer.
+    """
+    from training.corpus import DEFAULT_NAME, dataset_config, prepare_corpus
+    from training.program import program_digest
+
+    given = dict(fields or {})
+    shard = prepare_corpus(data, data_dir or directory / "data")
+    name = DEFAULT_NAME if data is None else _dataset_name(data)
+    values: dict[str, Any] = {
+        "name": "murmur",
+        "rounds": 40,
+        "dataset": dataset_config(name, shard),
+        "initial_parameters": ZERO_DIGEST,
+        "program": program_digest(),
+        **given,
+        "chain_id": ledger.chain_id,
+        "ledger": ledger.address,
+        "coordinator": coordinator.address,
+    }
+    verification = dict(given.get("verification") or {})
+    try:
+        verification.setdefault("draw_probability", draw_probability(int(values["rounds"])))
+        manifest = RunManifest.model_validate({**values, "verification": verification})
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"these fields make no manifest: {_first(error)}") from error
+    if "initial_parameters" not in given:
+        file = initial_parameters_file(manifest.model, manifest.outer, seed)
+        address = BlobStore(Archive(directory / PUBLIC_DIRECTORY).blobs).put(file)
+        manifest = manifest.model_copy(update={"initial_parameters": address})
+    return RunPlan(manifest, contributors, fund_wei)
+
+
+def create_run(directory: Path, plan: RunPlan, *, ledger: Ledger, sender: Sender) -> Receipt:
+    """Write the manifest into the coordinator's directory, and create and fund its run on chain.
+
+    Raises:
+        ConfigError: the directory holds another run already.
+        LedgerError: the chain refuses, or does not answer.
+    """
+    path = directory / MANIFEST_FILE
+    data = plan.manifest.to_bytes()
+    if path.exists() and path.read_bytes() != data:
+        raise ConfigError(
+            f"{directory} already holds a run", hint="one directory holds one run; name another --dir"
+        )
+    balance = ledger.balance_of(sender.address)
+    if balance < plan.fund_wei:
+        raise LedgerError(
+            f"wallet {sender.address} holds {balance} wei of the token, not {plan.fund_wei}",
+            hint="fund less with --fund, or send it tokens first",
+        )
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    scratch = path.with_name(f".{path.name}.part")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    Archive(directory / PUBLIC_DIRECTORY).write_manifest(plan.manifest)
+    return ledger.create_run(sender, plan.manifest.run_id, plan.manifest.coordinator, plan.fund_wei)
+
+
+def _dataset_name(data: Path) -> str:
+    stem = data.name.split(".")[0].lower()
+    kept = "".join(char if char.isascii() and char.isalnum() else "-" for char in stem).strip("-")
+    return kept[:64] or "text"
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

@@ -1,0 +1,442 @@
+"""The coordinator's daemon: performs the effects of `coordinator.rounds` on database, network, chain and children.
+
+A turn takes the events that have come in, steps the machine, and writes messages, decisions and signed statements in
+one transaction. Only then is anything told, sent or published; so a kill at any moment costs what nobody has seen.
+"""
+
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import trio
+
+from contracts.run import ChainRun
+from contracts.sender import Sender
+from contracts.wallet import open_wallet
+from coordinator import rounds, serving
+from coordinator.clock import unix_time
+from coordinator.config import CONTROL_DIRECTORY, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, CoordinatorConfig
+from coordinator.files import Publisher, read_manifest, write_status
+from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
+from coordinator.sending import Sending
+from coordinator.state import (
+    Admitted,
+    Aggregate,
+    Aggregated,
+    Decision,
+    Drawn,
+    Effect,
+    Event,
+    Export,
+    Fetched,
+    FetchUpdate,
+    Heard,
+    Looked,
+    Pending,
+    Refused,
+    Rewards,
+    Said,
+    Say,
+    State,
+)
+from coordinator.store import Store, StoredFacts
+from coordinator.summary import summarize
+from coordinator.tables import database_url
+from coordinator.writer import Writer
+from protocol.blobs import BlobStore
+from protocol.chain import OPENING_ROUND
+from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
+from protocol.keys import PeerKey, load_peer_key
+from protocol.messages import Body, Signed, Verdict, sign
+from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
+from training.outer import outer_layout
+from verification.archive import Archive
+from verification.merge import check_update
+
+log = logging.getLogger(__name__)
+
+STATUS_INTERVAL_S = 1.0
+FETCH_DEADLINE_S = 20.0
+FETCH_PAUSE_S = 0.5
+FETCHES_AT_ONCE = 8
+MAX_WAITING_REFUSALS = 1000  # between two turns; what comes on top was logged by the network
+
+
+class Service:
+    """Run the coordinator of one run."""
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        peer: Peer,
+        chain: ChainRun,
+        key: PeerKey,
+        store: Store,
+        sender: Sender,
+        archive: Archive,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._peer = peer
+        self._chain = chain
+        self._key = key
+        self._store = store
+        self._nursery = nursery
+        self._events: deque[Event] = deque()
+        self._refusals: deque[tuple[str, str]] = deque(maxlen=MAX_WAITING_REFUSALS)
+        self._database = trio.CapacityLimiter(1)
+        self._fetches = trio.CapacityLimiter(FETCHES_AT_ONCE)
+        self._sending = Sending(chain, sender, self._write, self._deliver)
+        self._publisher = Publisher(archive)
+        self._aggregator = Calculator(config, peer.store, "aggregator")
+        control = BlobStore(config.directory / CONTROL_DIRECTORY)
+        self._measurements = Measurements(
+            manifest=peer.manifest,
+            chain=chain,
+            calculator=Calculator(config, peer.store, "evaluator", nice=EVALUATOR_NICE),
+            write=self._write,
+            control_store=control,
+            control=config.control,
+            losses=store.losses(),
+            locals=store.locals(),
+        )
+        self._told = ""  # the last detail logged
+        self.api_port = 0
+        self.state = self._restore(store.facts())
+
+    def _restore(self, facts: StoredFacts) -> State:
+        """Take up the run where the database left it."""
+        peer = self._peer
+        for message in (*facts.statements, *facts.heard):
+            try:
+                peer.pool.add(message)
+            except MurmurError as error:
+                log.warning("stored %s of round %d: %s", message.body.kind, message.round, error)
+        begun = bool(facts.statements or facts.heard) and self._chain.anchor(OPENING_ROUND) is not None
+        peer.on_message.append(lambda message: self._deliver(Heard(message)))
+        peer.network.stats.on_refuse.append(self._note_refusal)
+        return rounds.restore(
+            peer.manifest,
+            statements=facts.statements,
+            heard=facts.heard,
+            parameters=facts.parameters,
+            decisions=facts.decisions,
+            resumed_at=self._chain.height if begun else 0,
+        )
+
+    async def run(self) -> None:
+        """Live the run until cancelled.
+
+        Raises:
+            ConfigError: this machine does not fit the run, or the API's port is taken.
+        """
+        async with trio.open_nursery() as nursery:
+            listener = await serving.bind(self._config.api_port)
+            self.api_port = listener.getsockname()[1]
+            nursery.start_soon(self._serve_api, listener)
+            nursery.start_soon(self._measurements.run)
+            nursery.start_soon(self._show)
+            while True:
+                events = [*self._take(), Looked()]
+                await self._turn(events)
+                if not self._events:
+                    await self._peer.changed()
+
+    async def close(self) -> None:
+        """End the children."""
+        await self._aggregator.stop()
+        await self._measurements.calculator.stop()
+
+    def _take(self) -> Iterator[Event]:
+        yield self._rewards()
+        while self._events:
+            yield self._events.popleft()
+
+    def _rewards(self) -> Rewards:
+        epoch = len(self._chain.finalized())
+        proposed = self._chain.proposed().get(epoch)
+        pending = None if proposed is None else Pending(proposed.root.hex(), proposed.final_at)
+        return Rewards(self._chain.height, epoch, pending)
+
+    def _deliver(self, event: Event) -> None:
+        self._events.append(event)
+        self._peer.touch()
+
+    async def _turn(self, events: list[Event]) -> None:
+        effects: list[Effect] = []
+        for event in events:
+            self.state, more = rounds.step(self.state, event, self._chain)
+            effects += more
+        said = [self._sign(effect) for effect in effects if isinstance(effect, Say)]
+        refusals = [self._refusals.popleft() for _ in range(len(self._refusals))]
+        if said or refusals or len(events) > 2 or effects:
+            for message in await self._write(partial(_record, events, effects, said, refusals)):
+                self._deliver(Said(message))
+                self._nursery.start_soon(self._publish, message)
+        for effect in effects:
+            self._perform(effect)
+        await self._publisher.publish(self.state)
+        self._measurements.wake(self.state.parameters)
+        if self.state.trouble and self.state.trouble != self._told:
+            log.error("%s", self.state.trouble)
+        self._told = self.state.trouble
+
+    def _sign(self, effect: Say) -> Signed[Body]:
+        return sign(self._key, self._peer.manifest, effect.round, "coordinator", effect.body)
+
+    async def _write(self, change: Callable[[Writer], Any]) -> Any:
+        def work() -> Any:
+            with self._store.write() as tx:
+                return change(tx)
+
+        return await trio.to_thread.run_sync(work, limiter=self._database)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Say() | Admitted() | Drawn():
+                return
+            case Decision():
+                log.info("round %d, number %d: %s", effect.round, effect.number, effect.outcome)
+            case Refused():
+                message = effect.message
+                log.info("refused %s of round %d: %s", message.body.kind, message.round, effect.reason)
+            case Export(dossier):
+                self._publisher.add(dossier)
+            case FetchUpdate():
+                self._nursery.start_soon(self._fetch, effect)
+            case Aggregate():
+                self._nursery.start_soon(self._aggregate, effect)
+            case _:
+                self._nursery.start_soon(self._sending.perform, effect)
+
+    async def _publish(self, message: Signed[Body]) -> None:
+        log.info("round %d: %s", message.round, message.body.kind)
+        try:
+            await self._peer.publish(message)
+        except MurmurError as error:
+            log.error("our own %s of round %d: %s", message.body.kind, message.round, error)
+
+    async def _fetch(self, effect: FetchUpdate) -> None:
+        """Fetch a revealed update while its reveal phase lasts, and decode it."""
+        reveal = effect.reveal
+        manifest, body = self._peer.manifest, reveal.body
+        size = parameter_layout(manifest.model).size
+        limit = max_update_bytes(manifest.codec, size)
+        while self.state.current is not None and self.state.current.round == reveal.round:
+            try:
+                async with self._fetches:
+                    await self._peer.fetch(
+                        body.blob, max_size=limit, deadline_s=FETCH_DEADLINE_S, numbers=(body.number,)
+                    )
+                data = await trio.to_thread.run_sync(partial(self._peer.store.get, body.blob, max_size=limit))
+                await trio.to_thread.run_sync(check_update, manifest, size, body.symbols, data)
+            except Malformed as error:
+                self._deliver(Fetched(reveal.round, body.number, error.message))
+                return
+            except NetworkError as error:
+                log.info("update of number %d: %s", body.number, error)
+                await trio.sleep(FETCH_PAUSE_S)
+            else:
+                self._deliver(Fetched(reveal.round, body.number))
+                return
+
+    async def _aggregate(self, effect: Aggregate) -> None:
+        """Take the outer step; blobs that this store has lost come from the peers."""
+        limit = max(
+            outer_layout(self._peer.manifest).file_bytes,
+            max_update_bytes(self._peer.manifest.codec, parameter_layout(self._peer.manifest.model).size),
+        )
+        for blob in (effect.parameters, *effect.updates):
+            while not self._peer.store.has(blob):
+                try:
+                    await self._peer.fetch(blob, max_size=limit, deadline_s=FETCH_DEADLINE_S)
+                except NetworkError as error:
+                    log.error("blob of round %d: %s", effect.round, error)
+                    await trio.sleep(FETCH_PAUSE_S)
+        request = {"parameters": effect.parameters, "updates": list(effect.updates)}
+        found = await self._aggregator.insist("aggregate", request)
+        self._deliver(Aggregated(effect.round + 1, str(found["parameters"])))
+
+    def _note_refusal(self, kind: str, sender: str, reason: str) -> None:
+        self._refusals.append((sender, kind))
+        self._peer.touch()
+
+    async def _serve_api(self, listener: socket.socket) -> None:
+        url = self._config.database or database_url(self._config.directory)
+        await serving.serve(listener, url, self._config.directory / "api.log")
+
+    async def _show(self) -> None:
+        while True:
+            status = self.status()
+            await trio.to_thread.run_sync(write_status, self._config.directory / STATUS_FILE, status)
+            await self._write(partial(self._store_status, status))
+            await trio.sleep(STATUS_INTERVAL_S)
+
+    def _store_status(self, status: dict[str, Any], tx: Writer) -> None:
+        tx.status(
+            phase=status["phase"],
+            round_=status["round"],
+            detail=status["detail"],
+            height=status["chain"]["height"],
+            facts={"ledger": status["ledger"], "network": status["network"], "chain": status["chain"]},
+        )
+        tx.peers(self._chain.operators(), self._chain.slashed(), self.state.ready)
+
+    def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
+        """Return what the status file shows, as plain JSON data."""
+        peer, chain = self._peer, self._chain
+        summary = summarize(self.state, chain)
+        trouble = "; ".join(self._sending.trouble.values())
+        return {
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pid": os.getpid(),
+            "run": peer.run,
+            "run_name": peer.manifest.name,
+            "peer": peer.key.address,
+            "peer_id": peer.key.peer_id,
+            "phase": summary.phase,
+            "round": summary.round,
+            "rounds": peer.manifest.rounds,
+            "detail": "; ".join(part for part in (summary.detail, trouble) if part),
+            "losses": len(self._measurements.losses),
+            "control_rounds": len(self._measurements.locals),
+            "control": list(self._measurements.control or ()),
+            "api": f"http://{serving.HOST}:{self.api_port}",
+            "api_port": self.api_port,
+            "ledger": self._ledger(),
+            "chain": {"height": chain.height, "error": peer.chain_error},
+            "network": peer.network.status(),
+            "error": None if stopped is None else {"message": stopped.message, "hint": stopped.hint},
+        }
+
+    def _ledger(self) -> dict[str, Any]:
+        chain = self._chain
+        claimed: dict[str, int] = {}
+        for claim in chain.claims():
+            claimed[claim.account] = claimed.get(claim.account, 0) + claim.amount
+        return {
+            "chain_id": self._peer.manifest.chain_id,
+            "ledger": self._peer.manifest.ledger,
+            "funded_wei": str(chain.funded_wei),
+            "paid_wei": str(sum(claimed.values())),
+            "slashed_wei": str(sum(chain.slashed().values())),
+            "commit_roots": sum(chain.commitments(r) is not None for r in range(self._peer.manifest.rounds)),
+            "epochs_finalized": len(chain.finalized()),
+            "claimed_wei": {account: str(amount) for account, amount in claimed.items()},
+        }
+
+
+def _record(
+    events: list[Event],
+    effects: list[Effect],
+    said: list[Signed[Body]],
+    refusals: list[tuple[str, str]],
+    tx: Writer,
+) -> list[Signed[Body]]:
+    """Write one turn; return the statements that may be told."""
+    for event in events:
+        match event:
+            case Heard(message) if message.role == "coordinator":
+                tx.say(message)
+            case Heard(message):
+                tx.heard(message)
+            case Aggregated(round_, parameters):
+                tx.parameters(round_, parameters)
+            case _:
+                pass
+    for effect in effects:
+        match effect:
+            case Admitted():
+                tx.admitted(effect)
+            case FetchUpdate():
+                tx.revealed(effect)
+            case Drawn():
+                tx.drawn(effect)
+            case Decision():
+                tx.decided(effect)
+            case Refused(message, reason):
+                body = message.body
+                number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)
+                tx.refused(f"number {number}", reason)
+            case _:
+                pass
+    for sender, kind in refusals:
+        tx.refused(sender, kind)
+    return [tx.say(message) for message in said]
+
+
+async def run_coordinator(config: CoordinatorConfig) -> None:
+    """Run a coordinator until a signal comes.
+
+    Raises:
+        ConfigError: key, wallet, manifest or database do not fit, another process has the directory, or the API's
+            port is taken.
+        NetworkError: the address cannot be listened on.
+        LedgerError: the chain does not answer at the start.
+    """
+    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
+    if manifest.coordinator != key.address:
+        raise ConfigError(
+            f"the run's coordinator key is {manifest.coordinator}, this directory's is {key.address}",
+            hint="start it from the directory in which `murmur run create` made the run",
+        )
+    archive = Archive(config.public)
+    with ExitStack() as stack:
+        store = stack.enter_context(
+            Store.open(config.directory, manifest, clock=unix_time, url=config.database)
+        )
+        archive.write_manifest(manifest)
+        wallet = open_wallet(config.directory, config.password_file)
+        chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
+        sender = stack.enter_context(_open_sender(Sender(chain.ledger.w3, wallet)))
+        settings = PeerConfig(
+            config.directory, config.run, config.listen, config.bootstrap, blobs=archive.blobs
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            async with open_peer(settings, key, chain, manifest) as peer:
+                await _live(config, peer, chain, key, store, sender, archive)
+
+
+async def _live(
+    config: CoordinatorConfig,
+    peer: Peer,
+    chain: ChainRun,
+    key: PeerKey,
+    store: Store,
+    sender: Sender,
+    archive: Archive,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        service = Service(config, peer, chain, key, store, sender, archive, nursery)
+        try:
+            await service.run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await service.close()
+
+
+@contextmanager
+def _open_sender(sender: Sender) -> Iterator[Sender]:
+    try:
+        yield sender
+    finally:
+        sender.close()
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            scope.cancel()
+            return
