@@ -1,4 +1,4 @@
-"""Canonical JSON refuses what has a second spelling, and what would cost more to parse than it says; hashes are tagged."""
+"""Canonical JSON refuses what has a second spelling, and what costs more to parse than it says; hashes are tagged."""
 
 from __future__ import annotations
 
