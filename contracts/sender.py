@@ -158,6 +158,8 @@ class Sender:
                     return self._finished(receipt, transaction)
             now = monotonic()
             if now - started > self._timeout_s:
+                with self._lock:
+                    self._nonce = None  # a reorganisation may have taken back the transactions it counts on
                 raise LedgerError(
                     f"transaction {self.w3.to_hex(sent[-1].hash)} was not mined in {self._timeout_s:.0f} s",
                     hint="is the chain making blocks?",
