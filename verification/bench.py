@@ -50,6 +50,11 @@ class ReplayBench:
         """Tell whether the child runs."""
         return self._worker.alive
 
+    @property
+    def pid(self) -> int | None:
+        """Return the child's process id, or None when it is not running."""
+        return self._worker.pid
+
     async def prepare(self) -> str:
         """Start the child and return the program digest that it reproduced.
 

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import ConfigError
+from protocol.messages import Verdict
+from tests.verification.testbed import Testbed, key
+from verification.journal import VerdictJournal
+
+
+def body(bed: Testbed, number: int = 1, outcome: int = 1) -> Verdict:
+    return Verdict.model_validate(
+        {
+            "number": number,
+            "verifier": 4,
+            "outcome": outcome,
+            "commitment": "ab" * 32,
+            "opening": None,
+            "segment": 0,
+            "reason": "",
+            "distance": 0.0,
+            "tensor": "",
+            "replay_cpu_s": 0.0,
+        }
+    )
+
+
+def test_a_unit_is_judged_once_for_ever(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "verifier" / "journal.sqlite"
+    with VerdictJournal.open(path, key(4).address) as journal:
+        first = journal.sign(key(4), bed.manifest, 0, body(bed), ["aa" * 32])
+        again = journal.sign(key(4), bed.manifest, 0, body(bed, outcome=3), ["bb" * 32])
+        assert again == first
+        assert journal.sign(key(4), bed.manifest, 1, body(bed, outcome=3), []).body.outcome == 3
+    assert path.stat().st_mode & 0o077 == 0
+    with VerdictJournal.open(path, key(4).address) as journal:
+        assert journal.verdict(bed.run, 0, 1) == first
+        assert journal.verdict(bed.run, 0, 2) is None
+        assert [one.round for one in journal.verdicts(bed.run)] == [0, 1]
+        assert journal.verdicts(bed.run, since_round=1)[0].body.outcome == 3
+
+
+def test_evidence_is_kept_for_the_newest_verdicts(bed: Testbed, tmp_path: Path) -> None:
+    with VerdictJournal.open(tmp_path / "journal", key(4).address) as journal:
+        for round_ in range(4):
+            files = [f"{round_:064x}", "ff" * 32] if round_ != 2 else []
+            journal.sign(key(4), bed.manifest, round_, body(bed), files)
+        assert journal.evidence(bed.run, 2) == {f"{1:064x}", f"{3:064x}", "ff" * 32}
+        assert journal.evidence(bed.run, 0) == frozenset()
+
+
+def test_one_process_holds_a_journal(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with VerdictJournal.open(path, key(4).address), pytest.raises(ConfigError, match="another process"):
+        VerdictJournal.open(path, key(4).address)
+
+
+def test_a_journal_of_another_key_or_kind_is_refused(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    VerdictJournal.open(path, key(4).address).__exit__()
+    with pytest.raises(ConfigError, match="another peer key"):
+        VerdictJournal.open(path, key(5).address)
+    other = tmp_path / "other"
+    database = sqlite3.connect(other)
+    database.execute("CREATE TABLE x (y)")
+    database.close()
+    with pytest.raises(ConfigError, match="not a verifier's journal"):
+        VerdictJournal.open(other, key(4).address)
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"noise" * 1000)
+    with pytest.raises(ConfigError, match="damaged"):
+        VerdictJournal.open(broken, key(4).address)
