@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SKIPPING = 3  # one step of so many is taken
+FIRST_HEARD = 4  # malformed messages of one peer that are read before its score silences it for a while
 
 
 class Cheat(StrEnum):
@@ -124,8 +125,10 @@ class Garbage(Honesty):
         raise AssertionError("unreachable")
 
     async def round_begins(self, shop: Workshop, round_: int) -> None:
-        """Send one of each kind of garbage."""
-        for data in garbage(shop, round_):
+        """Send one of each kind of garbage, each round beginning elsewhere: peers soon stop listening."""
+        kinds = list(garbage(shop, round_))
+        first = FIRST_HEARD * round_ % len(kinds)
+        for data in kinds[first:] + kinds[:first]:
             try:
                 await shop.announce(data)
             except NetworkError as error:

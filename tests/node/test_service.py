@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from node.cheats import Cheat
 from node.config import NodeConfig
 from node.journal import Journal
 from node.service import run_node
@@ -29,6 +30,8 @@ from training.model import initial_parameters
 from training.outer import aggregate, load_parameters, parameters_file
 from verification.facts import commitments_root
 from verification.merge import check_reveal, check_update
+
+STRIKES = 4  # malformed messages after which a peer is not heard for a while
 
 
 class Coordinator:
@@ -169,6 +172,30 @@ async def _lie_in_round_1(coordinator: Coordinator, config: NodeConfig) -> None:
         chain.anchors[1], chain.records[1] = chain.height + 1, record.digest().hex()
         chain.height += 1
         await trio.sleep_forever()
+
+
+async def test_garbage_over_the_network_is_refused_and_harms_nobody(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = chain_of(place.manifest)
+    async with coordinating(tmp_path, place.manifest, chain) as coordinator:
+        config = config_of(place, tmp_path, coordinator).model_copy(update={"cheat": Cheat.GARBAGE})
+        stats, pool, enough = coordinator.peer.network.stats, coordinator.peer.pool, trio.Event()
+        refuse = stats.refuse
+
+        def counted(kind: str, sender: str, reason: str) -> None:
+            refuse(kind, sender, reason)
+            if stats.refused.total() >= STRIKES:
+                enough.set()
+
+        monkeypatch.setattr(stats, "refuse", counted)
+        async with contributing(config, chain):
+            await coordinator.until(lambda: 1 in pool.ready())
+            await enough.wait()
+        assert "malformed message" in stats.refused
+        listed = CommitmentList(entries=())
+        await coordinator.say(0, listed)
+        assert pool.commitment_list(0) is not None
 
 
 async def test_a_stranger_to_the_ledger_is_told_to_register(place: Place, tmp_path: Path) -> None:
