@@ -221,6 +221,8 @@ async def connect(host: IHost, address: Multiaddr) -> str:
         NetworkError: no answer, or somebody else answered.
     """
     info = info_from_p2p_addr(await _resolve(address))
+    # libp2p refuses to dial a peer again for a while after a failure; when to try again is the caller's decision.
+    host.get_network().unblock_peer(info.peer_id)  # type: ignore[attr-defined]
     try:
         with trio.fail_after(HANDSHAKE_S):
             await host.connect(info)
