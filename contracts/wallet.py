@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from contracts.keystore import SCRYPT_N, create_keystore, load_keystore
+from contracts.keystore import SCRYPT_N, create_keystore, keystore_address, load_keystore
 from protocol.errors import ConfigError, UsageError
 
 WALLET_FILE = "wallet.json"
@@ -23,6 +23,9 @@ def open_wallet(directory: Path, password_file: Path | None = None) -> LocalAcco
         ConfigError: no wallet, a wrong password, or a file that others can read.
         UsageError: a password is needed and there is no terminal to ask on.
     """
+    keystore_address(
+        directory / WALLET_FILE
+    )  # nobody is asked for the password of a wallet that is not there
     return load_keystore(directory / WALLET_FILE, _password(directory, password_file, confirm=False))
 
 

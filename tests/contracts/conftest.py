@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account
+from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 from web3 import Web3
 
 from contracts.anvil import request, rpc_url, set_coin, start_anvil, wait_ready
 from contracts.client import Ledger
+from contracts.keystore import create_keystore
 from contracts.sender import Sender
 from contracts.types import Role
 from protocol.keys import PeerKey
@@ -85,6 +87,16 @@ class Network:
         coordinator = self.person("coordinator")
         self.ledger.post_commitments(coordinator, RUN, round_, bytes([1]) * 32, 2)
         self.ledger.anchor_record(coordinator, RUN, round_, bytes([2]) * 32)
+
+
+@pytest.fixture
+def cheap_wallets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the work factor of the wallets that a test makes."""
+
+    def create(path: Path, key: bytes, password: str, **_: int) -> LocalAccount:
+        return create_keystore(path, key, password, scrypt_n=2)
+
+    monkeypatch.setattr("contracts.wallet.create_keystore", create)
 
 
 @pytest.fixture
