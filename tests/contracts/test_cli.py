@@ -227,27 +227,26 @@ def test_without_terminal_and_yes_nothing_moves(shell: Shell) -> None:
     assert not (shell.home / "peer.key").exists()
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        ("deposit --amount nonsense --yes", 2),
-        ("deposit --amount 0 --yes", 2),
-        ("deposit --amount 100 --role coordinator --yes", 2),
-        ("unbond --amount -5 --yes", 2),
-        ("deposit --yes", 2),
-        ("deposit --amount 99 --yes", 5),  # below the minimum stake
-        ("deposit --amount 1001 --yes", 5),  # more than the wallet holds
-        ("unbond --amount 1 --yes", 5),  # not registered
-        ("withdraw --yes", 5),
-    ],
-)
-def test_what_makes_no_sense_is_refused_with_its_code(shell: Shell, command: str, code: int) -> None:
-    before = shell.balance()
-    answer = shell.type(f"stake {command}")
-    assert answer.code == code
-    assert answer.out == ""
-    assert answer.err or (answer.error and answer.error.message)
-    assert shell.balance() == before
+REFUSED = {
+    "deposit --amount nonsense --yes": 2,
+    "deposit --amount 0 --yes": 2,
+    "deposit --amount 100 --role coordinator --yes": 2,
+    "unbond --amount -5 --yes": 2,
+    "deposit --yes": 2,
+    "deposit --amount 99 --yes": 5,  # below the minimum stake
+    "deposit --amount 1001 --yes": 5,  # more than the wallet holds
+    "unbond --amount 1 --yes": 5,  # not registered
+    "withdraw --yes": 5,
+}
+
+
+def test_what_makes_no_sense_is_refused_with_its_code(shell: Shell) -> None:
+    for command, code in REFUSED.items():
+        answer = shell.type(f"stake {command}")
+        assert answer.code == code, command
+        assert answer.out == ""
+        assert answer.err or (answer.error and answer.error.message)
+    assert shell.balance() == 1000 * TOKEN
     assert shell.network.ledger.operator_count() == 0
 
 
@@ -264,22 +263,23 @@ def test_a_poor_wallet_is_named_so_that_it_can_be_paid(network: Network, tmp_pat
     assert (shell.home / WALLET_FILE).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("command", ["unbond --amount 1", "withdraw"])
-def test_only_a_deposit_makes_a_wallet(network: Network, tmp_path: Path, command: str) -> None:
+def test_only_a_deposit_makes_a_wallet(network: Network, tmp_path: Path) -> None:
     shell = Shell(network, tmp_path / "typo", "")
-    answer = shell.type(f"stake {command} --yes")
-    assert isinstance(answer.error, ConfigError)
-    assert "--dir" in answer.error.hint
-    assert not shell.home.exists()
+    for command in ("unbond --amount 1", "withdraw"):
+        answer = shell.type(f"stake {command} --yes")
+        assert isinstance(answer.error, ConfigError)
+        assert "--dir" in answer.error.hint
+        assert not shell.home.exists()
 
 
-@pytest.mark.parametrize("name", [WALLET_FILE, PASSWORD_FILE])
-def test_a_wallet_that_others_can_read_is_refused(shell: Shell, name: str) -> None:
-    (shell.home / name).chmod(0o644)
-    answer = shell.type("stake deposit --amount 100 --yes")
-    assert answer.code == 3
-    assert answer.error is not None
-    assert "chmod 600" in answer.error.hint
+def test_a_wallet_that_others_can_read_is_refused(shell: Shell) -> None:
+    for name in (WALLET_FILE, PASSWORD_FILE):
+        (shell.home / name).chmod(0o644)
+        answer = shell.type("stake deposit --amount 100 --yes")
+        assert answer.code == 3
+        assert answer.error is not None
+        assert answer.error.hint == f"chmod 600 {shell.home / name}"
+        (shell.home / name).chmod(0o600)
 
 
 def test_absent_chain_and_wrong_ledger_are_ledger_errors(shell: Shell) -> None:
@@ -422,16 +422,13 @@ def test_a_settlement_is_read_from_a_folder_file_or_url(
         read_settlement(f"{site}/settlement.json")
 
 
-def test_the_program_stakes_and_claims(pay: Pay) -> None:
-    shell = pay.shell
-    deposit = murmur(["stake", *shell.flags("deposit --amount 100 --json"), "--yes"])
-    assert deposit.returncode == 0, deposit.stderr
-    assert json.loads(deposit.stdout)["number"] == 1
+def test_the_program_pays_what_is_claimed(pay: Pay) -> None:
     pay.settle(0, me=TOKEN)
-    claim = ["rewards", *shell.flags("claim --yes --json"), "--run", RUN, "--settlement", str(pay.public)]
-    paid = murmur(claim)
+    flags = pay.shell.flags("claim --yes --json")
+    paid = murmur(["rewards", *flags, "--run", RUN, "--settlement", str(pay.public)])
     assert paid.returncode == 0, paid.stderr
     assert json.loads(paid.stdout)["paid_wei"] == str(TOKEN)
+    assert pay.shell.balance() == 1001 * TOKEN
 
 
 def test_the_program_says_why_it_refuses_and_what_to_do(shell: Shell) -> None:
