@@ -40,6 +40,8 @@ class Child:
     argv: Sequence[str]
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    spawn: Callable[[], "subprocess.Popen[bytes]"] | None = None  # instead of argv, env and log
+    dependent: "Child | None" = None  # must start afresh after this one was restarted
     restart: bool = True
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -59,6 +61,20 @@ class Child:
         except OSError:
             return ""
         return data.decode(errors="replace").strip()
+
+
+def _start(child: Child) -> "subprocess.Popen[bytes]":
+    child.log.parent.mkdir(parents=True, exist_ok=True)
+    with child.log.open("ab") as log:
+        return subprocess.Popen(
+            list(child.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **child.env},
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # safe here: no other thread of this process runs while it forks
+        )
 
 
 class Supervisor:
@@ -95,6 +111,8 @@ class Supervisor:
             if child.process is None:
                 if child.restart and self._clock() >= child.restart_at:
                     self._spawn(child)
+                    if child.dependent is not None and child.dependent.process is not None:
+                        child.dependent.process.terminate()
             elif child.process.poll() is not None:
                 self._bury(child)
 
@@ -116,17 +134,7 @@ class Supervisor:
                 child.process.wait()
 
     def _spawn(self, child: Child) -> None:
-        child.log.parent.mkdir(parents=True, exist_ok=True)
-        with child.log.open("ab") as log:
-            child.process = subprocess.Popen(
-                list(child.argv),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **child.env},
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        child.process = child.spawn() if child.spawn is not None else _start(child)
         child.started_at = self._clock()
 
     def _bury(self, child: Child) -> None:
@@ -140,7 +148,8 @@ class Supervisor:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         if child.early_deaths >= EARLY_DEATHS:
             raise ChildFailed(
-                f"{child.name} died {EARLY_DEATHS} times within its first {EARLY_S:.0f} seconds ({reason})\n{child.tail()}",
+                f"{child.name} died {EARLY_DEATHS} times within its first {EARLY_S:.0f} seconds "
+                f"({reason})\n{child.tail()}",
                 hint=f"its log is {child.log}",
             )
         pause = min(PAUSE_MAX_S, FIRST_PAUSE_S * 2 ** max(0, child.early_deaths - 1))

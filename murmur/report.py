@@ -1,0 +1,199 @@
+"""From a finished run to its summary: counted from the public folder and the chain, as any auditor would."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contracts.run import ChainRun
+from contracts.types import Role
+from murmur.identities import Identity
+from murmur.processes import read_status
+from murmur.summary import (
+    AuditCheck,
+    AuditSummary,
+    LedgerSummary,
+    Loss,
+    PeerSummary,
+    Summary,
+    Units,
+    Verification,
+    VerifierSummary,
+    Wire,
+    not_demonstrated,
+)
+from protocol.messages import PASSED
+from protocol.tensors import parameter_layout
+from verification.public import PublicRun
+
+
+def units_of(run: PublicRun, number: int, trained: int) -> Units:
+    """Count what became of a contributor's units."""
+    committed = sum(run.commitment(round_, number) is not None for round_ in run.rounds)
+    revealed = sum(reveal.body.number == number for dossier in run.dossiers for reveal in dossier.reveals)
+    outcomes = [judgement.outcome for judgement, _ in run.judgements if judgement.number == number]
+    return Units(
+        trained=max(trained, committed),
+        committed=committed,
+        revealed=revealed,
+        drawn=sum(drawn == number for _, drawn in run.draws),
+        passed=outcomes.count("passed"),
+        rejected=outcomes.count("false"),
+        void=outcomes.count("void"),
+    )
+
+
+def credited(run: PublicRun) -> dict[str, int]:
+    """Return every wallet's cumulative pay in the last reward table, in wei."""
+    if not run.settlement.rewards:
+        return {}
+    return {entry.account: entry.cumulative_wei for entry in run.settlement.rewards[-1].body.entries}
+
+
+def claimed(chain: ChainRun) -> dict[str, int]:
+    """Return what every wallet has claimed, in wei."""
+    found: dict[str, int] = {}
+    for claim in chain.claims():
+        found[claim.account] = found.get(claim.account, 0) + claim.amount
+    return found
+
+
+def wire_of(run: PublicRun) -> Wire:
+    """Weigh the updates that were merged."""
+    merged = {
+        (dossier.round, unit.number) for dossier in run.dossiers for unit in _units(dossier) if unit.merged
+    }
+    sizes = [
+        reveal.body.blob_bytes
+        for dossier in run.dossiers
+        for reveal in dossier.reveals
+        if (dossier.round, reveal.body.number) in merged
+    ]
+    if not sizes:
+        return Wire(update_bytes_mean=None, bits_per_parameter=None, dense_ratio=None)
+    mean = sum(sizes) / len(sizes)
+    parameters = parameter_layout(run.manifest.model).size
+    return Wire(
+        update_bytes_mean=round(mean, 1),
+        bits_per_parameter=round(8 * mean / parameters, 4),
+        dense_ratio=round(4 * parameters / mean, 1),
+    )
+
+
+def _units(dossier: Any) -> Any:
+    return () if dossier.record is None else dossier.record.body.units
+
+
+def verification_of(run: PublicRun, honest: set[int]) -> Verification:
+    """Count draws and outcomes, and set CPU seconds of replay against those of training."""
+    outcomes = [judgement.outcome for judgement, _ in run.judgements]
+    replay_s = sum(m.body.replay_cpu_s for verdicts in run.verdicts.values() for m in verdicts.values())
+    train_s = sum(reveal.body.train_cpu_s for dossier in run.dossiers for reveal in dossier.reveals)
+    false_rejections = {
+        key
+        for key, verdicts in run.verdicts.items()
+        if key[1] in honest and any(message.body.outcome != PASSED for message in verdicts.values())
+    }
+    return Verification(
+        draw_probability=run.manifest.verification.draw_probability,
+        drawn=len(run.draws),
+        passed=outcomes.count("passed"),
+        rejected=outcomes.count("false"),
+        void=outcomes.count("void"),
+        false_rejections=len(false_rejections),
+        overhead=round(replay_s / train_s, 4) if train_s else None,
+    )
+
+
+def summarize(
+    *,
+    directory: Path,
+    run: PublicRun,
+    chain: ChainRun,
+    identities: tuple[Identity, ...],
+    numbers: Mapping[str, int],
+    loss: Loss,
+    refusals: Mapping[str, Mapping[str, int]],
+    audit: Mapping[str, Any],
+    wall_s: float,
+) -> Summary:
+    """Put the summary together.
+
+    Args:
+        numbers: registration numbers by name.
+        refusals: counts by reason, by "number N" or peer id of the sender.
+        audit: the document that `murmur audit run --json` printed.
+    """
+    slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
+    operators = {operator.number: operator for operator in chain.operators()}
+    peers, verifiers = [], []
+    for identity in identities:
+        if identity.role is None:
+            continue
+        operator = operators[numbers[identity.name]]
+        wallet = operator.wallet
+        if identity.role == Role.VERIFIER:
+            count = sum(operator.number in verdicts for verdicts in run.verdicts.values())
+            verifiers.append(
+                VerifierSummary(
+                    name=identity.name,
+                    number=operator.number,
+                    peer_id=operator.peer_id,
+                    address=wallet,
+                    verdicts=count,
+                    credited_wei=pay.get(wallet, 0),
+                    claimed_wei=paid.get(wallet, 0),
+                )
+            )
+            continue
+        trained = int(read_status(directory / identity.name).get("units", {}).get("trained", 0))
+        refused: dict[str, int] = {}
+        for sender in (f"number {operator.number}", operator.peer_id):
+            for reason, count in refusals.get(sender, {}).items():
+                refused[reason] = refused.get(reason, 0) + count
+        peers.append(
+            PeerSummary(
+                name=identity.name,
+                number=operator.number,
+                peer_id=operator.peer_id,
+                address=wallet,
+                honest=identity.honest,
+                cheat=identity.cheat,
+                units=units_of(run, operator.number, trained),
+                stake_wei=operator.stake_wei,
+                slashed_wei=slashed.get(operator.number, 0),
+                credited_wei=pay.get(wallet, 0),
+                claimed_wei=paid.get(wallet, 0),
+                refused=refused,
+            )
+        )
+    honest = {peer.number for peer in peers if peer.honest}
+    checks = [
+        AuditCheck(name=check["name"], ok=check["ok"], detail=check["detail"])
+        for check in audit.get("checks", [])
+    ]
+    audit_summary = AuditSummary(ok=bool(audit.get("ok")) and bool(checks), checks=checks)
+    done = len(run.rounds) if chain.finished() is not None else max(0, len(run.rounds) - 1)
+    return Summary(
+        run_id=run.run,
+        rounds=len(run.rounds),
+        parameters=parameter_layout(run.manifest.model).size,
+        directory=str(directory),
+        loss=loss,
+        peers=peers,
+        verifiers=verifiers,
+        wire=wire_of(run),
+        verification=verification_of(run, honest),
+        ledger=LedgerSummary(
+            chain_id=run.manifest.chain_id,
+            ledger=run.manifest.ledger,
+            token=str(chain.ledger.token.address),
+            commit_roots=sum(chain.commitments(round_) is not None for round_ in range(run.manifest.rounds)),
+            epochs_finalized=len(chain.finalized()),
+            funded_wei=chain.funded_wei,
+            paid_wei=sum(paid.values()),
+            slashed_wei=sum(slashed.values()),
+        ),
+        audit=audit_summary,
+        wall_s=round(wall_s, 1),
+        not_demonstrated=not_demonstrated(peers, audit_summary, rounds_done=done, rounds=run.manifest.rounds),
+    )

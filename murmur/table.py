@@ -1,0 +1,108 @@
+"""What `murmur up` shows while it runs, and the picture at its end. Everything goes to stderr."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from contracts.cli import format_amount
+from murmur.summary import Summary
+
+MARKS = {True: "[green]yes[/green]", False: "[red]no[/red]"}
+
+
+def tokens(wei: int | str) -> str:
+    """Return wei as tokens with at most two decimals."""
+    whole, _, rest = format_amount(int(wei)).partition(".")
+    return f"{whole}.{rest[:2]}" if rest else whole
+
+
+def live_view(
+    state: Mapping[str, Any], names: Mapping[int, str], url: str, notes: list[str]
+) -> RenderableType:
+    """Draw the coordinator's summary: where the run stands, then a line for each peer."""
+    loss = state["loss"]
+    wire, checked = state["wire"], state["verification"]
+    facts = [
+        f"round {state['round'] + 1} of {state['rounds']} ({state['phase']})",
+        f"loss {loss['last']:.3f}" if loss["last"] is not None else "loss -",
+        f"{wire['update_bytes_mean'] / 1000:.1f} kB an update"
+        if wire["update_bytes_mean"]
+        else "no update yet",
+        f"{checked['passed']} passed, {checked['void']} void, {checked['false']} false of {checked['drawn']} drawn",
+        f"{tokens(state['ledger'].get('paid_wei', 0))} paid",
+    ]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (
+        "peer",
+        "role",
+        "committed",
+        "merged",
+        "drawn",
+        "passed",
+        "void",
+        "false",
+        "stake",
+        "earned",
+    ):
+        table.add_column(title, justify="left" if title in ("peer", "role") else "right")
+    for peer in state["peers"]:
+        units = peer["units"]
+        counts = [str(units[name]) for name in ("committed", "merged", "drawn", "passed", "void", "false")]
+        if peer["role"] == "verifier":
+            counts = ["", "", "", f"{peer['verdicts']} verdicts", "", ""]
+        style = "red" if peer["slashed_wei"] != "0" else None
+        name = names.get(peer["number"], str(peer["number"]))
+        table.add_row(
+            name, peer["role"], *counts, tokens(peer["stake_wei"]), tokens(peer["earned_wei"]), style=style
+        )
+    lines: list[Table | Text] = [Text(" · ".join(facts), style="bold"), Text(state["detail"] or "", style="dim"), table]
+    lines += [Text(note, style="yellow") for note in notes[-3:]]
+    return Group(*lines, Text(f"live page: {url}", style="dim"))
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print the picture at the end."""
+    loss, wire, checked = summary.loss, summary.wire, summary.verification
+    console.print(
+        f"\n[bold]run {summary.run_id[:16]}…[/bold]  {summary.rounds} rounds in {summary.wall_s:.0f} s"
+    )
+    if loss.last is not None and loss.first is not None:
+        alone = ""
+        if loss.local is not None:
+            alone = (
+                f"; a peer alone {loss.local:.3f}, so working together is worth {loss.local - loss.last:.3f}"
+            )
+        console.print(f"held-out loss {loss.first:.3f} → {loss.last:.3f} nats a byte{alone}")
+    if wire.update_bytes_mean is not None:
+        console.print(
+            f"updates of {wire.update_bytes_mean / 1000:.1f} kB, {wire.bits_per_parameter:.2f} bit a parameter, "
+            f"{wire.dense_ratio:.0f} times smaller than fp32"
+        )
+    overhead = "" if checked.overhead is None else f"; replay cost {checked.overhead:.1%} of training"
+    console.print(
+        f"{checked.drawn} units drawn (probability {checked.draw_probability:g}): {checked.passed} passed, "
+        f"{checked.void} void, {checked.rejected} proven false{overhead}"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("peer", "behaviour", "units", "drawn", "passed", "false", "stake", "slashed", "claimed"):
+        table.add_column(title, justify="left" if title in ("peer", "behaviour") else "right")
+    for peer in summary.peers:
+        units = peer.units
+        counts = [str(count) for count in (units.committed, units.drawn, units.passed, units.rejected)]
+        money = [tokens(amount) for amount in (peer.stake_wei, peer.slashed_wei, peer.claimed_wei)]
+        table.add_row(
+            peer.name, peer.cheat or "honest", *counts, *money, style=None if peer.honest else "red"
+        )
+    for judge in summary.verifiers:
+        table.add_row(
+            judge.name, f"{judge.verdicts} verdicts", "", "", "", "", "", "", tokens(judge.claimed_wei)
+        )
+    console.print(table)
+    passed = sum(check.ok for check in summary.audit.checks)
+    console.print(f"audit: {passed} of {len(summary.audit.checks)} checks hold {MARKS[summary.audit.ok]}")
+    for line in summary.not_demonstrated:
+        console.print(f"[red]not shown:[/red] {line}")

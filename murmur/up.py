@@ -1,0 +1,440 @@
+"""`murmur up`: the whole network on this machine, from deployed contracts to a repeated audit."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protocol.errors import NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.run import ChainRun
+    from murmur.identities import Identity
+    from murmur.local import Staked
+    from murmur.processes import Wiring
+    from murmur.summary import Summary
+    from murmur.supervisor import Supervisor
+
+app = typer.Typer()
+
+CHEATS = ("skip-steps", "wrong-data", "copycat", "garbage")
+LOOK_S = 0.25
+STALL_S = 300.0  # without a new block, message or measurement
+API_TIMEOUT_S = 5.0
+MAX_PEERS = 64
+LOG_WIDTH = 120  # columns, where there is no terminal to ask
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """Say what kind of network to run."""
+
+    peers: int
+    verifiers: int
+    cheats: tuple[str, ...]
+    rounds: int
+    seed: int
+    directory: Path
+    port: int
+    keep_running: bool
+
+
+def parse_cheats(kinds: list[str]) -> tuple[str, ...]:
+    """Check the kinds of cheats asked for; `none` alone means none.
+
+    Raises:
+        UsageError: an unknown kind, or `none` beside others.
+    """
+    if kinds == ["none"]:
+        return ()
+    for kind in kinds:
+        if kind not in CHEATS:
+            raise UsageError(f"no cheat is called {kind!r}", hint=f"--cheat {', '.join(CHEATS)} or none")
+    return tuple(kinds)
+
+
+@app.command()
+def up(
+    peers: Annotated[int, typer.Option(min=1, max=MAX_PEERS, help="Honest contributors.")] = 4,
+    verifiers: Annotated[int, typer.Option(max=16, help="Verifiers; every drawn unit needs two.")] = 2,
+    cheat: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A dishonest contributor: skip-steps, wrong-data, copycat, garbage; or none. Repeatable."
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes keys, first parameters and cheats.")] = 0,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where everything is kept; default: a new one under runs/.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--rm", help="Delete the directory at the end.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the live page; 0: any free one.")] = 0,
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="Leave chain and live page up at the end, until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run a whole network on this machine: train, cheat, catch, pay, audit.
+
+    Exit code 0 only if the run ended, every honest peer was paid and none slashed, every cheat was caught, and the
+    audit passed; otherwise 1, with what was not shown.
+    """
+    from rich.console import Console
+
+    from murmur.local import make_directory
+    from murmur.table import print_summary
+
+    if verifiers < 2:
+        raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
+    name = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    options = UpOptions(
+        peers=peers,
+        verifiers=verifiers,
+        cheats=parse_cheats(cheat or ["skip-steps"]),
+        rounds=rounds,
+        seed=seed,
+        directory=make_directory(directory or Path("runs") / name),
+        port=port,
+        keep_running=keep_running,
+    )
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    try:
+        summary = run_network(options, console)
+    except BaseException:
+        console.print(f"everything is kept in {options.directory}")
+        raise
+    print_summary(console, summary)
+    if as_json:
+        typer.echo(summary.model_dump_json())
+    if remove:
+        shutil.rmtree(options.directory)
+    else:
+        console.print(f"kept in {options.directory}; audit it again with")
+        console.print(f"  murmur audit run {summary.run_id} --dir {options.directory}", soft_wrap=True)
+    if summary.not_demonstrated:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, so that both signals stop the children."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_network(options: UpOptions, console: "Console") -> "Summary":
+    """Live a network from its first block to its audit, and stop every process it started.
+
+    Raises:
+        ChildFailed: a process kept dying.
+        MurmurError: anything else that ends the run.
+    """
+    from murmur.supervisor import Supervisor
+
+    notes: list[str] = []
+    supervisor = Supervisor(time.monotonic, notes.append)
+    with stop_on_signals():
+        try:
+            return LocalRun(options, console, supervisor, notes).live()
+        finally:
+            for note in notes:
+                console.print(note, style="yellow")
+            console.print("stopping")
+            # A second Ctrl-C must not leave children behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                supervisor.stop()
+            finally:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@dataclass
+class LocalRun:
+    """Take a local network through its life."""
+
+    options: UpOptions
+    console: "Console"
+    supervisor: "Supervisor"
+    notes: list[str]
+    began: float = field(default_factory=time.monotonic)
+
+    def live(self) -> "Summary":
+        """Set up, run, claim, audit, and sum up."""
+        from murmur.identities import cast
+        from murmur.local import check_port, found_ledger, free_port
+
+        options = self.options
+        if options.port:
+            check_port(options.port)
+        identities = cast(options.peers, list(options.cheats), options.verifiers)
+        self._say(f"starting a chain in {options.directory}")
+        rpc = self._start_chain(free_port())
+        self._say("deploying the contracts, registering and staking everybody")
+        staked = found_ledger(rpc, options.directory, options.seed, identities)
+        wiring = self._create_run(rpc, staked, identities)
+        for identity in identities:
+            child = self.supervisor.start(wiring.child(identity))
+            if identity.role is None:
+                # A chain that is killed loses its last seconds; the coordinator then says again what is gone.
+                self.supervisor.children[0].dependent = child
+        chain = self._chain_view(wiring)
+        state = self._watch(wiring, staked, chain)
+        self._say("claiming pay")
+        self._claim(wiring, staked, chain)
+        self._say("auditing")
+        audit = self._audit(wiring)
+        summary = self._summarize(wiring, staked, identities, chain, state, audit)
+        if options.keep_running:
+            self._say(f"the live page stays at http://127.0.0.1:{wiring.api_port} until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    self._tend()
+        return summary
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, style="dim", soft_wrap=True)
+
+    def _tend(self) -> None:
+        self.supervisor.tend()
+        time.sleep(LOOK_S)  # noqa: TID251 - the one place where this process waits
+
+    def _start_chain(self, port: int) -> str:
+        from contracts.anvil import rpc_url, wait_ready
+        from murmur.processes import chain_child
+
+        child = self.supervisor.start(chain_child(self.options.directory, port))
+        assert child.process is not None
+        wait_ready(child.process, port, log_path=child.log)
+        return rpc_url(port)
+
+    def _create_run(self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]") -> "Wiring":
+        from contracts.cli import format_amount
+        from contracts.sender import Sender
+        from coordinator.run import create_run, plan_run
+        from murmur.local import DEADLINES, UpFacts, eager_mining, free_port
+        from murmur.processes import Wiring
+        from verification.settle import max_payout
+
+        options = self.options
+        key = staked.keys["coordinator"]
+        contributors = options.peers + len(options.cheats)
+        plan = plan_run(
+            options.directory / "coordinator",
+            ledger=staked.ledger,
+            coordinator=key,
+            fund_wei=0,
+            contributors=contributors,
+            seed=options.seed,
+            data_dir=options.directory / "data",
+            fields={
+                "name": "up",
+                "rounds": options.rounds,
+                "min_peers": options.peers,
+                "deadlines": DEADLINES,
+            },
+        )
+        plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))
+        self._say(
+            f"a unit is drawn with probability {plan.manifest.verification.draw_probability:g}; who cheats in every "
+            f"round escapes with probability {plan.escape:.1g}; {format_amount(plan.fund_wei)} tokens in the pot"
+        )
+        sender = Sender(staked.ledger.w3, staked.wallets["coordinator"])
+        with eager_mining(staked.ledger.w3):
+            create_run(options.directory / "coordinator", plan, ledger=staked.ledger, sender=sender)
+        run = plan.manifest.run_id
+        UpFacts(
+            chain_id=plan.manifest.chain_id,
+            ledger=staked.ledger.address,
+            token=str(staked.ledger.token.address),
+            run=run,
+            names=staked.numbers,
+            cheats={one.name: one.cheat for one in identities if one.cheat is not None},
+        ).save(options.directory)
+        return Wiring(
+            directory=options.directory,
+            run=run,
+            rpc=rpc,
+            ledger=staked.ledger.address,
+            api_port=options.port or free_port(),
+            listen_port=free_port(),
+            coordinator=key,
+        )
+
+    def _chain_view(self, wiring: "Wiring") -> "ChainRun":
+        from contracts.chain import LOCAL_CHAIN_ID
+        from contracts.run import ChainRun
+
+        return ChainRun.connect(wiring.rpc, wiring.ledger, wiring.run, chain_id=LOCAL_CHAIN_ID)
+
+    def _watch(self, wiring: "Wiring", staked: "Staked", chain: "ChainRun") -> dict[str, Any]:
+        """Show the run until it is over and measured; returns the coordinator's last word on it.
+
+        Raises:
+            NetworkError: nothing has moved for minutes.
+        """
+        from rich.live import Live
+
+        from murmur.table import live_view
+
+        names = {number: name for name, number in staked.numbers.items()}
+        url = f"http://127.0.0.1:{wiring.api_port}"
+        self._say(f"live page: {url}")
+        progress = Progress(time.monotonic, STALL_S)
+        state: dict[str, Any] = {}
+        shown = ""
+        live = Live(console=self.console, refresh_per_second=4, transient=True)
+        with live if self.console.is_terminal else contextlib.nullcontext():
+            while True:
+                self._tend()
+                state = read_summary(url, wiring.run) or state
+                if not state:
+                    progress.note(0)
+                    continue
+                line = f"round {state['round'] + 1} of {state['rounds']}: {state['phase']}, {state['detail']}"
+                if self.console.is_terminal:
+                    live.update(live_view(state, names, url, self.notes))
+                elif state["rounds_done"] != shown:
+                    shown = state["rounds_done"]
+                    loss = state["loss"]["last"]
+                    self._say(line + (f", loss {loss:.3f}" if loss is not None else ""))
+                measured = (
+                    len(state["loss"]["curve"]) > state["rounds"] and state["loss"]["local"] is not None
+                )
+                if state["phase"] == "finished" and measured:
+                    return state
+                progress.note((state["rounds_done"], state["phase"], len(state["loss"]["curve"])))
+                progress.check(line)
+
+    def _claim(self, wiring: "Wiring", staked: "Staked", chain: "ChainRun") -> None:
+        """Claim for every wallet, each with its own key, as `murmur rewards claim` does."""
+        from contracts.claims import parse_tables, prove_reward
+        from contracts.sender import Sender
+        from murmur.local import eager_mining
+
+        chain.refresh()
+        ledger = staked.ledger
+        info = ledger.run_info(wiring.run)
+        settlement = self.options.directory / "coordinator" / "public" / "settlement.json"
+        tables = parse_tables(settlement.read_bytes())
+        if info is None or not any(table.entries for table in tables):
+            return
+
+        def claim(name: str) -> None:
+            reward = prove_reward(tables, info.final_root, staked.wallets[name].address)
+            if reward is not None and reward.cumulative_wei > ledger.claimed(wiring.run, reward.account):
+                sender = Sender(ledger.w3, staked.wallets[name])
+                ledger.claim(sender, wiring.run, reward.account, reward.cumulative_wei, reward.proof)
+
+        with eager_mining(ledger.w3), ThreadPoolExecutor(4) as pool:
+            list(pool.map(claim, staked.numbers))
+        chain.refresh()
+
+    def _audit(self, wiring: "Wiring") -> dict[str, Any]:
+        """Run the audit as anybody would, in a process of its own."""
+        from murmur.local import murmur_argv, thread_env
+
+        directory = self.options.directory
+        argv = murmur_argv("audit", "run", wiring.run, "--dir", str(directory), "--rpc", wiring.rpc, "--json")
+        with (directory / "audit.log").open("wb") as log:
+            done = subprocess.run(
+                argv, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **thread_env()}, check=False
+            )
+        (directory / "audit.json").write_bytes(done.stdout)
+        try:
+            report: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            return {"ok": False, "checks": []}
+        return report
+
+    def _summarize(
+        self,
+        wiring: "Wiring",
+        staked: "Staked",
+        identities: "tuple[Identity, ...]",
+        chain: "ChainRun",
+        state: dict[str, Any],
+        audit: dict[str, Any],
+    ) -> "Summary":
+        from murmur.report import summarize
+        from murmur.summary import Loss
+        from verification.public import PublicRun
+        from verification.sources import Sources
+
+        sources = Sources.of(self.options.directory)
+        refusals: dict[str, dict[str, int]] = {}
+        for one in state["refused"]:
+            refusals.setdefault(one["sender"], {})[one["reason"]] = one["count"]
+        curve = [point["loss"] for point in state["loss"]["curve"]]
+        return summarize(
+            directory=self.options.directory,
+            run=PublicRun.read(sources.archive, chain, wiring.run, sources.find),
+            chain=chain,
+            identities=identities,
+            numbers=staked.numbers,
+            loss=Loss(
+                first=state["loss"]["first"],
+                last=state["loss"]["last"],
+                local=state["loss"]["local"],
+                curve=curve,
+            ),
+            refusals=refusals,
+            audit=audit,
+            wall_s=time.monotonic() - self.began,
+        )
+
+
+@dataclass
+class Progress:
+    """Notice when nothing moves any more."""
+
+    clock: Callable[[], float]
+    patience_s: float
+    _last: object = None
+    _since: float | None = None
+
+    def note(self, where: object) -> None:
+        """Take down where the run stands."""
+        if self._since is None or where != self._last:
+            self._last, self._since = where, self.clock()
+
+    def check(self, line: str) -> None:
+        """Raise NetworkError if it has stood there for too long."""
+        if self._since is not None and self.clock() - self._since > self.patience_s:
+            raise NetworkError(f"nothing has moved for {self.patience_s:.0f} s: {line}", hint="see the logs")
+
+
+def read_summary(url: str, run: str) -> dict[str, Any] | None:
+    """Ask the coordinator's API where the run stands; None while it does not answer."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/v1/runs/{run}", timeout=API_TIMEOUT_S)
+        if answer.status_code != httpx.codes.OK:
+            return None
+        found: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return found

@@ -1,0 +1,162 @@
+"""The whole network on this machine, with real processes, as a newcomer starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(420)]
+
+ROUNDS = 6
+
+
+def start_up(directory: Path, *options: str) -> "subprocess.Popen[str]":
+    """Start `murmur up` for six rounds with its document on stdout and its progress in a file."""
+    argv = [
+        sys.executable,
+        "-m",
+        "murmur",
+        "up",
+        "--rounds",
+        str(ROUNDS),
+        "--dir",
+        str(directory),
+        "--json",
+        *options,
+    ]
+    progress = directory.with_suffix(".log").open("w")
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=progress, text=True)
+
+
+def finish(up: "subprocess.Popen[str]", directory: Path) -> dict[str, Any]:
+    """Wait for the end and return the document; a failure shows what the run said."""
+    out, _ = up.communicate()
+    said = directory.with_suffix(".log").read_text()
+    assert up.returncode == 0, f"exit {up.returncode}\n{said[-6000:]}\n{out[-4000:]}"
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def murmur(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "murmur", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def wait_until(condition: Callable[[], bool], up: "subprocess.Popen[str]") -> None:
+    """Look until a condition holds; the run must not end before."""
+    while not condition():
+        try:
+            up.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail("the run ended too early")
+
+
+def read_status(home: Path) -> dict[str, Any]:
+    """Return a daemon's status file, empty while there is none."""
+    try:
+        found: dict[str, Any] = json.loads((home / "status.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def check_money(document: dict[str, Any]) -> None:
+    """Check what must hold of every run: nothing is paid that was not funded, and the books agree."""
+    ledger = document["ledger"]
+    paid = sum(int(one["claimed_wei"]) for one in document["peers"] + document["verifiers"])
+    assert paid == int(ledger["paid_wei"]) <= int(ledger["funded_wei"])
+    assert int(ledger["slashed_wei"]) == sum(int(peer["slashed_wei"]) for peer in document["peers"])
+
+
+def test_a_plain_run_trains_catches_pays_and_can_be_audited_again(tmp_path: Path) -> None:
+    directory = tmp_path / "net"
+    document = finish(start_up(directory), directory)
+    honest = [peer for peer in document["peers"] if peer["honest"]]
+    cheat = next(peer for peer in document["peers"] if not peer["honest"])
+    assert len(honest) == 4
+    assert all(int(peer["claimed_wei"]) > 0 and peer["slashed_wei"] == "0" for peer in honest)
+    assert cheat["cheat"] == "skip-steps"
+    assert cheat["units"]["rejected"] >= 1
+    assert int(cheat["slashed_wei"]) > 0
+    assert cheat["stake_wei"] == "0"
+    assert document["loss"]["last"] < document["loss"]["first"] - 0.5
+    assert len(document["loss"]["curve"]) == ROUNDS + 1
+    assert document["verification"]["false_rejections"] == 0
+    assert document["wire"]["dense_ratio"] > 30
+    assert document["audit"]["ok"]
+    assert document["not_demonstrated"] == []
+    check_money(document)
+
+    again = murmur("audit", "run", document["run_id"], "--dir", str(directory), "--replay", "2", "--json")
+    assert again.returncode == 0, again.stderr
+    report = json.loads(again.stdout)
+    assert report["ok"]
+
+    anchors = tmp_path / "anchors.json"
+    written = murmur(
+        "audit", "run", document["run_id"], "--dir", str(directory), "--anchors-out", str(anchors)
+    )
+    assert written.returncode == 0, written.stderr
+    bundle = tmp_path / "proof.murmur"
+    export = (
+        "proof",
+        "export",
+        "--dir",
+        str(directory),
+        "--round",
+        "0",
+        "--peer",
+        cheat["name"],
+        "-o",
+        str(bundle),
+    )
+    exported = murmur(*export)
+    assert exported.returncode == 0, exported.stderr
+    proven = murmur("proof", "verify", str(bundle), "--anchor", str(anchors))
+    assert proven.returncode == 0, proven.stdout + proven.stderr
+    assert murmur("proof", "verify", str(bundle)).returncode == 7
+
+
+def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_path: Path) -> None:
+    directory = tmp_path / "net"
+    up = start_up(directory)
+
+    def reached(name: str, round_: int) -> bool:
+        return int(read_status(directory / name).get("round", 0)) >= round_
+
+    wait_until(lambda: reached("peer-2", 1), up)
+    os.kill(int(read_status(directory / "peer-2")["pid"]), signal.SIGKILL)
+    wait_until(lambda: reached("coordinator", 3), up)
+    os.kill(int(read_status(directory / "coordinator")["pid"]), signal.SIGKILL)
+    document = finish(up, directory)
+    said = directory.with_suffix(".log").read_text()
+    assert "peer-2 died" in said
+    assert "coordinator died" in said
+    assert document["rounds"] == ROUNDS
+    assert all(peer["slashed_wei"] == "0" for peer in document["peers"] if peer["honest"])
+    check_money(document)
+
+
+def test_three_kinds_of_cheats_are_caught_and_garbage_earns_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "net"
+    cheats = ("--cheat", "wrong-data", "--cheat", "copycat", "--cheat", "garbage")
+    document = finish(start_up(directory, "--peers", "3", *cheats), directory)
+    found = {peer["cheat"]: peer for peer in document["peers"] if not peer["honest"]}
+    assert set(found) == {"wrong-data", "copycat", "garbage"}
+    for kind in ("wrong-data", "copycat"):
+        assert found[kind]["units"]["rejected"] >= 1
+        assert int(found[kind]["slashed_wei"]) > 0
+    assert found["garbage"]["credited_wei"] == "0"
+    assert found["garbage"]["units"]["committed"] == 0
+    assert sum(found["garbage"]["refused"].values()) > 0
+    assert document["verification"]["false_rejections"] == 0
+    check_money(document)
