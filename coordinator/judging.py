@@ -120,7 +120,7 @@ def _decide(
             effects.append(decision)
         found.append(decision)
         accusers = [verdicts[judge] for judge in decision.judges if judge in verdicts]
-        if decision.outcome == "false" and len(accusers) >= 2 and draw.number not in chain.slashed():
+        if decision.outcome == "false" and len(accusers) >= 2:
             effects.append(Slash(anchored.round, draw.number, (accusers[0], accusers[1])))
     if not found:
         return anchored, []

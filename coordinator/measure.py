@@ -49,6 +49,7 @@ class Calculator:
             threads=config.threads,
         )
         self._loaded: int | None = None  # process id that was loaded
+        self._preparing = trio.Lock()
 
     async def call(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Call the child, which is made ready first.
@@ -57,11 +58,21 @@ class Calculator:
             ConfigError: this machine does not fit the run.
             MurmurError: what the child raised, or that it died.
         """
-        if self._worker.pid is None or self._worker.pid != self._loaded:
-            await self._worker.restart()
-            await self._worker.call("load", load_params(self._load), deadline_s=LOAD_DEADLINE_S)
-            self._loaded = self._worker.pid
+        await self.prepare()
         return await self._worker.call(method, dict(params))
+
+    async def prepare(self) -> None:
+        """Start and load the child, if it is not there.
+
+        Raises:
+            ConfigError: this machine does not fit the run.
+            MurmurError: what the child raised, or that it died.
+        """
+        async with self._preparing:
+            if self._worker.pid is None or self._worker.pid != self._loaded:
+                await self._worker.restart()
+                await self._worker.call("load", load_params(self._load), deadline_s=LOAD_DEADLINE_S)
+                self._loaded = self._worker.pid
 
     async def insist(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Call the child until it answers.

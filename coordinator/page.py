@@ -7,10 +7,13 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from coordinator.queries import thinned
+
 REFRESH_S = 2
 STALE_S = 10.0
 WIDTH, HEIGHT, MARGIN = 720, 240, 44
 SHOWN_REFUSALS = 20
+SHOWN_POINTS = 400
 PHASES = {
     "created": "waiting for the run on chain",
     "ready": "waiting for peers",
@@ -141,7 +144,7 @@ def _facts(summary: dict[str, Any]) -> Markup:
 
 
 def _curve(loss: dict[str, Any]) -> Markup:
-    points = [(point["round"], point["loss"]) for point in loss["curve"]]
+    points = [(point["round"], point["loss"]) for point in thinned(loss["curve"], SHOWN_POINTS)]
     if len(points) < 2:
         return element("p", "The loss curve begins with the second round.")
     (first, _), (last, _) = points[0], points[-1]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy import Engine, Integer, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from coordinator.tables import (
@@ -24,7 +24,7 @@ from protocol.tensors import parameter_layout
 
 MAX_PAGE = 500
 MAX_PEERS = 1000
-MAX_CURVE = 2000  # points; a longer run is thinned evenly
+MAX_CURVE = 20_000  # points; a longer run is thinned evenly
 MAX_REFUSALS = 200
 MAX_TRANSACTIONS = 100
 
@@ -152,17 +152,18 @@ def _loss(session: Session) -> dict[str, Any]:
     return {
         "first": points[0]["loss"] if points else None,
         "last": points[-1]["loss"] if points else None,
-        "curve": _thinned(points),
+        "curve": thinned(points, MAX_CURVE),
         "local": sum(losses) / len(losses) if losses else None,  # a peer alone, mean of the control group
         "control": [{"number": number, "loss": loss} for number, loss in control],
     }
 
 
-def _thinned(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if len(points) <= MAX_CURVE:
+def thinned(points: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return at most `count` points, evenly chosen, the first and the last among them."""
+    if len(points) <= count:
         return points
-    step = (len(points) - 1) / (MAX_CURVE - 1)
-    return [points[round(index * step)] for index in range(MAX_CURVE)]
+    step = (len(points) - 1) / (count - 1)
+    return [points[round(index * step)] for index in range(count)]
 
 
 def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
@@ -170,10 +171,10 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
     query = select(
         UnitRow.number,
         func.count(),
-        func.sum(UnitRow.listed),
-        func.sum(UnitRow.revealed),
-        func.sum(UnitRow.merged),
-        func.sum(UnitRow.drawn),
+        func.sum(cast(UnitRow.listed, Integer)),
+        func.sum(cast(UnitRow.revealed, Integer)),
+        func.sum(cast(UnitRow.merged, Integer)),
+        func.sum(cast(UnitRow.drawn, Integer)),
     ).group_by(UnitRow.number)
     for number, *counts in session.execute(query):
         names = ("committed", "listed", "revealed", "merged", "drawn")

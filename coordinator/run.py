@@ -130,8 +130,8 @@ def plan_run(
         "ledger": ledger.address,
         "coordinator": coordinator.address,
     }
-    verification = dict(given.get("verification") or {})
     try:
+        verification = dict(given.get("verification") or {})
         verification.setdefault("draw_probability", draw_probability(int(values["rounds"])))
         manifest = RunManifest.model_validate({**values, "verification": verification})
     except (ValidationError, ValueError, TypeError) as error:

@@ -67,8 +67,8 @@ def stands(effect: Transaction, chain: ChainRun) -> bool:
             return chain.commitments(round_) is not None
         case Anchor(round_, _):
             return chain.record_hash(round_) is not None
-        case Slash(_, number, _):
-            return number in chain.slashed()
+        case Slash(round_, number, _):
+            return any((one.round, one.number) == (round_, number) for one in chain.slashes())
         case Propose(epoch, _, _) | Finalize(epoch):
             return epoch in chain.finalized()
         case Close():
@@ -113,6 +113,8 @@ class Sending:
     async def perform(self, effect: Transaction) -> None:
         """Send a transaction until it stands; a chain that is slow or away is waited for."""
         name = label(effect)
+        if stands(effect, self._chain):
+            return
         row: int = await self._write(lambda tx: tx.sending(*name))
         pause, refusals = FIRST_PAUSE_S, 0
         while True:

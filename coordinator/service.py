@@ -143,6 +143,7 @@ class Service:
             listener = await serving.bind(self._config.api_port)
             self.api_port = listener.getsockname()[1]
             nursery.start_soon(self._serve_api, listener)
+            nursery.start_soon(self._aggregator.prepare)  # before a round waits for it
             nursery.start_soon(self._measurements.run)
             nursery.start_soon(self._show)
             while True:

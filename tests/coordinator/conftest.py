@@ -190,6 +190,7 @@ class World:
         self.withheld: set[int] = set()  # numbers whose update never arrives
         self.hold: set[type] = set()  # transactions that do not happen for now
         self.held: list[Effect] = []
+        self.slashed: list[tuple[int, int]] = []  # (round, number), as the ledger remembers them
 
     def join(self, number: int, role: str, stake: int = 100) -> None:
         key = PeerKey(bytes.fromhex(digest(f"peer {number}".encode())))
@@ -242,7 +243,9 @@ class World:
                 self.decisions.append(effect)
                 return []
             case Slash():
-                chain.slash(effect.number)
+                if (effect.round, effect.number) not in self.slashed:
+                    self.slashed.append((effect.round, effect.number))
+                    chain.slash(effect.number)
                 chain.mine()
             case Propose(epoch, root, _):
                 chain.mine()

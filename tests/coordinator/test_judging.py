@@ -35,7 +35,22 @@ def test_two_proven_faults_slash_once(world: Any) -> None:
     assert {message.body.verifier for message in slashes[0].verdicts} == set(draw.verifiers[:2])
     world.restart()
     world.mine(2)
-    assert len(world.wanted(Slash)) == 1
+    assert world.slashed == [(0, draw.number)], "asked for again, and refused by the ledger"
+
+
+def test_a_second_fault_after_a_new_deposit_slashes_again(world: Any) -> None:
+    _to_verdicts(world)
+    for round_ in range(2):
+        for draw in world.draws(round_):
+            outcome = PROVEN_FALSE if draw.number == 1 else PASSED
+            for verifier in draw.verifiers[:2]:
+                world.verdict(round_, draw, verifier, outcome)
+        if round_ == 0:
+            world.join(1, "contributor")
+            world.commit(1)
+            world.reveal(1)
+            world.mine()
+    assert world.slashed == [(0, 1), (1, 1)]
 
 
 def test_a_slash_that_was_not_mined_is_asked_for_again_after_a_restart(world: Any) -> None:

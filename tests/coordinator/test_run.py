@@ -1,0 +1,155 @@
+"""Making a run: how often units are drawn, what it costs, and what the manifest says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.config import MANIFEST_FILE
+from coordinator.files import read_manifest, read_status, write_status
+from coordinator.run import create_run, draw_probability, escape_probability, plan_run
+from protocol.blobs import BlobStore
+from protocol.errors import ConfigError, LedgerError, UsageError
+from protocol.keys import PeerKey
+from training.outer import load_parameters
+from training.program import program_digest
+
+KEY = PeerKey(b"\x11" * 32)
+
+
+class SimulatedLedger:
+    """A ledger that knows balances and remembers what was created."""
+
+    chain_id = 31337
+    address = "0x" + "22" * 20
+
+    def __init__(self, balance: int = 10**21) -> None:
+        self.balance = balance
+        self.created: list[tuple[str, str, int]] = []
+
+    def balance_of(self, account: str) -> int:
+        return self.balance
+
+    def create_run(self, sender: Any, run: str, key: str, funding: int) -> str:
+        self.created.append((run, key, funding))
+        return "receipt"
+
+
+class SimulatedSender:
+    address = "0x" + "33" * 20
+
+
+def _plan(folder: Path, ledger: SimulatedLedger, tmp_path: Path, **fields: Any) -> Any:
+    text = tmp_path / "Some Text.txt"
+    text.write_bytes(b"Call me Ishmael. " * 300)
+    model = {"width": 16, "layers": 1, "heads": 1, "feed_forward": 16, "context": 8}
+    return plan_run(
+        folder,
+        ledger=ledger,  # type: ignore[arg-type]
+        coordinator=KEY,
+        fund_wei=10**20,
+        contributors=4,
+        seed=3,
+        data=text,
+        fields={"model": model, **fields},
+    )
+
+
+@pytest.mark.parametrize("rounds", range(1, 11))
+def test_a_short_run_draws_every_unit(rounds: int) -> None:
+    assert draw_probability(rounds) == 1.0
+
+
+@pytest.mark.parametrize("rounds", [11, 12, 40, 100, 1000, 10_000])
+def test_a_constant_cheater_escapes_less_than_once_in_a_thousand_runs(rounds: int) -> None:
+    p = draw_probability(rounds)
+    assert (1 - p) ** (rounds - 1) <= 0.001
+    assert (1 - (p - 0.0002)) ** (rounds - 1) > 0.001, "and no more is drawn than that takes"
+
+
+def test_forty_rounds_draw_a_sixth() -> None:
+    assert draw_probability(40) == 0.1624
+
+
+def test_a_plan_names_what_is_there(folder: Path, tmp_path: Path) -> None:
+    plan = _plan(folder, SimulatedLedger(), tmp_path, rounds=20)
+    manifest = plan.manifest
+    assert manifest.coordinator == KEY.address
+    assert manifest.program == program_digest()
+    assert manifest.dataset.name == "some-text"
+    assert manifest.verification.draw_probability == draw_probability(20)
+    assert plan.escape == escape_probability(manifest) <= 0.001
+    file = BlobStore(folder / "public" / "blobs").get(manifest.initial_parameters, max_size=1 << 20)
+    assert load_parameters(manifest, file).parameters.size > 1000
+    a_unit = manifest.pay.unit_wei + 2 * manifest.pay.verdict_wei
+    assert plan.max_payout_wei == 20 * 4 * a_unit
+
+
+def test_the_same_seed_gives_the_same_run(folder: Path, tmp_path: Path) -> None:
+    one = _plan(folder, SimulatedLedger(), tmp_path)
+    two = _plan(tmp_path / "other", SimulatedLedger(), tmp_path)
+    assert one.manifest.run_id == two.manifest.run_id
+
+
+def test_an_outer_momentum_is_part_of_the_first_parameters(folder: Path, tmp_path: Path) -> None:
+    manifest = _plan(folder, SimulatedLedger(), tmp_path, outer={"momentum": 0.9}).manifest
+    file = BlobStore(folder / "public" / "blobs").get(manifest.initial_parameters, max_size=1 << 20)
+    momentum = load_parameters(manifest, file).momentum
+    assert momentum is not None
+    assert not momentum.any()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"rounds": 0}, {"rounds": "many"}, {"unknown": 1}, {"inner": {"steps": 7}}, {"verification": 5}],
+)
+def test_fields_that_make_no_manifest_are_refused(
+    folder: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="make no manifest"):
+        _plan(folder, SimulatedLedger(), tmp_path, **fields)
+
+
+def test_a_run_is_written_down_before_it_is_created(folder: Path, tmp_path: Path) -> None:
+    ledger = SimulatedLedger()
+    plan = _plan(folder, ledger, tmp_path)
+    create_run(folder, plan, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    assert read_manifest(folder / MANIFEST_FILE, plan.manifest.run_id) == plan.manifest
+    assert ledger.created == [(plan.manifest.run_id, KEY.address, 10**20)]
+
+
+def test_one_directory_holds_one_run(folder: Path, tmp_path: Path) -> None:
+    ledger = SimulatedLedger()
+    first = _plan(folder, ledger, tmp_path)
+    create_run(folder, first, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    second = _plan(folder, ledger, tmp_path, name="another")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        create_run(folder, second, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    assert len(ledger.created) == 1
+
+
+def test_a_wallet_that_cannot_fund_the_run_is_told_so(folder: Path, tmp_path: Path) -> None:
+    ledger = SimulatedLedger(balance=1)
+    with pytest.raises(LedgerError, match="holds 1 wei"):
+        create_run(folder, _plan(folder, ledger, tmp_path), ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    assert ledger.created == []
+
+
+@pytest.mark.parametrize("data", [None, b"", b"{}", b"\xff" * 10])
+def test_a_directory_without_a_readable_manifest_is_refused(tmp_path: Path, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / "manifest.json").write_bytes(data)
+    with pytest.raises(ConfigError):
+        read_manifest(tmp_path / "manifest.json")
+
+
+def test_a_status_is_read_back_or_explained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no coordinator has run"):
+        read_status(tmp_path / "status.json")
+    write_status(tmp_path / "status.json", {"phase": "commit"})
+    assert read_status(tmp_path / "status.json") == {"phase": "commit"}
+    (tmp_path / "status.json").write_text("[]")
+    with pytest.raises(ConfigError, match="not a status file"):
+        read_status(tmp_path / "status.json")
