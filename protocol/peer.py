@@ -8,9 +8,10 @@ from pathlib import Path
 
 import trio
 
-from protocol.blobs import BlobStore
+from protocol.blobs import BlobStore, check_digest
 from protocol.chain import OPENING_ROUND, ChainView
-from protocol.errors import LedgerError, MurmurError, NetworkError, Premature
+from protocol.errors import ConfigError, LedgerError, MurmurError, NetworkError, Premature, UsageError
+from protocol.host import parse_address
 from protocol.keys import PeerKey
 from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
 from protocol.messages import Body, Signed
@@ -20,9 +21,11 @@ from protocol.sync import SyncRequest
 
 log = logging.getLogger(__name__)
 
-MANIFEST_WAIT_S = 60.0
-SYNC_ROUNDS = 2  # how many rounds back anti-entropy compares while nothing is known to be missing
+MANIFEST_WAIT_S = 180.0  # the coordinator may still be starting
+MANIFEST_PAUSE_S = 0.5
+SYNC_ROUNDS = 8  # how many rounds back anti-entropy always compares: so late may verdicts come
 CHAIN_PAUSE_MAX_S = 5.0
+REDIAL_MAX_S = 5.0  # a run lives on few peers, so a lost one is looked for often
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class PeerConfig:
     blobs: Path | None = None  # default: directory / "blobs"
     max_blob_bytes: int | None = None  # cap of the store; the least recently used go first
     poll_s: float = 0.2  # between two looks at the chain
+    sync_interval_s: float = 2.0  # between two rounds of anti-entropy
 
 
 class Peer:
@@ -55,6 +59,7 @@ class Peer:
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
         self._dirty = trio.Event()
+        self._complete = 0  # rounds from the first on of which nothing that counts is missing
 
     async def publish(self, message: Signed[Body]) -> None:
         """Take a message of our own into the pool and tell the network; what gossip loses, anti-entropy brings."""
@@ -65,7 +70,7 @@ class Peer:
             log.warning("announcement of a %s waits for anti-entropy: %s", message.body.kind, error)
 
     async def changed(self) -> None:
-        """Return once a message was accepted or the chain moved since the last call; for one caller only."""
+        """Return once a message was accepted, or the chain moved, fell silent or came back; for one caller only."""
         await self._dirty.wait()
         self._dirty = trio.Event()
 
@@ -89,7 +94,7 @@ class Peer:
         ready = self.pool.ready()
         for number in numbers:
             if number in ready:
-                yield from ready[number].body.addresses
+                yield from filter(_dialable, ready[number].body.addresses)
             operator = self.chain.operator(number)
             if operator is not None:
                 yield operator.peer_id
@@ -115,11 +120,21 @@ class Peer:
         self._dirty.set()
 
     def summary(self) -> tuple[int, Sequence[str]]:
-        """Tell anti-entropy what we hold of the recent rounds; everything, while a round before is incomplete."""
-        since = max(0, self.pool.round - SYNC_ROUNDS)
-        while since > 0 and self.pool.record(since - 1) is None:
-            since -= 1
+        """Tell anti-entropy what we hold of the recent rounds, and from the first incomplete one on."""
+        while self._is_complete(self._complete):
+            self._complete += 1
+        since = min(self._complete, max(0, self.pool.round - SYNC_ROUNDS))
         return since, self.pool.wire_digests(since)
+
+    def _is_complete(self, round_: int) -> bool:
+        listed, record = self.pool.commitment_list(round_), self.pool.record(round_)
+        if listed is None or record is None:
+            return False
+        merged = {unit.number for unit in record.body.units if unit.merged}
+        committed = {entry.number for entry in listed.body.entries}
+        return (
+            committed <= self.pool.commitments(round_).keys() and merged <= self.pool.reveals(round_).keys()
+        )
 
     def missing(self, request: SyncRequest) -> Iterable[bytes]:
         """Tell anti-entropy what an asker lacks."""
@@ -128,8 +143,8 @@ class Peer:
     async def follow_chain(self) -> None:
         """Look at the chain for ever; a chain that does not answer is waited for, with its error on show."""
         pause = self.config.poll_s
+        seen: tuple[int, str | None] | None = None
         while True:
-            before = self.chain.height
             try:
                 await trio.to_thread.run_sync(self.chain.refresh, abandon_on_cancel=True)
                 pause = self.config.poll_s
@@ -141,7 +156,9 @@ class Peer:
                     log.warning("the chain does not answer: %s", error)
                 self.chain_error = error.message
                 pause = min(2 * pause, CHAIN_PAUSE_MAX_S)
-            if self.chain.height != before:
+            now = self.chain.height, self.chain_error
+            if now != seen:  # seen by us, not before this look: others may look in between
+                seen = now
                 self.note_rounds()
                 self._dirty.set()
             await trio.sleep(pause)
@@ -152,11 +169,32 @@ class Peer:
             self.pool.round += 1
 
 
+def _dialable(address: str) -> bool:
+    """Tell whether an address is one; a peer that announces nonsense is simply not found there."""
+    try:
+        parse_address(address, with_peer=True)
+    except ConfigError:
+        return False
+    return True
+
+
 async def _fetch_manifest(network: Network, config: PeerConfig) -> RunManifest:
-    path = await network.fetch(
-        config.run, max_size=MAX_MANIFEST_BYTES, deadline_s=MANIFEST_WAIT_S, providers=config.bootstrap
-    )
-    return RunManifest.from_bytes(path.read_bytes())
+    """Fetch the manifest from whoever has it; one who is still starting is asked again."""
+    deadline = trio.current_time() + MANIFEST_WAIT_S
+    while True:
+        left = deadline - trio.current_time()
+        try:
+            path = await network.fetch(
+                config.run, max_size=MAX_MANIFEST_BYTES, deadline_s=left, providers=config.bootstrap
+            )
+            return RunManifest.from_bytes(path.read_bytes())
+        except NetworkError as error:
+            if left < MANIFEST_PAUSE_S:
+                raise NetworkError(
+                    f"nobody has the manifest of run {config.run}: {error.message}",
+                    hint="check --run and --bootstrap",
+                ) from error
+        await trio.sleep(MANIFEST_PAUSE_S)
 
 
 @asynccontextmanager
@@ -168,9 +206,14 @@ async def open_peer(
     The manifest is the run id's preimage, so a peer fetches it from whoever has it.
 
     Raises:
+        UsageError: `config.run` is not a run id.
         NetworkError: the address is taken, or nobody has the manifest.
         LedgerError: the chain does not answer at the start.
     """
+    try:
+        check_digest(config.run)
+    except ValueError as error:
+        raise UsageError(f"{config.run!r} is not a run id", hint="--run takes 64 hex digits") from error
     store = BlobStore(config.blobs or config.directory / "blobs", max_bytes=config.max_blob_bytes)
     await trio.to_thread.run_sync(chain.refresh)
     peer: Peer | None = None
@@ -191,7 +234,7 @@ async def open_peer(
         run=config.run,
         listen=config.listen,
         bootstrap=config.bootstrap,
-        sync_interval_s=2.0,
+        sync_interval_s=config.sync_interval_s,
     )
     async with open_network(
         network_config, store=store, inbox=inbox, summary=summary, missing=missing
