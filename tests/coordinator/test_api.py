@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from coordinator.api import STALE_S, create_app
@@ -17,7 +17,9 @@ from coordinator.page import Markup, element, escape
 from coordinator.state import Admitted, Decision, Drawn, FetchUpdate
 from coordinator.store import Store
 from coordinator.tables import database_url, open_engine
-from protocol.messages import Reveal, Verdict, sign
+from protocol.canonical import canonical_json
+from protocol.messages import Reveal, Verdict, parse_message, sign
+from tests.coordinator.conftest import World, make_manifest
 
 NOW = 1_000_000.0
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&"
@@ -26,7 +28,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&"
 class Peers:
     """Drive a simulated run into a real database."""
 
-    def __init__(self, world: Any, store: Store) -> None:
+    def __init__(self, world: World, store: Store) -> None:
         self.world, self.store = world, store
         world.open()
         for round_ in range(2):
@@ -65,27 +67,37 @@ class Peers:
             tx.status(phase="commit", round_=2, detail=HOSTILE, height=77, facts=facts)
 
 
-@pytest.fixture
-def store(folder: Path, world: Any) -> Iterator[Store]:
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(make_manifest())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("coordinator")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path, world: World) -> Iterator[Store]:
     with Store.open(folder, world.manifest, clock=lambda: NOW) as opened:
+        Peers(world, opened)
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(folder: Path, store: Store) -> Iterator[Engine]:
     opened = open_engine(database_url(folder), writer=False)
     yield opened
     opened.dispose()
 
 
-@pytest.fixture
-def client(world: Any, store: Store, engine: Engine) -> Iterator[TestClient]:
-    Peers(world, store)
+@pytest.fixture(scope="module")
+def client(engine: Engine) -> Iterator[TestClient]:
     with TestClient(create_app(engine, lambda: NOW + 3)) as opened:
         yield opened
 
 
-def test_the_run_is_summed_up(client: TestClient, world: Any) -> None:
+def test_the_run_is_summed_up(client: TestClient, world: World) -> None:
     runs = client.get("/v1/runs").json()
     assert [one["run"] for one in runs] == [world.run]
     summary = client.get(runs[0]["href"]).json()
@@ -103,7 +115,7 @@ def test_the_run_is_summed_up(client: TestClient, world: Any) -> None:
     assert {one["verdicts"] for one in summary["peers"] if one["role"] == "contributor"} == {0}
 
 
-def test_rounds_units_and_messages_come_in_pages(client: TestClient, world: Any) -> None:
+def test_rounds_units_and_messages_come_in_pages(client: TestClient, world: World) -> None:
     base = f"/v1/runs/{world.run}"
     page = client.get(f"{base}/rounds", params={"limit": 1}).json()
     assert [row["round"] for row in page["rounds"]] == [0]
@@ -121,10 +133,7 @@ def test_rounds_units_and_messages_come_in_pages(client: TestClient, world: Any)
     assert len(one["verdicts"]) == 6
 
 
-def test_messages_are_the_signed_ones(client: TestClient, world: Any) -> None:
-    from protocol.canonical import canonical_json
-    from protocol.messages import parse_message
-
+def test_messages_are_the_signed_ones(client: TestClient, world: World) -> None:
     first = client.get(f"/v1/runs/{world.run}/messages", params={"limit": 2}).json()
     rest = client.get(f"/v1/runs/{world.run}/messages", params={"after": first["next"], "limit": 500}).json()
     found = [parse_message(canonical_json(one["message"])) for one in first["messages"] + rest["messages"]]
@@ -150,7 +159,7 @@ def test_messages_are_the_signed_ones(client: TestClient, world: Any) -> None:
         ("/docs", 404),
     ],
 )
-def test_errors_are_problem_documents(client: TestClient, world: Any, path: str, status: int) -> None:
+def test_errors_are_problem_documents(client: TestClient, world: World, path: str, status: int) -> None:
     response = client.get(path.format(run=world.run))
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
@@ -161,7 +170,7 @@ def test_errors_are_problem_documents(client: TestClient, world: Any, path: str,
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_nothing_can_be_written(client: TestClient, world: Any, method: str) -> None:
+def test_nothing_can_be_written(client: TestClient, world: World, method: str) -> None:
     for path in ("/", "/v1/runs", f"/v1/runs/{world.run}", f"/v1/runs/{world.run}/messages"):
         response = client.request(method, path)
         assert response.status_code == 405
@@ -169,10 +178,7 @@ def test_nothing_can_be_written(client: TestClient, world: Any, method: str) -> 
         assert "GET" in response.headers["allow"]
 
 
-def test_the_reader_cannot_write_even_by_mistake(engine: Engine, world: Any) -> None:
-    from sqlalchemy import text
-    from sqlalchemy.exc import OperationalError
-
+def test_the_reader_cannot_write_even_by_mistake(engine: Engine, world: World) -> None:
     with engine.begin() as connection, pytest.raises(OperationalError, match="readonly"):
         connection.execute(text("delete from runs"))
 
@@ -192,7 +198,7 @@ class _Page(HTMLParser):
 
 
 def test_the_page_has_no_script_and_escapes_what_peers_say(
-    client: TestClient, world: Any, store: Store
+    client: TestClient, world: World, store: Store
 ) -> None:
     with store.write() as tx:
         tx.refused(HOSTILE, HOSTILE)
@@ -216,7 +222,7 @@ def test_the_page_has_no_script_and_escapes_what_peers_say(
     assert client.get("/style.css").headers["content-type"].startswith("text/css")
 
 
-def test_a_hostile_verdict_reason_stays_data(client: TestClient, world: Any, store: Store) -> None:
+def test_a_hostile_verdict_reason_stays_data(client: TestClient, world: World, store: Store) -> None:
     body = Verdict(
         number=1,
         verifier=101,
@@ -237,8 +243,7 @@ def test_a_hostile_verdict_reason_stays_data(client: TestClient, world: Any, sto
     assert response.json()["verdicts"][0]["reason"] == "<script>alert(1)</script>"
 
 
-def test_stale_data_says_how_old_it_is(world: Any, store: Store, engine: Engine) -> None:
-    Peers(world, store)
+def test_stale_data_says_how_old_it_is(engine: Engine) -> None:
     with TestClient(create_app(engine, lambda: NOW + STALE_S + 60)) as client:
         assert "wrote 90 s ago" in client.get("/").text
         assert client.get("/readyz").status_code == 503
@@ -262,7 +267,7 @@ def test_elements_escape_children_and_attributes() -> None:
     assert element("td", "a", class_="x") == '<td class="x">a</td>'
 
 
-def test_a_reveal_is_part_of_a_units_life(client: TestClient, world: Any) -> None:
+def test_a_reveal_is_part_of_a_units_life(client: TestClient, world: World) -> None:
     unit = client.get(f"/v1/runs/{world.run}/rounds/0").json()["units"][0]
     reveal = next(m.body for m in world.heard if isinstance(m.body, Reveal))
     assert unit["revealed"] is True

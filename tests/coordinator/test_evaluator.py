@@ -56,7 +56,7 @@ def _run(tmp_path: Path, talk: Callable[[Worker], Awaitable[Any]]) -> Any:
 
     async def main() -> Any:
         argv = [sys.executable, "-m", "coordinator.evaluator"]
-        async with Worker(argv, log_path=tmp_path / "evaluator.log", nice=1) as worker:
+        async with Worker(argv, log_path=tmp_path / "evaluator.log") as worker:
             await worker.call("load", load_params(request), deadline_s=60)
             return await talk(worker)
 
@@ -99,9 +99,9 @@ def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path
     async def rounds(worker: Worker) -> dict[str, Any]:
         start = await worker.call("heldout", {"parameters": tiny.initial_parameters})
         ends = []
-        for number in (1, 2):
+        for number, first in ((1, 0), (2, 2)):
             found: dict[str, Any] = {"parameters": None, "moments": None}
-            for round_ in range(3):
+            for round_ in range(first, 3):
                 found = await worker.call(
                     "local", request(round_, number, found["parameters"], found["moments"])
                 )
@@ -119,7 +119,7 @@ def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path
 
     found = _run(tmp_path, rounds)
     assert found["start"] == pytest.approx(5.5, abs=0.4)  # ln 256, before anything is learned
-    assert all(end["loss"] < found["start"] - 0.01 for end in found["ends"])
+    assert found["ends"][0]["loss"] < found["ends"][1]["loss"] < found["start"], "three rounds beat one"
     assert found["ends"][0]["parameters"] != found["ends"][1]["parameters"], "each on its own batches"
 
 
