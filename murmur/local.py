@@ -30,7 +30,7 @@ DISPUTE_BLOCKS = 4
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21
 UP_FILE = "up.json"
-DEADLINES = {"ready": 240, "commit": 30, "reveal": 20, "verify": 60}  # blocks of half a second
+DEADLINES = {"ready": 480, "commit": 30, "reveal": 30, "verify": 120}  # blocks of half a second
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import typer
 from protocol.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:
+    import httpx
     from rich.console import Console
 
     from contracts.run import ChainRun
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 CHEATS = ("skip-steps", "wrong-data", "copycat", "garbage")
-LOOK_S = 0.25
+LOOK_S = 0.25  # between two looks at the children
+ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
 API_TIMEOUT_S = 5.0
 MAX_PEERS = 64
@@ -295,6 +297,7 @@ class LocalRun:
         Raises:
             NetworkError: nothing has moved for minutes.
         """
+        import httpx
         from rich.live import Live
 
         from murmur.table import live_view
@@ -304,12 +307,16 @@ class LocalRun:
         self._say(f"live page: {url}")
         progress = Progress(time.monotonic, STALL_S)
         state: dict[str, Any] = {}
-        shown = ""
+        shown, next_look = -1, 0.0
+        client = httpx.Client(base_url=url, timeout=API_TIMEOUT_S)
         live = Live(console=self.console, refresh_per_second=4, transient=True)
-        with live if self.console.is_terminal else contextlib.nullcontext():
+        with client, live if self.console.is_terminal else contextlib.nullcontext():
             while True:
                 self._tend()
-                state = read_summary(url, wiring.run) or state
+                if time.monotonic() < next_look:
+                    continue
+                next_look = time.monotonic() + ASK_S
+                state = read_summary(client, wiring.run) or state
                 if not state:
                     progress.note(0)
                     continue
@@ -426,12 +433,12 @@ class Progress:
             raise NetworkError(f"nothing has moved for {self.patience_s:.0f} s: {line}", hint="see the logs")
 
 
-def read_summary(url: str, run: str) -> dict[str, Any] | None:
+def read_summary(client: "httpx.Client", run: str) -> dict[str, Any] | None:
     """Ask the coordinator's API where the run stands; None while it does not answer."""
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/v1/runs/{run}", timeout=API_TIMEOUT_S)
+        answer = client.get(f"/v1/runs/{run}")
         if answer.status_code != httpx.codes.OK:
             return None
         found: dict[str, Any] = answer.json()

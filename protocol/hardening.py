@@ -11,6 +11,8 @@ exactly one version; `install` refuses any other. What a stock 0.8.1 host does, 
 * A writer dies when the reader pauses for 5 s: it waits `WINDOW_WAIT_S`, and callers bound their own waits.
 * A full yamux frame becomes two Noise messages, and every Noise message costs two socket reads: one and
   fewer.
+* Every read, be it of one byte, sends a window update: one a half window, as go-yamux does.
+* Every gossip message rebuilds and compares the host's signed address record: once in `RECORD_AGE_S`.
 """
 
 import inspect
@@ -19,6 +21,7 @@ import os
 import textwrap
 from importlib.metadata import version
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -34,6 +37,7 @@ WINDOW_BYTES = 8 << 20
 WINDOW_WAIT_S = 120.0
 WRITE_STALL_S = 30.0
 SOCKET_READ_BYTES = 256 << 10
+RECORD_AGE_S = 30.0
 
 _installed = False
 
@@ -63,6 +67,8 @@ def install() -> None:
     _write_whole_frames()
     _wait_for_window()
     _read_in_large_pieces()
+    _update_windows_by_halves()
+    _keep_address_records()
     _quiet()
     _installed = True
 
@@ -147,6 +153,36 @@ def _wait_for_window() -> None:
     )
     exec(code, yamux.__dict__, scope)  # noqa: S102 -- the library's own source, one constant changed
     yamux.YamuxStream.write = scope["write"]  # type: ignore[method-assign]
+
+
+def _update_windows_by_halves() -> None:
+    from libp2p.stream_muxer.yamux.yamux import YamuxStream
+
+    update = YamuxStream._auto_tune_and_send_window_update
+
+    async def by_halves(self: Any, *, bytes_read: int = 0) -> None:
+        # Without a count it compares what was consumed with half the window, which is all that is needed.
+        await update(self)
+
+    YamuxStream._auto_tune_and_send_window_update = by_halves  # type: ignore[method-assign]
+
+
+def _keep_address_records() -> None:
+    from libp2p.peer.peerstore import env_to_send_in_RPC
+    from libp2p.pubsub import gossipsub, pubsub
+
+    kept: WeakKeyDictionary[Any, tuple[float, bytes]] = WeakKeyDictionary()
+
+    def record(host: Any) -> tuple[bytes, bool]:
+        now = trio.current_time()
+        made, envelope = kept.get(host, (-RECORD_AGE_S, b""))
+        if now - made >= RECORD_AGE_S:
+            envelope, _ = env_to_send_in_RPC(host)
+            kept[host] = (now, envelope)
+        return envelope, False
+
+    for module in (gossipsub, pubsub):
+        setattr(module, "env_to_send_in_RPC", record)  # noqa: B010 -- the module imports it, and does not export it
 
 
 def _read_in_large_pieces() -> None:

@@ -5,7 +5,7 @@ contract can check any statement from its signature and two conflicting ones fro
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 from eth_abi.abi import encode
@@ -44,7 +44,12 @@ class Body(Frozen):
 
     def digest(self) -> bytes:
         """Return the 32-byte keccak hash that stands for the body in the signature."""
-        return keccak(canonical_json(self.model_dump(mode="json")))
+        return _content_digest(self)
+
+
+@lru_cache(maxsize=4096)  # a record is compared with its anchor at every step, and hashing it takes long
+def _content_digest(body: Body) -> bytes:
+    return keccak(canonical_json(body.model_dump(mode="json")))
 
 
 class Ready(Body):
