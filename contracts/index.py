@@ -9,33 +9,7 @@ from web3.types import BlockData
 from contracts.chain import block_hash, get_block, ledger_errors
 from contracts.client import Ledger
 from contracts.events import Event, parse_log
-from contracts.history import (
-    RosterEntry,
-    claims,
-    commitments_posted,
-    finalized_rewards,
-    record_anchored,
-    roster,
-    run_created,
-    run_finished,
-    run_opened_block,
-    slashes,
-)
 from protocol.errors import LedgerError
-
-__all__ = [
-    "EventIndex",
-    "RosterEntry",
-    "claims",
-    "commitments_posted",
-    "finalized_rewards",
-    "record_anchored",
-    "roster",
-    "run_created",
-    "run_finished",
-    "run_opened_block",
-    "slashes",
-]
 
 CHUNK_BLOCKS = 2000
 

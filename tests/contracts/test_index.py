@@ -4,7 +4,7 @@ import pytest
 
 from contracts.anvil import request
 from contracts.events import Registered, RunFunded, Slashed, StakeChanged
-from contracts.index import EventIndex, roster
+from contracts.index import EventIndex
 from contracts.types import Role
 from protocol.errors import LedgerError
 from tests.contracts.conftest import MIN_STAKE, RUN, TOKEN, Network
@@ -140,30 +140,6 @@ def test_block_hashes_are_those_of_the_indexed_chain(network: Network) -> None:
     assert index.block_hash(index.height - 1) is None
     index.poll()
     assert index.block_hash(number) == bytes(w3.eth.get_block(number)["hash"]) != known
-
-
-def test_roster_is_fixed_by_a_block(network: Network) -> None:
-    index, ledger = index_of(network), network.ledger
-    alice = network.register("alice")
-    bob = network.register("bob", amount=2 * MIN_STAKE)
-    vera = network.register("vera", Role.VERIFIER)
-    index.poll()
-    early = index.height
-    ledger.unbond(network.person("alice"), 1)
-    carol = network.register("carol")
-    index.poll()
-
-    def numbers(block: int, role: Role) -> list[int]:
-        return [entry.number for entry in roster(index.events, block, role, ledger.min_stake)]
-
-    assert numbers(early, Role.CONTRIBUTOR) == [alice, bob]
-    assert numbers(index.height, Role.CONTRIBUTOR) == [bob, carol]
-    assert numbers(index.height, Role.VERIFIER) == [vera]
-    assert numbers(1, Role.CONTRIBUTOR) == []
-    entry = roster(index.events, early, Role.CONTRIBUTOR, ledger.min_stake)[1]
-    operator = ledger.operator(bob)
-    assert operator is not None
-    assert (entry.wallet, entry.peer, entry.stake) == (operator.wallet, operator.peer, operator.stake_wei)
 
 
 def test_lost_chain_is_an_error_not_an_empty_answer(
