@@ -130,7 +130,8 @@ def _facts(summary: dict[str, Any]) -> Markup:
         ),
         (
             "Units drawn",
-            f"{found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void",
+            f"{found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void, "
+            f"{found['unjudged']} unjudged, {found['undecided']} open",
         ),
         ("Verification cost", f"{figure(found['overhead'])} of training CPU"),
         ("Pot", f"{tokens(ledger.get('funded_wei', 0))} funded, {tokens(ledger.get('paid_wei', 0))} claimed"),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Integer, cast, func, select, tuple_
+from sqlalchemy import Engine, Integer, Select, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from coordinator.tables import (
@@ -87,19 +87,19 @@ class Reader:
     def rounds(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return rounds by number, those after `after`."""
         with Session(self._engine) as session:
-            query = select(RoundRow).where(RoundRow.round > after).order_by(RoundRow.round).limit(limit)
+            query = _played(session).where(RoundRow.round > after).order_by(RoundRow.round).limit(limit)
             return [_round(row) for row in session.scalars(query)]
 
     def last_rounds(self, count: int) -> list[dict[str, Any]]:
         """Return the newest rounds, the newest first."""
         with Session(self._engine) as session:
-            query = select(RoundRow).order_by(RoundRow.round.desc()).limit(count)
+            query = _played(session).order_by(RoundRow.round.desc()).limit(count)
             return [_round(row) for row in session.scalars(query)]
 
     def round(self, round_: int) -> dict[str, Any] | None:
         """Return one round with its units and verdicts."""
         with Session(self._engine) as session:
-            row = session.get(RoundRow, round_)
+            row = session.scalar(_played(session).where(RoundRow.round == round_))
             if row is None:
                 return None
             units = session.scalars(
@@ -138,6 +138,12 @@ class Reader:
         with Session(self._engine) as session:
             rows = session.execute(query.order_by(MessageRow.sequence).limit(limit)).all()
         return [{"sequence": sequence, "message": json.loads(wire)} for sequence, wire in rows]
+
+
+def _played(session: Session) -> Select[RoundRow]:
+    """Select the rounds of the run; a row beyond the last one holds what came out of it."""
+    wire = session.scalars(select(RunRow.manifest)).one()
+    return select(RoundRow).where(RoundRow.round < RunManifest.from_bytes(wire.encode()).rounds)
 
 
 def _loss(session: Session) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Peers:
                         pass
             for message in world.statements.values():
                 tx.say(message)
-            for round_ in range(3):
+            for round_ in range(4):
                 tx.loss(round_, 5.5 - round_ / 2)
             row = tx.sending("anchor record", 0, None)
             tx.sent(row, "mined", tx="0x" + "ab" * 32, block=9, gas=50_000)
@@ -104,7 +104,7 @@ def test_the_run_is_summed_up(client: TestClient, world: World) -> None:
     assert summary["phase"] == "commit"
     assert summary["age_s"] == 3.0
     assert summary["rounds_done"] == 1
-    assert summary["loss"]["curve"] == [{"round": r, "loss": 5.5 - r / 2} for r in range(3)]
+    assert summary["loss"]["curve"] == [{"round": r, "loss": 5.5 - r / 2} for r in range(4)]
     assert summary["verification"]["drawn"] == 6
     assert summary["verification"]["passed"] == 6
     assert summary["verification"]["overhead"] == pytest.approx(12 * 0.1 / 6.0)
@@ -148,6 +148,7 @@ def test_messages_are_the_signed_ones(client: TestClient, world: World) -> None:
         ("/v1/runs/" + "00" * 32, 404),
         ("/v1/runs/nonsense", 422),
         ("/v1/runs/{run}/rounds/9", 404),
+        ("/v1/runs/{run}/rounds/3", 404),  # holds what came out of the last round
         ("/v1/runs/{run}/rounds/-1", 422),
         ("/v1/runs/{run}/rounds?limit=501", 422),
         ("/v1/runs/{run}/rounds?after=x", 422),
