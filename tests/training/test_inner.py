@@ -47,8 +47,8 @@ def test_training_lowers_the_loss(
 ) -> None:
     manifest = make_manifest(inner=InnerConfig(steps=10, batch=4, lr=1e-2, warmup_steps=5))
     _, losses = trained(manifest, shard, start, 6)
-    assert losses[0] == pytest.approx(math.log(256), abs=0.2)
-    assert np.mean(losses[-5:]) < losses[0] - 1.5
+    assert losses[0] > math.log(256)
+    assert np.mean(losses[-5:]) < 2.5
 
 
 def test_state_carried_through_files_equals_uninterrupted_training(

@@ -21,7 +21,9 @@ MODEL = ModelConfig(vocab=50, width=32, layers=2, heads=4, feed_forward=48, cont
 @pytest.fixture
 def model() -> Transformer:
     made = Transformer(MODEL, torch.device("cpu"))
-    made.parameters.copy_(torch.from_numpy(initial_parameters(MODEL, 3)) * 3)
+    start = torch.from_numpy(initial_parameters(MODEL, 3))
+    noise = torch.from_numpy(np.random.default_rng(3).normal(0, 0.1, start.numel()))
+    made.parameters.copy_(start + noise)
     return made
 
 
@@ -30,8 +32,8 @@ def test_initial_parameters_follow_the_seed_and_the_layout() -> None:
     layout = parameter_layout(MODEL)
     assert vector.dtype == np.float32
     assert (vector[layout.slices["norm"]] == 1).all()
-    assert vector[layout.slices["embedding"]].std() == pytest.approx(0.02, rel=0.1)
-    assert vector[layout.slices["blocks.1.down"]].std() == pytest.approx(0.01, rel=0.1)
+    assert vector[layout.slices["embedding"]].std() == pytest.approx(32**-0.5, rel=0.1)
+    assert not vector[layout.slices["blocks.1.down"]].any()
     np.testing.assert_array_equal(vector, initial_parameters(MODEL, 3))
     assert (vector != initial_parameters(MODEL, 4)).any()
 
@@ -109,7 +111,7 @@ def test_gradients_land_in_the_flat_vector(model: Transformer) -> None:
 
 def test_an_untrained_model_knows_nothing(manifest: RunManifest, shard: Shard) -> None:
     loss = heldout_loss(manifest, initial_parameters(manifest.model, 0), shard)
-    assert loss == pytest.approx(math.log(256), abs=0.1)
+    assert math.log(256) < loss < math.log(256) + 2
     assert loss == heldout_loss(manifest, initial_parameters(manifest.model, 0), shard)
 
 
