@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from murmur.interrupt import Interrupted
 from protocol.errors import MurmurError
 
 INTERRUPTED = 130
@@ -59,7 +60,7 @@ def exit_code(error: BaseException) -> int | None:
     if isinstance(error, BaseExceptionGroup):
         codes = {exit_code(inner) for inner in error.exceptions}
         return codes.pop() if len(codes) == 1 else None
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, Interrupted | KeyboardInterrupt):
         return INTERRUPTED
     return error.exit_code if isinstance(error, MurmurError) else None
 
@@ -77,7 +78,7 @@ def main() -> None:
     """Run the program; the entry point of the console script."""
     try:
         app()
-    except (MurmurError, BaseExceptionGroup, KeyboardInterrupt) as error:
+    except (MurmurError, BaseExceptionGroup, Interrupted, KeyboardInterrupt) as error:
         code = exit_code(error)
         if code is None:
             raise

@@ -59,7 +59,11 @@ def live_view(
         table.add_row(
             name, peer["role"], *counts, tokens(peer["stake_wei"]), tokens(peer["earned_wei"]), style=style
         )
-    lines: list[Table | Text] = [Text(" · ".join(facts), style="bold"), Text(state["detail"] or "", style="dim"), table]
+    lines: list[Table | Text] = [
+        Text(" · ".join(facts), style="bold"),
+        Text(state["detail"] or "", style="dim"),
+        table,
+    ]
     lines += [Text(note, style="yellow") for note in notes[-3:]]
     return Group(*lines, Text(f"live page: {url}", style="dim"))
 

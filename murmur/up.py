@@ -4,10 +4,9 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -133,20 +133,6 @@ def up(
         raise typer.Exit(1)
 
 
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that both signals stop the children."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run_network(options: UpOptions, console: "Console") -> "Summary":
     """Live a network from its first block to its audit, and stop every process it started.
 
@@ -158,19 +144,15 @@ def run_network(options: UpOptions, console: "Console") -> "Summary":
 
     notes: list[str] = []
     supervisor = Supervisor(time.monotonic, notes.append)
-    with stop_on_signals():
+    with interruptible() as check:
         try:
-            return LocalRun(options, console, supervisor, notes).live()
+            return LocalRun(options, console, supervisor, notes, check).live()
         finally:
-            for note in notes:
-                console.print(note, style="yellow")
-            console.print("stopping")
-            # A second Ctrl-C must not leave children behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
+            with uninterruptible():
+                for note in notes:
+                    console.print(note, style="yellow")
+                console.print("stopping")
                 supervisor.stop()
-            finally:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -181,6 +163,7 @@ class LocalRun:
     console: "Console"
     supervisor: "Supervisor"
     notes: list[str]
+    check_interrupt: Callable[[], None]
     began: float = field(default_factory=time.monotonic)
 
     def live(self) -> "Summary":
@@ -211,7 +194,7 @@ class LocalRun:
         summary = self._summarize(wiring, staked, identities, chain, state, audit)
         if options.keep_running:
             self._say(f"the live page stays at http://127.0.0.1:{wiring.api_port} until Ctrl-C")
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(Interrupted):
                 while True:
                     self._tend()
         return summary
@@ -220,6 +203,7 @@ class LocalRun:
         self.console.print(line, style="dim", soft_wrap=True)
 
     def _tend(self) -> None:
+        self.check_interrupt()
         self.supervisor.tend()
         time.sleep(LOOK_S)  # noqa: TID251 - the one place where this process waits
 
