@@ -1,4 +1,4 @@
-"""What a run needs to know of its chain, as a seam: `contracts.run` reads a real one, tests and simulations their own."""
+"""What a run needs to know of its chain, as a seam: `contracts.run` reads a real one, tests bring their own."""
 
 from dataclasses import dataclass
 from typing import Protocol

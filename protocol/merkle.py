@@ -29,7 +29,7 @@ def _pair(a: bytes, b: bytes) -> bytes:
 
 
 class StandardMerkleTree:
-    """Build the tree over leaves of 32 bytes; node layout as in @openzeppelin/merkle-tree (root first, leaves reversed).
+    """Build the tree over leaves of 32 bytes, laid out as in @openzeppelin/merkle-tree: root first, leaves reversed.
 
     Raises:
         ValueError: no leaves.
