@@ -78,7 +78,7 @@ class InnerConfig(Frozen):
 class OuterConfig(Frozen):
     """Set the outer step on the clipped mean of updates (SGD, Nesterov when momentum is not zero)."""
 
-    lr: float = Field(default=1.5, gt=0, le=16)
+    lr: float = Field(default=2.0, gt=0, le=16)
     momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
