@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protocol.manifest import RunManifest
+from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Layout, parameter_layout
 from tests.bench.gap import Peer, beacon, bench_manifest
 from training.assignment import assignment
@@ -27,6 +27,7 @@ from training.inner import InnerState, InnerTrainer, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state
 
+MANIFEST = "manifest.json"
 NUMBER, OTHER_NUMBER = 1, 2_000_000
 ROUNDS = (0, 1, 2, 5, 10, 20, 30, 39)
 NEWCOMER_ROUNDS = (1, 5, 10, 20, 30, 39)
@@ -109,8 +110,8 @@ def run_segment(
 def replay_all(directory: Path, label: str, threads: int, newcomers: int) -> None:
     """Replay every case on this machine and keep the ends under `label`."""
     prepare_process(threads)
-    manifest, shard = bench_manifest(directory, 0)
-    honest = manifest
+    honest = manifest = RunManifest.from_bytes((directory / MANIFEST).read_bytes())
+    shard = Shard.open(manifest.dataset, directory)
     if label == "learning rate x 0.99":
         inner = manifest.inner.model_copy(update={"lr": manifest.inner.lr * 0.99})
         manifest = manifest.model_copy(update={"inner": inner})
@@ -175,6 +176,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--replay", nargs=2, metavar=("DIR", "LABEL"), help=argparse.SUPPRESS)
     parser.add_argument("--newcomers", type=int, default=4, help="with zero moments, in each of six rounds")
+    parser.add_argument("--eps", type=float, help="of AdamW, instead of the default")
+    parser.add_argument("--machines", nargs="+", choices=[*MACHINES, *CHEATS], help="instead of all")
     options = parser.parse_args(arguments)
     if options.replay:
         threads = int(os.environ["OMP_NUM_THREADS"])
@@ -183,9 +186,12 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         prepare_process(1)
-        manifest, shard = bench_manifest(directory, 0)
+        inner = InnerConfig() if options.eps is None else InnerConfig(eps=options.eps)
+        manifest, shard = bench_manifest(directory, 0, inner=inner)
+        (directory / MANIFEST).write_bytes(manifest.to_bytes())
         record(directory, manifest, shard)
-        for label in (*MACHINES, *CHEATS):
+        labels = list(dict.fromkeys(["same", *(options.machines or [*MACHINES, *CHEATS])]))
+        for label in labels:
             command = [sys.executable, "-m", "tests.bench", "drift", "--replay", name, label]
             command += ["--newcomers", str(options.newcomers)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", **MACHINES.get(label, {})}
@@ -194,7 +200,7 @@ def main(arguments: Sequence[str]) -> int:
         groups = [[case for case in every if bool(case.newcomer) is zero] for zero in (False, True)]
         found = [
             compare(directory, manifest, label, group, options.raw)
-            for label in (*MACHINES, *CHEATS)
+            for label in labels
             for group in groups
             if group
         ]
