@@ -120,6 +120,11 @@ def create_app(engine: Engine, clock: Clock) -> FastAPI:
         found = known(run).messages(after, limit, kind)
         return {"messages": found, "next": found[-1]["sequence"] if len(found) == limit else None}
 
+    @app.get("/v1/runs/{run}/settlement")
+    def run_settlement(run: RunId) -> dict[str, Any]:
+        """Return the signed reward tables, for `murmur rewards claim --settlement`."""
+        return known(run).settlement()
+
     @app.get("/livez")
     def livez() -> dict[str, str]:
         """Tell that this process answers."""

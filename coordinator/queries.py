@@ -20,6 +20,7 @@ from coordinator.tables import (
     VerdictRow,
 )
 from protocol.manifest import RunManifest
+from protocol.messages import RewardTable
 from protocol.tensors import parameter_layout
 
 MAX_PAGE = 500
@@ -138,6 +139,13 @@ class Reader:
         with Session(self._engine) as session:
             rows = session.execute(query.order_by(MessageRow.sequence).limit(limit)).all()
         return [{"sequence": sequence, "message": json.loads(wire)} for sequence, wire in rows]
+
+    def settlement(self) -> dict[str, Any]:
+        """Return the reward tables as signed messages, by epoch: what a claim needs, as in `settlement.json`."""
+        query = select(MessageRow.wire).where(MessageRow.own, MessageRow.kind == RewardTable.kind)
+        with Session(self._engine) as session:
+            found = session.scalars(query.order_by(MessageRow.label)).all()
+        return {"rewards": [json.loads(wire) for wire in found]}
 
 
 def _played(session: Session) -> Select[RoundRow]:

@@ -12,12 +12,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
+from contracts.claims import parse_tables, prove_reward
 from coordinator.api import STALE_S, create_app
 from coordinator.page import Markup, element, escape
 from coordinator.state import Admitted, Decision, Drawn, FetchUpdate
 from coordinator.store import Store
 from coordinator.tables import database_url, open_engine
 from protocol.canonical import canonical_json
+from protocol.merkle import reward_tree
 from protocol.messages import Reveal, Verdict, parse_message, sign
 from tests.coordinator.conftest import World, make_manifest
 
@@ -275,3 +277,14 @@ def test_a_reveal_is_part_of_a_units_life(client: TestClient, world: World) -> N
     assert unit["merged"] is True
     assert unit["blob_bytes"] == reveal.blob_bytes
     assert unit["outcome"] == "passed"
+
+
+def test_a_claim_can_be_made_from_the_settlement(client: TestClient, world: World) -> None:
+    settlement = client.get(f"/v1/runs/{world.run}/settlement")
+    tables = parse_tables(settlement.content)
+    assert [table.epoch for table in tables] == [0]
+    assert tables[0] == world.statements["rewards", 1, 0].body
+    account = tables[0].entries[0].account
+    reward = prove_reward(tables, reward_tree(tables[0].entries).root, account)
+    assert reward is not None
+    assert reward.cumulative_wei == tables[0].entries[0].cumulative_wei
