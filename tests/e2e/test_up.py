@@ -30,8 +30,8 @@ def start_up(directory: Path, *options: str) -> "subprocess.Popen[str]":
         "--json",
         *options,
     ]
-    progress = directory.with_suffix(".log").open("w")
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=progress, text=True)
+    with directory.with_suffix(".log").open("w") as progress:
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=progress, text=True)
 
 
 def finish(up: "subprocess.Popen[str]", directory: Path) -> dict[str, Any]:
