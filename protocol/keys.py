@@ -6,6 +6,7 @@ The wallet key that owns stake and pay is another key; the ledger links the two 
 import os
 import stat
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import base58
@@ -28,11 +29,11 @@ class PeerKey:
     def __repr__(self) -> str:
         return f"PeerKey({self.address})"
 
-    @property
+    @cached_property
     def _private(self) -> PrivateKey:
         return PrivateKey(self.secret)
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Return the checksummed EVM address of the public key."""
         return self._private.public_key.to_checksum_address()
@@ -53,6 +54,7 @@ class PeerKey:
         return raw[:64] + bytes([raw[64] + 27])
 
 
+@lru_cache(maxsize=4096)
 def peer_id_of(public: bytes) -> str:
     """Return the libp2p peer id of an uncompressed public key x || y (64 bytes), in base58."""
     compressed = bytes([2 + (public[63] & 1)]) + public[:32]
