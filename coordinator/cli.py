@@ -1,7 +1,6 @@
 """`murmur coordinator` and `murmur run`: keep a run, make one, and look at one."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,14 +64,12 @@ def start(
     no_control: Annotated[bool, typer.Option("--no-control", help="Train nobody alone.")] = False,
 ) -> None:
     """Keep a run's rounds until stopped: lists, records, settlement, API and live page."""
-    import logging
-
     import trio
-    from pydantic import ValidationError
 
-    from coordinator.config import MANIFEST_FILE, CoordinatorConfig
+    from coordinator.config import CoordinatorConfig
     from coordinator.files import read_manifest
     from coordinator.service import run_coordinator
+    from protocol.daemon import MANIFEST_FILE, check_ledger, log_to_stderr, parse_config
 
     values: dict[str, Any] = {
         "directory": directory,
@@ -88,20 +85,11 @@ def start(
         "threads": threads,
         "control": () if no_control else tuple(control) if control else None,
     }
-    try:
-        config = CoordinatorConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
+    config = parse_config(CoordinatorConfig, values)
     manifest = read_manifest(directory / MANIFEST_FILE, config.run)
-    if ledger is not None and ledger.lower() != manifest.ledger.lower():
-        raise ConfigError(
-            f"the run lives on ledger {manifest.ledger}, not {ledger}", hint=f"--ledger {manifest.ledger}"
-        )
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("libp2p").setLevel(logging.ERROR)
+    if ledger is not None:
+        check_ledger(manifest, ledger)
+    log_to_stderr()
     trio.run(run_coordinator, config)
 
 
@@ -133,8 +121,8 @@ def create(
     from contracts.client import Ledger
     from contracts.sender import Sender
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
-    from coordinator.config import PEER_KEY_FILE
     from coordinator.run import create_run, plan_run
+    from protocol.daemon import PEER_KEY_FILE
     from protocol.keys import PeerKey, load_peer_key, save_peer_key
 
     fund_wei = parse_amount(fund)

@@ -1,14 +1,12 @@
-"""The files a coordinator keeps beside its database: manifest, status, and the public folder."""
+"""The files a coordinator keeps beside its database: the manifest and the public folder."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from coordinator.state import State
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
+from protocol.manifest import RunManifest
 from verification.archive import Archive, RoundDossier, Settlement
 
 
@@ -19,8 +17,7 @@ def read_manifest(path: Path, run: str | None = None) -> RunManifest:
         ConfigError: missing, damaged, or of another run.
     """
     try:
-        with path.open("rb") as file:
-            manifest = RunManifest.from_bytes(file.read(MAX_MANIFEST_BYTES + 1))
+        manifest = RunManifest.read(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no run in {path.parent}", hint="`murmur run create` makes one"
@@ -30,32 +27,6 @@ def read_manifest(path: Path, run: str | None = None) -> RunManifest:
     if run is not None and manifest.run_id != run:
         raise ConfigError(f"{path} is of run {manifest.run_id}, not {run}", hint=f"--run {manifest.run_id}")
     return manifest
-
-
-def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace the status file at once, so that nobody reads half of it."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(status, indent=1), encoding="utf-8")
-    scratch.replace(path)
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """Read a status file.
-
-    Raises:
-        ConfigError: there is none, or it is not one.
-    """
-    try:
-        status = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"no coordinator has run in {path.parent}", hint="`murmur coordinator start --dir ...`"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(status, dict):
-        raise ConfigError(f"{path} is not a status file")
-    return status
 
 
 class Publisher:

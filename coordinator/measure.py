@@ -9,11 +9,12 @@ from typing import Any
 
 import trio
 
-from coordinator.config import CONTROL_DIRECTORY, MANIFEST_FILE, CoordinatorConfig
+from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.evaluator import LoadRequest, load_params
 from coordinator.sending import Write
 from protocol.blobs import BlobStore
 from protocol.chain import ChainView
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, MurmurError, OwnFault
 from protocol.manifest import RunManifest
 from protocol.worker import Worker

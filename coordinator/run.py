@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from contracts.client import Ledger
 from contracts.sender import Sender
 from contracts.types import Receipt
-from coordinator.config import MANIFEST_FILE, PUBLIC_DIRECTORY
+from coordinator.config import PUBLIC_DIRECTORY
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import DatasetConfig, ModelConfig, OuterConfig, RunManifest

@@ -6,7 +6,6 @@ one transaction. Only then is anything told, sent or published; so a kill at any
 
 import logging
 import os
-import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ from contracts.sender import Sender
 from contracts.wallet import open_wallet
 from coordinator import rounds, serving
 from coordinator.clock import unix_time
-from coordinator.config import CONTROL_DIRECTORY, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, CoordinatorConfig
-from coordinator.files import Publisher, read_manifest, write_status
+from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
+from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
 from coordinator.sending import Sending
 from coordinator.state import (
@@ -52,6 +51,7 @@ from coordinator.tables import database_url
 from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
+from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.keys import PeerKey, load_peer_key
 from protocol.messages import Body, Signed, Verdict, sign
@@ -404,7 +404,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
             config.directory, config.run, config.listen, config.bootstrap, blobs=archive.blobs
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(stop_on_signal, nursery.cancel_scope)
             async with open_peer(settings, key, chain, manifest) as peer:
                 await _live(config, peer, chain, key, store, sender, archive)
 
@@ -433,11 +433,3 @@ def _open_sender(sender: Sender) -> Iterator[Sender]:
         yield sender
     finally:
         sender.close()
-
-
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s: stopping", signal.Signals(number).name)
-            scope.cancel()
-            return

@@ -1,6 +1,5 @@
 """The command line of each process of a local network, and where each keeps its things."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from contracts.types import Role
 from murmur.identities import Identity
 from murmur.local import BLOCK_TIME_S, free_port, murmur_argv, thread_env
 from murmur.supervisor import Child
+from protocol.daemon import STATUS_FILE, find_status
 from protocol.keys import PeerKey
 
 
@@ -69,12 +69,12 @@ def chain_child(directory: Path, port: int) -> Child:
 
 
 def read_status(home: Path) -> dict[str, Any]:
-    """Return a daemon's status file; empty while there is none."""
-    try:
-        found: dict[str, Any] = json.loads((home / "status.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found
+    """Return a daemon's status file; empty while there is none.
+
+    Raises:
+        ConfigError: it is there and is not one.
+    """
+    return find_status(home / STATUS_FILE) or {}
 
 
 def log_files(directory: Path) -> Iterator[Path]:

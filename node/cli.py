@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from protocol.errors import ConfigError
-
 app = typer.Typer(no_args_is_help=True, help="Run a contributor's node.")
 
 Directory = Annotated[
@@ -40,15 +38,12 @@ def start(
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
 ) -> None:
     """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
-    import logging
-    import sys
-
     import trio
-    from pydantic import ValidationError
 
     from contracts.run import ChainRun
     from node.config import NodeConfig
     from node.service import run_node
+    from protocol.daemon import log_to_stderr, parse_config
 
     values: dict[str, Any] = {
         "directory": directory,
@@ -63,15 +58,8 @@ def start(
         "threads": threads,
         "cheat": cheat,
     }
-    try:
-        config = NodeConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("libp2p").setLevel(logging.ERROR)
+    config = parse_config(NodeConfig, values)
+    log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
     trio.run(run_node, config, chain)
 
@@ -82,8 +70,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show what a node in this directory does, and what became of its units."""
-    from node.config import STATUS_FILE
-    from node.status import describe, read_status
+    from node.status import describe
+    from protocol.daemon import STATUS_FILE, read_status
 
-    found = read_status(directory / STATUS_FILE)
+    found = read_status(directory / STATUS_FILE, "node")
     typer.echo(json.dumps(found) if as_json else describe(found))

@@ -1,36 +1,12 @@
 """What a contributor's operator sets."""
 
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
-
 from node.cheats import Cheat
-from protocol.manifest import Address, Digest, Frozen
+from protocol.daemon import PeerDaemonConfig
 
-PEER_KEY_FILE = "peer.key"
-JOURNAL_FILE = "journal.sqlite"
-MANIFEST_FILE = "manifest.json"
-STATUS_FILE = "status.json"
 TRAINER_LOG_FILE = "trainer.log"
 
 
-class NodeConfig(Frozen):
+class NodeConfig(PeerDaemonConfig):
     """Set one contributor up for one run."""
 
-    directory: Path
-    run: Digest
-    rpc: str
-    ledger: Address
-    bootstrap: tuple[str, ...] = ()
-    listen: str = "/ip4/127.0.0.1/tcp/0"
-    data: Path | None = None  # text to make the token shard of; None: the packaged one
-    data_dir: Path | None = None  # token shards; None: <directory>/data
-    device: str = "cpu"
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     cheat: Cheat | None = None
-
-    @property
-    def shards(self) -> Path:
-        """Return where token shards lie."""
-        return self.data_dir or self.directory / "data"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +10,7 @@ import trio
 
 from node import machine
 from node.cheats import honesty_of
-from node.config import JOURNAL_FILE, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, NodeConfig
+from node.config import NodeConfig
 from node.events import (
     Cancel,
     Effect,
@@ -28,14 +27,14 @@ from node.facts import observe
 from node.honesty import Honesty
 from node.journal import Journal
 from node.machine import State
-from node.status import Tally, write_status
+from node.status import Tally
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
-from protocol.errors import ConfigError, Malformed, MurmurError, Premature
-from protocol.keys import PeerKey, load_peer_key
-from protocol.manifest import RunManifest
+from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
+from protocol.errors import MurmurError, Premature
+from protocol.keys import load_peer_key
 from protocol.messages import Body, Opening, Ready, Signed, sign
-from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.peer import Peer, join_run
 
 log = logging.getLogger(__name__)
 
@@ -253,42 +252,6 @@ class Node:
         return None if error is None else {"message": error.message, "hint": error.hint}
 
 
-def _number_of(chain: ChainView, key: PeerKey) -> int:
-    for operator in chain.operators():
-        if operator.peer == key.address:
-            if operator.role != "contributor":
-                raise ConfigError(
-                    f"number {operator.number} is registered as a {operator.role}",
-                    hint="`murmur verifier start` runs a verifier",
-                )
-            return operator.number
-    raise ConfigError(
-        f"peer {key.address} is not registered",
-        hint="`murmur stake deposit --role contributor` registers it with its stake",
-    )
-
-
-def _stored_manifest(config: NodeConfig) -> RunManifest | None:
-    path = config.directory / MANIFEST_FILE
-    try:
-        manifest = RunManifest.from_bytes(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except Malformed as error:
-        raise ConfigError(
-            f"{path} is damaged: {error}", hint=f"delete {path}; it is fetched again"
-        ) from error
-    return manifest if manifest.run_id == config.run else None
-
-
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s: stopping", signal.Signals(number).name)
-            scope.cancel()
-            return
-
-
 async def run_node(config: NodeConfig, chain: ChainView) -> None:
     """Run a contributor until a signal comes.
 
@@ -302,14 +265,9 @@ async def run_node(config: NodeConfig, chain: ChainView) -> None:
     key = load_peer_key(config.directory / PEER_KEY_FILE)
     honesty = honesty_of(config.cheat)
     with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-            settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
-            async with open_peer(settings, key, chain, _stored_manifest(config)) as peer:
-                _check_ledger(config, peer.manifest)
-                (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
-                shop = Shop(config, peer, _number_of(chain, key), honesty, dict(os.environ))
-                await _live(config, peer, journal, shop, honesty)
+        async with join_run(config, key, chain, "contributor") as (peer, number):
+            shop = Shop(config, peer, number, honesty, dict(os.environ))
+            await _live(config, peer, journal, shop, honesty)
 
 
 async def _live(config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, honesty: Honesty) -> None:
@@ -324,11 +282,3 @@ async def _live(config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, ho
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
             await shop.close()
-
-
-def _check_ledger(config: NodeConfig, manifest: RunManifest) -> None:
-    if manifest.ledger.lower() != config.ledger.lower():
-        raise ConfigError(
-            f"the run lives on ledger {manifest.ledger}, not {config.ledger}",
-            hint=f"--ledger {manifest.ledger}",
-        )

@@ -1,15 +1,11 @@
-"""What became of this peer's units, counted from public facts, and the status file that shows it."""
+"""What became of this peer's units, counted from public facts, and the node's status for a person."""
 
-import json
-import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from protocol.chain import ChainView
-from protocol.errors import ConfigError
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
 from protocol.pool import MessagePool
@@ -85,32 +81,6 @@ class Tally:
     def to_json(self) -> dict[str, Any]:
         """Return the counts and the latest outcomes."""
         return {"units": asdict(self.counts), "judged": list(self.recent)}
-
-
-def write_status(path: Path, status: Mapping[str, Any]) -> None:
-    """Replace the status file at once, so that nobody reads half of it."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(status, indent=1))
-    os.replace(scratch, path)
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """Read a status file.
-
-    Raises:
-        ConfigError: there is none, or it is not one.
-    """
-    try:
-        status = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"no node has run in {path.parent}", hint="`murmur node start --dir ...`"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(status, dict):
-        raise ConfigError(f"{path} is not a status file")
-    return status
 
 
 def describe(status: Mapping[str, Any]) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import trio
 
-from node.config import MANIFEST_FILE, TRAINER_LOG_FILE, NodeConfig
+from node.config import TRAINER_LOG_FILE, NodeConfig
 from node.events import Aggregate, Aggregated, CarryLost, Event, Fetch, Fetched, Job, Train, Trained
 from node.honesty import Honesty
 from node.unit import Work
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError
 from protocol.peer import Peer
 from protocol.tensors import parameter_layout

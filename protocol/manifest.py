@@ -1,5 +1,6 @@
 """The run manifest: everything that defines a run, frozen. Its canonical-JSON BLAKE3 hash is the run id."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -205,3 +206,14 @@ class RunManifest(Frozen):
         if manifest.to_bytes() != data:
             raise Malformed("manifest does not spell every field canonically")
         return manifest
+
+    @classmethod
+    def read(cls, path: Path) -> "RunManifest":
+        """Read a manifest file.
+
+        Raises:
+            OSError: there is none, or it cannot be read.
+            Malformed: it is not a manifest.
+        """
+        with path.open("rb") as file:
+            return cls.from_bytes(file.read(MAX_MANIFEST_BYTES + 1))

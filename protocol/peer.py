@@ -10,6 +10,15 @@ import trio
 
 from protocol.blobs import BlobStore, check_digest
 from protocol.chain import OPENING_ROUND, ChainView
+from protocol.daemon import (
+    MANIFEST_FILE,
+    PeerDaemonConfig,
+    PeerRole,
+    check_ledger,
+    own_number,
+    stop_on_signal,
+    stored_manifest,
+)
 from protocol.errors import ConfigError, LedgerError, MurmurError, NetworkError, Premature, UsageError
 from protocol.host import parse_address
 from protocol.keys import PeerKey
@@ -262,3 +271,24 @@ async def _sync_quietly(network: Network, peer: str) -> None:
         await network.sync_now(peer)
     except NetworkError as error:
         log.debug("first sync: %s", error)
+
+
+@asynccontextmanager
+async def join_run(
+    config: PeerDaemonConfig, key: PeerKey, chain: ChainView, role: PeerRole
+) -> AsyncIterator[tuple[Peer, int]]:
+    """Take part in a run as a registered peer, known by its number; a signal cancels the block.
+
+    Raises:
+        ConfigError: stored manifest, ledger or registration do not fit.
+        NetworkError: the address is taken, or nobody has the manifest.
+        LedgerError: the chain does not answer at the start.
+    """
+    settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_on_signal, nursery.cancel_scope)
+        stored = stored_manifest(config.directory, config.run)
+        async with open_peer(settings, key, chain, stored) as peer:
+            check_ledger(peer.manifest, config.ledger)
+            (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
+            yield peer, own_number(chain, key, role)

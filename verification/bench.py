@@ -8,11 +8,12 @@ from typing import Any
 
 import trio
 
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, NetworkError
 from protocol.messages import Opening, Signed
 from protocol.peer import Peer
 from protocol.worker import Worker
-from verification.config import MANIFEST_FILE, REPLAYER_LOG_FILE, VerifierConfig
+from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
 from verification.replayer import ReplayAnswer, ReplayRequest
 from verification.unit import DrawnUnit, NeededFile, ReplayReport

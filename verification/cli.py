@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from protocol.errors import ConfigError, UsageError
+from protocol.errors import UsageError
 
 if TYPE_CHECKING:
     from verification.anchor import Anchor
@@ -67,13 +67,10 @@ def start(
     ] = 64,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
-    import logging
-    import sys
-
     import trio
-    from pydantic import ValidationError
 
     from contracts.run import ChainRun
+    from protocol.daemon import log_to_stderr, parse_config
     from verification.config import VerifierConfig
     from verification.service import run_verifier
 
@@ -90,15 +87,8 @@ def start(
         "threads": threads,
         "evidence_units": evidence_units,
     }
-    try:
-        config = VerifierConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("libp2p").setLevel(logging.ERROR)
+    config = parse_config(VerifierConfig, values)
+    log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
     trio.run(run_verifier, config, chain)
 

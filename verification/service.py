@@ -1,24 +1,21 @@
 """The verifier's daemon: judge the units it is drawn for, beside the rounds that go on."""
 
-import json
 import logging
 import os
-import signal
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import trio
 
 from protocol.chain import ChainView
+from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, Premature, ProofRejected
-from protocol.keys import PeerKey, load_peer_key
-from protocol.manifest import RunManifest
+from protocol.keys import load_peer_key
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
-from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.peer import Peer, join_run
 from verification.bench import NotServed, ReplayBench
-from verification.config import JOURNAL_FILE, MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, VerifierConfig
+from verification.config import VerifierConfig
 from verification.duty import Duty, duties, is_over, round_draws
 from verification.journal import VerdictJournal
 from verification.opening import check_opening, needed_files
@@ -279,49 +276,6 @@ def _name(outcome: int) -> str:
     return {PASSED: "passed", REJECTED: "rejected", PROVEN_FALSE: "proven_false"}[outcome]
 
 
-def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace the status file at once, so that nobody reads half of it."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(status, indent=1))
-    scratch.replace(path)
-
-
-def _number_of(chain: ChainView, key: PeerKey) -> int:
-    for operator in chain.operators():
-        if operator.peer == key.address:
-            if operator.role != "verifier":
-                raise ConfigError(
-                    f"number {operator.number} is registered as a {operator.role}",
-                    hint="`murmur node start` runs a contributor",
-                )
-            return operator.number
-    raise ConfigError(
-        f"peer {key.address} is not registered",
-        hint="`murmur stake deposit --role verifier` registers it with its stake",
-    )
-
-
-def _stored_manifest(config: VerifierConfig) -> RunManifest | None:
-    path = config.directory / MANIFEST_FILE
-    try:
-        manifest = RunManifest.from_bytes(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except Malformed as error:
-        raise ConfigError(
-            f"{path} is damaged: {error}", hint=f"delete {path}; it is fetched again"
-        ) from error
-    return manifest if manifest.run_id == config.run else None
-
-
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("%s: stopping", signal.Signals(number).name)
-            scope.cancel()
-            return
-
-
 async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:
     """Run a verifier until a signal comes.
 
@@ -333,17 +287,8 @@ async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:
     config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = load_peer_key(config.directory / PEER_KEY_FILE)
     with VerdictJournal.open(config.directory / JOURNAL_FILE, key.address) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-            settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
-            async with open_peer(settings, key, chain, _stored_manifest(config)) as peer:
-                if peer.manifest.ledger.lower() != config.ledger.lower():
-                    raise ConfigError(
-                        f"the run lives on ledger {peer.manifest.ledger}, not {config.ledger}",
-                        hint=f"--ledger {peer.manifest.ledger}",
-                    )
-                (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
-                await _live(config, peer, journal, _number_of(chain, key))
+        async with join_run(config, key, chain, "verifier") as (peer, number):
+            await _live(config, peer, journal, number)
 
 
 async def _live(config: VerifierConfig, peer: Peer, journal: VerdictJournal, number: int) -> None:

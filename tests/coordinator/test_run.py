@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.config import MANIFEST_FILE
-from coordinator.files import read_manifest, read_status, write_status
+from coordinator.files import read_manifest
 from coordinator.run import create_run, draw_probability, escape_probability, plan_run
 from protocol.blobs import BlobStore
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
 from training.outer import load_parameters
@@ -143,13 +143,3 @@ def test_a_directory_without_a_readable_manifest_is_refused(tmp_path: Path, data
         (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(ConfigError):
         read_manifest(tmp_path / "manifest.json")
-
-
-def test_a_status_is_read_back_or_explained(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no coordinator has run"):
-        read_status(tmp_path / "status.json")
-    write_status(tmp_path / "status.json", {"phase": "commit"})
-    assert read_status(tmp_path / "status.json") == {"phase": "commit"}
-    (tmp_path / "status.json").write_text("[]")
-    with pytest.raises(ConfigError, match="not a status file"):
-        read_status(tmp_path / "status.json")

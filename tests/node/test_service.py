@@ -14,8 +14,9 @@ from node.cheats import Cheat
 from node.config import NodeConfig
 from node.journal import Journal
 from node.service import run_node
-from node.status import describe, read_status
+from node.status import describe
 from protocol.chain import PostedRoot
+from protocol.daemon import read_status
 from protocol.errors import ConfigError, MurmurError
 from protocol.keys import save_peer_key
 from protocol.manifest import RunManifest
@@ -133,7 +134,7 @@ async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Pla
             await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(1))
         assert 1 in coordinator.peer.pool.ready()
         assert 1 in coordinator.peer.pool.openings(0), "everybody is drawn in this run"
-        status = read_status(config.directory / "status.json")
+        status = read_status(config.directory / "status.json", "node")
         assert (status["number"], status["error"]) == (1, None)
         assert "of 3" in describe(status)
         async with contributing(config, chain):
@@ -232,5 +233,5 @@ async def test_a_second_node_in_the_directory_is_refused(place: Place, tmp_path:
 
 def test_status_of_a_directory_without_a_node_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_status(tmp_path / "status.json")
+        read_status(tmp_path / "status.json", "node")
     assert "node start" in caught.value.hint

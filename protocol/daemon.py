@@ -1,0 +1,177 @@
+"""What the shell of every daemon needs: its settings, status file, manifest, registration, log and way to stop."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import trio
+from pydantic import Field, ValidationError
+
+from protocol.chain import ChainView
+from protocol.errors import ConfigError, Malformed
+from protocol.keys import PeerKey
+from protocol.manifest import Address, Digest, Frozen, RunManifest
+
+log = logging.getLogger(__name__)
+
+PEER_KEY_FILE = "peer.key"
+MANIFEST_FILE = "manifest.json"
+STATUS_FILE = "status.json"
+JOURNAL_FILE = "journal.sqlite"
+
+Daemon = Literal["node", "verifier", "coordinator"]
+"""Name a daemon as the command that starts it does."""
+
+PeerRole = Literal["contributor", "verifier"]
+
+
+class DaemonConfig(Frozen):
+    """Set one daemon up for one run."""
+
+    directory: Path
+    run: Digest
+    rpc: str
+    bootstrap: tuple[str, ...] = ()
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    data: Path | None = None  # text to make the token shard of; None: the packaged one
+    data_dir: Path | None = None  # token shards; None: <directory>/data
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the child that computes
+
+    @property
+    def shards(self) -> Path:
+        """Return where token shards lie."""
+        return self.data_dir or self.directory / "data"
+
+
+class PeerDaemonConfig(DaemonConfig):
+    """Set one registered peer up for one run."""
+
+    ledger: Address
+    device: str = "cpu"
+
+
+_Config = TypeVar("_Config", bound=DaemonConfig)
+
+
+def parse_config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """Return the configuration that the options of a command line make.
+
+    Args:
+        values: by field, whose option has the same name.
+
+    Raises:
+        ConfigError: one of them is out of bounds; the message names its option.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from error
+
+
+def log_to_stderr() -> None:
+    """Send the log of this process to stderr, without libp2p's small talk."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("libp2p").setLevel(logging.ERROR)
+
+
+def write_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Replace the status file at once, so that nobody reads half of it."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_text(json.dumps(status, indent=1), encoding="utf-8")
+    scratch.replace(path)
+
+
+def find_status(path: Path) -> dict[str, Any] | None:
+    """Read a status file; None while there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or is not one.
+    """
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(status, dict):
+        raise ConfigError(f"{path} is not a status file")
+    return status
+
+
+def read_status(path: Path, daemon: Daemon) -> dict[str, Any]:
+    """Read the status file that a daemon must have written.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, or is not one.
+    """
+    status = find_status(path)
+    if status is None:
+        raise ConfigError(f"no {daemon} has run in {path.parent}", hint=f"`murmur {daemon} start --dir ...`")
+    return status
+
+
+def stored_manifest(directory: Path, run: str) -> RunManifest | None:
+    """Return the manifest that an earlier start kept; None where there is none, or another run's.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        manifest = RunManifest.read(path)
+    except FileNotFoundError:
+        return None
+    except Malformed as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}", hint=f"delete {path}; it is fetched again"
+        ) from error
+    return manifest if manifest.run_id == run else None
+
+
+def check_ledger(manifest: RunManifest, ledger: str) -> None:
+    """Compare the run's ledger with the one that the operator named.
+
+    Raises:
+        ConfigError: the run lives on another.
+    """
+    if manifest.ledger.lower() != ledger.lower():
+        raise ConfigError(
+            f"the run lives on ledger {manifest.ledger}, not {ledger}", hint=f"--ledger {manifest.ledger}"
+        )
+
+
+def own_number(chain: ChainView, key: PeerKey, role: PeerRole) -> int:
+    """Return the number under which a key is registered.
+
+    Raises:
+        ConfigError: it is not registered, or in another role.
+    """
+    for operator in chain.operators():
+        if operator.peer == key.address:
+            if operator.role != role:
+                command = "verifier" if operator.role == "verifier" else "node"
+                raise ConfigError(
+                    f"number {operator.number} is registered as a {operator.role}",
+                    hint=f"`murmur {command} start` runs a {operator.role}",
+                )
+            return operator.number
+    raise ConfigError(
+        f"peer {key.address} is not registered",
+        hint=f"`murmur stake deposit --role {role}` registers it with its stake",
+    )
+
+
+async def stop_on_signal(scope: trio.CancelScope) -> None:
+    """Wait for SIGTERM or SIGINT, then cancel."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            scope.cancel()
+            return
