@@ -2,6 +2,8 @@
 
 The pool bounds itself: only keys that the chain knows may speak, each fills one slot a kind and round, and nobody
 speaks of rounds far ahead. A second, different statement for one slot is equivocation: refused, but kept as evidence.
+Of two commitments the one that the coordinator's list names takes the slot, whichever came first: otherwise a peer
+could keep its listed unit from verifiers by showing them another one.
 """
 
 from collections import defaultdict
@@ -69,7 +71,10 @@ class MessagePool:
         if before is not None and not isinstance(message.body, Ready):
             if len(self.equivocations) < MAX_EQUIVOCATIONS:
                 self.equivocations.append((before, message))
-            raise Equivocation(f"a second {message.body.kind} for round {message.round} by {message.author}")
+            if not self._is_listed(message):
+                raise Equivocation(
+                    f"a second {message.body.kind} for round {message.round} by {message.author}"
+                )
         if before is not None:
             del self._known[before.id]
         self._slots[slot] = self._rounds[message.round][slot] = self._known[message.id] = message
@@ -77,14 +82,27 @@ class MessagePool:
             self.round = max(self.round, message.round)
         return message
 
+    def _is_listed(self, message: Signed[Body]) -> bool:
+        """Tell whether a message is the commitment that the coordinator's list names for its number."""
+        listed = self.commitment_list(message.round)
+        if listed is None or not isinstance(message.body, Commitment):
+            return False
+        number = message.body.number
+        named = (entry.commitment for entry in listed.body.entries if entry.number == number)
+        return next(named, None) == message.id
+
     def _check_binding(self, message: Signed[Body]) -> None:
-        manifest = self._manifest
+        manifest, body = self._manifest, message.body
         if message.run != self._run:
             raise Malformed("message of another run")
         if message.chain_id != manifest.chain_id or message.ledger.lower() != manifest.ledger.lower():
             raise Malformed("message for another chain or ledger")
         if message.round >= manifest.rounds:
             raise Malformed("message of a round that the run does not have")
+        if isinstance(body, Ready) and message.round:
+            raise Malformed("ready for a round instead of the run")
+        if isinstance(body, RewardTable) and body.epoch != manifest.epoch_of(message.round):
+            raise Malformed("reward table of another epoch than its round")
         if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
             raise Premature("message of a round far ahead")
 
@@ -100,6 +118,16 @@ class MessagePool:
             raise Premature(f"number {number} is not registered")
         if known != (message.author, message.role):
             raise Malformed(f"not signed by the key of number {number} as {message.role}")
+        if isinstance(body, Verdict):
+            self._check_accused(body.number)
+
+    def _check_accused(self, number: int) -> None:
+        """Bound a verifier's slots: a verdict is on a number that works."""
+        accused = self._key_of(number)
+        if accused is None:
+            raise Premature(f"number {number} is not registered")
+        if accused[1] != "contributor":
+            raise Malformed(f"verdict on number {number}, who is not a contributor")
 
     def _get(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
         return cast("Signed[B] | None", self._slots.get((kind.kind, round_, labels)))

@@ -3,7 +3,17 @@
 import pytest
 
 from protocol.errors import Equivocation, Malformed, Premature
-from protocol.messages import CommitmentEntry, CommitmentList, Ready, sign
+from protocol.messages import (
+    Body,
+    CommitmentEntry,
+    CommitmentList,
+    Ready,
+    RewardEntry,
+    RewardTable,
+    Signed,
+    Verdict,
+    sign,
+)
 from protocol.pool import ROUNDS_AHEAD, MessagePool
 from tests.protocol.makers import commitment, digest_of, key, manifest
 
@@ -57,6 +67,64 @@ def test_a_second_statement_for_one_slot_is_refused_and_kept_as_evidence() -> No
         held.add(second)
     assert held.equivocations == [(first, second)]
     assert held.commitments(0) == {1: first}
+
+
+def test_of_two_commitments_the_listed_one_counts_whichever_came_first() -> None:
+    held = pool()
+    shown = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    other = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1, update=digest_of("other")))
+    held.add(shown)
+    with pytest.raises(Equivocation):
+        held.add(other)
+    entries = (CommitmentEntry(number=1, commitment=other.id),)
+    held.add(sign(key("coordinator"), manifest(), 0, "coordinator", CommitmentList(entries=entries)))
+    assert held.add(other) == other
+    assert held.commitments(0) == {1: other}
+    with pytest.raises(Equivocation):
+        held.add(shown)
+    assert held.commitments(0) == {1: other}
+
+
+def verdict(number: int) -> Signed[Body]:
+    body = Verdict(
+        number=number,
+        verifier=7,
+        outcome=1,
+        commitment=digest_of("c"),
+        opening=None,
+        segment=0,
+        reason="",
+        distance=0.0,
+        tensor="",
+        replay_cpu_s=0.0,
+    )
+    return sign(key("judge"), manifest(), 0, "verifier", body)
+
+
+def test_a_verifier_cannot_fill_the_pool_with_verdicts_on_numbers_that_do_not_work() -> None:
+    held = pool()
+    assert held.add(verdict(1)) is not None
+    with pytest.raises(Premature, match="not registered"):
+        held.add(verdict(3))
+    with pytest.raises(Malformed, match="not a contributor"):
+        held.add(verdict(7))
+    assert len(held.of_round(0)) == 1
+
+
+def test_a_peer_is_ready_for_the_run_and_not_for_a_round() -> None:
+    body = Ready(number=1, program=digest_of("p"), addresses=())
+    with pytest.raises(Malformed, match="ready"):
+        pool().add(sign(key("peer-1"), manifest(), 1, "contributor", body))
+
+
+def test_a_reward_table_has_one_place() -> None:
+    run = manifest()
+    entries = (RewardEntry(account=run.ledger, cumulative_wei=1),)
+    for round_, epoch in ((0, 1), (5, 2**50)):
+        table = RewardTable(epoch=epoch, entries=entries)
+        with pytest.raises(Malformed, match="epoch"):
+            pool().add(sign(key("coordinator"), run, round_, "coordinator", table))
+    assert pool().add(sign(key("coordinator"), run, 5, "coordinator", RewardTable(epoch=0, entries=entries)))
 
 
 def test_a_peer_may_say_again_where_it_listens() -> None:

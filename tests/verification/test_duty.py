@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.messages import Signed, Verdict
+from protocol.errors import Equivocation
+from protocol.messages import Signed, Verdict, sign
 from protocol.pool import MessagePool
-from tests.verification.testbed import Testbed
+from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
 from verification.duty import Duty, duties, is_over, round_draws
 from verification.sample import Draw
@@ -140,3 +141,18 @@ def test_a_message_that_we_miss_is_our_own_fault(bed: Testbed, watch: Watch) -> 
     for commitment in first.commitments:
         watch.pool.add(commitment)
     assert watch.due(me, 1)
+
+
+def test_a_peer_that_shows_verifiers_another_commitment_is_judged_all_the_same(
+    bed: Testbed, watch: Watch
+) -> None:
+    dossier = bed.play_round(0)
+    listed = dossier.commitments[0]
+    number = listed.body.number
+    body = listed.body.model_copy(update={"update": "ab" * 32})
+    watch.pool.add(sign(key(number), bed.manifest, 0, "contributor", body))
+    with pytest.raises(Equivocation):
+        watch.pool.add(listed)
+    watch.hear(dossier)  # as anti-entropy brings again what was refused
+    draw = next(draw for draw in watch.draws() if draw.number == number)
+    assert watch.due(draw.verifiers[0])[number].unit.commitment == listed
