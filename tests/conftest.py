@@ -1,8 +1,9 @@
-"""Seed every test, name the seed when one fails, and report the time that each package's tests took."""
+"""Seed every test, name the seed when one fails, run `async def` tests on trio, and report the time of each package."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import random
 import sys
@@ -13,10 +14,13 @@ from collections.abc import Generator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import trio
 from hypothesis import settings
 
 settings.register_profile("murmur", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("murmur")
+
+PATIENCE_S = {"node": 60.0, "protocol": 40.0, "verification": 90.0}  # for one `async def` test
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _tests: defaultdict[str, set[str]] = defaultdict(set)
@@ -49,6 +53,26 @@ def _seeded_globals(request: pytest.FixtureRequest) -> None:
         sys.modules["torch"].manual_seed(value)
 
 
+def package_of(nodeid: str) -> str:
+    """Return the package that a test is of: its folder under tests/."""
+    folders = nodeid.split("::")[0].split("/")
+    return folders[1] if len(folders) > 2 else "project"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def bounded() -> None:
+        with trio.fail_after(PATIENCE_S[package_of(pyfuncitem.nodeid)]):
+            await pyfuncitem.obj(**arguments)
+
+    trio.run(bounded)
+    return True
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
@@ -60,8 +84,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    folders = report.nodeid.split("::")[0].split("/")
-    package = folders[1] if len(folders) > 2 else "project"
+    package = package_of(report.nodeid)
     _seconds[package] += report.duration
     _tests[package].add(report.nodeid)
 

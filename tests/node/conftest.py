@@ -1,14 +1,12 @@
-"""A tiny run that a real trainer process works on, and `async def` tests on trio."""
+"""A tiny run that a real trainer process works on."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trio
 
 from protocol.blobs import BlobStore
 from protocol.manifest import RunManifest
@@ -16,22 +14,6 @@ from protocol.tensors import pack, parameter_layout
 from tests.verification.testbed import tiny_manifest
 from training.inner import prepare_process
 from training.model import initial_parameters
-
-PATIENCE_S = 60.0
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-
-    async def bounded() -> None:
-        with trio.fail_after(PATIENCE_S):
-            await pyfuncitem.obj(**arguments)
-
-    trio.run(bounded)
-    return True
 
 
 @dataclass(frozen=True)

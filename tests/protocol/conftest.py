@@ -1,15 +1,13 @@
-"""Run `async def` tests on trio, and open real nodes on loopback."""
+"""Open real nodes on loopback."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-import trio
 from libp2p.abc import IHost
 
 from protocol.blobs import BlobStore
@@ -18,21 +16,6 @@ from protocol.network import Network, NetworkConfig, open_network
 from protocol.sync import MessageLog
 
 LOOPBACK = parse_address("/ip4/127.0.0.1/tcp/0")
-PATIENCE_S = 40.0
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-
-    async def bounded() -> None:
-        with trio.fail_after(PATIENCE_S):
-            await pyfuncitem.obj(**arguments)
-
-    trio.run(bounded)
-    return True
 
 
 @dataclass

@@ -1,32 +1,14 @@
 from __future__ import annotations
 
-import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trio
 
 from protocol.manifest import RunManifest
 from tests.verification.testbed import Testbed, tiny_manifest
-
-PATIENCE_S = 90.0
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-
-    async def bounded() -> None:
-        with trio.fail_after(PATIENCE_S):
-            await pyfuncitem.obj(**arguments)
-
-    trio.run(bounded)
-    return True
 
 
 @pytest.fixture(scope="session")
