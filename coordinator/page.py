@@ -71,7 +71,7 @@ def render(summary: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
         summary: what `Reader.summary` gives.
         rounds: the newest rounds first.
     """
-    title = f"{summary['name']} · round {summary['round']} of {summary['rounds']}"
+    title = f"{summary['name']} · round {summary['round'] + 1} of {summary['rounds']}"
     head = element(
         "head",
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),

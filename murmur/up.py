@@ -284,6 +284,7 @@ class LocalRun:
         import httpx
         from rich.live import Live
 
+        from coordinator.measure import CONTROL_SIZE
         from murmur.table import live_view
 
         names = {number: name for name, number in staked.numbers.items()}
