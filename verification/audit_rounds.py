@@ -152,7 +152,8 @@ def _why_not(
     body = reveal.body
     try:
         check_reveal(commitment, body, limit)
-        if (unit.symbols, unit.blob) != (body.symbols, body.blob):
+        # A record that leaves a revealed unit out does not excuse it by leaving its name out too.
+        if unit.merged and (unit.symbols, unit.blob) != (body.symbols, body.blob):
             return "the record names another update than the revealed one"
         blob = run.find(body.blob, limit)
         if blob is None:
