@@ -28,7 +28,8 @@ def check_replays(run: PublicRun, wanted: int, open_shard: Callable[[], Shard] |
         key = (unit.round, unit.number)
         verdicts = run.verdict_bodies(key)
         for judge in counted(run.manifest, run.draws[key], verdicts):
-            if verdicts[judge].outcome != report.outcome:
+            # Of one that met no opening, or another, this replay says nothing.
+            if verdicts[judge].opening == opening.id and verdicts[judge].outcome != report.outcome:
                 raise ProofRejected(
                     f"number {unit.number} in round {unit.round}: verifier {judge} says otherwise than our "
                     f"replay (distance {report.distance:.3g}) {report.reason}"
