@@ -1,6 +1,6 @@
 """The audit of verification: draws, verdicts, outcomes, and the stake that was taken."""
 
-from protocol.errors import ProofRejected
+from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PASSED, PROVEN_FALSE
 from verification.audit_rounds import Found
 from verification.judge import counted, grade, outcome
@@ -28,7 +28,7 @@ def check_draws(run: PublicRun) -> Found:
 
 def check_verdicts(run: PublicRun) -> Found:
     """Every verdict is by a drawn verifier, about what was drawn and opened, and agrees with its own distance."""
-    count = 0
+    count, elsewhere = 0, ""
     for (round_, number), found in run.verdicts.items():
         draw, commitment = run.draws.get((round_, number)), run.commitment(round_, number)
         opened = {one.body.number: one.id for one in run.dossiers[round_].openings}
@@ -42,12 +42,15 @@ def check_verdicts(run: PublicRun) -> Found:
             if (body.commitment, body.segment) != (commitment.id, draw.segment):
                 raise ProofRejected(f"{where}: about another commitment or segment")
             if body.opening is not None and body.opening != opened.get(number, body.opening):
-                raise ProofRejected(f"{where}: about another opening than the published one")
+                elsewhere = elsewhere or where
             if body.opening is None and body.outcome in (PASSED, PROVEN_FALSE):
                 raise ProofRejected(f"{where}: nothing was opened")
             if body.distance and body.outcome != grade(run.manifest, body.distance):
                 raise ProofRejected(f"{where}: the distance {body.distance:.3g} does not give its outcome")
             count += 1
+    if elsewhere:
+        # The accused may have signed two, and shown each to whom it liked.
+        raise ProofInconclusive(f"{elsewhere}: about another opening than the published one")
     return count, "verdicts by drawn verifiers"
 
 
@@ -65,8 +68,13 @@ def check_outcomes(run: PublicRun) -> Found:
         found = outcome(run.manifest, draw, verdicts, closed=True)
         if found != judgement.outcome:
             raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found}")
-        if len(counted(run.manifest, draw, verdicts)) < run.manifest.verification.verifiers:
-            _check_closed(run, key, declared_in, where)
+        blocks = _declared_after(run, round_=key[0], declared_in=declared_in)
+        judges = counted(run.manifest, draw, verdicts)
+        if len(judges) < run.manifest.verification.verifiers and blocks <= draw.closes_after(run.manifest):
+            raise ProofRejected(f"{where} was decided before its verifiers' time was over")
+        early = [judge for judge in judges if not draw.due(run.manifest, judge, blocks, verdicts=0)]
+        if early:
+            raise ProofRejected(f"{where} was decided on a verdict of {early[0]}, whose turn had not come")
     open_ = run.draws.keys() - declared
     if run.chain.finished() is not None and open_:
         round_, number = min(open_)
@@ -74,22 +82,25 @@ def check_outcomes(run: PublicRun) -> Found:
     return len(declared), f"outcomes, {len(open_)} still open"
 
 
-def _check_closed(run: PublicRun, key: tuple[int, int], declared_in: int | None, where: str) -> None:
-    """Check that a unit was not decided on too few verdicts before the time for them was over."""
-    began = run.chain.anchor(key[0])
-    decided = run.chain.height if declared_in is None else run.chain.anchor(declared_in)
+def _declared_after(run: PublicRun, *, round_: int, declared_in: int | None) -> int:
+    """Return how many blocks after a round's sampling beacon an outcome was declared: no earlier was it decided."""
+    began = run.chain.anchor(round_)
+    declared = run.chain.height if declared_in is None else run.chain.anchor(declared_in)
     assert began is not None
-    assert decided is not None
-    if decided - (began + 1) <= run.draws[key].closes_after(run.manifest):
-        raise ProofRejected(f"{where} was decided before its verifiers' time was over")
+    assert declared is not None
+    return declared - (began + 1)
 
 
 def check_slashes(run: PublicRun) -> Found:
     """Stake was taken for units judged false, with the two verdicts that prove it, and for no others."""
     false = {(one.round, one.number) for one, _ in run.judgements if one.outcome == "false"}
+    declared = {(one.round, one.number) for one, _ in run.judgements}
+    over = run.chain.finished() is not None
     for event in run.chain.slashes():
         key = (event.round, event.number)
-        if key not in false:
+        if key not in false and (
+            over or key in declared
+        ):  # the record that declares it comes after the slash
             raise ProofRejected(
                 f"number {event.number} was slashed for round {event.round} without a false unit"
             )
@@ -100,6 +111,6 @@ def check_slashes(run: PublicRun) -> Found:
             raise ProofRejected(f"the slash of number {event.number} does not name two published verdicts")
     slashed = run.chain.slashed()
     spared = sorted(number for _, number in false if number not in slashed)
-    if spared and run.chain.finished() is not None:
+    if spared and over:
         raise ProofRejected(f"number {spared[0]} has a unit judged false and was not slashed")
     return len(run.chain.slashes()), f"slashes, {len(false)} units judged false"
