@@ -1,6 +1,6 @@
 """The audit of money: reward tables, their roots on chain, and what was claimed."""
 
-from protocol.errors import ProofRejected
+from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
 from verification.public import PublicRun
@@ -36,15 +36,26 @@ def _wallets(run: PublicRun, epochs: list[dict[int, int]]) -> dict[int, str]:
     return {number: one.wallet for number, one in operators.items() if one is not None}
 
 
+def _undeclared(run: PublicRun, why: str) -> ProofRejected | ProofInconclusive:
+    """Judge pay that runs ahead of the declared outcomes: while a run goes on, the next record may declare them."""
+    if run.chain.finished() is not None:
+        return ProofRejected(why)
+    return ProofInconclusive(f"{why}; no record has declared all outcomes yet")
+
+
 def check_tables(run: PublicRun) -> Found:
     """Every published reward table is what records, outcomes and verdicts give."""
     ours = reward_tables(run)
+    ahead: list[int] = []
     for message in run.settlement.rewards:
         epoch = message.body.epoch
         if epoch not in ours:
-            raise ProofRejected(f"a reward table of epoch {epoch}, whose units are not all decided")
+            ahead.append(epoch)
+            continue
         if message.body.entries != ours[epoch]:
             raise ProofRejected(f"the reward table of epoch {epoch} is not what the records give")
+    if ahead:
+        raise _undeclared(run, f"a reward table of epoch {ahead[0]}, whose units are not all decided")
     published = {message.body.epoch for message in run.settlement.rewards}
     if run.chain.finished() is not None and set(ours) != published:
         raise ProofRejected(f"the reward table of epoch {min(set(ours) - published)} is missing")
@@ -58,7 +69,7 @@ def check_reward_roots(run: PublicRun) -> Found:
     final = run.chain.finalized()
     for index in sorted(final):
         if index >= len(roots):
-            raise ProofRejected(f"reward root {index} on chain has no table")
+            raise _undeclared(run, f"reward root {index} on chain has no table")
         total = sum(entry.cumulative_wei for entry in roots[index])
         if final[index].root != reward_tree(roots[index]).root or final[index].total != total:
             raise ProofRejected(f"reward root {index} on chain is not that of the recomputed table")
@@ -81,7 +92,8 @@ def check_claims(run: PublicRun) -> Found:
         if paid[account] != claim.cumulative:
             raise ProofRejected(f"the claims of {claim.account} do not add up")
         if paid[account] > due.get(account, 0):
-            raise ProofRejected(f"{claim.account} claimed more than it earned")
+            why = f"{claim.account} claimed more than it earned"
+            raise _undeclared(run, why) if len(run.chain.finalized()) > len(ours) else ProofRejected(why)
     total = sum(paid.values())
     if total > run.chain.funded_wei:
         raise ProofRejected("more was paid than the pot received")

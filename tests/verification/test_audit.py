@@ -170,6 +170,13 @@ def left_out(forge: Forge) -> None:
     forge.record(1, units=tuple(units))
 
 
+def left_out_unnamed(forge: Forge) -> None:
+    units = forge.units(1)
+    hidden = {"merged": False, "reason": "not revealed", "symbols": None, "blob": None}
+    units[0] = units[0].model_copy(update=hidden)
+    forge.record(1, units=tuple(units))
+
+
 def merged_a_copy(forge: Forge) -> None:
     units = forge.units(1)
     units[0] = units[0].model_copy(update={"symbols": units[1].symbols, "blob": units[1].blob})
@@ -213,6 +220,20 @@ def hidden_verdict(forge: Forge) -> None:
     dossier = forge.round(1)
     forge.chain.anchors[2] = forge.chain.anchors[1] + 2
     forge.archive.write_round(dataclasses.replace(dossier, verdicts=dossier.verdicts[1:]))
+
+
+def judged_out_of_turn(forge: Forge) -> None:
+    # The last rank's verdict displaces an earlier one's, long before its turn came.
+    dossier = forge.round(1)
+    verdict = dossier.verdicts[1].body
+    judges = {one.body.verifier for one in dossier.verdicts if one.body.number == verdict.number}
+    (last,) = set(forge.bed.judges) - judges
+    said = verdict.model_copy(update={"verifier": last})
+    forged = sign(key(last), forge.bed.manifest, 1, "verifier", said)
+    forge.archive.write_round(
+        dataclasses.replace(dossier, verdicts=(dossier.verdicts[0], forged, *dossier.verdicts[2:]))
+    )
+    forge.chain.anchors[2] = forge.chain.anchors[1] + 2
 
 
 def whitewashed(forge: Forge) -> None:
@@ -297,6 +318,7 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (other_start, {"assignments", "aggregation"}),
     (forgotten_void, {"assignments", "outcomes"}),
     (left_out, {"merging", "aggregation"}),
+    (left_out_unnamed, {"merging", "aggregation"}),
     (merged_a_copy, {"merging"}),
     (other_final, {"aggregation"}),
     (other_segment, {"draws"}),
@@ -304,6 +326,7 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (verdict_beside_its_distance, {"verdicts"}),
     (ignored_verdict, {"outcomes"}),
     (hidden_verdict, {"outcomes"}),
+    (judged_out_of_turn, {"outcomes"}),
     (whitewashed, {"outcomes"}),
     (never_judged, {"outcomes"}),
     (slashed_the_honest, {"slashes"}),
@@ -325,6 +348,54 @@ def test_a_lie_is_caught_by_name(forge: Forge, lie: Callable[[Forge], None], che
     assert report.exit_code == 6
     assert checks <= failed(report), report.checks
     assert report.to_json()["first_failure"] in failed(report)
+
+
+def end_after(forge: Forge, round_: int) -> None:
+    """Take a look while the record after a round is not anchored yet, which will declare the round's outcomes."""
+    forge.chain.final = None
+    for later in range(round_ + 1, forge.bed.manifest.rounds):
+        del forge.chain.records[later], forge.chain.anchors[later]
+    forge.chain.claimed.clear()
+
+
+def test_a_slash_or_a_reward_root_that_precedes_its_outcomes_in_a_record_is_no_lie(forge: Forge) -> None:
+    (slash,) = forge.chain.slashings
+    end_after(forge, slash.round)
+    forge.chain.rewards.clear()
+    forge.settlement(rewards=(), finish=None)
+    report = forge.audit()
+    assert report.ok, [check for check in report.checks if not check.ok]
+    assert {check.name: check.count for check in report.checks}["slashes"] == 1
+
+
+def test_a_table_whose_outcomes_no_record_has_declared_yet_is_undecided(forge: Forge) -> None:
+    end_after(forge, 1)
+    del forge.chain.rewards[1]
+    forge.settlement(rewards=forge.bed.settlement.rewards[:1], finish=None)
+    report = forge.audit()
+    assert failed(report) == set()
+    assert {check.name for check in report.checks if not check.ok} == {"reward tables", "reward roots"}
+
+
+def test_a_peer_that_shows_a_verifier_another_opening_makes_nobody_else_a_liar(forge: Forge) -> None:
+    change_verdict(forge, opening="cd" * 32, outcome=1)
+    report = forge.audit(replays=8, shard=lambda: forge.bed.shard)
+    assert failed(report) == set()
+    assert {check.name for check in report.checks if not check.ok} == {"verdicts"}
+
+
+def test_a_verifier_that_was_not_served_is_not_contradicted_by_a_replay(forge: Forge) -> None:
+    dossier = forge.round(0)
+    where = next(i for i, one in enumerate(dossier.verdicts) if one.body.outcome == 3)
+    body = dossier.verdicts[where].body
+    said = body.model_copy(
+        update={"opening": None, "outcome": 2, "distance": 0.0, "tensor": "", "reason": "not opened"}
+    )
+    verdicts = list(dossier.verdicts)
+    verdicts[where] = sign(key(body.verifier), forge.bed.manifest, 0, "verifier", said)
+    forge.archive.write_round(dataclasses.replace(dossier, verdicts=tuple(verdicts)))
+    report = forge.audit(replays=8, shard=lambda: forge.bed.shard)
+    assert "replays" not in failed(report)
 
 
 def test_another_manifest_is_another_run(forge: Forge) -> None:
