@@ -312,9 +312,8 @@ class LocalRun:
                     shown = state["rounds_done"]
                     loss = state["loss"]["last"]
                     self._say(line + (f", loss {loss:.3f}" if loss is not None else ""))
-                measured = (
-                    len(state["loss"]["curve"]) > state["rounds"] and state["loss"]["local"] is not None
-                )
+                alone = len(state["loss"]["control"]) >= min(CONTROL_SIZE, self.options.peers)
+                measured = alone and len(state["loss"]["curve"]) > state["rounds"]
                 if state["phase"] == "finished" and measured:
                     return state
                 progress.note((state["rounds_done"], state["phase"], len(state["loss"]["curve"])))
