@@ -10,39 +10,22 @@ its units in the run, but nothing is exchanged and no outer step is taken.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from protocol.blobs import BlobStore
-from protocol.errors import ConfigError, OwnFault
-from protocol.manifest import MAX_MANIFEST_BYTES, Digest, Frozen, RunManifest
-from protocol.messages import MAX_UNITS, Number, Round
+from protocol.errors import OwnFault
+from protocol.manifest import Digest, Frozen
+from protocol.messages import Number, Round
 from protocol.tensors import moment_layout, pack, parameter_layout
-from protocol.update import decode, max_update_bytes
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
-from training.corpus import Shard, prepare_corpus, shard_path
-from training.outer import aggregate, load_parameters, outer_layout, parameters_file
-from training.program import program_digest
+from training.program import check_program, program_digest
+from training.workbench import AggregateRequest, LoadRequest, Workbench
 
 
-class LoadRequest(Frozen):
-    """Name what the child works on and with."""
+class EvaluatorRequest(LoadRequest):
+    """Name what the evaluator works on and with."""
 
-    manifest_path: Path
-    store: Path  # of parameters and updates
     control: Path  # store of the control group's states
-    data_dir: Path  # token shards
-    data: Path | None = None  # text to make the shard of, where it is not there yet; None: the packaged one
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-
-
-class AggregateRequest(Frozen):
-    """Name the parameters of a round and the update blobs of its record, in its order."""
-
-    parameters: Digest
-    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
 
 
 class HeldoutRequest(Frozen):
@@ -66,43 +49,8 @@ class LocalRequest(Frozen):
 class Loaded:
     """What every call works with."""
 
-    manifest: RunManifest
-    store: BlobStore
+    work: Workbench
     control: BlobStore
-    request: LoadRequest
-
-    def shard(self) -> Shard:
-        """Open the token shard, made of its text if need be.
-
-        Raises:
-            ConfigError: the text is not the manifest's dataset.
-        """
-        root, folder = self.manifest.dataset.root, self.request.data_dir
-        if not shard_path(folder, root).exists():
-            prepare_corpus(self.request.data, folder)
-        return Shard.open(self.manifest.dataset, folder)
-
-    def parameters(self, address: str) -> bytes:
-        """Read a parameter file of the run."""
-        return self.store.get(address, max_size=outer_layout(self.manifest).file_bytes)
-
-
-def aggregated(loaded: Loaded, request: AggregateRequest) -> Result:
-    """Take the outer step and return the address of the next round's parameters.
-
-    Raises:
-        NetworkError: a blob is missing or damaged.
-        Malformed: one of them is not a file or update of this run.
-    """
-    manifest = loaded.manifest
-    size = parameter_layout(manifest.model).size
-    limit = max_update_bytes(manifest.codec, size)
-    updates = [
-        decode(loaded.store.get(blob, max_size=limit), codec=manifest.codec, size=size)
-        for blob in request.updates
-    ]
-    state = load_parameters(manifest, loaded.parameters(request.parameters))
-    return {"parameters": loaded.store.put(parameters_file(manifest, aggregate(manifest, state, updates)))}
 
 
 def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
@@ -110,9 +58,10 @@ def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
     from training.evaluate import heldout_loss
     from training.inner import prepare_process
 
-    prepare_process(loaded.request.threads)
-    vector = load_parameters(loaded.manifest, loaded.parameters(request.parameters)).parameters
-    return {"loss": heldout_loss(loaded.manifest, vector, loaded.shard())}
+    work = loaded.work
+    prepare_process(work.request.threads)
+    vector = work.parameters(request.parameters).parameters
+    return {"loss": heldout_loss(work.manifest, vector, work.shard())}
 
 
 def local(loaded: Loaded, request: LocalRequest) -> Result:
@@ -120,11 +69,10 @@ def local(loaded: Loaded, request: LocalRequest) -> Result:
     from training.evaluate import heldout_loss
     from training.inner import InnerState, InnerTrainer, prepare_process
 
-    manifest, model = loaded.manifest, loaded.manifest.model
-    prepare_process(loaded.request.threads)
+    work, manifest, model = loaded.work, loaded.work.manifest, loaded.work.manifest.model
+    prepare_process(work.request.threads)
     if request.parameters is None:
-        initial = loaded.parameters(manifest.initial_parameters)
-        start = InnerState.fresh(load_parameters(manifest, initial).parameters)
+        start = InnerState.fresh(work.parameters(manifest.initial_parameters).parameters)
     else:
         limit = parameter_layout(model).file_bytes
         parameters = loaded.control.get(request.parameters, max_size=limit)
@@ -132,7 +80,7 @@ def local(loaded: Loaded, request: LocalRequest) -> Result:
         if request.moments is not None:
             moments = loaded.control.get(request.moments, max_size=moment_layout(model).file_bytes)
         start = InnerState.from_files(model, parameters, moments)
-    shard = loaded.shard()
+    shard = work.shard()
     trainer = InnerTrainer(manifest, shard)
     trainer.load(start)
     offsets = assignment(manifest, request.beacon, request.round, request.number)
@@ -150,17 +98,10 @@ def methods() -> dict[str, Method]:
     here: list[Loaded] = []
 
     def load(params: Params, progress: Progress) -> Result:
-        request = LoadRequest.model_validate(params)
-        with request.manifest_path.open("rb") as file:
-            manifest = RunManifest.from_bytes(file.read(MAX_MANIFEST_BYTES + 1))
-        here[:] = [Loaded(manifest, BlobStore(request.store), BlobStore(request.control), request)]
-        program = program_digest()
-        if program != manifest.program:
-            raise ConfigError(
-                f"this machine computes program {program}, the run demands {manifest.program}",
-                hint="install the release that the run was made with",
-            )
-        return {"program": program}
+        request = EvaluatorRequest.model_validate(params)
+        work = Workbench.open(request)
+        here[:] = [Loaded(work, BlobStore(request.control))]
+        return {"program": check_program(work.manifest, program_digest())}
 
     def loaded() -> Loaded:
         if not here:
@@ -168,7 +109,7 @@ def methods() -> dict[str, Method]:
         return here[0]
 
     def call_aggregate(params: Params, progress: Progress) -> Result:
-        return aggregated(loaded(), AggregateRequest.model_validate(params))
+        return {"parameters": loaded().work.aggregate(AggregateRequest.model_validate(params))}
 
     def call_heldout(params: Params, progress: Progress) -> Result:
         return heldout(loaded(), HeldoutRequest.model_validate(params))
@@ -182,11 +123,6 @@ def methods() -> dict[str, Method]:
         "heldout": call_heldout,
         "local": call_local,
     }
-
-
-def load_params(request: LoadRequest) -> dict[str, Any]:
-    """Return a load request as the parent sends it."""
-    return request.model_dump(mode="json")
 
 
 if __name__ == "__main__":

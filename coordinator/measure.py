@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
-from coordinator.evaluator import LoadRequest, load_params
+from coordinator.evaluator import EvaluatorRequest
 from coordinator.sending import Write
 from protocol.blobs import BlobStore
 from protocol.chain import ChainView
@@ -18,6 +18,7 @@ from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, MurmurError, OwnFault
 from protocol.manifest import RunManifest
 from protocol.worker import Worker
+from training.workbench import child_environment
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +34,13 @@ class Calculator:
     """A child that is started, loaded and restarted as calls need it."""
 
     def __init__(self, config: CoordinatorConfig, store: BlobStore, name: str, *, nice: int = 0) -> None:
-        threads = str(config.threads)
-        variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._worker = Worker(
             [sys.executable, "-m", "coordinator.evaluator"],
             log_path=config.directory / f"{name}.log",
-            env={**os.environ, **dict.fromkeys(variables, threads)},
+            env=dict(os.environ) | child_environment(config.threads),
             nice=nice,
         )
-        self._load = LoadRequest(
+        self._load = EvaluatorRequest(
             manifest_path=config.directory / MANIFEST_FILE,
             store=store.root,
             control=config.directory / CONTROL_DIRECTORY,
@@ -72,7 +71,7 @@ class Calculator:
         async with self._preparing:
             if self._worker.pid is None or self._worker.pid != self._loaded:
                 await self._worker.restart()
-                await self._worker.call("load", load_params(self._load), deadline_s=LOAD_DEADLINE_S)
+                await self._worker.call("load", self._load.params(), deadline_s=LOAD_DEADLINE_S)
                 self._loaded = self._worker.pid
 
     async def insist(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:

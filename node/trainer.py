@@ -6,39 +6,22 @@ address. Its only state between calls is the program loaded, so killing it costs
 
 import sys
 import time
-from pathlib import Path
 from statistics import fmean
-from typing import Annotated
-
-from pydantic import Field
 
 from node.cheats import steps_of
 from node.honesty import HonestSteps
 from node.unit import Files, Work
-from protocol.blobs import BlobStore
 from protocol.errors import OwnFault
-from protocol.manifest import MAX_MANIFEST_BYTES, Digest, Frozen, RunManifest
-from protocol.messages import MAX_UNITS, Number, Round
+from protocol.manifest import Digest, Frozen
+from protocol.messages import Number, Round
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
-from protocol.update import decode, encode, max_update_bytes, symbols_digest
+from protocol.update import encode, symbols_digest
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
-from training.corpus import Shard, prepare_corpus, shard_path
 from training.inner import InnerState, InnerTrainer, prepare_process, read_moments
-from training.outer import aggregate, load_parameters, outer_layout, parameters_file
 from training.program import program_digest
-
-
-class LoadRequest(Frozen):
-    """Name what the child works on and with."""
-
-    manifest_path: Path
-    store: Path
-    data_dir: Path  # token shards
-    data: Path | None = None  # text to make the shard of, where it is not there yet; None: the packaged one
-    device: str = "cpu"
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+from training.workbench import AggregateRequest, DeviceLoadRequest, Workbench
 
 
 class TrainRequest(Frozen):
@@ -52,26 +35,16 @@ class TrainRequest(Frozen):
     residual: Digest | None
 
 
-class AggregateRequest(Frozen):
-    """Name the parameters of a round and the update blobs of its record."""
-
-    parameters: Digest
-    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
-
-
 class Bench:
     """Hold what one run needs for its units: manifest, store, shard and the inner trainer."""
 
-    def __init__(self, request: LoadRequest, steps: HonestSteps) -> None:
-        data = request.manifest_path.read_bytes()[: MAX_MANIFEST_BYTES + 1]
-        self.manifest = RunManifest.from_bytes(data)
+    def __init__(self, request: DeviceLoadRequest, steps: HonestSteps) -> None:
+        self.work = Workbench.open(request)
+        self.manifest = self.work.manifest
         self._steps = steps
-        self._store = BlobStore(request.store)
+        self._store = self.work.store
         prepare_process(request.threads)
-        if not shard_path(request.data_dir, self.manifest.dataset.root).exists():
-            prepare_corpus(request.data, request.data_dir)
-        shard = Shard.open(self.manifest.dataset, request.data_dir)
-        self._trainer = InnerTrainer(self.manifest, shard, request.device)
+        self._trainer = InnerTrainer(self.manifest, self.work.shard(), request.device)
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
         """Take the unit's inner steps, write the state after every segment, and compress the update.
@@ -110,33 +83,13 @@ class Bench:
             loss=fmean(losses),
         )
 
-    def aggregate(self, request: AggregateRequest) -> str:
-        """Take the outer step over the updates and return the address of the next round's parameters.
-
-        Raises:
-            NetworkError: a blob is missing or damaged.
-            Malformed: one of them is not a file or update of this run.
-        """
-        manifest = self.manifest
-        size = parameter_layout(manifest.model).size
-        limit = max_update_bytes(manifest.codec, size)
-        updates = [
-            decode(self._store.get(blob, max_size=limit), codec=manifest.codec, size=size)
-            for blob in request.updates
-        ]
-        state = load_parameters(manifest, self._parameters(request.parameters))
-        return self._store.put(parameters_file(manifest, aggregate(manifest, state, updates)))
-
     def _start(self, request: TrainRequest) -> InnerState:
         model = self.manifest.model
-        vector = load_parameters(self.manifest, self._parameters(request.parameters)).parameters
+        vector = self.work.parameters(request.parameters).parameters
         if request.moments is None:
             return InnerState.fresh(vector)
         moments = self._store.get(request.moments, max_size=moment_layout(model).file_bytes)
         return InnerState(vector, *read_moments(model, moments))
-
-    def _parameters(self, address: str) -> bytes:
-        return self._store.get(address, max_size=outer_layout(self.manifest).file_bytes)
 
     def _residual(self, address: str) -> Floats:
         layout = parameter_layout(self.manifest.model)
@@ -163,8 +116,8 @@ class Trainer:
         return {"load": self.load, "train": self.train, "aggregate": self.aggregate}
 
     def load(self, params: Params, progress: Progress) -> Result:
-        """Prepare for a run (`LoadRequest`) and return the program digest that this machine computes."""
-        self._loaded = Bench(LoadRequest.model_validate(params), self._steps)
+        """Prepare for a run (`DeviceLoadRequest`) and return the program digest that this machine computes."""
+        self._loaded = Bench(DeviceLoadRequest.model_validate(params), self._steps)
         return {"program": program_digest()}
 
     def train(self, params: Params, progress: Progress) -> Result:
@@ -173,7 +126,7 @@ class Trainer:
 
     def aggregate(self, params: Params, progress: Progress) -> Result:
         """Aggregate a round (`AggregateRequest`) and return the next parameters' address."""
-        return {"parameters": self._bench.aggregate(AggregateRequest.model_validate(params))}
+        return {"parameters": self._bench.work.aggregate(AggregateRequest.model_validate(params))}
 
     @property
     def _bench(self) -> Bench:

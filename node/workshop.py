@@ -19,6 +19,8 @@ from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from protocol.worker import Worker
 from training.outer import outer_layout
+from training.program import check_program
+from training.workbench import DeviceLoadRequest, child_environment
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,6 @@ FETCH_DEADLINE_S = 60.0
 FETCHES_AT_ONCE = 4
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 20.0
-
-
-def trainer_environment(threads: int) -> dict[str, str]:
-    """Return the variables that must be set before the trainer's process starts."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {name: str(threads) for name in names} | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 class Shop:
@@ -58,7 +54,7 @@ class Shop:
         self._worker = Worker(
             [sys.executable, "-m", "node.trainer", *honesty.trainer_arguments],
             log_path=config.directory / TRAINER_LOG_FILE,
-            env=environment | trainer_environment(config.threads),
+            env=environment | child_environment(config.threads),
             nice=TRAINER_NICE,
         )
 
@@ -71,21 +67,16 @@ class Shop:
         """
         await self._worker.start()
         config = self._config
-        request = {
-            "manifest_path": str(config.directory / MANIFEST_FILE),
-            "store": str(self.store.root),
-            "data_dir": str(config.shards),
-            "data": None if config.data is None else str(config.data),
-            "device": config.device,
-            "threads": config.threads,
-        }
-        answer = await self._worker.call("load", request, deadline_s=LOAD_DEADLINE_S)
-        if answer.get("program") != self.manifest.program:
-            raise ConfigError(
-                f"this machine computes program {answer.get('program')}, the run demands {self.manifest.program}",
-                hint="install the release that the run was made with",
-            )
-        return self.manifest.program
+        request = DeviceLoadRequest(
+            manifest_path=config.directory / MANIFEST_FILE,
+            store=self.store.root,
+            data_dir=config.shards,
+            data=config.data,
+            threads=config.threads,
+            device=config.device,
+        )
+        answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
+        return check_program(self.manifest, answer.get("program"))
 
     async def close(self) -> None:
         """End the trainer's process."""

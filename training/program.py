@@ -6,6 +6,7 @@ import numpy as np
 from blake3 import blake3
 
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
+from protocol.errors import ConfigError
 from protocol.manifest import (
     CodecConfig,
     DatasetConfig,
@@ -38,6 +39,20 @@ def program_digest() -> str:
     return tagged_digest(
         "murmur/program", *(part for codec, outer in _CASES for part in _trace(codec, outer))
     )
+
+
+def check_program(manifest: RunManifest, computed: object) -> str:
+    """Return the run's program digest, which a machine must have computed.
+
+    Raises:
+        ConfigError: it computed another.
+    """
+    if computed != manifest.program:
+        raise ConfigError(
+            f"this machine computes program {computed}, the run demands {manifest.program}",
+            hint="install the release that the run was made with",
+        )
+    return manifest.program
 
 
 _CASES = (

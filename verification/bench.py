@@ -9,10 +9,12 @@ from typing import Any
 import trio
 
 from protocol.daemon import MANIFEST_FILE
-from protocol.errors import ConfigError, NetworkError
+from protocol.errors import NetworkError
 from protocol.messages import Opening, Signed
 from protocol.peer import Peer
 from protocol.worker import Worker
+from training.program import check_program
+from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
 from verification.replayer import ReplayAnswer, ReplayRequest
@@ -37,12 +39,10 @@ class ReplayBench:
         self._config = config
         self._peer = peer
         self._lock = trio.Lock()
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        environment = {name: str(config.threads) for name in names}
         self._worker = Worker(
             [sys.executable, "-m", "verification.replayer"],
             log_path=config.directory / REPLAYER_LOG_FILE,
-            env=dict(os.environ) | environment | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+            env=dict(os.environ) | child_environment(config.threads),
             nice=REPLAYER_NICE,
         )
 
@@ -65,22 +65,16 @@ class ReplayBench:
         """
         await self._worker.start()
         config = self._config
-        request = {
-            "manifest_path": str(config.directory / MANIFEST_FILE),
-            "store": str(self._peer.store.root),
-            "data_dir": str(config.shards),
-            "data": None if config.data is None else str(config.data),
-            "device": config.device,
-            "threads": config.threads,
-        }
-        answer = await self._worker.call("load", request, deadline_s=LOAD_DEADLINE_S)
-        demanded = self._peer.manifest.program
-        if answer.get("program") != demanded:
-            raise ConfigError(
-                f"this machine computes program {answer.get('program')}, the run demands {demanded}",
-                hint="install the release that the run was made with",
-            )
-        return demanded
+        request = DeviceLoadRequest(
+            manifest_path=config.directory / MANIFEST_FILE,
+            store=self._peer.store.root,
+            data_dir=config.shards,
+            data=config.data,
+            threads=config.threads,
+            device=config.device,
+        )
+        answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
+        return check_program(self._peer.manifest, answer.get("program"))
 
     async def close(self) -> None:
         """End the child."""

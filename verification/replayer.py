@@ -6,34 +6,21 @@ between calls is the program loaded, so killing it costs the call and nothing el
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import Field
 
-from protocol.blobs import BlobStore
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
-from protocol.manifest import MAX_MANIFEST_BYTES, Digest, Frozen, RunManifest
+from protocol.manifest import Digest, Frozen
 from protocol.messages import Commitment, Opening, Signed, parse_message
 from protocol.worker import Method, Params, Progress, Result, serve
-from training.corpus import Shard, prepare_corpus, shard_path
 from training.inner import prepare_process
 from training.program import program_digest
+from training.workbench import DeviceLoadRequest, Workbench
 from verification.commit import Carried
 from verification.replay import TrainingUnits
 from verification.unit import DrawnUnit, ReplayReport
-
-
-class LoadRequest(Frozen):
-    """Name what the child works on and with."""
-
-    manifest_path: Path
-    store: Path
-    data_dir: Path  # token shards
-    data: Path | None = None  # text to make the shard of, where it is not there yet; None: the packaged one
-    device: str = "cpu"
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class ReplayRequest(Frozen):
@@ -97,14 +84,12 @@ class ReplayAnswer(Frozen):
 class Bench:
     """Hold what one run needs for its replays."""
 
-    def __init__(self, request: LoadRequest) -> None:
-        data = request.manifest_path.read_bytes()[: MAX_MANIFEST_BYTES + 1]
-        self.manifest = RunManifest.from_bytes(data)
-        self._store = BlobStore(request.store)
+    def __init__(self, request: DeviceLoadRequest) -> None:
+        work = Workbench.open(request)
+        self.manifest = work.manifest
+        self._store = work.store
         prepare_process(request.threads)
-        if not shard_path(request.data_dir, self.manifest.dataset.root).exists():
-            prepare_corpus(request.data, request.data_dir)
-        self._units = TrainingUnits(Shard.open(self.manifest.dataset, request.data_dir), request.device)
+        self._units = TrainingUnits(work.shard(), request.device)
 
     def replay(self, request: ReplayRequest) -> ReplayReport:
         """Replay one unit from the files in the store.
@@ -134,8 +119,8 @@ class Replayer:
         return {"load": self.load, "replay": self.replay}
 
     def load(self, params: Params, progress: Progress) -> Result:
-        """Prepare for a run (`LoadRequest`) and return the program digest that this machine computes."""
-        self._loaded = Bench(LoadRequest.model_validate(params))
+        """Prepare for a run (`DeviceLoadRequest`) and return the program digest that this machine computes."""
+        self._loaded = Bench(DeviceLoadRequest.model_validate(params))
         return {"program": program_digest()}
 
     def replay(self, params: Params, progress: Progress) -> Result:

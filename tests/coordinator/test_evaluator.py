@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from coordinator.evaluator import LoadRequest, load_params
+from coordinator.evaluator import EvaluatorRequest
 from protocol.blobs import BlobStore
 from protocol.errors import ConfigError, MurmurError
 from protocol.manifest import RunManifest
@@ -47,7 +47,7 @@ def tiny(tmp_path: Path, make_world: Callable[..., Any]) -> RunManifest:
 
 
 def _run(tmp_path: Path, talk: Callable[[Worker], Awaitable[Any]]) -> Any:
-    request = LoadRequest(
+    request = EvaluatorRequest(
         manifest_path=tmp_path / "manifest.json",
         store=tmp_path / "blobs",
         control=tmp_path / "control",
@@ -57,7 +57,7 @@ def _run(tmp_path: Path, talk: Callable[[Worker], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         argv = [sys.executable, "-m", "coordinator.evaluator"]
         async with Worker(argv, log_path=tmp_path / "evaluator.log") as worker:
-            await worker.call("load", load_params(request), deadline_s=60)
+            await worker.call("load", request.params(), deadline_s=60)
             return await talk(worker)
 
     return trio.run(main)
@@ -107,13 +107,13 @@ def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path
                 )
                 if round_ == 1:
                     await worker.restart()
-                    load = LoadRequest(
+                    load = EvaluatorRequest(
                         manifest_path=tmp_path / "manifest.json",
                         store=tmp_path / "blobs",
                         control=tmp_path / "control",
                         data_dir=tmp_path / "data",
                     )
-                    await worker.call("load", load_params(load))
+                    await worker.call("load", load.params())
             ends.append(found)
         return {"start": start["loss"], "ends": ends}
 

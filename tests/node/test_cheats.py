@@ -11,7 +11,7 @@ import trio
 from node.cheats import Cheat, Copycat, Garbage, garbage, honesty_of, steps_of
 from node.events import Train
 from node.honesty import HonestSteps, Honesty
-from node.trainer import Bench, LoadRequest, TrainRequest
+from node.trainer import Bench, TrainRequest
 from node.unit import Unit, Work, opening, reveal
 from protocol.blobs import BlobCorrupt, BlobStore
 from protocol.errors import Malformed, MurmurError, NetworkError, ProofRejected
@@ -24,6 +24,7 @@ from tests.node.world import World, name, unit_of, work
 from tests.verification.testbed import key
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard
+from training.workbench import DeviceLoadRequest
 from verification.commit import Carried, check_commitment
 from verification.merge import check_reveal, copied_from
 from verification.opening import check_opening, needed_files
@@ -35,7 +36,7 @@ BEACON = name("beacon")
 
 def train(place: Place, cheat: str | None) -> Work:
     bench = Bench(
-        LoadRequest(manifest_path=place.manifest_path, store=place.store.root, data_dir=place.data_dir),
+        DeviceLoadRequest(manifest_path=place.manifest_path, store=place.store.root, data_dir=place.data_dir),
         steps_of(cheat),
     )
     asked = TrainRequest(

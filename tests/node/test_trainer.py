@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from node.honesty import HonestSteps
-from node.trainer import Bench, LoadRequest, TrainRequest
+from node.trainer import Bench, TrainRequest
 from node.unit import Work, opening
 from protocol.blobs import BlobMissing
 from protocol.canonical import digest
@@ -30,6 +30,7 @@ from training.codec import compress
 from training.corpus import Shard
 from training.inner import InnerState, replay
 from training.outer import aggregate, load_parameters, parameters_file
+from training.workbench import DeviceLoadRequest
 from verification.commit import Carried
 from verification.opening import check_opening
 from verification.unit import DrawnUnit
@@ -127,7 +128,7 @@ def _aggregated(place: Place, works: list[Work]) -> bytes:
 
 def test_update_residual_and_roots_follow_from_the_states(place: Place) -> None:
     manifest, layout = place.manifest, parameter_layout(place.manifest.model)
-    bench = Bench(LoadRequest.model_validate(place.load()), HonestSteps())
+    bench = Bench(DeviceLoadRequest.model_validate(place.load()), HonestSteps())
     first = bench.train(TrainRequest.model_validate(request(place)), _unheard)
     second = bench.train(TrainRequest.model_validate(request(place, 1, first)), _unheard)
     residual = None
@@ -181,7 +182,7 @@ def test_a_machine_that_does_not_fit_the_run_says_what_is_wrong(
     folder = place.store.root.parent
     paths = {name_: str(folder / value) if "data" in name_ else value for name_, value in changes.items()}
     with pytest.raises(ConfigError):
-        Bench(LoadRequest.model_validate(place.load() | paths), HonestSteps())
+        Bench(DeviceLoadRequest.model_validate(place.load() | paths), HonestSteps())
 
 
 def _unheard(progress: dict[str, object]) -> None:
