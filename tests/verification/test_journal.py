@@ -73,3 +73,30 @@ def test_a_journal_of_another_key_or_kind_is_refused(bed: Testbed, tmp_path: Pat
     broken.write_bytes(b"noise" * 1000)
     with pytest.raises(ConfigError, match="damaged"):
         VerdictJournal.open(broken, key(4).address)
+    broken.write_bytes(b"")
+    with pytest.raises(ConfigError, match="is empty"):
+        VerdictJournal.open(broken, key(4).address)
+
+
+def test_a_journal_damaged_in_the_middle_is_refused_and_left_alone(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with VerdictJournal.open(path, key(4).address) as journal:
+        for round_ in range(20):
+            journal.sign(key(4), bed.manifest, round_, body(bed), ["ab" * 32])
+    good = path.read_bytes()
+    bad = good[:4096] + b"\xff" * 4096 + good[8192:]
+    path.write_bytes(bad)
+    with pytest.raises(ConfigError, match="damaged"):
+        VerdictJournal.open(path, key(4).address)
+    assert path.read_bytes() == bad
+
+
+def test_a_journal_with_a_rollback_journal_instead_of_wal_still_opens(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with VerdictJournal.open(path, key(4).address) as journal:
+        first = journal.sign(key(4), bed.manifest, 0, body(bed), [])
+    database = sqlite3.connect(path)
+    assert database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    database.close()
+    with VerdictJournal.open(path, key(4).address) as journal:
+        assert journal.sign(key(4), bed.manifest, 0, body(bed, outcome=3), []) == first
