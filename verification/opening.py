@@ -26,15 +26,17 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
     """Check that the addresses an accused peer signed give the roots it committed to.
 
     Raises:
-        Malformed: the commitment carries other roots than the unit must, so that it should not have been
-            listed; or the opening is of another round, peer, commitment or segment: nothing that was asked
-            for is open.
+        Malformed: the commitment carries other roots than the unit must, or has another number of segments, so
+            that it should not have been listed; or the opening is of another round, peer, commitment or
+            segment: nothing that was asked for is open.
         ProofRejected: an address does not give its committed root. Opening and commitment carry the same
             signature, so that the two messages prove it without a file.
     """
     said, body = opening.body, unit.commitment.body
     if Carried(body.moments_before, body.residual_before) != unit.carried:
         raise Malformed("commitment breaks the chain of carried moments or residual")
+    if len(body.segments) != manifest.segments + 1:
+        raise Malformed(f"commitment with {len(body.segments)} segment roots")
     if (opening.run, opening.round, said.number) != (unit.commitment.run, unit.round, unit.number):
         raise Malformed("opening of another unit")
     if said.commitment != unit.commitment.id:

@@ -130,3 +130,12 @@ def test_a_replay_needs_the_opened_files_and_the_public_parameters(bed: Testbed)
     assert [role for role, one in needed.items() if one.public] == ["parameters"]
     stores = {**bed.files(unit, opened)}
     assert all(len(stores[one.address]) == one.bytes for one in needed.values())
+
+
+def test_a_listed_commitment_without_all_its_segments_is_refused_and_harms_nobody(bed: Testbed) -> None:
+    made = bed.make(0, 1)
+    body = made.commitment.body.model_copy(update={"segments": made.commitment.body.segments[:2]})
+    short = sign(key(1), bed.manifest, 0, "contributor", body)
+    unit = dataclasses.replace(bed.drawn(made, 2), commitment=short)
+    with pytest.raises(Malformed, match="2 segment roots"):
+        check_opening(bed.manifest, unit, bed.open(made, 2, commitment=short.id))
