@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from coordinator.state import Admitted, Decision, Drawn, FetchUpdate
@@ -24,6 +24,7 @@ from protocol.chain import Operator
 from protocol.messages import (
     Body,
     CommitmentList,
+    Ready,
     RewardTable,
     RoundRecord,
     Signed,
@@ -50,6 +51,9 @@ class Writer:
         body = message.body
         number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", None)
         self._log(message, number=number, own=False, label=0)
+        if isinstance(body, Ready):  # its latest word counts, and a peer may say as many as it likes
+            same = (MessageRow.kind == body.kind, MessageRow.number == number, MessageRow.id != message.id)
+            self._session.execute(delete(MessageRow).where(*same))
         if isinstance(body, Verdict):
             self._session.add(
                 VerdictRow(

@@ -85,6 +85,20 @@ def test_what_was_heard_comes_back_in_order_and_once(folder: Path, manifest: Any
     assert facts.parameters == {1: "dd" * 32}
 
 
+def test_of_where_a_peer_listens_only_the_latest_word_is_kept(folder: Path, manifest: Any) -> None:
+    def ready(number: int, port: int) -> Any:
+        addresses = (f"/ip4/127.0.0.1/tcp/{port}",)
+        body = Ready(number=number, program=manifest.program, addresses=addresses)
+        return sign(KEY, manifest, 0, "contributor", body)
+
+    with _open(folder, manifest) as store:
+        for port in range(1, 5):
+            with store.write() as tx:
+                assert tx.heard(ready(1, port))
+                tx.heard(ready(2, 1))
+        assert {message.id for message in store.facts().heard} == {ready(1, 4).id, ready(2, 1).id}
+
+
 def test_two_coordinators_in_one_directory_are_refused(folder: Path, manifest: Any) -> None:
     with _open(folder, manifest), pytest.raises(ConfigError, match="another coordinator"):
         _open(folder, manifest)
