@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -17,15 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Run the coordinator of a run.")
 run_app = typer.Typer(no_args_is_help=True, help="Make a run, and look at one.")
 
 Directory = Annotated[Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")]
-Rpc = Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")]
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
 ]
 Data = Annotated[Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 MAX_MANIFEST_FIELDS_BYTES = 64 * 1024
 API_TIMEOUT_S = 10.0
@@ -40,19 +36,17 @@ def coordinator() -> None:
 @app.command()
 def start(
     directory: Directory,
-    run: Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")],
-    rpc: Rpc,
+    run: options.Run,
+    rpc: options.Rpc,
     ledger: Annotated[
         str | None, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger, to be checked.")
     ] = None,
-    bootstrap: Annotated[
-        list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
-    ] = None,
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "/ip4/127.0.0.1/tcp/0",
+    bootstrap: options.Bootstrap = None,
+    listen: options.Listen = options.LOOPBACK,
     api_port: Annotated[int, typer.Option(help="Port of API and page on this machine; 0: a free one.")] = 0,
     password_file: PasswordFile = None,
     data: Data = None,
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
     database: Annotated[
         str | None, typer.Option(help="SQLAlchemy URL, if not SQLite in the directory.")
     ] = None,
@@ -96,8 +90,8 @@ def start(
 @run_app.command()
 def create(
     directory: Directory,
-    rpc: Rpc,
-    ledger: Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")],
+    rpc: options.Rpc,
+    ledger: options.Ledger,
     fund: Annotated[str, typer.Option(help="Tokens to pay into the pot, such as 400 or 0.5.")],
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the run; default 40.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
@@ -107,11 +101,11 @@ def create(
         Path | None, typer.Option(help="JSON file with further fields of the manifest.")
     ] = None,
     data: Data = None,
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Define a run, show what it can cost, and create and fund it on chain."""
     import secrets
@@ -189,7 +183,7 @@ def show(
         Path | None, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")
     ] = None,
     api: Annotated[str | None, typer.Option(help="URL of a coordinator's API.")] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show where a run stands, from its database or over its API."""
     if (directory is None) == (api is None):

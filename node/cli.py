@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from protocol import options
+
 app = typer.Typer(no_args_is_help=True, help="Run a contributor's node.")
 
 Directory = Annotated[
@@ -20,19 +22,15 @@ CHEATS_HELP = (
 @app.command()
 def start(
     directory: Directory,
-    run: Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")],
-    rpc: Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")],
-    ledger: Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")],
-    bootstrap: Annotated[
-        list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
-    ] = None,
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "/ip4/127.0.0.1/tcp/0",
+    run: options.Run,
+    rpc: options.Rpc,
+    ledger: options.Ledger,
+    bootstrap: options.Bootstrap = None,
+    listen: options.Listen = options.LOOPBACK,
     data: Annotated[
         Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where token shards are kept; default: data/ in the node's directory.")
-    ] = None,
+    data_dir: options.DataDir = None,
     device: Annotated[str, typer.Option(help="Torch device to train on.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
@@ -67,7 +65,7 @@ def start(
 @app.command()
 def status(
     directory: Directory,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what a node in this directory does, and what became of its units."""
     from node.status import describe

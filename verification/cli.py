@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from protocol import options
 from protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ verifier_app = typer.Typer(no_args_is_help=True, help="Run a verifier.")
 proof_app = typer.Typer(no_args_is_help=True, help="Carry and check the evidence of one unit.")
 audit_app = typer.Typer(no_args_is_help=True, help="Recompute a whole run from public data.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Data = Annotated[Path | None, typer.Option(help="Text of the dataset (.xz too), if not the packaged one.")]
 Device = Annotated[str, typer.Option(help="Torch device to replay on.")]
 EvidenceDirectory = Annotated[
@@ -49,17 +49,13 @@ def start(
     directory: Annotated[
         Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The verifier's directory, with its peer.key.")
     ],
-    run: Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")],
-    rpc: Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")],
-    ledger: Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")],
-    bootstrap: Annotated[
-        list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
-    ] = None,
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "/ip4/127.0.0.1/tcp/0",
+    run: options.Run,
+    rpc: options.Rpc,
+    ledger: options.Ledger,
+    bootstrap: options.Bootstrap = None,
+    listen: options.Listen = options.LOOPBACK,
     data: Data = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
-    ] = None,
+    data_dir: options.DataDir = None,
     device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to replay with.")] = 1,
     evidence_units: Annotated[
@@ -100,7 +96,7 @@ def export(
     peer: Annotated[str, typer.Option(help="Whose unit: a name, number, peer id or address.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     rpc: Rpc = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write everything that proves the outcome of one drawn unit into one file."""
     from verification.bundle import export_bundle
@@ -140,7 +136,7 @@ def verify(
     ] = None,
     data: Data = None,
     device: Device = "cpu",
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Decide a bundle offline: exit 0 if its verdicts hold, 6 if something in it does not, 7 if undecided."""
     from verification.proof import verify_bundle
@@ -216,7 +212,7 @@ def audit_run(
     ] = None,
     data: Data = None,
     device: Device = "cpu",
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Recompute a run from public data and the chain: exit 0, 6 if a check fails, 7 if data is missing."""
     from tempfile import TemporaryDirectory

@@ -1,0 +1,21 @@
+"""Options that several commands take, so that they read the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[str, typer.Option(envvar="MURMUR_RUN", help="Run id, 64 hex digits.")]
+Rpc = Annotated[str, typer.Option(envvar="MURMUR_RPC", help="RPC URL of the chain.")]
+Ledger = Annotated[str, typer.Option(envvar="MURMUR_LEDGER", help="Address of the ledger.")]
+Bootstrap = Annotated[
+    list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
+]
+Listen = Annotated[str, typer.Option(help="Address to listen on.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+"""Listen on this machine only, on any free port."""
