@@ -69,7 +69,7 @@ class InnerConfig(Frozen):
     lr: float = Field(default=4e-3, gt=0, le=1)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0, le=1)
+    eps: float = Field(default=1e-5, gt=0, le=1)  # 1e-8 drowns in rounding: see training.distance
     weight_decay: float = Field(default=0.1, ge=0, le=10)
     clip_norm: float = Field(default=1.0, gt=0)
     warmup_steps: int = Field(default=40, ge=0)
