@@ -112,5 +112,14 @@ def check_slashes(run: PublicRun) -> Found:
     slashed = run.chain.slashed()
     spared = sorted(number for _, number in false if number not in slashed)
     if spared and over:
-        raise ProofRejected(f"number {spared[0]} has a unit judged false and was not slashed")
+        gone = [number for number in spared if not _stake(run, number)]
+        number = next((number for number in spared if number not in gone), spared[0])
+        why = f"number {number} has a unit judged false and was not slashed"
+        # A stake that was withdrawn before the verdicts came is beyond anybody's reach.
+        raise ProofInconclusive(f"{why}; it has no stake") if number in gone else ProofRejected(why)
     return len(run.chain.slashes()), f"slashes, {len(false)} units judged false"
+
+
+def _stake(run: PublicRun, number: int) -> int:
+    operator = run.chain.operator(number)
+    return 0 if operator is None else operator.stake_wei

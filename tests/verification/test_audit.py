@@ -398,6 +398,15 @@ def test_a_verifier_that_was_not_served_is_not_contradicted_by_a_replay(forge: F
     assert "replays" not in failed(report)
 
 
+def test_a_cheat_that_had_withdrawn_its_stake_makes_nobody_else_a_liar(forge: Forge) -> None:
+    (slash,) = forge.chain.slashings
+    forge.chain.slashings.clear()
+    forge.chain.left.add(slash.number)
+    report = forge.audit()
+    assert failed(report) == set()
+    assert {check.name for check in report.checks if not check.ok} == {"slashes"}
+
+
 def test_another_manifest_is_another_run(forge: Forge) -> None:
     other_manifest(forge)
     report = forge.audit()

@@ -111,6 +111,7 @@ class SimChain:
     records: dict[int, str] = field(default_factory=dict)
     posted: dict[int, PostedRoot] = field(default_factory=dict)
     out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
+    left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
     funded_wei: int = 0
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
@@ -161,7 +162,14 @@ class SimChain:
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(
-            Operator(number, wallet(number), key(number).address, key(number).peer_id, role, STAKE)
+            Operator(
+                number,
+                wallet(number),
+                key(number).address,
+                key(number).peer_id,
+                role,
+                0 if number in self.left else STAKE,
+            )
             for number, role in sorted(self.numbers.items())
         )
 
