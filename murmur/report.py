@@ -32,7 +32,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
     revealed = sum(reveal.body.number == number for dossier in run.dossiers for reveal in dossier.reveals)
     outcomes = [judgement.outcome for judgement, _ in run.judgements if judgement.number == number]
     return Units(
-        trained=max(trained, committed),
+        trained=trained,
         committed=committed,
         revealed=revealed,
         drawn=sum(drawn == number for _, drawn in run.draws),

@@ -108,6 +108,11 @@ class Journal(SigningJournal):
             raise self._damaged(f"carry {row[2]!r}")
         return Progress(row[0], row[1], carry)
 
+    def trained(self, run: str) -> int:
+        """Return how many units were trained and signed for."""
+        row = self._database.execute("SELECT count(*) FROM unit WHERE run = ?", (run,)).fetchone()
+        return int(row[0])
+
     def units(self, run: str) -> tuple[dict[int, Unit], frozenset[int]]:
         """Return the units that may still matter, by round, and the rounds whose draw is settled."""
         progress = self.progress(run)

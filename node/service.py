@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import deque
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -234,7 +235,8 @@ class Node:
             "training": self._shop.progress,
             "loss": None if unit is None else unit.work.loss,
             "parameters": state.parameters,
-            **self._tally.to_json(),
+            "units": {"trained": self._journal.trained(peer.run), **asdict(self._tally.counts)},
+            "judged": list(self._tally.recent),
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
             "network": peer.network.status(),
             "error": self._error(stopped),

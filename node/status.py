@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.chain import ChainView
@@ -77,10 +77,6 @@ class Tally:
         self.recent.append(
             {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts and the latest outcomes."""
-        return {"units": asdict(self.counts), "judged": list(self.recent)}
 
 
 def describe(status: Mapping[str, Any]) -> str:

@@ -118,7 +118,7 @@ def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path
         return {"start": start["loss"], "ends": ends}
 
     found = _run(tmp_path, rounds)
-    assert found["start"] == pytest.approx(5.5, abs=0.4)  # ln 256, before anything is learned
+    assert 5.5 < found["start"] < 7.0, "no better than guessing one of 256 before anything is learned"
     assert found["ends"][0]["loss"] < found["ends"][1]["loss"] < found["start"], "three rounds beat one"
     assert found["ends"][0]["parameters"] != found["ends"][1]["parameters"], "each on its own batches"
 
