@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from coordinator.state import AnchoredRound, Decision, Drawn, Effect, Export, Refused, Slash, State
 from protocol.chain import ChainView
+from protocol.manifest import RunManifest
 from protocol.messages import Judgement, Opening, Signed, Verdict
 from verification.archive import RoundDossier
-from verification.judge import counted, outcome
+from verification.judge import contradiction, counted, outcome
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -73,7 +74,7 @@ def _take(state: State, anchored: AnchoredRound) -> tuple[AnchoredRound, list[Ef
         body = message.body
         if not isinstance(body, Opening | Verdict):
             refused.append(Refused(message, f"late: round {anchored.round} is over"))
-        elif fault := _fault(anchored, drawn.get(body.number), body):
+        elif fault := _fault(state.manifest, anchored, drawn.get(body.number), body):
             refused.append(Refused(message, fault))
         elif isinstance(body, Opening):
             openings[body.number] = message  # type: ignore[assignment]
@@ -82,7 +83,7 @@ def _take(state: State, anchored: AnchoredRound) -> tuple[AnchoredRound, list[Ef
     return replace(anchored, openings=openings, verdicts=verdicts), refused
 
 
-def _fault(anchored: AnchoredRound, draw: Draw | None, body: Opening | Verdict) -> str:
+def _fault(manifest: RunManifest, anchored: AnchoredRound, draw: Draw | None, body: Opening | Verdict) -> str:
     """Return why an opening or verdict is not about what was drawn, or an empty string."""
     if draw is None:
         return f"number {body.number} was not drawn in round {anchored.round}"
@@ -96,6 +97,7 @@ def _fault(anchored: AnchoredRound, draw: Draw | None, body: Opening | Verdict) 
         decision = anchored.decisions.get(body.number)
         if decision is not None:
             return "late: the unit is decided"
+        return contradiction(manifest, body)
     return ""
 
 

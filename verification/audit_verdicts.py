@@ -3,7 +3,7 @@
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PASSED, PROVEN_FALSE
 from verification.audit_rounds import Found
-from verification.judge import counted, grade, outcome
+from verification.judge import contradiction, counted, outcome
 from verification.public import PublicRun
 
 
@@ -45,8 +45,8 @@ def check_verdicts(run: PublicRun) -> Found:
                 elsewhere = elsewhere or where
             if body.opening is None and body.outcome in (PASSED, PROVEN_FALSE):
                 raise ProofRejected(f"{where}: nothing was opened")
-            if body.distance and body.outcome != grade(run.manifest, body.distance):
-                raise ProofRejected(f"{where}: the distance {body.distance:.3g} does not give its outcome")
+            if fault := contradiction(run.manifest, body):
+                raise ProofRejected(f"{where}: {fault}")
             count += 1
     if elsewhere:
         # The accused may have signed two, and shown each to whom it liked.

@@ -9,6 +9,7 @@ from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, 
 from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
+from verification.judge import contradiction
 from verification.sample import Draw, draws
 from verification.unit import DrawnUnit
 
@@ -89,8 +90,9 @@ def duties(
             continue
         others = sum(
             1
-            for number, judge in said
+            for (number, judge), message in said.items()
             if number == draw.number and judge != me and draw.due(manifest, judge, blocks, 0)
+            if not contradiction(manifest, message.body)
         )
         if not draw.due(manifest, me, blocks, others):
             continue

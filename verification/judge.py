@@ -18,6 +18,13 @@ def grade(manifest: RunManifest, distance: float) -> Literal[1, 2, 3]:
     return PROVEN_FALSE if distance > tolerance * manifest.verification.slash_factor else REJECTED
 
 
+def contradiction(manifest: RunManifest, verdict: Verdict) -> str:
+    """Return why a verdict contradicts itself and does not count, or an empty string."""
+    if verdict.distance and verdict.outcome != grade(manifest, verdict.distance):
+        return f"the distance {verdict.distance:.3g} does not give its outcome"
+    return ""
+
+
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
     """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
     return tuple(judge for judge in draw.verifiers if judge in verdicts)[: manifest.verification.verifiers]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from coordinator.state import Finalize, Pending, Propose, Proposed, Rewards, Slash
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
 
 MakeWorld = Callable[..., Any]
 
@@ -114,6 +114,25 @@ def test_a_verdict_on_another_segment_is_refused(world: Any) -> None:
     draw = world.draws(0)[0]
     world.verdict(0, replace(draw, segment=draw.segment + 7), draw.verifiers[0])
     assert world.refusals() == [f"about segment {draw.segment + 7} instead of {draw.segment}"]
+
+
+def test_a_verdict_that_contradicts_itself_does_not_count(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    body = Verdict(
+        number=draw.number,
+        verifier=draw.verifiers[0],
+        outcome=PASSED,
+        commitment=world.state.judging[0].commitments[draw.number].id,
+        opening=None,
+        segment=draw.segment,
+        reason="",
+        distance=0.5,
+        tensor="",
+        replay_cpu_s=0.1,
+    )
+    world.hear(draw.verifiers[0], 0, body, "verifier")
+    assert world.refusals() == ["the distance 0.5 does not give its outcome"]
 
 
 def test_judgements_go_into_the_next_record_and_cut_the_chain_of_moments(world: Any) -> None:
