@@ -67,7 +67,8 @@ log = logging.getLogger(__name__)
 STATUS_INTERVAL_S = 1.0
 FETCH_DEADLINE_S = 20.0
 FETCH_PAUSE_S = 0.5
-FETCHES_AT_ONCE = 8
+UPDATE_DEADLINE_S = 5.0  # of one try, so that peers who do not deliver cannot hold the places of those who do
+FETCHES_AT_ONCE = 32
 MAX_WAITING_REFUSALS = 1000  # between two turns; what comes on top was logged by the network
 
 
@@ -236,10 +237,10 @@ class Service:
             try:
                 async with self._fetches:
                     await self._peer.fetch(
-                        body.blob, max_size=limit, deadline_s=FETCH_DEADLINE_S, numbers=(body.number,)
+                        body.blob, max_size=limit, deadline_s=UPDATE_DEADLINE_S, numbers=(body.number,)
                     )
                 data = await trio.to_thread.run_sync(partial(self._peer.store.get, body.blob, max_size=limit))
-                await trio.to_thread.run_sync(check_update, manifest, size, body.symbols, data)
+                await trio.to_thread.run_sync(check_update, manifest, size, body, data)
             except Malformed as error:
                 self._deliver(Fetched(reveal.round, body.number, error.message))
                 return

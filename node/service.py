@@ -32,7 +32,7 @@ from node.status import Tally
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
 from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
-from protocol.errors import MurmurError, Premature
+from protocol.errors import Equivocation, MurmurError, Premature
 from protocol.keys import load_peer_key
 from protocol.messages import Body, Opening, Ready, Signed, sign
 from protocol.peer import Peer, join_run
@@ -126,7 +126,11 @@ class Node:
             case Cancel():
                 await self._cancel()
             case Publish():
-                self._outbox.append(self._sign(effect))
+                try:
+                    self._outbox.append(self._sign(effect))
+                except Equivocation as error:
+                    # A chain that lost blocks draws anew; what was signed before stands, and nothing else is said.
+                    log.error("%s", error)
             case Progress():
                 self._journal.advance(run, effect)
                 log.info("round %d starts from parameters %s", effect.round, effect.parameters[:16])

@@ -140,10 +140,9 @@ class Peer:
         if listed is None or record is None:
             return False
         merged = {unit.number for unit in record.body.units if unit.merged}
-        committed = {entry.number for entry in listed.body.entries}
-        return (
-            committed <= self.pool.commitments(round_).keys() and merged <= self.pool.reveals(round_).keys()
-        )
+        heard = {number: message.id for number, message in self.pool.commitments(round_).items()}
+        committed = all(heard.get(entry.number) == entry.commitment for entry in listed.body.entries)
+        return committed and merged <= self.pool.reveals(round_).keys()
 
     def missing(self, request: SyncRequest) -> Iterable[bytes]:
         """Tell anti-entropy what an asker lacks."""

@@ -160,9 +160,7 @@ def _why_not(
             if unit.merged:
                 raise ProofInconclusive(f"the update {body.blob} of round {round_} is missing")
             return "its update was never public"
-        if len(blob) != body.blob_bytes:
-            return "its update has another length than revealed"
-        check_update(run.manifest, size, body.symbols, blob)
+        check_update(run.manifest, size, body, blob)
     except Malformed as error:
         return error.message
     return copied_from(body.symbols, unit.number, earlier)

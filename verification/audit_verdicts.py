@@ -1,7 +1,7 @@
 """The audit of verification: draws, verdicts, outcomes, and the stake that was taken."""
 
 from protocol.errors import ProofInconclusive, ProofRejected
-from protocol.messages import PASSED, PROVEN_FALSE
+from protocol.messages import PROVEN_FALSE
 from verification.audit_rounds import Found
 from verification.judge import contradiction, counted, outcome
 from verification.public import PublicRun
@@ -43,8 +43,6 @@ def check_verdicts(run: PublicRun) -> Found:
                 raise ProofRejected(f"{where}: about another commitment or segment")
             if body.opening is not None and body.opening != opened.get(number, body.opening):
                 elsewhere = elsewhere or where
-            if body.opening is None and body.outcome in (PASSED, PROVEN_FALSE):
-                raise ProofRejected(f"{where}: nothing was opened")
             if fault := contradiction(run.manifest, body):
                 raise ProofRejected(f"{where}: {fault}")
             count += 1

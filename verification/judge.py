@@ -22,6 +22,8 @@ def contradiction(manifest: RunManifest, verdict: Verdict) -> str:
     """Return why a verdict contradicts itself and does not count, or an empty string."""
     if verdict.distance and verdict.outcome != grade(manifest, verdict.distance):
         return f"the distance {verdict.distance:.3g} does not give its outcome"
+    if verdict.opening is None and verdict.outcome != REJECTED:
+        return "nothing was opened"
     return ""
 
 

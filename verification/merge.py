@@ -24,18 +24,20 @@ def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int)
         raise Malformed(f"update of {reveal.blob_bytes} bytes exceeds {max_bytes}")
 
 
-def check_update(manifest: RunManifest, size: int, symbols: str, blob: bytes) -> None:
-    """Check that update bytes decode to the revealed symbols.
+def check_update(manifest: RunManifest, size: int, reveal: Reveal, blob: bytes) -> None:
+    """Check that update bytes have the revealed length and decode to the revealed symbols.
 
     Args:
         size: number of parameters.
 
     Raises:
-        Malformed: the container is not well formed or holds other symbols.
+        Malformed: another length, not well formed, or other symbols.
     """
+    if len(blob) != reveal.blob_bytes:
+        raise Malformed("update of another length than revealed")
     if len(blob) > max_update_bytes(manifest.codec, size):
         raise Malformed("update container too large")
-    if symbols_digest(decode(blob, codec=manifest.codec, size=size)) != symbols:
+    if symbols_digest(decode(blob, codec=manifest.codec, size=size)) != reveal.symbols:
         raise Malformed("update bytes hold other symbols than revealed")
 
 

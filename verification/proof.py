@@ -307,9 +307,7 @@ def _check_update(bundle: Bundle) -> str:
     blob = bundle.files.get(reveal.blob)
     if blob is None:
         raise ProofInconclusive("the bundle lacks the update")
-    if len(blob) != reveal.blob_bytes:
-        raise ProofRejected("the update has another length than revealed")
-    check_update(bundle.manifest, size, reveal.symbols, blob)
+    check_update(bundle.manifest, size, reveal, blob)
     return f"update {reveal.symbols}"
 
 

@@ -47,6 +47,7 @@ from protocol.manifest import (
 )
 from protocol.messages import (
     PASSED,
+    REJECTED,
     Body,
     Commitment,
     Ready,
@@ -374,7 +375,7 @@ class World:
             verifier=verifier,
             outcome=outcome,  # type: ignore[arg-type]
             commitment=anchored.commitments[draw.number].id,
-            opening=None,
+            opening=None if outcome == REJECTED else "dd" * 32,
             segment=draw.segment,
             reason="" if outcome == PASSED else "differs",
             distance=0.0,

@@ -67,7 +67,7 @@ class Coordinator:
         check_reveal(commitment, reveal, max_bytes=1 << 20)
         path = await self.peer.fetch(reveal.blob, max_size=1 << 20, deadline_s=20, numbers=(1,))
         size = parameter_layout(self.manifest.model).size
-        check_update(self.manifest, size, reveal.symbols, path.read_bytes())
+        check_update(self.manifest, size, reveal, path.read_bytes())
         unit = UnitRecord(
             number=1, commitment=commitment.id, merged=True, symbols=reveal.symbols, blob=reveal.blob
         )

@@ -21,7 +21,7 @@ from protocol.messages import (
 from protocol.state import NOTHING_CARRIED
 from tests.verification.testbed import Testbed
 from verification.commit import Carried, carried, check_commitment
-from verification.judge import counted, grade, outcome
+from verification.judge import contradiction, counted, grade, outcome
 from verification.merge import check_reveal, check_update, copied_from
 from verification.sample import Draw, draws
 from verification.settle import (
@@ -226,6 +226,24 @@ def test_what_is_public_of_a_commitment_is_checked(
         check_commitment(bed.manifest, body.model_copy(update=changes), **expected, expected=Carried())
 
 
+@pytest.mark.parametrize(
+    ("outcome_", "opening", "distance", "reason"),
+    [
+        (PASSED, None, 0.0, "nothing was opened"),
+        (PROVEN_FALSE, None, 0.0, "nothing was opened"),
+        (REJECTED, None, 0.0, ""),
+        (PASSED, "ab" * 32, 0.5, "does not give its outcome"),
+        (PROVEN_FALSE, "ab" * 32, 0.5, ""),
+    ],
+)
+def test_a_verdict_that_contradicts_itself_does_not_count(
+    bed: Testbed, outcome_: int, opening: str | None, distance: float, reason: str
+) -> None:
+    said = verdict(outcome_, judge=9).model_copy(update={"opening": opening, "distance": distance})
+    assert reason in contradiction(bed.manifest, said)
+    assert bool(contradiction(bed.manifest, said)) == bool(reason)
+
+
 # merging
 
 
@@ -240,16 +258,21 @@ def test_a_reveal_must_open_its_commitment(bed: Testbed) -> None:
         check_reveal(commitment, reveal, 10)
 
 
-def test_update_bytes_must_hold_the_revealed_symbols(bed: Testbed) -> None:
-    made, other = bed.make(0, 1), bed.make(0, 2)
-    blob = bed.public.get(made.unit.work.blob, max_size=1 << 20)
-    check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, blob)
+def test_update_bytes_must_be_what_was_revealed(bed: Testbed) -> None:
+    dossier = bed.play_round(0)
+    reveal, other = dossier.reveals[0].body, dossier.reveals[1].body
+    size = bed.parameters_size
+    blob = bed.public.get(reveal.blob, max_size=1 << 20)
+    check_update(bed.manifest, size, reveal, blob)
     with pytest.raises(Malformed, match="other symbols"):
-        check_update(bed.manifest, bed.parameters_size, other.unit.work.symbols, blob)
-    with pytest.raises(Malformed):
-        check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, blob[:-1])
+        check_update(bed.manifest, size, reveal.model_copy(update={"symbols": other.symbols}), blob)
+    for changed in (blob[:-1], blob + bytes(1)):
+        with pytest.raises(Malformed, match="another length"):
+            check_update(bed.manifest, size, reveal, changed)
+    with pytest.raises(Malformed, match="another length"):
+        check_update(bed.manifest, size, reveal.model_copy(update={"blob_bytes": 1}), blob)
     with pytest.raises(Malformed, match="too large"):
-        check_update(bed.manifest, bed.parameters_size, made.unit.work.symbols, bytes(1 << 20))
+        check_update(bed.manifest, size, reveal.model_copy(update={"blob_bytes": 1 << 20}), bytes(1 << 20))
 
 
 def test_who_shows_symbols_again_is_a_copy() -> None:
