@@ -117,6 +117,16 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize(
+    "module", ["node.service", "verification.service", "coordinator.service", "coordinator.api"]
+)
+def test_torch_runs_only_in_child_processes(module: str) -> None:
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "False"
+
+
 # ---------------------------------------------------------------- the lock
 
 

@@ -17,7 +17,7 @@ from training.program import check_program
 from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
-from verification.replayer import ReplayAnswer, ReplayRequest
+from verification.request import ReplayAnswer, ReplayRequest
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
 
 log = logging.getLogger(__name__)
