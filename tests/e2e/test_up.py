@@ -128,7 +128,7 @@ def test_a_plain_run_trains_catches_pays_and_can_be_audited_again(tmp_path: Path
 
 def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_path: Path) -> None:
     directory = tmp_path / "net"
-    up = start_up(directory)
+    up = start_up(directory, "--peers", "2")
 
     def reached(name: str, round_: int) -> bool:
         return int(read_status(directory / name).get("round", 0)) >= round_
