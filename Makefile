@@ -6,8 +6,6 @@ ARGS ?=
 SETUP := $(PYTHON) -I murmur/bootstrap.py
 BIN := .venv/bin
 export PYTHONUTF8 := 1
-# Also under another make, stdout stays the command's own.
-MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test test-contracts check format bench lock

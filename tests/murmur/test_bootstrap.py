@@ -161,7 +161,8 @@ def test_make_up_passes_its_arguments_on_and_keeps_stdout_for_the_result(
     done = subprocess.run(
         ["make", "up", "ARGS=--rounds 6 --json", f"PYTHON={sys.executable}"],
         cwd=checkout,
-        env={**os.environ, "MURMUR_ANVIL": sys.executable, "MAKEFLAGS": ""},
+        # As typed in a shell: under `make test`, make would print the directories that it enters.
+        env={**os.environ, "MURMUR_ANVIL": sys.executable, "MAKEFLAGS": "", "MAKELEVEL": "0"},
         capture_output=True,
         text=True,
         check=False,
