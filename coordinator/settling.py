@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State
 from protocol.chain import ChainView
+from protocol.merkle import reward_tree
 from protocol.messages import Finish, RewardTable
-from verification.settle import earned_in_epoch, reward_entries, reward_tree
+from verification.settle import earned_in_epoch, reward_entries
 
 MAX_CLOSING = 800  # judgements in the closing word, so that it stays a single message
 

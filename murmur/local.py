@@ -14,6 +14,7 @@ from pathlib import Path
 from eth_account.signers.local import LocalAccount
 from web3 import Web3
 
+from contracts.anvil import request, set_coin
 from contracts.chain import LOCAL_CHAIN_ID, connect
 from contracts.client import Ledger
 from contracts.sender import Sender
@@ -97,7 +98,7 @@ def eager_mining(w3: Web3) -> Iterator[None]:
 
     def mine() -> None:
         while not done.wait(0.03):
-            w3.provider.make_request("evm_mine", [])  # type: ignore[arg-type]
+            request(w3, "evm_mine")
 
     thread = threading.Thread(target=mine, name="miner")
     thread.start()
@@ -127,7 +128,7 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
     keys = {identity.name: make_keys(directory, seed, identity) for identity in identities}
     wallets = {identity.name: open_wallet(directory / identity.name) for identity in identities}
     for wallet in wallets.values():
-        w3.provider.make_request("anvil_setBalance", [wallet.address, hex(GAS_COIN_WEI)])  # type: ignore[arg-type]
+        set_coin(w3, wallet.address, GAS_COIN_WEI)
     with eager_mining(w3):
         coordinator = wallets["coordinator"]
         ledger = Ledger.deploy(

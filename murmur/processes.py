@@ -1,6 +1,5 @@
 """The command line of each process of a local network, and where each keeps its things."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,3 @@ def read_status(home: Path) -> dict[str, Any]:
         ConfigError: it is there and is not one.
     """
     return find_status(home / STATUS_FILE) or {}
-
-
-def log_files(directory: Path) -> Iterator[Path]:
-    """Yield the logs of every participant, for a message that says where to look."""
-    yield from sorted(directory.glob("*/log.txt"))

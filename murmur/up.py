@@ -98,7 +98,6 @@ def up(
     from rich.console import Console
 
     from murmur.local import make_directory
-    from murmur.table import print_summary
 
     if verifiers < 2:
         raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
@@ -121,7 +120,6 @@ def up(
     except BaseException:
         console.print(f"everything is kept in {options.directory}")
         raise
-    print_summary(console, summary)
     if as_json:
         typer.echo(summary.model_dump_json())
     if remove:
@@ -170,6 +168,7 @@ class LocalRun:
         """Set up, run, claim, audit, and sum up."""
         from murmur.identities import cast
         from murmur.local import check_port, found_ledger, free_port
+        from murmur.table import print_summary
 
         options = self.options
         if options.port:
@@ -192,6 +191,7 @@ class LocalRun:
         self._say("auditing")
         audit = self._audit(wiring)
         summary = self._summarize(wiring, staked, identities, chain, state, audit)
+        print_summary(self.console, summary)
         if options.keep_running:
             self._say(f"the live page stays at http://127.0.0.1:{wiring.api_port} until Ctrl-C")
             with contextlib.suppress(Interrupted):

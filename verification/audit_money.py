@@ -1,10 +1,11 @@
 """The audit of money: reward tables, their roots on chain, and what was claimed."""
 
 from protocol.errors import ProofInconclusive, ProofRejected
+from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
 from verification.public import PublicRun
-from verification.settle import earned_in_epoch, reward_entries, reward_tree
+from verification.settle import earned_in_epoch, reward_entries
 
 
 def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
-from protocol.merkle import reward_tree as reward_tree
 from protocol.messages import RewardEntry, RoundRecord
 from verification.judge import Outcome
 

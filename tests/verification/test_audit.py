@@ -13,6 +13,7 @@ from contracts.events import Claimed
 from protocol.chain import PostedRoot
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
+from protocol.merkle import reward_tree
 from protocol.messages import Judgement, RewardTable, RoundRecord, Signed, sign
 from tests.verification.testbed import SimChain, Testbed, key, wallet
 from training.corpus import Shard
@@ -20,7 +21,6 @@ from verification.archive import Archive, RoundDossier
 from verification.audit import AuditReport, audit
 from verification.blobs import find_blob
 from verification.facts import commitments_root
-from verification.settle import reward_tree
 
 
 @dataclasses.dataclass

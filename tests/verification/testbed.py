@@ -24,7 +24,7 @@ from protocol.manifest import (
     RunManifest,
     VerificationConfig,
 )
-from protocol.merkle import StandardMerkleTree, commitment_leaf
+from protocol.merkle import StandardMerkleTree, commitment_leaf, reward_tree
 from protocol.messages import (
     Commitment,
     CommitmentEntry,
@@ -53,7 +53,7 @@ from verification.commit import Carried, carried
 from verification.judge import counted, outcome
 from verification.replay import TrainingUnits
 from verification.sample import Draw, draws
-from verification.settle import SettledRound, earned_in_epoch, reward_entries, reward_tree
+from verification.settle import SettledRound, earned_in_epoch, reward_entries
 from verification.unit import DrawnUnit, ReplayReport
 
 LEDGER = "0x" + "11" * 20
