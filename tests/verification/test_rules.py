@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import Malformed
 from protocol.manifest import PayConfig, RunManifest
+from protocol.merkle import reward_tree
 from protocol.messages import (
     PASSED,
     PROVEN_FALSE,
@@ -29,7 +30,6 @@ from verification.settle import (
     earned_in_epoch,
     max_payout,
     reward_entries,
-    reward_tree,
 )
 
 DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
