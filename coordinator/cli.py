@@ -149,7 +149,7 @@ def create(
         "rounds": plan.manifest.rounds,
         "funded_wei": str(fund_wei),
         "max_payout_wei": str(plan.max_payout_wei),
-        "draw_probability": plan.manifest.verification.draw_probability,
+        "draw_probability": plan.manifest.verification.schedule.fresh_probability,
         "escape_probability": plan.escape,
         "tx": receipt.tx,
         "block": receipt.block,
@@ -167,8 +167,8 @@ def describe_plan(plan: "RunPlan") -> list[str]:
         f"{manifest.pay.epoch_rounds} rounds an epoch",
         f"cost at most {format_amount(plan.max_payout_wei)} tokens with {plan.contributors} contributors; "
         f"{format_amount(plan.fund_wei)} go into the pot, and what is not earned stays there",
-        f"each unit is drawn with probability {manifest.verification.draw_probability:g}: who cheats in every round "
-        f"escapes with probability {plan.escape:.2g}",
+        f"a newcomer's unit is drawn with probability {manifest.verification.schedule.fresh_probability:g}: who cheats "
+        f"in every round escapes with probability {plan.escape:.2g}",
     ]
     if plan.fund_wei < plan.max_payout_wei:
         lines.append(

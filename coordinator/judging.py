@@ -31,8 +31,8 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
         if beacon is None:
             return state, ()
         judges = (verifier.number for verifier in chain.verifiers(anchored.round))
-        listed = (entry.number for entry in anchored.listed.body.entries)
-        found = draws(state.manifest, state.run, beacon, anchored.round, listed, judges)
+        units = anchored.record.body.units
+        found = draws(state.manifest, state.run, beacon, anchored.round, units, judges)
         anchored = replace(anchored, draws=found)
         effects.append(Drawn(anchored.round, found))
     before = state.judging[anchored.round]
@@ -97,7 +97,7 @@ def _fault(manifest: RunManifest, anchored: AnchoredRound, draw: Draw | None, bo
         decision = anchored.decisions.get(body.number)
         if decision is not None:
             return "late: the unit is decided"
-        return contradiction(manifest, body)
+        return contradiction(manifest, anchored.commitments[body.number].body, body)
     return ""
 
 

@@ -245,7 +245,7 @@ def _verification(session: Session, manifest: RunManifest) -> dict[str, Any]:
     replay = spent or 0.0
     train = session.scalar(select(func.sum(UnitRow.train_cpu_s))) or 0.0
     return {
-        "draw_probability": manifest.verification.draw_probability,
+        "draw_probability": manifest.verification.schedule.fresh_probability,
         "verifiers": manifest.verification.verifiers,
         "drawn": drawn,
         **{outcome: counts.get(outcome, 0) for outcome in OUTCOMES},

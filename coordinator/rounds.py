@@ -60,6 +60,7 @@ from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
 from verification.merge import check_reveal, copied_from
+from verification.sample import NEWCOMER, count_listed, doubt
 
 MAX_LISTED = 100  # units in a round, so that its record stays a single message
 MAX_JUDGED = 200  # judgements in one record, for the same reason; what is left over goes into the next
@@ -400,12 +401,22 @@ def _check_reveals(state: State, current: CurrentRound) -> Step:
 def _compose(state: State, current: CurrentRound) -> RoundRecord:
     """Write the record: every listed unit by number, merged or why not, and what was decided since the last."""
     earlier = dict(state.shown)
+    judged = state.undeclared[:MAX_JUDGED]
+    standings = doubt(state.manifest, state.standings, judged)
     units = []
     for number, commitment in sorted(current.commitments.items()):
+        standing = standings.get(number, NEWCOMER)
+        unit = UnitRecord(
+            number=number,
+            commitment=commitment.id,
+            earlier=standing.earlier,
+            suspect=standing.suspect,
+            merged=False,
+        )
         reveal = current.reveals.get(number)
         if reveal is None:
             reason = current.faults.get(number, "late: not revealed in time")
-            units.append(UnitRecord(number=number, commitment=commitment.id, merged=False, reason=reason))
+            units.append(unit.model_copy(update={"reason": reason}))
             continue
         body = reveal.body
         reason = current.faults.get(number, "")
@@ -413,19 +424,9 @@ def _compose(state: State, current: CurrentRound) -> RoundRecord:
             reason = "late: update not delivered in time"
         reason = reason or copied_from(body.symbols, number, earlier)
         earlier.setdefault(body.symbols, (current.round, number))
-        units.append(
-            UnitRecord(
-                number=number,
-                commitment=commitment.id,
-                merged=not reason,
-                reason=reason,
-                symbols=body.symbols,
-                blob=body.blob,
-            )
-        )
-    return RoundRecord(
-        parameters=state.parameters[current.round], units=tuple(units), judged=state.undeclared[:MAX_JUDGED]
-    )
+        shown = {"merged": not reason, "reason": reason, "symbols": body.symbols, "blob": body.blob}
+        units.append(unit.model_copy(update=shown))
+    return RoundRecord(parameters=state.parameters[current.round], units=tuple(units), judged=judged)
 
 
 # Anchoring
@@ -461,6 +462,11 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         previous=done,
         judging={**state.judging, round_: done},
         shown=shown,
+        standings=count_listed(
+            state.manifest,
+            doubt(state.manifest, state.standings, record.body.judged),
+            (unit.number for unit in record.body.units),
+        ),
         inbox={**state.inbox, round_: tuple(rest)},
         trouble="",
     )

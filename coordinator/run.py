@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from protocol.canonical import ZERO_DIGEST
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import DatasetConfig, ModelConfig, OuterConfig, RunManifest
+from protocol.manifest import DatasetConfig, ModelConfig, OuterConfig, RunManifest, SamplingSchedule
 from verification.archive import Archive
 from verification.settle import max_payout
 
 ESCAPE = 0.001
 """A peer that cheats in every round escapes a whole run with at most this probability, if verifiers do their work."""
 
+FLOOR = 0.05  # of the draw probability
 SHORT_RUN = 10  # rounds; up to here every unit is drawn
 
 
@@ -43,7 +45,9 @@ def draw_probability(rounds: int) -> float:
 
 def escape_probability(manifest: RunManifest) -> float:
     """Return how likely a peer that cheats in every round is never drawn before the last one."""
-    return float((1 - manifest.verification.draw_probability) ** max(manifest.rounds - 1, 1))
+    schedule = manifest.verification.schedule
+    kept = (1 - schedule.probability(earlier, suspect=0) for earlier in range(max(manifest.rounds - 1, 1)))
+    return prod(kept)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ def plan_run(
     }
     try:
         verification = dict(given.get("verification") or {})
-        verification.setdefault("draw_probability", draw_probability(int(values["rounds"])))
+        often = draw_probability(int(values["rounds"]))
+        verification.setdefault(
+            "schedule", SamplingSchedule(fresh_probability=often, floor_probability=max(often, FLOOR))
+        )
         manifest = RunManifest.model_validate({**values, "verification": verification})
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"these fields make no manifest: {_first(error)}") from error

@@ -25,7 +25,7 @@ from protocol.messages import (
 )
 from verification.archive import RoundDossier
 from verification.judge import Outcome
-from verification.sample import Draw
+from verification.sample import Draw, Standing
 from verification.settle import SettledRound
 
 # Events
@@ -304,6 +304,9 @@ class State:
     declared: frozenset[tuple[int, int]] = frozenset()  # (round, number) of every judgement in a record
     # symbols -> (round, number) that revealed them first
     shown: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    standings: Mapping[int, Standing] = field(
+        default_factory=dict
+    )  # by number, after the last anchored record
     settling: Settling = field(default_factory=Settling)
     opening: bool = False  # the transaction was asked for
     finishing: bool = False  # the closing word was given out to be signed

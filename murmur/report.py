@@ -94,7 +94,7 @@ def verification_of(run: PublicRun, honest: set[int]) -> Verification:
         if key[1] in honest and any(message.body.outcome != PASSED for message in verdicts.values())
     }
     return Verification(
-        draw_probability=run.manifest.verification.draw_probability,
+        draw_probability=run.manifest.verification.schedule.fresh_probability,
         drawn=len(run.draws),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),

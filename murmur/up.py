@@ -244,8 +244,9 @@ class LocalRun:
         )
         plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))
         self._say(
-            f"a unit is drawn with probability {plan.manifest.verification.draw_probability:g}; who cheats in every "
-            f"round escapes with probability {plan.escape:.1g}; {format_amount(plan.fund_wei)} tokens in the pot"
+            f"a unit is drawn with probability {plan.manifest.verification.schedule.fresh_probability:g}; "
+            f"who cheats in every round escapes with probability {plan.escape:.1g}; "
+            f"{format_amount(plan.fund_wei)} tokens in the pot"
         )
         sender = Sender(staked.ledger.w3, staked.wallets["coordinator"])
         with eager_mining(staked.ledger.w3):

@@ -183,6 +183,7 @@ def _plant_liar(store: BlobStore, address: str) -> str:
 def _commitment(shop: Workshop, nothing: str) -> Commitment:
     return Commitment(
         number=shop.number,
+        profile=shop.manifest.verification.profiles[0].name,
         parameters=nothing,
         assignment=nothing,
         moments_before=nothing,

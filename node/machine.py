@@ -53,6 +53,7 @@ class State:
     round: int
     parameters: str  # content address of the round's global parameters
     held: bool  # they are in the store
+    profile: str  # numeric profile that we compute under
     carry: Carry = "nothing"
     units: Mapping[int, Unit] = field(default_factory=dict)  # by round
     released: frozenset[int] = frozenset()  # rounds whose draw is settled
@@ -126,12 +127,14 @@ def begin(
     units: Mapping[int, Unit],
     released: frozenset[int],
     has: Callable[[str], bool],
+    profile: str | None = None,
 ) -> State:
     """Return the state of a peer that starts, from what its journal and its store hold.
 
     Args:
         progress: the round reached; None for a newcomer, who starts from the run's initial parameters.
         has: tells whether a blob is in the store.
+        profile: name of our numeric profile; None takes the run's first.
     """
     now = progress or Progress(0, manifest.initial_parameters, "nothing")
     carry = now.carry
@@ -146,6 +149,7 @@ def begin(
         now.round,
         now.parameters,
         has(now.parameters),
+        profile or manifest.verification.profiles[0].name,
         carry,
         units=dict(units),
         released=released,
@@ -195,6 +199,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         state.run,
         state.round,
         state.number,
+        profile=state.profile,
         parameters=state.parameters,
         expected=state.expected,
         salt=event.salt,
@@ -273,7 +278,7 @@ def _open(state: State, round_: int, facts: RoundFacts, record: RoundRecord, eff
     committed = {one.number: one.commitment for one in record.units}
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
-    drawn = draws(state.manifest, state.run, facts.sampling_beacon, round_, committed, facts.verifiers)
+    drawn = draws(state.manifest, state.run, facts.sampling_beacon, round_, record.units, facts.verifiers)
     mine = next((draw for draw in drawn if draw.number == state.number), None)
     since = state.facts.height - (facts.anchored + 1)
     if mine is None or since > mine.closes_after(state.manifest):

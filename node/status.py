@@ -61,7 +61,7 @@ class Tally:
         if self.number in units:
             self.counts.committed += 1
             self.counts.merged += units[self.number].merged
-        drawn = draws(self.manifest, self.run, beacon, self._next, units, verifiers)
+        drawn = draws(self.manifest, self.run, beacon, self._next, record.units, verifiers)
         self.counts.drawn += any(draw.number == self.number for draw in drawn)
         for judgement in record.judged:
             self._judge(judgement, pool)

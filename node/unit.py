@@ -61,17 +61,27 @@ class Unit(Frozen):
 
 
 def commit(
-    run: str, round_: int, number: int, *, parameters: str, expected: Carried, salt: str, work: Work
+    run: str,
+    round_: int,
+    number: int,
+    *,
+    profile: str,
+    parameters: str,
+    expected: Carried,
+    salt: str,
+    work: Work,
 ) -> Commitment:
     """Bind a unit's work.
 
     Args:
+        profile: name of the numeric profile it was computed under.
         parameters: content address of the round's global parameters.
         expected: the roots that the peer carries into the round.
         salt: 32 random bytes as hex, which hide the update until its reveal.
     """
     return Commitment(
         number=number,
+        profile=profile,
         parameters=parameters,
         assignment=work.assignment,
         moments_before=expected.moments,

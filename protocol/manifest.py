@@ -1,7 +1,7 @@
 """The run manifest: everything that defines a run, frozen. Its canonical-JSON BLAKE3 hash is the run id."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ MAX_MANIFEST_BYTES = 64 * 1024
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 def _parse_wei(value: Any) -> Any:
@@ -109,14 +110,116 @@ class DatasetConfig(Frozen):
     heldout: float = Field(default=0.05, gt=0, lt=1)
 
 
+class NumericProfile(Frozen):
+    """Pin how a peer computes, and how far an honest replay of it may be away.
+
+    Distances are relative to the change over one segment, for each tensor of parameters and moments alone
+    (`training.distance`). In exact arithmetic every honest machine computes the same bits, so the tolerance is zero.
+    """
+
+    name: ProfileName
+    device: Literal["cpu", "cuda"]
+    torch: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # release the tolerances were measured with
+    arithmetic: Literal["fp32", "bf16", "exact"]
+    flags: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")], ...] = ()
+    tolerance: float = Field(ge=0, lt=1)  # of a replay under a profile that may judge this one
+    fresh_tolerance: float = Field(ge=0, lt=1)  # the same where the segment starts from zero moments
+    slash_tolerance: float = Field(ge=0, lt=1)  # of the exact reference: a fault is proven beyond
+    judged_by: Annotated[
+        tuple[ProfileName, ...], Field(max_length=8)
+    ] = ()  # other profiles that may judge it
+
+    @model_validator(mode="after")
+    def _tolerances_rise(self) -> "NumericProfile":
+        if not self.tolerance <= self.fresh_tolerance or not self.tolerance <= self.slash_tolerance:
+            raise ValueError("tolerance exceeds fresh_tolerance or slash_tolerance")
+        if (self.arithmetic == "exact") != (self.tolerance == 0):
+            raise ValueError("exact arithmetic, and nothing else, has tolerance 0")
+        return self
+
+    def bound(self, fresh: bool) -> float:
+        """Return the tolerance of a segment; `fresh` ones start from zero moments."""
+        return self.fresh_tolerance if fresh else self.tolerance
+
+
+FP32_FLAGS: Final = ("deterministic", "no-tf32")
+CPU_FP32: Final = NumericProfile(
+    name="cpu-fp32",
+    device="cpu",
+    torch="2.13.0",
+    arithmetic="fp32",
+    flags=FP32_FLAGS,
+    tolerance=1e-4,
+    fresh_tolerance=4e-4,
+    slash_tolerance=1e-3,
+)
+CPU_BF16: Final = NumericProfile(
+    name="cpu-bf16",
+    device="cpu",
+    torch="2.13.0",
+    arithmetic="bf16",
+    flags=FP32_FLAGS,
+    tolerance=3e-2,
+    fresh_tolerance=6e-2,
+    slash_tolerance=2e-1,
+)
+CPU_EXACT: Final = NumericProfile(
+    name="cpu-exact",
+    device="cpu",
+    torch="2.13.0",
+    arithmetic="exact",
+    tolerance=0,
+    fresh_tolerance=0,
+    slash_tolerance=0,
+)
+CUDA_FP32: Final = CPU_FP32.model_copy(update={"name": "cuda-fp32", "device": "cuda"})
+"""Not calibrated: no GPU was there to measure on."""
+
+
+class SamplingSchedule(Frozen):
+    """Set how often a committed unit is drawn: newcomers often, then a floor, and more again after a doubt."""
+
+    fresh_probability: float = Field(default=0.2, ge=0, le=1)  # of a number's first units
+    fresh_units: int = Field(default=20, ge=0, le=10_000)
+    floor_probability: float = Field(default=0.05, ge=0, le=1)  # of every later one
+    suspicion_factor: float = Field(default=4.0, ge=1, le=100)  # after a void or false unit
+    suspicion_units: int = Field(default=20, ge=0, le=10_000)  # for so many units
+
+    def probability(self, earlier: int, suspect: int) -> float:
+        """Return how likely a unit is drawn.
+
+        Args:
+            earlier: units of the same number listed before.
+            suspect: units left under suspicion, this one included.
+        """
+        calm = self.fresh_probability if earlier < self.fresh_units else self.floor_probability
+        return min(1.0, calm * self.suspicion_factor) if suspect else calm
+
+
 class VerificationConfig(Frozen):
-    """Set what is sampled and how far an honest replay may differ."""
+    """Set what is sampled, who judges, and under which arithmetic."""
 
     segment_steps: int = Field(default=3, ge=1, le=1000)  # k, inner steps between state hashes
-    draw_probability: float = Field(default=0.2, ge=0, le=1)  # that a committed unit is drawn
+    schedule: SamplingSchedule = SamplingSchedule()
     verifiers: int = Field(default=2, ge=2, le=16)  # a drawn unit is judged by
-    tolerance: float = Field(default=1e-4, gt=0, lt=1)  # relative distance per tensor over a segment
-    slash_factor: float = Field(default=10.0, ge=1)  # a proven fault is beyond tolerance times this
+    witnesses: int = Field(default=3, ge=0, le=16)  # of a round's updates, drawn from its roster
+    profiles: Annotated[tuple[NumericProfile, ...], Field(min_length=1, max_length=16)] = (CPU_FP32,)
+
+    @model_validator(mode="after")
+    def _profiles_differ(self) -> "VerificationConfig":
+        if len({profile.name for profile in self.profiles}) != len(self.profiles):
+            raise ValueError("two profiles of one name")
+        return self
+
+    def profile(self, name: str) -> NumericProfile | None:
+        """Return a profile by its name."""
+        return next((profile for profile in self.profiles if profile.name == name), None)
+
+
+class BeaconConfig(Frozen):
+    """Say where randomness comes from: a later block of a local chain, or a drand network."""
+
+    kind: Literal["block", "drand"] = "block"
 
 
 class DeadlineConfig(Frozen):
@@ -125,6 +228,7 @@ class DeadlineConfig(Frozen):
     ready: int = Field(default=240, ge=1)  # from the run's creation until it opens with who is there
     commit: int = Field(default=40, ge=2)  # from the assignment beacon
     reveal: int = Field(default=20, ge=2)  # from the commitment root
+    record: int = Field(default=200, ge=2)  # from the end of the reveals; a record anchored later is void
     verify: int = Field(default=60, ge=2)  # from the sampling beacon, for each rank of verifiers
 
 
@@ -152,6 +256,7 @@ class RunManifest(Frozen):
     codec: CodecConfig = CodecConfig()
     dataset: DatasetConfig
     verification: VerificationConfig = VerificationConfig()
+    beacon: BeaconConfig = BeaconConfig()
     deadlines: DeadlineConfig = DeadlineConfig()
     pay: PayConfig = PayConfig()
     initial_parameters: Digest  # content address of the canonical parameter file of round 0

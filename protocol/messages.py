@@ -15,13 +15,14 @@ from pydantic import Field, ValidationError
 from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import Address, Digest, Frozen, RunManifest, Wei
+from protocol.manifest import Address, Digest, Frozen, ProfileName, RunManifest, Wei
 
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record
 PASSED: Final = 1  # verdict outcomes, as the ledger reads them
 REJECTED: Final = 2
 PROVEN_FALSE: Final = 3
+INCONCLUSIVE: Final = 4
 
 Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -68,6 +69,7 @@ class Commitment(Body):
     kind = "commitment"
     roles = ("contributor",)
     number: Number
+    profile: ProfileName  # numeric profile of the manifest that the unit was computed under
     parameters: Digest  # content address of the global parameters the round starts from
     assignment: Digest  # hash of the batches drawn for this peer
     moments_before: Digest
@@ -107,11 +109,29 @@ class Reveal(Body):
     train_cpu_s: Seconds  # self-reported, for statistics only
 
 
+class ReceivedUpdate(Frozen):
+    """Name an update that a witness held in time."""
+
+    number: Number
+    symbols: Digest
+
+
+class Receipt(Body):
+    """Say which revealed updates a drawn witness had fetched and checked before the reveals closed."""
+
+    kind = "receipt"
+    roles = ("contributor",)
+    number: Number  # of the witness
+    entries: tuple[ReceivedUpdate, ...] = Field(max_length=MAX_UNITS)
+
+
 class UnitRecord(Frozen):
-    """Say what became of a committed unit: merged, or why not."""
+    """Say what became of a committed unit: merged, or why not; and what its chance to be drawn follows from."""
 
     number: Number
     commitment: Digest
+    earlier: int = Field(default=0, ge=0, le=10_000)  # units of it listed before, up to schedule.fresh_units
+    suspect: int = Field(default=0, ge=0, le=10_000)  # units left under suspicion, this one included
     merged: bool
     reason: Reason = ""  # empty when merged
     symbols: Digest | None = None
@@ -126,6 +146,13 @@ class Judgement(Frozen):
     outcome: Literal["passed", "void", "false", "unjudged"]
 
 
+class Retraction(Frozen):
+    """Name a merged unit, since judged void or false, whose contribution a round takes back."""
+
+    round: Round
+    number: Number
+
+
 class RoundRecord(Body):
     """Fix which units a round merges, in which order; its body hash is anchored on chain."""
 
@@ -134,6 +161,8 @@ class RoundRecord(Body):
     parameters: Digest  # global parameters at the start of the round
     units: tuple[UnitRecord, ...] = Field(max_length=MAX_UNITS)
     judged: tuple[Judgement, ...] = Field(max_length=2 * MAX_UNITS)  # decided since the record before
+    receipts: tuple[Digest, ...] = Field(default=(), max_length=16)  # ids of the witnesses' receipts
+    retracted: tuple[Retraction, ...] = Field(default=(), max_length=MAX_UNITS)  # oldest first
 
 
 class Opening(Body):
@@ -156,6 +185,19 @@ class Opening(Body):
     salt: Digest
 
 
+class Seal(Body):
+    """Fix the fingerprint of a verifier's own replay before the peer's end state is served."""
+
+    kind = "seal"
+    roles = ("verifier",)
+    number: Number
+    verifier: Number
+    commitment: Digest
+    opening: Digest  # message id
+    segment: int = Field(ge=0, le=1000)
+    seal: Digest  # salted hash of the fingerprint
+
+
 class Verdict(Body):
     """Say what a replay found. The ledger reads (number, verifier, outcome, evidence)."""
 
@@ -163,13 +205,20 @@ class Verdict(Body):
     roles = ("verifier",)
     number: Number
     verifier: Number
-    outcome: Literal[1, 2, 3]
+    outcome: Literal[1, 2, 3, 4]
     commitment: Digest
     opening: Digest | None  # message id; None when nothing was opened in time
     segment: int = Field(ge=0, le=1000)
+    profile: ProfileName  # numeric profile of the replay
     reason: Reason
     distance: float = Field(ge=0, le=1e30)  # largest over tensors, relative
     tensor: Annotated[str, Field(max_length=100, pattern=r"^[ -~]*$")]
+    exact: Digest | None = None  # of the end that exact arithmetic reaches; None: nobody disputed the segment
+    exact_distance: float = Field(
+        default=0.0, ge=0, le=1e30
+    )  # of the committed end from it, largest over tensors
+    fingerprint: tuple[float, ...] = Field(default=(), max_length=64)  # that the verifier's seal fixed
+    salt: Digest | None = None  # of the seal
     replay_cpu_s: Seconds
 
     def evidence(self) -> bytes:
@@ -215,7 +264,9 @@ BODIES: dict[str, type[Body]] = {
         CommitmentList,
         Reveal,
         RoundRecord,
+        Receipt,
         Opening,
+        Seal,
         Verdict,
         RewardTable,
         Finish,

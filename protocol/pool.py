@@ -19,9 +19,11 @@ from protocol.messages import (
     Finish,
     Opening,
     Ready,
+    Receipt,
     Reveal,
     RewardTable,
     RoundRecord,
+    Seal,
     Signed,
     Verdict,
     parse_message,
@@ -112,13 +114,13 @@ class MessagePool:
                 raise Malformed("not signed by the run's coordinator")
             return
         body = message.body
-        number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)
+        number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
         known = self._key_of(number)
         if known is None:
             raise Premature(f"number {number} is not registered")
         if known != (message.author, message.role):
             raise Malformed(f"not signed by the key of number {number} as {message.role}")
-        if isinstance(body, Verdict):
+        if isinstance(body, Verdict | Seal):
             self._check_accused(body.number)
 
     def _check_accused(self, number: int) -> None:
@@ -166,6 +168,14 @@ class MessagePool:
         """Return the verdicts heard of a round's units, by (number, verifier)."""
         return {(labels[0], labels[1]): message for labels, message in self._all(Verdict, round_).items()}
 
+    def receipts(self, round_: int) -> dict[int, Signed[Receipt]]:
+        """Return the receipts heard of a round's updates, by the witness's number."""
+        return {labels[0]: message for labels, message in self._all(Receipt, round_).items()}
+
+    def seals(self, round_: int) -> dict[tuple[int, int], Signed[Seal]]:
+        """Return the seals heard on a round's units, by (number, verifier)."""
+        return {(labels[0], labels[1]): message for labels, message in self._all(Seal, round_).items()}
+
     def rewards(self) -> dict[int, Signed[RewardTable]]:
         """Return the latest reward table of each epoch."""
         tables = [cast("Signed[RewardTable]", m) for s, m in self._slots.items() if s[0] == RewardTable.kind]
@@ -198,11 +208,11 @@ class MessagePool:
 def _slot(message: Signed[Body]) -> Slot:
     body = message.body
     match body:
-        case Verdict():
+        case Verdict() | Seal():
             labels: tuple[int, ...] = (body.number, body.verifier)
         case RewardTable():
             labels = (body.epoch,)
-        case Ready() | Commitment() | Reveal() | Opening():
+        case Ready() | Commitment() | Reveal() | Receipt() | Opening():
             labels = (body.number,)
         case _:
             labels = ()

@@ -101,9 +101,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
         outer=outer,
         codec=codec,
         dataset=DatasetConfig(name="golden", root=ZERO_DIGEST, tokens=100_003, heldout=0.05),
-        verification=VerificationConfig(
-            segment_steps=1, draw_probability=0.5, verifiers=2, tolerance=1e-4, slash_factor=10.0
-        ),
+        verification=VerificationConfig(segment_steps=1, verifiers=2),
         deadlines=DeadlineConfig(ready=1, commit=2, reveal=2, verify=2),
         pay=PayConfig(unit_wei=1, verdict_wei=1, epoch_rounds=1),
         initial_parameters=ZERO_DIGEST,

@@ -43,7 +43,7 @@ def check_verdicts(run: PublicRun) -> Found:
                 raise ProofRejected(f"{where}: about another commitment or segment")
             if body.opening is not None and body.opening != opened.get(number, body.opening):
                 elsewhere = elsewhere or where
-            if fault := contradiction(run.manifest, body):
+            if fault := contradiction(run.manifest, commitment.body, body):
                 raise ProofRejected(f"{where}: {fault}")
             count += 1
     if elsewhere:

@@ -34,6 +34,7 @@ from verification.archive import Archive, RoundDossier
 from verification.commit import Carried, carried
 from verification.container import MAX_DOCUMENT_BYTES, read_bundle, write_bundle
 from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
+from verification.judge import is_fresh
 from verification.opening import needed_files
 from verification.sample import Draw, draws
 from verification.unit import DrawnUnit
@@ -104,16 +105,24 @@ class Bundle:
     @cached_property
     def draw(self) -> Draw | None:
         """Return the draw of this unit under the claimed beacon, or None if it is not drawn."""
-        numbers = [entry.number for entry in self.listed.body.entries]
         found = draws(
             self.manifest,
             self.manifest.run_id,
             self.facts.sampling_beacon,
             self.round,
-            numbers,
+            self.record.body.units,
             self.facts.verifiers,
         )
         return next((draw for draw in found if draw.number == self.number), None)
+
+    @property
+    def tolerance(self) -> float | None:
+        """Return the distance up to which a replay of the unit passes; None under an unknown profile."""
+        body = self.commitment.body
+        profile = self.manifest.verification.profile(body.profile)
+        return (
+            None if profile is None or self.draw is None else profile.bound(is_fresh(body, self.draw.segment))
+        )
 
     @property
     def entry(self) -> UnitRecord | None:

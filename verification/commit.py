@@ -52,6 +52,8 @@ def check_commitment(
         raise Malformed(
             f"commitment with {len(commitment.segments)} segment roots instead of {manifest.segments + 1}"
         )
+    if manifest.verification.profile(commitment.profile) is None:
+        raise Malformed(f"commitment under profile {commitment.profile}, which the run does not have")
     if commitment.parameters != parameters:
         raise Malformed("commitment starts from other parameters")
     if commitment.assignment != assignment:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
-from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Signed
+from protocol.messages import INCONCLUSIVE, Commitment, CommitmentList, Opening, RoundRecord, Signed
 from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
@@ -51,12 +51,11 @@ def round_draws(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int
 ) -> tuple[Draw, ...] | None:
     """Return the draws of a round, or None while something of it is not known here."""
-    beacon, listed = chain.sampling_beacon(round_), confirmed_list(chain, pool, round_)
-    if beacon is None or listed is None:
+    beacon, record = chain.sampling_beacon(round_), confirmed_record(chain, pool, round_)
+    if beacon is None or record is None:
         return None
-    numbers = (entry.number for entry in listed.body.entries)
     verifiers = (one.number for one in chain.verifiers(round_))
-    return draws(manifest, manifest.run_id, beacon, round_, numbers, verifiers)
+    return draws(manifest, manifest.run_id, beacon, round_, record.body.units, verifiers)
 
 
 def is_over(manifest: RunManifest, chain: ChainView, round_: int, drawn: tuple[Draw, ...]) -> bool:
@@ -88,16 +87,17 @@ def duties(
     for draw in drawn:
         if judged(round_, draw.number) or blocks > draw.closes_after(manifest):
             continue
+        unit = _unit(chain, pool, round_, draw)
+        if unit is None:
+            continue
         others = sum(
             1
             for (number, judge), message in said.items()
             if number == draw.number and judge != me and draw.due(manifest, judge, blocks, 0)
-            if not contradiction(manifest, message.body)
+            if message.body.outcome != INCONCLUSIVE
+            and not contradiction(manifest, unit.commitment.body, message.body)
         )
         if not draw.due(manifest, me, blocks, others):
-            continue
-        unit = _unit(chain, pool, round_, draw)
-        if unit is None:
             continue
         opening = pool.openings(round_).get(draw.number)
         overdue = blocks >= _opening_time(manifest, draw, me)

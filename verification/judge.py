@@ -3,24 +3,44 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from protocol.manifest import RunManifest
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
+from protocol.manifest import NumericProfile, RunManifest
+from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Commitment, Verdict
+from protocol.state import NOTHING_CARRIED
 from verification.sample import Draw
 
 Outcome = Literal["passed", "void", "false", "unjudged"]
 
 
-def grade(manifest: RunManifest, distance: float) -> Literal[1, 2, 3]:
-    """Turn the largest relative distance of a replay into a verdict's outcome."""
-    tolerance = manifest.verification.tolerance
-    if distance <= tolerance:
+def grade(profile: NumericProfile, distance: float, *, fresh: bool) -> Literal[1, 2, 3]:
+    """Turn the largest relative distance of a replay into a verdict's outcome.
+
+    Args:
+        profile: of the unit.
+        fresh: the segment starts from zero moments.
+    """
+    if distance <= profile.bound(fresh):
         return PASSED
-    return PROVEN_FALSE if distance > tolerance * manifest.verification.slash_factor else REJECTED
+    return PROVEN_FALSE if distance > profile.slash_tolerance else REJECTED
 
 
-def contradiction(manifest: RunManifest, verdict: Verdict) -> str:
-    """Return why a verdict contradicts itself and does not count, or an empty string."""
-    if verdict.distance and verdict.outcome != grade(manifest, verdict.distance):
+def is_fresh(commitment: Commitment, segment: int) -> bool:
+    """Tell whether a segment starts from zero moments."""
+    return segment == 0 and commitment.moments_before == NOTHING_CARRIED
+
+
+def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdict) -> str:
+    """Return why a verdict contradicts itself and does not count, or an empty string.
+
+    Args:
+        commitment: that the verdict is about.
+    """
+    profile = manifest.verification.profile(commitment.profile)
+    if verdict.outcome == INCONCLUSIVE:
+        return ""
+    if profile is None or verdict.profile not in (profile.name, *profile.judged_by):
+        return f"a replay under {verdict.profile} cannot judge a unit of {commitment.profile}"
+    fresh = is_fresh(commitment, verdict.segment)
+    if verdict.distance and verdict.outcome != grade(profile, verdict.distance, fresh=fresh):
         return f"the distance {verdict.distance:.3g} does not give its outcome"
     if verdict.opening is None and verdict.outcome != REJECTED:
         return "nothing was opened"
@@ -29,7 +49,8 @@ def contradiction(manifest: RunManifest, verdict: Verdict) -> str:
 
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
     """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
-    return tuple(judge for judge in draw.verifiers if judge in verdicts)[: manifest.verification.verifiers]
+    said = (one for one in draw.verifiers if one in verdicts and verdicts[one].outcome != INCONCLUSIVE)
+    return tuple(said)[: manifest.verification.verifiers]
 
 
 def outcome(

@@ -126,9 +126,8 @@ class _Decision:
             "number": bundle.number,
             "segment": None if bundle.draw is None else bundle.draw.segment,
         }
-        tolerance = manifest.verification.tolerance
         return BundleReport(
-            tuple(self._checks), subject, self._confirmed, self._replay, tolerance, self._unit
+            tuple(self._checks), subject, self._confirmed, self._replay, bundle.tolerance, self._unit
         )
 
     def _run(self, name: str, check: Callable[[Bundle], str]) -> bool:
@@ -174,8 +173,7 @@ class _Decision:
         found = OUTCOMES[report.outcome]
         if report.reason and not report.distance:
             return f"{found}: {report.reason}"
-        tolerance = bundle.manifest.verification.tolerance
-        return f"{found}: distance {report.distance:.3g} in {report.tensor}, tolerance {tolerance:g}"
+        return f"{found}: distance {report.distance:.3g} in {report.tensor}, tolerance {bundle.tolerance:g}"
 
     def _check_verdicts(self, bundle: Bundle) -> str:
         assert self._replay is not None

@@ -112,9 +112,9 @@ class PublicRun:
             beacon = self.chain.sampling_beacon(round_)
             if beacon is None:
                 continue
-            numbers = [entry.number for entry in self.dossiers[round_].listed.body.entries]
+            units = self.records[round_].body.units
             judges = [one.number for one in self.chain.verifiers(round_)]
-            for draw in draws(self.manifest, self.run, beacon, round_, numbers, judges):
+            for draw in draws(self.manifest, self.run, beacon, round_, units, judges):
                 found[round_, draw.number] = draw
         return found
 

@@ -20,7 +20,7 @@ from training.distance import segment_distances
 from training.inner import InnerState, InnerTrainer
 from training.outer import load_parameters
 from verification import opening as training_opening
-from verification.judge import grade
+from verification.judge import grade, is_fresh
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
 
 UNBOUNDED = 1e30
@@ -84,7 +84,10 @@ class TrainingUnits:
             name: distance if distance < UNBOUNDED else UNBOUNDED for name, distance in found.items()
         }
         tensor, distance = max(distances.items(), key=lambda entry: entry[1])
-        outcome = grade(manifest, distance)
+        commitment = unit.commitment.body
+        profile = manifest.verification.profile(commitment.profile)
+        assert profile is not None, "a commitment is checked before it is listed"
+        outcome = grade(profile, distance, fresh=is_fresh(commitment, unit.segment))
         reason = (
             "" if outcome == PASSED else f"segment {unit.segment} replays {distance:.3g} away in {tensor}"
         )

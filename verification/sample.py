@@ -1,12 +1,48 @@
 """Who is drawn, at which segment, and who judges: a public function of a beacon newer than the record."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from protocol.beacon import SAMPLING, chosen, draw, seed
 from protocol.manifest import RunManifest
+from protocol.messages import Judgement, UnitRecord
 
 _IS_DRAWN, _SEGMENT, _RANK = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Say what a number's chance to be drawn follows from, as a record writes it into each unit."""
+
+    earlier: int = 0  # units listed before, counted up to schedule.fresh_units
+    suspect: int = 0  # units left under suspicion
+
+
+NEWCOMER = Standing()
+
+
+def doubt(
+    manifest: RunManifest, standings: Mapping[int, Standing], judged: Iterable[Judgement]
+) -> dict[int, Standing]:
+    """Return the standings after a record's judgements, which hold for its own units already."""
+    found = dict(standings)
+    for one in judged:
+        if one.outcome in ("void", "false"):
+            units = manifest.verification.schedule.suspicion_units
+            found[one.number] = replace(found.get(one.number, NEWCOMER), suspect=units)
+    return found
+
+
+def count_listed(
+    manifest: RunManifest, standings: Mapping[int, Standing], numbers: Iterable[int]
+) -> dict[int, Standing]:
+    """Return the standings after a round that listed a unit of each of these numbers."""
+    found = dict(standings)
+    for number in numbers:
+        before = found.get(number, NEWCOMER)
+        earlier = min(before.earlier + 1, manifest.verification.schedule.fresh_units)
+        found[number] = Standing(earlier, max(0, before.suspect - 1))
+    return found
 
 
 @dataclass(frozen=True)
@@ -45,7 +81,7 @@ def draws(
     run: str,
     beacon: str,
     round_: int,
-    committed: Iterable[int],
+    units: Iterable[UnitRecord],
     verifiers: Iterable[int],
 ) -> tuple[Draw, ...]:
     """Return the drawn units of a round, by number.
@@ -53,14 +89,16 @@ def draws(
     Args:
         run: the manifest's run id.
         beacon: hash of the block after the one that anchored the record, 64 hex digits.
-        committed: registration numbers in the round's commitment list, revealed or not.
+        units: of the anchored record: every listed commitment, revealed or not.
         verifiers: registration numbers of the verifiers staked when the record was anchored.
     """
     round_seed = seed(SAMPLING, beacon, run, round_)
     judges = sorted(verifiers)
     found = []
-    for number in sorted(committed):
-        if not chosen(round_seed, manifest.verification.draw_probability, _IS_DRAWN, number):
+    for unit in sorted(units, key=lambda unit: unit.number):
+        number = unit.number
+        probability = manifest.verification.schedule.probability(unit.earlier, unit.suspect)
+        if not chosen(round_seed, probability, _IS_DRAWN, number):
             continue
         segment = draw(round_seed, _SEGMENT, number) % manifest.segments
         ranked = sorted(judges, key=lambda judge: (draw(round_seed, _RANK, number, judge), judge))

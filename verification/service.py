@@ -12,7 +12,7 @@ from protocol.chain import ChainView
 from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, Premature, ProofRejected
 from protocol.keys import load_peer_key
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
+from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
 from protocol.peer import Peer, join_run
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
@@ -175,6 +175,7 @@ class Verifier:
             commitment=duty.unit.commitment.id,
             opening=opening.id if opening is not None and opened else None,
             segment=duty.draw.segment,
+            profile=duty.unit.commitment.body.profile,
             reason=report.reason,
             distance=report.distance,
             tensor=report.tensor,
@@ -273,7 +274,12 @@ class Verifier:
 
 
 def _name(outcome: int) -> str:
-    return {PASSED: "passed", REJECTED: "rejected", PROVEN_FALSE: "proven_false"}[outcome]
+    return {
+        PASSED: "passed",
+        REJECTED: "rejected",
+        PROVEN_FALSE: "proven_false",
+        INCONCLUSIVE: "inconclusive",
+    }[outcome]
 
 
 async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:

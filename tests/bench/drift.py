@@ -205,7 +205,7 @@ def main(arguments: Sequence[str]) -> int:
             if group
         ]
     if options.json:
-        print(json.dumps({"tolerance": manifest.verification.tolerance, "machines": found}))
+        print(json.dumps({"tolerance": manifest.verification.profiles[0].tolerance, "machines": found}))
     else:
         for row in found:
             print("  ".join(f"{key} {value}" for key, value in row.items()))

@@ -230,6 +230,7 @@ def signed_verdict(network: Network, name: str, number: int, round_: int = 0) ->
         outcome=PROVEN_FALSE,
         commitment="cd" * 32,
         opening=None,
+        profile="cpu-fp32",
         segment=3,
         reason="no opening",
         distance=0.0,

@@ -43,6 +43,7 @@ from protocol.manifest import (
     ModelConfig,
     PayConfig,
     RunManifest,
+    SamplingSchedule,
     VerificationConfig,
 )
 from protocol.messages import (
@@ -78,7 +79,7 @@ def make_manifest(**changes: object) -> RunManifest:
         "model": ModelConfig(vocab=256, width=16, layers=1, heads=1, feed_forward=16, context=8),
         "inner": InnerConfig(steps=4, batch=2),
         "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
-        "verification": VerificationConfig(segment_steps=2, draw_probability=1.0),
+        "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
         "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6),
         "pay": PayConfig(epoch_rounds=2),
         "initial_parameters": digest(b"start"),
@@ -330,6 +331,7 @@ class World:
         state = tagged_digest("test/state", number, round_)
         symbols = str(changes.pop("symbols", self.symbols(number, round_)))
         body = Commitment(
+            profile="cpu-fp32",
             number=number,
             parameters=self.state.parameters[round_],
             assignment=assignment_digest(assignment(self.manifest, beacon, round_, number)),
@@ -376,6 +378,7 @@ class World:
             outcome=outcome,  # type: ignore[arg-type]
             commitment=anchored.commitments[draw.number].id,
             opening=None if outcome == REJECTED else "dd" * 32,
+            profile="cpu-fp32",
             segment=draw.segment,
             reason="" if outcome == PASSED else "differs",
             distance=0.0,

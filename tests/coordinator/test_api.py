@@ -232,6 +232,7 @@ def test_a_hostile_verdict_reason_stays_data(client: TestClient, world: World, s
         outcome=2,
         commitment="00" * 32,
         opening=None,
+        profile="cpu-fp32",
         segment=0,
         reason="<script>alert(1)</script>",
         distance=1.0,

@@ -125,6 +125,7 @@ def test_a_verdict_that_contradicts_itself_does_not_count(world: Any) -> None:
         outcome=PASSED,
         commitment=world.state.judging[0].commitments[draw.number].id,
         opening=None,
+        profile="cpu-fp32",
         segment=draw.segment,
         reason="",
         distance=0.5,

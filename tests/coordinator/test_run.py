@@ -79,7 +79,7 @@ def test_a_plan_names_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert manifest.coordinator == KEY.address
     assert manifest.program == program_digest()
     assert manifest.dataset.name == "some-text"
-    assert manifest.verification.draw_probability == draw_probability(20)
+    assert manifest.verification.schedule.fresh_probability == draw_probability(20)
     assert plan.escape == escape_probability(manifest) <= 0.001
     file = BlobStore(folder / "public" / "blobs").get(manifest.initial_parameters, max_size=1 << 20)
     assert load_parameters(manifest, file).parameters.size > 1000

@@ -105,7 +105,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
             "rounds": 2,
             "model": model,
             "inner": {"steps": 4, "batch": 2},
-            "verification": {"segment_steps": 2, "draw_probability": 0},
+            "verification": {"segment_steps": 2, "schedule": {"fresh_probability": 0}},
             "deadlines": {"ready": 1, "commit": 400, "reveal": 200},
         }
         plan = plan_run(
@@ -156,6 +156,7 @@ class Contributor:
         expected = carried(1, before[1].body if before else None, record.body if record else None)
         state = f"{round_ + 1:064x}"
         body = Commitment(
+            profile="cpu-fp32",
             number=1,
             parameters=parameters,
             assignment=assignment_digest(assignment(manifest, beacon, round_, 1)),

@@ -16,7 +16,7 @@ from node.unit import Unit, Work, opening, reveal
 from protocol.blobs import BlobCorrupt, BlobStore
 from protocol.errors import Malformed, MurmurError, NetworkError, ProofRejected
 from protocol.keys import PeerKey
-from protocol.manifest import RunManifest
+from protocol.manifest import CPU_FP32, RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, Commitment, Opening, Reveal, parse_message, sign
 from protocol.pool import MessagePool
 from tests.node.conftest import Place
@@ -91,7 +91,7 @@ def test_a_lazy_or_disobedient_unit_looks_right_and_replays_far_away(
     check(place, unit)
     report = judge(place, unit, segment)
     assert report.outcome == PROVEN_FALSE
-    assert report.distance > 100 * place.manifest.verification.tolerance
+    assert report.distance > 100 * CPU_FP32.slash_tolerance / 10
 
 
 def test_skipping_steps_takes_fewer_of_them_and_hides_it(place: Place) -> None:

@@ -25,7 +25,14 @@ KEY = key(1)
 
 def unit_of(round_: int, salt: str = "salt") -> Unit:
     body = commit(
-        RUN, round_, 1, parameters=name("p"), expected=Carried(), salt=name(salt), work=work(round_, 1)
+        RUN,
+        round_,
+        1,
+        profile="cpu-fp32",
+        parameters=name("p"),
+        expected=Carried(),
+        salt=name(salt),
+        work=work(round_, 1),
     )
     id_ = signing_digest(MANIFEST.chain_id, MANIFEST.ledger, RUN, round_, "contributor", body).hex()
     return Unit(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from node.events import Aggregate, Cancel, Fetch, Progress, Publish, Release, Start, Train
-from protocol.messages import Commitment, Judgement, Opening, Reveal, sign
+from protocol.messages import Commitment, Judgement, Opening, Reveal, UnitRecord, sign
 from tests.node.world import Contributor, World, manifest, name, work
 from tests.verification.testbed import key
 from verification.commit import Carried, check_commitment
 from verification.merge import check_reveal
 from verification.sample import draws
 
-EVERYBODY = {"draw_probability": 1.0}
+EVERYBODY = {"schedule": {"fresh_probability": 1.0}}
 
 
 def round_of(world: World, round_: int, *peers: Contributor) -> None:
@@ -386,7 +386,14 @@ def test_a_drawn_unit_is_opened_at_the_drawn_segment() -> None:
     round_of(world, 0, peer)
     beacon = world.chain.sampling_beacon(0)
     assert beacon is not None
-    (draw,) = draws(world.manifest, world.manifest.run_id, beacon, 0, [1], [7, 8, 9])
+    (draw,) = draws(
+        world.manifest,
+        world.manifest.run_id,
+        beacon,
+        0,
+        [UnitRecord(number=1, commitment="ab" * 32, merged=True)],
+        [7, 8, 9],
+    )
     opening = world.pool.openings(0)[1].body
     made = work(0, 1)
     assert opening.segment == draw.segment
@@ -515,7 +522,7 @@ def test_other_final_parameters_than_ours_are_an_error() -> None:
 
 
 def test_two_peers_live_a_whole_run_and_each_speaks_once_a_round() -> None:
-    world = World(manifest(verification={"draw_probability": 0.5}))
+    world = World(manifest(verification={"schedule": {"fresh_probability": 0.5}}))
     peers = [Contributor(world, number).ready_to_train() for number in (1, 2)]
     for round_ in range(world.manifest.rounds):
         round_of(world, round_, *peers)

@@ -27,6 +27,7 @@ def test_units_are_counted_by_how_far_they_came() -> None:
         outcome=REJECTED,
         commitment=peer.disk.units[0].commitment_id,
         opening=None,
+        profile="cpu-fp32",
         segment=0,
         reason="not opened",
         distance=0.0,

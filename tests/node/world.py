@@ -62,7 +62,7 @@ def manifest(**changes: object) -> RunManifest:
         "coordinator": key(0).address,
         "rounds": 6,
         "dataset": DatasetConfig(name="text", root=name("data"), tokens=100_000),
-        "verification": {"draw_probability": 0.0},
+        "verification": {"schedule": {"fresh_probability": 0.0, "floor_probability": 0.0}},
         "initial_parameters": name("parameters", 0),
         "program": name("program"),
     }
@@ -95,6 +95,7 @@ def unit_of(manifest_: RunManifest, round_: int, done: Work, before: Unit | None
         manifest_.run_id,
         round_,
         number,
+        profile="cpu-fp32",
         parameters=done.segments[0].parameters,
         expected=Carried() if before is None else before.carried,
         salt=name("salt", round_),

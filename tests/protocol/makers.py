@@ -40,6 +40,7 @@ def commitment(number: int, segments: int = 5, **changes: object) -> Commitment:
         "number": number,
         "parameters": digest_of("parameters"),
         "assignment": digest_of(f"assignment {number}"),
+        "profile": "cpu-fp32",
         "moments_before": digest_of("moments before"),
         "moments_after": digest_of("moments after"),
         "residual_before": digest_of("residual before"),

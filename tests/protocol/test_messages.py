@@ -175,6 +175,7 @@ def test_a_verdicts_body_is_what_the_ledger_rebuilds() -> None:
         outcome=3,
         commitment=digest_of("commitment"),
         opening=None,
+        profile="cpu-fp32",
         segment=2,
         reason="too far",
         distance=0.25,

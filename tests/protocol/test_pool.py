@@ -92,6 +92,7 @@ def verdict(number: int) -> Signed[Body]:
         outcome=1,
         commitment=digest_of("c"),
         opening=None,
+        profile="cpu-fp32",
         segment=0,
         reason="",
         distance=0.0,

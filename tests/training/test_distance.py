@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protocol.manifest import RunManifest
+from protocol.manifest import CPU_FP32, RunManifest
 from protocol.tensors import Layout, parameter_layout
 from training.assignment import assignment
 from training.corpus import Shard
@@ -87,7 +87,7 @@ def test_less_or_other_work_is_far_beyond_the_tolerance(
         "a lower rate": replay(slower, shard, start, offsets, 4),
         "nothing at all": start,
     }
-    bound = manifest.verification.tolerance * manifest.verification.slash_factor
+    bound = CPU_FP32.slash_tolerance
     for claim, state in claims.items():
         assert worst(manifest, start, state, end) > bound, claim
 
@@ -100,4 +100,4 @@ def test_one_edited_tensor_is_seen(
     edited[parameter_layout(manifest.model).slices["norm"]] *= np.float32(1 + 1e-5)
     distances = segment_distances(manifest, start, replace(end, parameters=edited), end)
     assert max(distances, key=lambda name: distances[name]) == "parameters.norm"
-    assert distances["parameters.norm"] > manifest.verification.tolerance
+    assert distances["parameters.norm"] > CPU_FP32.tolerance

@@ -50,7 +50,13 @@ def _commitment(number: int, round_: int = 7, manifest: RunManifest = MANIFEST) 
         ZERO,
     )
     body = Commitment.model_validate(
-        {"number": number, "segments": (ZERO, ZERO), "update": f"{number:064x}", **digests}
+        {
+            "number": number,
+            "profile": "cpu-fp32",
+            "segments": (ZERO, ZERO),
+            "update": f"{number:064x}",
+            **digests,
+        }
     )
     return sign(PEER, manifest, round_, "contributor", body)
 
@@ -62,6 +68,7 @@ def _verdict(number: int, verifier: int) -> Signed[Verdict]:
         outcome=1,
         commitment=ZERO,
         opening=None,
+        profile="cpu-fp32",
         segment=0,
         reason="",
         distance=0.0,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, ProofRejected
+from protocol.manifest import CPU_FP32
 from protocol.messages import PASSED, parse_message, sign
 from tests.verification.testbed import Testbed, key
 from verification.anchor import AnchorFile, ChainAnchor, RootAnchor, read_anchor_file
@@ -80,7 +81,7 @@ def test_a_bundle_that_proves_a_cheat_holds_too(bundles: dict[tuple[int, int], P
     report = verify(bundles[CHEAT])
     assert (report.exit_code, report.unit, failures(report)) == (0, "false", {})
     assert report.to_json()["replayed"] == "proven false"
-    assert report.replay.distance > 10 * report.tolerance
+    assert report.replay.distance > CPU_FP32.slash_tolerance
 
 
 def test_without_an_anchor_nothing_is_proven(bundles: dict[tuple[int, int], Path], corpus: Path) -> None:

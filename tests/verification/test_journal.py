@@ -20,6 +20,7 @@ def body(bed: Testbed, number: int = 1, outcome: int = 1) -> Verdict:
             "commitment": "ab" * 32,
             "opening": None,
             "segment": 0,
+            "profile": "cpu-fp32",
             "reason": "",
             "distance": 0.0,
             "tensor": "",

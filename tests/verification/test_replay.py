@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import ProofInconclusive
+from protocol.manifest import CPU_FP32
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from tests.verification.testbed import (
     Cheat,
@@ -51,7 +52,7 @@ def test_a_cheated_segment_is_proven_false(bed: Testbed, cheat: dict[str, Cheat]
     made = bed.make(0, 1, cheat)
     report = bed.replay(made, 1)
     assert report.outcome == PROVEN_FALSE
-    assert report.distance > bed.manifest.verification.tolerance * bed.manifest.verification.slash_factor
+    assert report.distance > CPU_FP32.slash_tolerance
     assert where in report.reason
 
 
@@ -64,8 +65,7 @@ def test_between_the_tolerances_a_unit_is_rejected_but_not_proven_false(bed: Tes
     report = bed.replay(bed.make(0, 1, nudge(2, "embedding", 4e-4)), 2)
     assert report.outcome == REJECTED
     assert report.tensor == "parameters.embedding"
-    tolerance = bed.manifest.verification.tolerance
-    assert tolerance < report.distance < 10 * tolerance
+    assert CPU_FP32.tolerance < report.distance < CPU_FP32.slash_tolerance
 
 
 def test_a_forged_residual_is_proven_false_whatever_segment_is_drawn(bed: Testbed) -> None:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Malformed
-from protocol.manifest import PayConfig, RunManifest
+from protocol.manifest import CPU_FP32, PayConfig, RunManifest, SamplingSchedule
 from protocol.merkle import reward_tree
 from protocol.messages import (
     PASSED,
@@ -50,6 +50,7 @@ def verdict(outcome_: int, judge: int, number: int = 1) -> Verdict:
             "commitment": "ab" * 32,
             "opening": None,
             "segment": 0,
+            "profile": "cpu-fp32",
             "reason": "",
             "distance": 0.0,
             "tensor": "",
@@ -61,6 +62,14 @@ def verdict(outcome_: int, judge: int, number: int = 1) -> Verdict:
 # sampling
 
 
+def sampled(manifest: RunManifest, probability: float) -> RunManifest:
+    return with_verification(manifest, schedule=SamplingSchedule(fresh_probability=probability))
+
+
+def listed(numbers: Iterable[int]) -> list[UnitRecord]:
+    return [UnitRecord(number=number, commitment="ab" * 32, merged=True) for number in numbers]
+
+
 @given(DIGEST, st.integers(0, 1000), NUMBERS, NUMBERS, st.randoms(use_true_random=False))
 def test_anybody_draws_the_same_whatever_the_order(
     manifest: RunManifest,
@@ -70,11 +79,11 @@ def test_anybody_draws_the_same_whatever_the_order(
     judges: list[int],
     shuffle: random.Random,
 ) -> None:
-    manifest = with_verification(manifest, draw_probability=0.5)
-    found = draws(manifest, RUN, beacon, round_, numbers, judges)
+    manifest = sampled(manifest, 0.5)
+    found = draws(manifest, RUN, beacon, round_, listed(numbers), judges)
     shuffle.shuffle(numbers)
     shuffle.shuffle(judges)
-    assert draws(manifest, RUN, beacon, round_, numbers, judges) == found
+    assert draws(manifest, RUN, beacon, round_, listed(numbers), judges) == found
     assert [draw.number for draw in found] == sorted(draw.number for draw in found)
     for draw in found:
         assert 0 <= draw.segment < manifest.segments
@@ -85,25 +94,27 @@ def test_anybody_draws_the_same_whatever_the_order(
 def test_probability_zero_draws_nobody_and_one_draws_all(
     manifest: RunManifest, beacon: str, numbers: list[int], judges: list[int]
 ) -> None:
-    nobody = with_verification(manifest, draw_probability=0.0)
-    everybody = with_verification(manifest, draw_probability=1.0)
-    assert draws(nobody, RUN, beacon, 0, numbers, judges) == ()
-    assert [one.number for one in draws(everybody, RUN, beacon, 0, numbers, judges)] == sorted(numbers)
+    nobody = sampled(manifest, 0.0)
+    everybody = sampled(manifest, 1.0)
+    assert draws(nobody, RUN, beacon, 0, listed(numbers), judges) == ()
+    assert [one.number for one in draws(everybody, RUN, beacon, 0, listed(numbers), judges)] == sorted(
+        numbers
+    )
 
 
 @given(DIGEST, NUMBERS, st.integers(201, 300))
 def test_who_else_commits_changes_nobody_s_draw(
     manifest: RunManifest, beacon: str, numbers: list[int], newcomer: int
 ) -> None:
-    manifest = with_verification(manifest, draw_probability=0.5)
-    before = draws(manifest, RUN, beacon, 3, numbers, [1, 2, 3])
-    after = draws(manifest, RUN, beacon, 3, [*numbers, newcomer], [1, 2, 3])
+    manifest = sampled(manifest, 0.5)
+    before = draws(manifest, RUN, beacon, 3, listed(numbers), [1, 2, 3])
+    after = draws(manifest, RUN, beacon, 3, listed([*numbers, newcomer]), [1, 2, 3])
     assert tuple(one for one in after if one.number != newcomer) == before
 
 
 def test_the_share_drawn_is_the_probability_and_segments_and_judges_spread(manifest: RunManifest) -> None:
-    manifest = with_verification(manifest, draw_probability=0.2)
-    found = draws(manifest, RUN, "cd" * 32, 0, range(1, 4001), [1, 2, 3, 4])
+    manifest = sampled(manifest, 0.2)
+    found = draws(manifest, RUN, "cd" * 32, 0, listed(range(1, 4001)), [1, 2, 3, 4])
     assert 700 < len(found) < 900
     for segment in range(manifest.segments):
         assert sum(draw.segment == segment for draw in found) > len(found) / manifest.segments * 0.8
@@ -176,11 +187,18 @@ def test_what_verdicts_make_of_a_unit(
     assert outcome(manifest, Draw(1, 0, (1, 2, 3)), verdicts, closed=closed) == expected
 
 
-def test_a_distance_is_graded_by_tolerance_and_slash_factor(manifest: RunManifest) -> None:
-    tolerance = manifest.verification.tolerance
-    assert grade(manifest, 0.0) == grade(manifest, tolerance) == PASSED
-    assert grade(manifest, tolerance * 1.01) == grade(manifest, tolerance * 10) == REJECTED
-    assert grade(manifest, tolerance * 10.01) == grade(manifest, 1e30) == PROVEN_FALSE
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_distance_is_graded_by_the_profile(fresh: bool) -> None:
+    bound, proven = CPU_FP32.bound(fresh), CPU_FP32.slash_tolerance
+    assert [grade(CPU_FP32, one, fresh=fresh) for one in (0.0, bound)] == [PASSED] * 2
+    assert [grade(CPU_FP32, one, fresh=fresh) for one in (bound * 1.01, proven)] == [REJECTED] * 2
+    assert [grade(CPU_FP32, one, fresh=fresh) for one in (proven * 1.01, 1e30)] == [PROVEN_FALSE] * 2
+
+
+def test_a_segment_from_zero_moments_may_be_farther_away() -> None:
+    between = (CPU_FP32.tolerance + CPU_FP32.fresh_tolerance) / 2
+    assert grade(CPU_FP32, between, fresh=True) == PASSED
+    assert grade(CPU_FP32, between, fresh=False) == REJECTED
 
 
 # carrying and committing
@@ -240,8 +258,8 @@ def test_a_verdict_that_contradicts_itself_does_not_count(
     bed: Testbed, outcome_: int, opening: str | None, distance: float, reason: str
 ) -> None:
     said = verdict(outcome_, judge=9).model_copy(update={"opening": opening, "distance": distance})
-    assert reason in contradiction(bed.manifest, said)
-    assert bool(contradiction(bed.manifest, said)) == bool(reason)
+    assert reason in contradiction(bed.manifest, bed.make(0, 1).commitment.body, said)
+    assert bool(contradiction(bed.manifest, bed.make(0, 1).commitment.body, said)) == bool(reason)
 
 
 # merging

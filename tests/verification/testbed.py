@@ -22,6 +22,7 @@ from protocol.manifest import (
     ModelConfig,
     PayConfig,
     RunManifest,
+    SamplingSchedule,
     VerificationConfig,
 )
 from protocol.merkle import StandardMerkleTree, commitment_leaf, reward_tree
@@ -89,7 +90,7 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         "inner": InnerConfig(steps=6, batch=2, lr=4e-3, warmup_steps=2),
         "codec": CodecConfig(chunk=512, k=32),
         "dataset": dataset_config("testbed", shard),
-        "verification": VerificationConfig(segment_steps=2, draw_probability=1.0),
+        "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
         "deadlines": DeadlineConfig(verify=4),
         "pay": PayConfig(epoch_rounds=2),
         "initial_parameters": digest(pack(parameter_layout(model), vector)),
@@ -329,7 +330,14 @@ class Testbed:
 
     def _commit(self, round_: int, number: int, work: Work, expected: Carried, before: Made | None) -> Made:
         body = commit(
-            self.run, round_, number, parameters=self.parameters, expected=expected, salt=SALT, work=work
+            self.run,
+            round_,
+            number,
+            profile="cpu-fp32",
+            parameters=self.parameters,
+            expected=expected,
+            salt=SALT,
+            work=work,
         )
         signed = sign(key(number), self.manifest, round_, "contributor", body)
         unit = Unit(
@@ -384,6 +392,7 @@ class Testbed:
             outcome=report.outcome,
             commitment=self.made[round_, draw.number].commitment.id,
             opening=opened,
+            profile="cpu-fp32",
             segment=draw.segment,
             reason=report.reason,
             distance=report.distance,
@@ -428,7 +437,7 @@ class Testbed:
         chain.anchors[round_], chain.records[round_] = chain.height, body.digest().hex()
         chain.height += 2
         self.listed[round_], self.records[round_] = listed, record
-        openings, verdicts = self._judge_round(round_, numbers)
+        openings, verdicts = self._judge_round(round_, body)
         dossier = RoundDossier(
             round_,
             listed,
@@ -446,14 +455,14 @@ class Testbed:
         return dossier
 
     def _judge_round(
-        self, round_: int, numbers: list[int]
+        self, round_: int, body: RoundRecord
     ) -> tuple[tuple[Signed[Opening], ...], tuple[Signed[Verdict], ...]]:
         manifest, chain = self.manifest, self.chain
         beacon = chain.sampling_beacon(round_)
         assert beacon is not None
         openings, verdicts, outcomes, judges = [], [], {}, []
         for draw in draws(
-            manifest, self.run, beacon, round_, numbers, [one.number for one in chain.verifiers(round_)]
+            manifest, self.run, beacon, round_, body.units, [one.number for one in chain.verifiers(round_)]
         ):
             made = self.made[round_, draw.number]
             opened = self.open(made, draw.segment)
