@@ -1,0 +1,85 @@
+"""One emulated machine: a child process that replays segments, `python -m murmur.machine` (see `murmur.machines`)."""
+
+import torch
+
+from murmur.machines import Facts, Replay
+from node.unit import Files
+from protocol.errors import OwnFault
+from protocol.tensors import moment_layout, parameter_layout
+from protocol.worker import Method, Params, Progress, Result, serve
+from training.assignment import assignment
+from training.inner import InnerState, InnerTrainer, prepare_process
+from training.workbench import DeviceLoadRequest, Workbench
+
+
+class Bench:
+    """Replay segments of one run in the arithmetic of any of its profiles."""
+
+    def __init__(self, request: DeviceLoadRequest) -> None:
+        prepare_process(request.threads)
+        self._work = Workbench.open(request)
+        self._shard = self._work.shard()
+        self._device = request.device
+        self._trainers: dict[str, InnerTrainer] = {}
+
+    def replay(self, replay: Replay) -> Files:
+        """Return where the end of a segment is kept.
+
+        Raises:
+            NetworkError: its start is not in the store.
+            OwnFault: the loss is not finite.
+        """
+        manifest, store = self._work.manifest, self._work.store
+        model, steps = manifest.model, manifest.verification.segment_steps
+        start = InnerState.from_files(
+            model,
+            store.get(replay.start.parameters, max_size=parameter_layout(model).file_bytes),
+            store.get(replay.start.moments, max_size=moment_layout(model).file_bytes),
+        )
+        first = replay.segment * steps
+        rows = assignment(manifest, replay.beacon, replay.round, replay.number)[first : first + steps]
+        trainer = self._trainer(replay.profile)
+        trainer.load(start)
+        trainer.run(rows, replay.round * manifest.inner.steps + first)
+        end = trainer.state()
+        return Files(
+            parameters=store.put(end.parameters_file(model)), moments=store.put(end.moments_file(model))
+        )
+
+    def _trainer(self, name: str) -> InnerTrainer:
+        if name not in self._trainers:
+            self._trainers[name] = InnerTrainer(self._work.manifest, self._shard, self._device)
+        return self._trainers[name]
+
+
+class Machine:
+    """Answer the parent's calls: `load` first, then `replay`."""
+
+    def __init__(self) -> None:
+        self._bench: Bench | None = None
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """Return the methods by the name they are called with."""
+        return {"load": self.load, "replay": self.replay}
+
+    def load(self, params: Params, progress: Progress) -> Result:
+        """Prepare for a run (`DeviceLoadRequest`) and return `murmur.machines.Facts`."""
+        self._bench = Bench(DeviceLoadRequest.model_validate(params))
+        facts = Facts(
+            torch=torch.__version__,
+            capability=torch.backends.cpu.get_cpu_capability(),
+            threads=torch.get_num_threads(),
+        )
+        return facts.model_dump(mode="json")
+
+    def replay(self, params: Params, progress: Progress) -> Result:
+        """Replay a list of segments and return the files of their ends, in order."""
+        if self._bench is None:
+            raise OwnFault("the machine was not loaded")
+        replays = [Replay.model_validate(one) for one in params["replays"]]
+        return {"ends": [self._bench.replay(one).model_dump(mode="json") for one in replays]}
+
+
+if __name__ == "__main__":
+    serve(Machine().methods)
