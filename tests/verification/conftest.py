@@ -44,7 +44,7 @@ def bed(make_bed: Callable[..., Testbed]) -> Testbed:
 def played(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Testbed:
     """Return a whole run with one cheater, number 2 in round 0; tests copy it before they change anything."""
     directory = tmp_path_factory.mktemp("played")
-    from tests.verification.testbed import other_rate
+    from tests.verification.mischief import other_rate
 
     cheat = other_rate(0, 0.5) | other_rate(1, 0.5) | other_rate(2, 0.5)
     found = Testbed(directory, tiny_manifest(corpus, directory / "data"))

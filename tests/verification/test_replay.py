@@ -8,10 +8,7 @@ import pytest
 from protocol.errors import ProofInconclusive
 from protocol.manifest import CPU_FP32
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
-from tests.verification.testbed import (
-    Cheat,
-    Testbed,
-    Trial,
+from tests.verification.mischief import (
     forged_residual,
     forged_symbols,
     nudge,
@@ -19,6 +16,7 @@ from tests.verification.testbed import (
     other_rate,
     skip_a_step,
 )
+from tests.verification.testbed import Cheat, Testbed, Trial
 
 
 @pytest.mark.parametrize("segment", [0, 1, 2])

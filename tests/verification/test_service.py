@@ -16,7 +16,8 @@ from protocol.errors import ConfigError, OwnFault
 from protocol.keys import save_peer_key
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Ready, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
-from tests.verification.testbed import Testbed, forged_residual, key, other_rate
+from tests.verification.mischief import forged_residual, other_rate
+from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
