@@ -1,8 +1,8 @@
 """The outer step: the clipped mean of a round's updates, which every peer computes for itself.
 
-With updates u_r = integers * 2**e_r, tau the lower median of their norms and c_r = min(1, tau / |u_r|):
+With updates u_i = integers * 2**e_i, tau the lower median of their norms and c_i = min(1, tau / |u_i|):
 
-    gradient    = sum_r c_r u_r / n                              int64 fixed point, so in any order
+    gradient    = sum_i c_i u_i / n - sum_j retracted_j          int64 fixed point, so in any order
     momentum'   = momentum * mu + gradient                       rounded to float32
     parameters' = parameters - lr * (gradient + mu * momentum')  Nesterov; mu = 0 is plain SGD
 
@@ -10,10 +10,20 @@ Norms and clip factors are exact integers; what follows the sum is one correctly
 a time on each element, never a reduction. So the result is the same bytes on every instruction set.
 
 Bounds: on the grid 2**g a clipped value is at most tau < 2**(g + 46), so 2**16 updates sum below 2**62.
+
+An update found invalid after its round is taken back: `contribution` is its share of that round's gradient, with c,
+n and grid of that round. Shares are rounded towards zero one by one and the mean as a whole, so on the grid the n
+shares of a round differ from its mean by less than n + 1 units, 2**-45 of tau each. A round takes back what waits,
+oldest first, while the norms of these shares sum to at most its own tau; the oldest goes even alone beyond it, since
+its own round's bound let it in and nothing else would ever follow it. A round that merges nothing takes nothing back.
+
+Without momentum a retraction undoes the share at once. With momentum the share went on moving the parameters,
+lr * share / (1 - mu) in the end, and its negative does the same: what is left of it fades as mu**rounds.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isqrt
 from typing import Final
 
@@ -31,6 +41,17 @@ _GRID_BITS: Final = 46  # bits of tau on the grid of the sum
 
 Integers = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """Hold the share of one update in the gradient of its round: integers * 2**grid at `positions`."""
+
+    size: int  # parameters
+    positions: Integers | slice
+    integers: Integers  # int64, magnitudes below 2**46
+    grid: int
+    norm: int  # before rounding, in units of 2**(MIN_EXPONENT - 32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +93,32 @@ def load_parameters(manifest: RunManifest, data: bytes) -> OuterState:
     return OuterState(vector[:size], vector[size:] if manifest.outer.momentum else None)
 
 
-def aggregate(manifest: RunManifest, state: OuterState, updates: Sequence[Symbols]) -> OuterState:
+def aggregate(
+    manifest: RunManifest,
+    state: OuterState,
+    updates: Sequence[Symbols],
+    retracted: Sequence[Contribution] = (),
+) -> OuterState:
     """Take the outer step over a round's merged updates, in any order. No updates leave everything unchanged.
 
+    Args:
+        retracted: shares of earlier rounds that this one takes back, in the order of its record.
+
     Raises:
-        Malformed: an update of another size than the parameters, or more than 2**16 updates.
+        Malformed: an update of another size than the parameters, more than 2**16 updates, or more taken back
+            than the round's bound allows.
     """
-    if not updates:
-        return state
     if len(updates) > MAX_UPDATES:
         raise Malformed(f"{len(updates)} updates in one round, at most {MAX_UPDATES}")
-    if any(update.size != state.parameters.size for update in updates):
+    if any(one.size != state.parameters.size for one in (*updates, *retracted)):
         raise Malformed("an update of another size than the parameters")
+    if fitting(updates, retracted) < len(retracted):
+        raise Malformed(f"taking back {len(retracted)} updates exceeds the norm bound of the round")
+    if not updates:
+        return state
     gradient = _clipped_mean(updates)
+    for share in retracted:
+        gradient[share.positions] -= np.ldexp(share.integers.astype(np.float64), share.grid)
     momentum, direction = None, gradient
     if state.momentum is not None:
         mu = manifest.outer.momentum
@@ -92,6 +126,32 @@ def aggregate(manifest: RunManifest, state: OuterState, updates: Sequence[Symbol
         direction = momentum.astype(np.float64) * mu + gradient
     step = direction * manifest.outer.lr
     return OuterState(_rounded(state.parameters.astype(np.float64) - step), momentum)
+
+
+def contribution(updates: Sequence[Symbols], index: int) -> Contribution:
+    """Return what one update of a round gave to the round's gradient, rounded towards zero on the round's grid.
+
+    Args:
+        updates: all merged updates of that round, in any order.
+        index: of the one among them.
+    """
+    squares = squared_norms(updates)
+    median, square, update = lower_median(squares), squares[index], updates[index]
+    grid = _grid(median)
+    values = _on_grid(update, *_clip_factor(median, square), grid)
+    share: Integers = np.sign(values) * (np.abs(values) // len(updates))
+    return Contribution(
+        update.size, update.positions, share, grid, _root(min(square, median)) // len(updates)
+    )
+
+
+def fitting(updates: Sequence[Symbols], waiting: Sequence[Contribution]) -> int:
+    """Return how many of the waiting shares, from the first on, a round with these merged updates takes back."""
+    if not updates or not waiting:
+        return 0
+    bound = _root(lower_median(squared_norms(updates)))
+    sums = accumulate(share.norm for share in waiting)
+    return max(1, sum(1 for total in sums if total <= bound))
 
 
 def squared_norms(updates: Sequence[Symbols]) -> list[int]:
@@ -108,15 +168,25 @@ def _clipped_mean(updates: Sequence[Symbols]) -> Doubles:
     """Return the equally weighted mean of the updates, each clipped to the lower median norm: float64[P]."""
     squares = squared_norms(updates)
     median = lower_median(squares)
-    # 2**root_bits is above tau in units of 2**MIN_EXPONENT.
-    root_bits = isqrt(median).bit_length()
-    grid = MIN_EXPONENT + root_bits - _GRID_BITS
+    grid = _grid(median)
     total: Integers = np.zeros(updates[0].size, np.int64)
     for update, square in zip(updates, squares, strict=True):
         total[update.positions] += _on_grid(update, *_clip_factor(median, square), grid)
     mean = np.sign(total) * (np.abs(total) // len(updates))
     result: Doubles = np.ldexp(mean.astype(np.float64), grid)
     return result
+
+
+def _grid(median: int) -> int:
+    """Return the exponent of the grid of a round's sum, on which tau has 46 bits."""
+    # 2**root_bits is above tau in units of 2**MIN_EXPONENT.
+    root_bits = isqrt(median).bit_length()
+    return MIN_EXPONENT + root_bits - _GRID_BITS
+
+
+def _root(square: int) -> int:
+    """Return the root of a squared norm, rounded down, in units of 2**(MIN_EXPONENT - 32)."""
+    return isqrt(square << 2 * _FACTOR_BITS)
 
 
 def _clip_factor(median: int, square: int) -> tuple[int, int]:

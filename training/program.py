@@ -19,10 +19,10 @@ from protocol.manifest import (
     VerificationConfig,
 )
 from protocol.tensors import Floats, parameter_layout
-from protocol.update import decode, encode, symbols_digest
+from protocol.update import Symbols, decode, encode, symbols_digest
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
-from training.outer import OuterState, aggregate, initial_state, parameters_file
+from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
 
 _ADDRESS = "0x" + "00" * 20
 _PEERS = 3
@@ -127,8 +127,9 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
     state: OuterState = initial_state(manifest, _values(0, size, 4))
     residuals: list[Floats | None] = [None] * _PEERS
     found: list[str] = []
+    before: list[Symbols] = []
     for round_ in range(_ROUNDS):
-        updates = []
+        updates: list[Symbols] = []
         for number in range(_PEERS):
             delta = _values(1 + round_ * _PEERS + number, size, 12) * np.float32(2.0 ** (3 * number - 8))
             symbols, residual = compress(codec, delta, residuals[number])
@@ -140,6 +141,8 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
                 digest(residual.astype("<f4").tobytes()),
                 assignment_digest(offsets),
             ]
-        state = aggregate(manifest, state, updates)
+        # Of the round before, the one that set the clip and the one that was clipped are taken back.
+        retracted = [contribution(before, index) for index in range(1, len(before))]
+        state, before = aggregate(manifest, state, updates, retracted), updates
         found.append(digest(parameters_file(manifest, state)))
     return found

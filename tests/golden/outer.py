@@ -16,7 +16,7 @@ from protocol.manifest import CodecConfig, DatasetConfig, ModelConfig, OuterConf
 from protocol.tensors import parameter_layout
 from protocol.update import symbols_digest
 from training.codec import compress
-from training.outer import aggregate, initial_state, parameters_file
+from training.outer import aggregate, contribution, initial_state, parameters_file
 from training.program import program_digest
 
 PATH = Path(__file__).with_suffix(".json")
@@ -57,6 +57,7 @@ def roots(codec: CodecConfig, outer: OuterConfig) -> dict[str, list[str]]:
     state = initial_state(manifest, values("start", size))
     residuals: list[np.ndarray | None] = [None] * PEERS
     found: dict[str, list[str]] = {"symbols": [], "residuals": [], "parameters": []}
+    before = []
     for round_ in range(ROUNDS):
         updates = []
         for peer in range(PEERS):
@@ -66,7 +67,9 @@ def roots(codec: CodecConfig, outer: OuterConfig) -> dict[str, list[str]]:
             updates.append(symbols)
             found["symbols"].append(symbols_digest(symbols))
             found["residuals"].append(digest(residual.astype("<f4").tobytes()))
-        state = aggregate(manifest, state, updates)
+        # What the loud peer gave is taken back in the round after.
+        retracted = [contribution(before, 2)] if round_ == 2 else []
+        state, before = aggregate(manifest, state, updates, retracted), updates
         found["parameters"].append(digest(parameters_file(manifest, state)))
     return found
 

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import Malformed
@@ -18,8 +18,11 @@ from protocol.update import MAX_EXPONENT, MIN_EXPONENT, DenseSymbols, SparseSymb
 from training.codec import compress, decode_dense
 from training.model import initial_parameters
 from training.outer import (
+    Contribution,
     OuterState,
     aggregate,
+    contribution,
+    fitting,
     initial_state,
     load_parameters,
     lower_median,
@@ -190,3 +193,110 @@ def test_a_file_without_the_momentum_is_refused(
 ) -> None:
     with pytest.raises(Malformed):
         load_parameters(nesterov, parameters_file(manifest, state))
+
+
+def dense(share: Contribution, size: int) -> np.ndarray:
+    """Return a share as float64[size]."""
+    vector = np.zeros(size)
+    vector[share.positions] = np.ldexp(share.integers.astype(np.float64), share.grid)
+    return vector
+
+
+def test_the_shares_of_a_round_sum_to_its_mean(manifest: RunManifest, state: OuterState, size: int) -> None:
+    updates = updates_of(manifest, 5, [1.0, 0.5, 2.0, 300.0, 1e-4])
+    shares = [contribution(updates, index) for index in range(5)]
+    zero = OuterState(np.zeros(size, np.float32))
+    mean = -aggregate(manifest, zero, updates).parameters.astype(np.float64) / manifest.outer.lr
+    unit = 2.0 ** shares[0].grid
+    total = sum(dense(share, size) for share in shares)
+    assert np.abs(total - mean).max() <= 6 * unit + np.abs(mean).max() * 2**-24
+    for share in shares:
+        # Norms are in units of 2**(-96 - 32), and an entry is cut by at most one unit of the grid.
+        assert np.linalg.norm(dense(share, size)) <= share.norm * 2.0**-128 * (1 + 1e-12)
+
+
+def test_what_a_round_takes_back_of_itself_is_gone_to_the_last_bit(
+    manifest: RunManifest, state: OuterState
+) -> None:
+    (update,) = updates_of(manifest, 1)
+    after = aggregate(manifest, state, [update], [contribution([update], 0)])
+    assert after.parameters.tobytes() == state.parameters.tobytes()
+
+
+def test_a_bad_update_taken_back_later_leaves_what_the_others_gave(
+    manifest: RunManifest, state: OuterState, size: int
+) -> None:
+    first, second = updates_of(manifest, 4, [1.0, 1.5, 50.0, 0.5]), updates_of(manifest, 3)
+    share = contribution(first, 2)
+    after = aggregate(manifest, aggregate(manifest, state, first), second, [share])
+    kept = plain_mean(first, size) - dense(share, size) + plain_mean(second, size)
+    expected = state.parameters - manifest.outer.lr * kept
+    np.testing.assert_allclose(after.parameters, expected, rtol=1e-6, atol=1e-8)
+    never = aggregate(manifest, aggregate(manifest, state, first), second)
+    assert np.linalg.norm(never.parameters - expected) > 1e4 * np.linalg.norm(after.parameters - expected)
+
+
+def test_retractions_are_the_same_bytes_in_any_order_of_the_updates(
+    manifest: RunManifest, state: OuterState
+) -> None:
+    first, second = updates_of(manifest, 3, [1.0, 9.0, 1e-3]), updates_of(manifest, 3, [2.0, 1.0, 0.1])
+    files = set()
+    for order in permutations(range(3)):
+        old = [first[one] for one in order]
+        taken = [contribution(old, order.index(number)) for number in (0, 1)]
+        new = [second[one] for one in order]
+        files.add(parameters_file(manifest, aggregate(manifest, state, new, taken)))
+    assert len(files) == 1
+
+
+@settings(max_examples=40)
+@given(
+    scales=st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=6),
+    waiting=st.lists(st.tuples(st.integers(0, 3), st.floats(1e-3, 1e3)), max_size=6),
+)
+def test_a_round_takes_back_the_oldest_within_its_bound(
+    manifest: RunManifest, scales: list[float], waiting: list[tuple[int, float]]
+) -> None:
+    state = OuterState(np.zeros(parameter_layout(manifest.model).size, np.float32))
+    now = updates_of(manifest, len(scales), scales)
+    shares = [contribution(updates_of(manifest, 4, [size] * 4), index) for index, size in waiting]
+    bound = lower_median(squared_norms(now)) ** 0.5 * 2.0**32
+    taken = fitting(now, shares)
+    assert taken == (0 if not shares else max(1, taken))
+    assert taken <= 1 or sum(share.norm for share in shares[:taken]) <= bound * (1 + 1e-12)
+    if taken < len(shares):
+        assert sum(share.norm for share in shares[: taken + 1]) >= bound * (1 - 1e-12)
+        with pytest.raises(Malformed, match="norm bound"):
+            aggregate(manifest, state, now, shares)
+    step = aggregate(manifest, state, now, shares[:taken]).parameters
+    first = shares[0].norm if shares else 0
+    limit = manifest.outer.lr * 2.0**-128 * (bound + max(bound, first))
+    assert np.linalg.norm(step) <= limit * (1 + 1e-6)
+
+
+def test_a_round_without_updates_takes_nothing_back(manifest: RunManifest, state: OuterState) -> None:
+    share = contribution(updates_of(manifest, 2), 1)
+    assert fitting([], [share]) == 0
+    with pytest.raises(Malformed, match="norm bound"):
+        aggregate(manifest, state, [], [share])
+
+
+def test_a_share_of_another_size_is_refused(manifest: RunManifest, state: OuterState) -> None:
+    updates = updates_of(manifest, 2)
+    share = replace(contribution(updates, 1), size=state.parameters.size + 1)
+    with pytest.raises(Malformed, match="size"):
+        aggregate(manifest, state, updates, [share])
+
+
+def test_with_momentum_a_share_fades_once_it_is_taken_back(nesterov: RunManifest, size: int) -> None:
+    zero = initial_state(nesterov, np.zeros(size, np.float32))
+    first, calm = updates_of(nesterov, 3, [1.0, 1.0, 20.0]), updates_of(nesterov, 2)
+    share = contribution(first, 2)
+    moved = dense(share, size) * nesterov.outer.lr / (1 - nesterov.outer.momentum)
+    left = []
+    for retracted in ([], [share]):
+        state = aggregate(nesterov, zero, first)
+        for round_ in range(20):
+            state = aggregate(nesterov, state, calm, retracted if round_ == 1 else [])
+        left.append(state.parameters.astype(np.float64))
+    np.testing.assert_allclose(left[1] - left[0], moved, rtol=1e-2, atol=1e-6)
