@@ -6,7 +6,7 @@ deterministic, whatever the number of threads; between instruction sets it diffe
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpa
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
+
+CLIP_EPS: Final = 1e-6
+"""Added to a gradient's norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,16 @@ def prepare_process(threads: int) -> None:
     torch.backends.cuda.enable_mem_efficient_sdp(False)
 
 
+def check_vocabulary(manifest: RunManifest, shard: Shard) -> None:
+    """Refuse a shard whose tokens the model has no embedding for.
+
+    Raises:
+        ConfigError: there are such tokens.
+    """
+    if manifest.model.vocab < 256 and int(shard.tokens.max()) >= manifest.model.vocab:
+        raise ConfigError(f"the dataset has tokens beyond the vocabulary of {manifest.model.vocab}")
+
+
 class InnerTrainer:
     """Take inner steps of one run on one device.
 
@@ -94,8 +107,7 @@ class InnerTrainer:
     """
 
     def __init__(self, manifest: RunManifest, shard: Shard, device: str = "cpu") -> None:
-        if manifest.model.vocab < 256 and int(shard.tokens.max()) >= manifest.model.vocab:
-            raise ConfigError(f"the dataset has tokens beyond the vocabulary of {manifest.model.vocab}")
+        check_vocabulary(manifest, shard)
         self._manifest = manifest
         self._shard = shard
         try:
@@ -159,10 +171,20 @@ class InnerTrainer:
         self._model.gradient.zero_()
         loss = self._model.loss(tokens.to(self._leaf.device))
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([self._leaf], inner.clip_norm)
+        self._clip()
         self._optimizer.param_groups[0]["lr"] = learning_rate(inner, step, self._manifest.total_steps)
         self._optimizer.step()
         return loss.detach()
+
+    def _clip(self) -> None:
+        """Scale the gradient down to the manifest's norm if it is longer.
+
+        The norm is summed in float64: in float32 its error grows with the model (3e-4 at three million parameters)
+        and with the instruction set, and it scales every moment.
+        """
+        gradient = self._model.gradient
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+        gradient.mul_((self._manifest.inner.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0).float())
 
 
 def replay(

@@ -16,8 +16,8 @@ from torch import Tensor
 from protocol.manifest import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 
-_NORM_EPS: Final = 1e-5
-_ROTARY_BASE: Final = 10_000.0
+NORM_EPS: Final = 1e-5
+ROTARY_BASE: Final = 10_000.0
 
 
 def initial_parameters(model: ModelConfig, seed: int) -> Floats:
@@ -45,19 +45,21 @@ class Transformer:
     Attributes:
         parameters: float32[P], the vector that every tensor of the model is a view of.
         gradient: float32[P], where `loss(...).backward()` accumulates.
+
+    Both are float64 with `dtype` float64, which is for measuring errors.
     """
 
-    def __init__(self, model: ModelConfig, device: torch.device) -> None:
+    def __init__(self, model: ModelConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         layout = parameter_layout(model)
         self._model = model
-        self.parameters = torch.zeros(layout.size, device=device)
-        self.gradient = torch.zeros(layout.size, device=device)
+        self.parameters = torch.zeros(layout.size, device=device, dtype=dtype)
+        self.gradient = torch.zeros(layout.size, device=device, dtype=dtype)
         self._tensors: dict[str, Tensor] = {}
         for name, shape in layout.tensors:
             leaf = self.parameters[layout.slices[name]].view(shape).detach().requires_grad_()
             leaf.grad = self.gradient[layout.slices[name]].view(shape)
             self._tensors[name] = leaf
-        self._rotations = _rotations(model, device)
+        self._rotations = _rotations(model, device, dtype)
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the mean next-token loss in nats a token of int64[batch, time + 1], time <= context."""
@@ -92,15 +94,15 @@ class Transformer:
 
 
 def _rms_norm(hidden: Tensor, gain: Tensor) -> Tensor:
-    return functional.rms_norm(hidden, (hidden.shape[-1],), gain, _NORM_EPS)
+    return functional.rms_norm(hidden, (hidden.shape[-1],), gain, NORM_EPS)
 
 
-def _rotations(model: ModelConfig, device: torch.device) -> Tensor:
-    """Return the rotary turns as unit complex numbers: complex64[context, 1, 1, head / 2]."""
+def _rotations(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the rotary turns as unit complex numbers [context, 1, 1, head / 2]."""
     head = model.width // model.heads
-    frequencies = _ROTARY_BASE ** -(torch.arange(0, head, 2, dtype=torch.float64) / head)
+    frequencies = ROTARY_BASE ** -(torch.arange(0, head, 2, dtype=torch.float64) / head)
     angles = torch.outer(torch.arange(model.context, dtype=torch.float64), frequencies)
-    return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)[:, None, None]
+    return torch.polar(torch.ones_like(angles), angles).to(device, dtype.to_complex())[:, None, None]
 
 
 def _rotate(heads: Tensor, rotations: Tensor) -> Tensor:

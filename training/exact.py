@@ -1,0 +1,107 @@
+"""Inner steps in exact arithmetic: one result for everybody, whatever machine computes it.
+
+Disputed segments are replayed by `ExactTrainer`, so that all who judge compare with the same reference, and a run
+whose profile is exact is trained by it. CPU only; see `training.exact_math` for why the bits agree.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protocol.errors import ConfigError
+from protocol.manifest import InnerConfig, RunManifest
+from protocol.tensors import parameter_layout
+from training.assignment import Offsets, batch
+from training.corpus import Shard
+from training.exact_math import cosine, exact_sum, power, sqrt
+from training.exact_model import ExactTransformer
+from training.inner import CLIP_EPS, InnerState, check_vocabulary
+
+
+def exact_learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
+    """Return `training.inner.learning_rate` with the same bits everywhere."""
+    warmup = min(1.0, (step + 1) / inner.warmup_steps) if inner.warmup_steps else 1.0
+    curve = 0.5 * (1.0 + cosine(step, total_steps))
+    return inner.lr * warmup * (inner.min_lr_fraction + (1.0 - inner.min_lr_fraction) * curve)
+
+
+class ExactTrainer:
+    """Take inner steps of one run with the same bits on every machine (`training.trainer.Trainer`).
+
+    Raises:
+        ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not the CPU.
+    """
+
+    def __init__(self, manifest: RunManifest, shard: Shard, device: str = "cpu") -> None:
+        check_vocabulary(manifest, shard)
+        if torch.device(device).type != "cpu":
+            raise ConfigError("exact arithmetic runs on the CPU only", hint="choose --device cpu")
+        self._manifest = manifest
+        self._shard = shard
+        self._model = ExactTransformer(manifest.model)
+        self._layout = parameter_layout(manifest.model)
+        self.load(InnerState.fresh(np.zeros(self._layout.size, np.float32)))
+
+    def load(self, state: InnerState) -> None:
+        """Take over a state; its arrays are copied."""
+        self._parameters, self._exp_avg, self._exp_avg_sq = (
+            torch.from_numpy(np.array(vector, dtype=np.float32))
+            for vector in (state.parameters, state.exp_avg, state.exp_avg_sq)
+        )
+        self._steps = state.steps
+
+    def state(self) -> InnerState:
+        """Return a copy of the state reached."""
+        parameters, exp_avg, exp_avg_sq = (
+            np.array(vector.numpy(), dtype=np.float32)
+            for vector in (self._parameters, self._exp_avg, self._exp_avg_sq)
+        )
+        return InnerState(parameters, exp_avg, exp_avg_sq, self._steps)
+
+    def run(self, offsets: Offsets, first_step: int) -> list[float]:
+        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
+
+        Args:
+            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
+
+        Raises:
+            OwnFault: a value stopped being finite.
+        """
+        return [self._step(row, first_step + index) for index, row in enumerate(offsets)]
+
+    @torch.no_grad()
+    def _step(self, offsets: Offsets, step: int) -> float:
+        inner = self._manifest.inner
+        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
+        loss, gradient = self._model.loss_and_gradient(self._parameters, tokens)
+        self._adamw(self._clipped(gradient), exact_learning_rate(inner, step, self._manifest.total_steps))
+        return loss
+
+    def _clipped(self, gradient: Tensor) -> Tensor:
+        """Return the gradient as float64[P], scaled down to the manifest's norm if it is longer."""
+        wide = gradient.double()
+        squares = wide * wide  # exact
+        sums = torch.cat([_sum(squares[place]) for place in self._layout.slices.values()])
+        norm = math.sqrt(float(_sum(sums)))
+        return wide.mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
+
+    def _adamw(self, gradient: Tensor, rate: float) -> None:
+        """Take AdamW's step in single float64 operations, each state rounded to float32 once."""
+        inner = self._manifest.inner
+        self._steps += 1
+        first, second = self._exp_avg.double(), self._exp_avg_sq.double()
+        first.mul_(inner.beta1).add_(gradient * (1.0 - inner.beta1))
+        second.mul_(inner.beta2).add_(gradient.mul_(gradient).mul_(1.0 - inner.beta2))
+        self._exp_avg, self._exp_avg_sq = first.float(), second.float()
+        rate_corrected = rate / (1.0 - power(inner.beta1, self._steps))
+        root_correction = math.sqrt(1.0 - power(inner.beta2, self._steps))
+        below = sqrt(second).div_(root_correction).add_(inner.eps)
+        change = first.div_(below).mul_(rate_corrected).float()
+        # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.
+        self._parameters = (self._parameters * (1.0 - rate * inner.weight_decay)).sub_(change)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return exact_sum(values, 0)

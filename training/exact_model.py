@@ -1,0 +1,195 @@
+"""The model of `training.model` in exact arithmetic: its loss and gradient, written out without autograd.
+
+Activations are float32 between layers, as they are there; products and sums are `training.exact_math`'s, so a
+gradient has the same bits on every machine. Making a piece runs it forward; `d_x` is the gradient of x.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from protocol.manifest import ModelConfig
+from protocol.tensors import parameter_layout
+from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, scatter_sum, sigmoid, sqrt
+from training.model import NORM_EPS, ROTARY_BASE
+
+Gradients = dict[str, Tensor]
+
+
+class ExactTransformer:
+    """Compute losses and gradients over a flat parameter vector."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._model = model
+        self._layout = parameter_layout(model)
+        self._rotation = _Rotation(model)
+
+    @torch.no_grad()
+    def loss_and_gradient(self, parameters: Tensor, tokens: Tensor) -> tuple[float, Tensor]:
+        """Return the mean next-token loss of int64[batch, time + 1] and its gradient, both float32[P].
+
+        The loss is for reading: its last bits may differ between machines.
+
+        Raises:
+            OwnFault: a value is not finite.
+        """
+        tensors = {
+            name: parameters[self._layout.slices[name]].view(shape) for name, shape in self._layout.tensors
+        }
+        inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+        hidden = tensors["embedding"][inputs.flatten()]  # [batch * time, width]
+        branches: list[tuple[str, _Attention | _FeedForward]] = []
+        for layer in range(self._model.layers):
+            block = f"blocks.{layer}."
+            own = {name.removeprefix(block): t for name, t in tensors.items() if name.startswith(block)}
+            attention = _Attention(own, hidden, self._rotation, inputs.shape[0], self._model.heads)
+            hidden = hidden + attention.out
+            feed_forward = _FeedForward(own, hidden)
+            hidden = hidden + feed_forward.out
+            branches += [(block, attention), (block, feed_forward)]
+        norm = _RmsNorm(hidden, tensors["norm"])
+        head = _Linear(norm.out, tensors["embedding"])
+        loss, d_logits = _cross_entropy(head.out, targets)
+
+        gradients: Gradients = {}
+        d_normed, d_head = head.backward(d_logits)
+        d_hidden, gradients["norm"] = norm.backward(d_normed)
+        for block, branch in reversed(branches):
+            d_branch, found = branch.backward(d_hidden)
+            d_hidden = d_hidden + d_branch
+            gradients |= {block + name: gradient for name, gradient in found.items()}
+        d_rows = scatter_sum(d_hidden, inputs.flatten(), self._model.vocab)
+        gradients["embedding"] = d_rows.add_(d_head).float()
+        return loss, torch.cat([gradients[name].flatten() for name, _ in self._layout.tensors])
+
+
+class _Linear:
+    """Multiply float32[rows, inputs] by the transpose of a weight float32[outputs, inputs]."""
+
+    def __init__(self, inputs: Tensor, weight: Tensor) -> None:
+        self._inputs, self._weight = Fixed.of(inputs), Fixed.of(weight)
+        self.out = matmul(self._inputs, self._weight.mT)
+
+    def backward(self, d_out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of inputs and weight."""
+        gradient = Fixed.of(d_out)
+        return matmul(gradient, self._weight), matmul(gradient.mT, self._inputs)
+
+
+class _RmsNorm:
+    """Scale float32[rows, width] to root mean square one, times a gain; float64 inside, rounded once."""
+
+    def __init__(self, hidden: Tensor, gain: Tensor) -> None:
+        wide = hidden.double()
+        mean = exact_sum(wide * wide, -1).div_(hidden.shape[-1])
+        self._inverse = 1.0 / sqrt(mean.add_(NORM_EPS))
+        self._unit = wide.mul_(self._inverse)
+        self._gain = gain.double()
+        self.out = (self._unit * self._gain).float()
+
+    def backward(self, d_out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of hidden and gain."""
+        wide = d_out.double()
+        d_gain = exact_sum(wide * self._unit, 0).float()
+        d_unit = wide * self._gain
+        along = exact_sum(d_unit * self._unit, -1).div_(d_out.shape[-1])
+        return d_unit.sub_(self._unit * along).mul_(self._inverse).float(), d_gain
+
+
+class _Rotation:
+    """Turn neighbouring pairs of float32[..., time, head] by their position's angles, or back."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._cos, self._sin = rotation_table(model.context, model.width // model.heads, ROTARY_BASE)
+
+    def turn(self, heads: Tensor, *, back: bool = False) -> Tensor:
+        time = heads.shape[-2]
+        cos, sin = self._cos[:time], -self._sin[:time] if back else self._sin[:time]
+        even, odd = heads[..., 0::2], heads[..., 1::2]
+        turned = torch.empty_like(heads)
+        torch.sub(even * cos, odd * sin, out=turned[..., 0::2])
+        torch.add(even * sin, odd * cos, out=turned[..., 1::2])
+        return turned
+
+
+class _Attention:
+    """Add what causal attention over the normed hidden float32[batch * time, width] gives."""
+
+    def __init__(self, own: Gradients, hidden: Tensor, rotation: _Rotation, batch: int, heads: int) -> None:
+        rows, width = hidden.shape
+        self._rotation, self._split = rotation, (batch, rows // batch, 3, heads, width // heads)
+        self._norm = _RmsNorm(hidden, own["attention_norm"])
+        self._qkv = _Linear(self._norm.out, own["qkv"])
+        query, key, value = self._qkv.out.view(self._split).permute(2, 0, 3, 1, 4).contiguous()
+        self._query = Fixed.of(rotation.turn(query))
+        self._key = Fixed.of(rotation.turn(key))
+        self._value = Fixed.of(value)
+        self._scale = 1.0 / math.sqrt(width // heads)
+        self._weights = _causal_softmax(matmul(self._query, self._key.mT).mul_(self._scale))
+        self._fixed_weights = Fixed.of(self._weights)
+        mixed = matmul(self._fixed_weights, self._value)  # [batch, heads, time, head]
+        self._output = _Linear(mixed.transpose(1, 2).reshape(rows, width), own["attention_out"])
+        self.out = self._output.out
+
+    def backward(self, d_out: Tensor) -> tuple[Tensor, Gradients]:
+        """Return the gradients of hidden and of the weights."""
+        batch, time, _, heads, head = self._split
+        d_joined, d_output = self._output.backward(d_out)
+        d_mixed = Fixed.of(d_joined.view(batch, time, heads, head).transpose(1, 2).contiguous())
+        d_weights = matmul(d_mixed, self._value.mT)
+        along = exact_sum(d_weights.double().mul_(self._weights), -1).float()
+        d_scores = Fixed.of(d_weights.sub_(along).mul_(self._weights).mul_(self._scale))
+        d_split = torch.stack(
+            (
+                self._rotation.turn(matmul(d_scores, self._key), back=True),
+                self._rotation.turn(matmul(d_scores.mT, self._query), back=True),
+                matmul(self._fixed_weights.mT, d_mixed),
+            )
+        )
+        d_projected = d_split.permute(1, 3, 0, 2, 4).reshape(batch * time, 3 * heads * head)
+        d_normed, d_qkv = self._qkv.backward(d_projected)
+        d_hidden, d_gain = self._norm.backward(d_normed)
+        return d_hidden, {"attention_norm": d_gain, "qkv": d_qkv, "attention_out": d_output}
+
+
+class _FeedForward:
+    """Add what SwiGLU over the normed hidden float32[rows, width] gives."""
+
+    def __init__(self, own: Gradients, hidden: Tensor) -> None:
+        self._norm = _RmsNorm(hidden, own["feed_forward_norm"])
+        self._gate_up = _Linear(self._norm.out, own["gate_up"])
+        self._gate, self._up = self._gate_up.out.chunk(2, dim=-1)
+        self._open = sigmoid(self._gate)
+        self._silu = self._gate * self._open
+        self._down = _Linear(self._silu * self._up, own["down"])
+        self.out = self._down.out
+
+    def backward(self, d_out: Tensor) -> tuple[Tensor, Gradients]:
+        """Return the gradients of hidden and of the weights."""
+        d_inner, d_down = self._down.backward(d_out)
+        slope = (1.0 - self._open).mul_(self._silu).add_(self._open)  # of x sigmoid(x)
+        d_gate_up = torch.cat((d_inner * self._up * slope, d_inner * self._silu), dim=-1)
+        d_normed, d_gate_up_weight = self._gate_up.backward(d_gate_up)
+        d_hidden, d_gain = self._norm.backward(d_normed)
+        return d_hidden, {"feed_forward_norm": d_gain, "gate_up": d_gate_up_weight, "down": d_down}
+
+
+def _causal_softmax(scores: Tensor) -> Tensor:
+    """Return weights float32[..., time, time] over each row's places up to its own."""
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril_()
+    scores = scores.masked_fill_(~seen, -math.inf)
+    powers = exp(scores.sub_(scores.amax(-1, keepdim=True))).mul_(seen)
+    return powers.div_(exact_sum(powers.double(), -1).float())
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """Return the mean loss of float32[rows, vocab] at int64[rows], and the logits' gradient."""
+    shifted = logits - logits.amax(-1, keepdim=True)
+    powers = exp(shifted)
+    total = exact_sum(powers.double(), -1)
+    rows = torch.arange(len(targets))
+    loss = float((torch.log(total)[:, 0] - shifted[rows, targets]).mean())
+    d_logits = powers.div_(total.float())
+    d_logits[rows, targets] -= 1.0  # each place once
+    return loss, d_logits.mul_(1.0 / len(targets))
