@@ -1,0 +1,120 @@
+"""The chain of a test: a `ChainView` over plain lists, with keys that follow from registration numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from protocol.canonical import digest
+from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.keys import PeerKey
+from protocol.manifest import RunManifest
+
+LEDGER = "0x" + "11" * 20
+STAKE = 10**18
+
+
+def key(number: int) -> PeerKey:
+    """Return the hot key of a registration number; 0 is the coordinator."""
+    return PeerKey(bytes([1 + number]) * 32)
+
+
+def wallet(number: int) -> str:
+    return PeerKey(bytes([101 + number]) * 32).address
+
+
+def block_hash(block: int) -> str:
+    return digest(f"block {block}".encode())
+
+
+@dataclass
+class SimChain:
+    """A `ChainView`, and what an audit asks beyond it, over plain lists."""
+
+    manifest: RunManifest
+    numbers: dict[int, str]  # registration number -> role
+    height: int = 10
+    min_stake_wei: int = STAKE
+    anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 10})
+    records: dict[int, str] = field(default_factory=dict)
+    posted: dict[int, PostedRoot] = field(default_factory=dict)
+    out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
+    left: set[int] = field(default_factory=set)  # numbers that have no stake now
+    final: str | None = None
+    funded_wei: int = 0
+    rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
+    claimed: list[Claimed] = field(default_factory=list)
+    slashings: list[Slashed] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        return None
+
+    def created(self) -> int | None:
+        return 1
+
+    def coordinator(self) -> RunCreated | None:
+        return RunCreated(1, 0, "0x", self.manifest.run_id, wallet(0), self.manifest.coordinator)
+
+    def anchor(self, round_: int) -> int | None:
+        return self.anchors.get(round_)
+
+    def record_hash(self, round_: int) -> str | None:
+        return self.records.get(round_)
+
+    def commitments(self, round_: int) -> PostedRoot | None:
+        return self.posted.get(round_)
+
+    def _staked(self, role: str, block: int | None) -> tuple[Operator, ...]:
+        if block is None:
+            return ()
+        return tuple(
+            one
+            for one in self.operators()
+            if one.role == role and self.out.get(one.number, block + 1) > block
+        )
+
+    def roster(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("contributor", self.anchor(round_ - 1))
+
+    def verifiers(self, round_: int) -> tuple[Operator, ...]:
+        return self._staked("verifier", self.anchor(round_))
+
+    def assignment_beacon(self, round_: int) -> str | None:
+        return self._after(self.anchor(round_ - 1))
+
+    def sampling_beacon(self, round_: int) -> str | None:
+        return self._after(self.anchor(round_))
+
+    def _after(self, block: int | None) -> str | None:
+        return None if block is None or block + 1 > self.height else block_hash(block + 1)
+
+    def operators(self) -> tuple[Operator, ...]:
+        return tuple(
+            Operator(
+                number,
+                wallet(number),
+                key(number).address,
+                key(number).peer_id,
+                role,
+                0 if number in self.left else STAKE,
+            )
+            for number, role in sorted(self.numbers.items())
+        )
+
+    def operator(self, number: int) -> Operator | None:
+        return next((one for one in self.operators() if one.number == number), None)
+
+    def slashed(self) -> dict[int, int]:
+        return {event.number: event.amount for event in self.slashings}
+
+    def finished(self) -> str | None:
+        return self.final
+
+    def slashes(self) -> tuple[Slashed, ...]:
+        return tuple(self.slashings)
+
+    def finalized(self) -> dict[int, RewardsFinalized]:
+        return dict(self.rewards)
+
+    def claims(self) -> tuple[Claimed, ...]:
+        return tuple(self.claimed)
