@@ -27,7 +27,12 @@ up: setup
 	@$(BIN)/murmur up $(ARGS)
 
 test: test-contracts
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -n auto -m "not e2e"
+	@$(BIN)/python -m pytest -m e2e
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-contracts:
 	@$(SETUP) test >&2
