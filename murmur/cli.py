@@ -22,8 +22,8 @@ MOUNTS = (
     ("coordinator", "coordinator.cli", "app"),
     ("run", "coordinator.cli", "run_app"),
     ("verifier", "verification.cli", "verifier_app"),
-    ("proof", "verification.cli", "proof_app"),
-    ("audit", "verification.cli", "audit_app"),
+    ("proof", "verification.proof_cli", "proof_app"),
+    ("audit", "verification.audit_cli", "audit_app"),
     ("stake", "contracts.cli", "stake_app"),
     ("rewards", "contracts.cli", "rewards_app"),
 )

@@ -126,7 +126,8 @@ def up(
         shutil.rmtree(options.directory)
     else:
         console.print(f"kept in {options.directory}; audit it again with")
-        console.print(f"  murmur audit run {summary.run_id} --dir {options.directory}", soft_wrap=True)
+        again = f"murmur audit run {summary.run_id} --dir {options.directory} --replay sampled"
+        console.print(f"  {again}", soft_wrap=True)
     if summary.not_demonstrated:
         raise typer.Exit(1)
 
@@ -349,7 +350,8 @@ class LocalRun:
         from murmur.local import murmur_argv, thread_env
 
         directory = self.options.directory
-        argv = murmur_argv("audit", "run", wiring.run, "--dir", str(directory), "--rpc", wiring.rpc, "--json")
+        argv = murmur_argv("audit", "run", wiring.run, "--dir", str(directory), "--rpc", wiring.rpc)
+        argv += ["--replay", "first", "--json"]
         with (directory / "audit.log").open("wb") as log:
             done = subprocess.run(
                 argv, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **thread_env()}, check=False

@@ -1,7 +1,8 @@
 """Audit a run from public data alone: nobody is believed but the chain.
 
 Each check recomputes one thing from the public folder and the chain's events and compares; a check that cannot be
-made because data is missing is inconclusive. Late deliveries are the one thing that only the coordinator saw.
+made because data is missing is inconclusive, and so is an audit that executed no training step again. Late deliveries
+are the one thing that only the coordinator saw.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from verification.archive import Archive
 from verification.audit_rounds import Found
 from verification.bundle import FindBlob
 from verification.public import AuditChain, PublicRun
-from verification.report import Check, exit_code, first_failure
+from verification.report import Check, Extent, exit_code, first_failure
 
 _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("run id", audit_rounds.check_run),
@@ -29,10 +30,14 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("verdicts", audit_verdicts.check_verdicts),
     ("outcomes", audit_verdicts.check_outcomes),
     ("slashes", audit_verdicts.check_slashes),
+)
+_MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),
     ("reward roots", audit_money.check_reward_roots),
     ("claims", audit_money.check_claims),
 )
+
+NO_REPLAY = "nothing was executed again, so the verdicts are only believed: --replay sampled, first or all"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class AuditReport:
     run: str
     checks: tuple[Check, ...]
     rounds: int = 0
+    only: range | None = None  # rounds that alone were judged
     overhead: float | None = None  # CPU seconds of replay over self-reported CPU seconds of training
     subject: dict[str, object] = field(default_factory=dict)  # chain and ledger
 
@@ -55,6 +61,12 @@ class AuditReport:
         """Return 0, 6 or 7."""
         return exit_code(self.checks)
 
+    @property
+    def first_violation(self) -> dict[str, str] | None:
+        """Return the first rule that was broken, in the order of the checks: its name, what it says, what was found."""
+        broken = next((check for check in self.checks if check.result == "rejected"), None)
+        return None if broken is None else {"check": broken.name, "rule": broken.rule, "found": broken.detail}
+
     def to_json(self) -> dict[str, object]:
         """Return the report as plain JSON data."""
         failure = first_failure(self.checks)
@@ -64,8 +76,11 @@ class AuditReport:
             "run": self.run,
             **self.subject,
             "rounds": self.rounds,
+            "only_rounds": None if self.only is None else [self.only.start, self.only.stop],
+            "left_out": [] if self.only is None else [name for name, _ in _MONEY],
             "overhead": self.overhead,
             "first_failure": None if failure is None else failure.name,
+            "first_violation": self.first_violation,
             "checks": [check.to_json() for check in self.checks],
         }
 
@@ -76,7 +91,8 @@ def audit(
     run_id: str,
     find: FindBlob,
     *,
-    replays: int = 0,
+    replay: Extent | None = None,
+    only: range | None = None,
     shard: Callable[[], Shard] | None = None,
     device: str = "cpu",
 ) -> AuditReport:
@@ -85,47 +101,53 @@ def audit(
     Args:
         chain: the run on its chain, refreshed.
         find: reads public blobs, and opened states where they are at hand.
-        replays: how many drawn units to execute again, if their files are at hand.
+        replay: which drawn units to execute again; without, the audit is inconclusive at best.
+        only: judge these rounds alone, and no money, which follows from all of them.
         shard: opens the dataset; needed for replays.
 
     Raises:
         ConfigError: there is no public folder.
     """
     try:
-        run = PublicRun.read(archive, chain, run_id, find)
+        run = PublicRun.read(archive, chain, run_id, find, only)
     except Malformed as error:
         return AuditReport(run_id, (Check("public folder", "rejected", error.message),))
     except ProofInconclusive as error:
         return AuditReport(run_id, (Check("public folder", "inconclusive", error.message),))
     checks = [_made(name, check, run) for name, check in _CHECKS]
-    if replays:
+    if only is None:
+        checks += [_made(name, check, run) for name, check in _MONEY]
 
-        def replay(run: PublicRun) -> Found:
-            from verification.audit_replays import check_replays  # torch
+    def check_replays(run: PublicRun) -> Found:
+        """Whatever is executed again gives what its verdicts say."""
+        if replay is None:
+            raise ProofInconclusive(NO_REPLAY)
+        from verification import audit_replays  # torch
 
-            return check_replays(run, replays, shard, device)
+        return audit_replays.check_replays(run, replay, shard, device)
 
-        checks.append(_made("replays", replay, run))
+    checks.append(_made("replays", check_replays, run))
     subject: dict[str, object] = {
         "chain_id": run.manifest.chain_id,
         "ledger": run.manifest.ledger,
         "height": chain.height,
     }
-    return AuditReport(run_id, tuple(checks), len(run.dossiers), overhead(run), subject)
+    return AuditReport(run_id, tuple(checks), len(run.scope), only, overhead(run), subject)
 
 
 def _made(name: str, check: Callable[[PublicRun], Found], run: PublicRun) -> Check:
+    rule = (check.__doc__ or "").partition("\n")[0]
     try:
         count, detail = check(run)
     except (ProofRejected, Malformed) as error:
-        return Check(name, "rejected", error.message, 0)
+        return Check(name, "rejected", error.message, 0, rule)
     except (ProofInconclusive, ConfigError) as error:
-        return Check(name, "inconclusive", error.message, 0)
-    return Check(name, "ok", f"{count} {detail}", count)
+        return Check(name, "inconclusive", error.message, 0, rule)
+    return Check(name, "ok", f"{count} {detail}", count, rule)
 
 
 def overhead(run: PublicRun) -> float | None:
     """Return CPU seconds of replay over CPU seconds of training, both self-reported; None without training."""
-    trained = sum(one.body.train_cpu_s for dossier in run.dossiers for one in dossier.reveals)
-    replayed = sum(one.body.replay_cpu_s for dossier in run.dossiers for one in dossier.verdicts)
+    trained = sum(one.body.train_cpu_s for dossier in run.audited for one in dossier.reveals)
+    replayed = sum(one.body.replay_cpu_s for dossier in run.audited for one in dossier.verdicts)
     return replayed / trained if trained else None

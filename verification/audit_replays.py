@@ -1,9 +1,10 @@
 """The audit's own replays: drawn units executed again where their opened files are at hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
-from protocol.messages import PASSED, Opening, Signed
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening, Signed
 from training.corpus import Shard
 from verification.audit_rounds import Found
 from verification.commit import carried
@@ -11,48 +12,62 @@ from verification.judge import counted
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
 from verification.replay import TrainingUnits
-from verification.unit import DrawnUnit
+from verification.report import Extent
+from verification.unit import DrawnUnit, ReplayReport
 
 
-def check_replays(run: PublicRun, wanted: int, open_shard: Callable[[], Shard] | None, device: str) -> Found:
-    """Replay drawn units, spread over the run, and compare with their verdicts."""
+@dataclass(frozen=True)
+class _Case:
+    """A drawn and opened unit, as far as it can be decided before any file is read."""
+
+    unit: DrawnUnit
+    opening: Signed[Opening]
+    decided: ReplayReport | None  # by the signed opening alone
+    files: Mapping[str, bytes] | None  # None: at least one is missing
+    missing: str = ""  # what is missing, in words
+
+
+def check_replays(
+    run: PublicRun, extent: Extent, open_shard: Callable[[], Shard] | None, device: str
+) -> Found:
+    """Whatever is executed again gives what its verdicts say."""
     if open_shard is None:
         raise ProofInconclusive("the dataset is needed for replays")
     units = TrainingUnits(open_shard(), device)
     done, largest = 0, 0.0
-    for unit, opening in _opened(run, wanted):
-        files = _files(run, unit, opening)
-        if files is None:
+    missing: list[str] = []
+    drawn = [key for key in sorted(run.draws) if key[0] in run.scope]
+    for key in drawn:
+        case = _case(run, *key)
+        if case is None:
             continue
-        report = units.replay(run.manifest, unit, opening.body, files)
-        key = (unit.round, unit.number)
-        verdicts = run.verdict_bodies(key)
-        for judge in counted(run.manifest, run.draws[key], verdicts):
-            # Of one that met no opening, or another, this replay says nothing.
-            if verdicts[judge].opening == opening.id and verdicts[judge].outcome != report.outcome:
-                raise ProofRejected(
-                    f"number {unit.number} in round {unit.round}: verifier {judge} says otherwise than our "
-                    f"replay (distance {report.distance:.3g}) {report.reason}"
-                )
+        report = case.decided
+        if report is None and case.files is None:
+            missing.append(case.missing)
+            continue
+        if report is None:
+            assert case.files is not None
+            report = units.replay(run.manifest, case.unit, case.opening.body, case.files)
+        _compare(run, case, report)
         if report.outcome == PASSED:
             largest = max(largest, report.distance)
         done += 1
-        if done == wanted:
+        if extent == "first":
             break
+    if missing and extent == "all":
+        raise ProofInconclusive(
+            f"{len(missing)} of {len(missing) + done} opened units cannot be executed again: {missing[0]}"
+        )
     if not done:
-        raise ProofInconclusive("the files of no drawn unit are at hand")
-    return done, f"units replayed as judged, largest passed distance {largest:.3g}"
+        raise ProofInconclusive(
+            f"no drawn unit can be executed again: {missing[0] if missing else f'{len(drawn)} drawn, none opened'}"
+        )
+    left = f", {len(missing)} without their files" if missing else ""
+    return done, f"of {len(drawn)} drawn units executed again{left}; largest passed distance {largest:.3g}"
 
 
-def _opened(run: PublicRun, wanted: int) -> Iterator[tuple[DrawnUnit, Signed[Opening]]]:
-    """Yield the units whose opening gives the committed roots, the first ones spread over the run."""
-    found = [unit for key in sorted(run.draws) if (unit := _unit(run, *key)) is not None]
-    stride = max(1, len(found) // wanted)
-    for first in range(stride):
-        yield from found[first::stride]
-
-
-def _unit(run: PublicRun, round_: int, number: int) -> tuple[DrawnUnit, Signed[Opening]] | None:
+def _case(run: PublicRun, round_: int, number: int) -> _Case | None:
+    """Return a drawn unit with what is at hand of it, or None if it was never opened."""
     opening = next((one for one in run.dossiers[round_].openings if one.body.number == number), None)
     commitment, beacon = run.commitment(round_, number), run.chain.assignment_beacon(round_)
     if opening is None or commitment is None or beacon is None:
@@ -63,16 +78,35 @@ def _unit(run: PublicRun, round_: int, number: int) -> tuple[DrawnUnit, Signed[O
     unit = DrawnUnit(commitment, run.draws[round_, number].segment, beacon, expected)
     try:
         check_opening(run.manifest, unit, opening)
-    except (ProofRejected, Malformed):
-        return None  # decided without a file, so there is nothing to replay
-    return unit, opening
-
-
-def _files(run: PublicRun, unit: DrawnUnit, opening: Signed[Opening]) -> dict[str, bytes] | None:
-    files = {}
+    except ProofRejected as error:
+        return _Case(unit, opening, ReplayReport(PROVEN_FALSE, error.message), {})
+    except Malformed as error:
+        return _Case(unit, opening, ReplayReport(REJECTED, error.message), {})
+    files: dict[str, bytes] = {}
     for needed in needed_files(run.manifest, unit, opening.body):
         data = run.find(needed.address, needed.bytes)
         if data is None:
-            return None
+            where = (
+                f"{needed.role} ({needed.address[:16]}) of number {number} in round {round_} is not at hand"
+            )
+            return _Case(unit, opening, None, None, where)
         files[needed.address] = data
-    return files
+    return _Case(unit, opening, None, files)
+
+
+def _compare(run: PublicRun, case: _Case, report: ReplayReport) -> None:
+    """Hold a replay against the verdicts that counted.
+
+    Raises:
+        ProofRejected: one of them says otherwise.
+    """
+    key = (case.unit.round, case.unit.number)
+    verdicts = run.verdict_bodies(key)
+    for judge in counted(run.manifest, run.draws[key], verdicts):
+        # Of one that met no opening, or another, this replay says nothing.
+        answered = verdicts[judge].opening == case.opening.id
+        if answered and verdicts[judge].outcome != report.outcome:
+            raise ProofRejected(
+                f"number {key[1]} in round {key[0]}: verifier {judge} says otherwise than our "
+                f"replay (distance {report.distance:.3g}) {report.reason}"
+            )

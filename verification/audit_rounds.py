@@ -8,7 +8,7 @@ from protocol.messages import Reveal, Signed, UnitRecord, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
-from training.outer import aggregate, load_parameters, outer_layout, parameters_file
+from training.outer import OuterState, aggregate, load_parameters, outer_layout, parameters_file
 from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
 from verification.merge import check_reveal, check_update, copied_from
@@ -55,32 +55,33 @@ def check_authors(run: PublicRun) -> Found:
 
 def check_roots(run: PublicRun) -> Found:
     """Every commitment list gives the root on chain."""
-    for dossier in run.dossiers:
+    for dossier in run.audited:
         posted = run.chain.commitments(dossier.round)
         listed = dossier.listed.body
         if posted is None or (commitments_root(listed), len(listed.entries)) != (posted.root, posted.count):
             raise ProofRejected(
                 f"the commitment list of round {dossier.round} does not give the root on chain"
             )
-    return len(run.dossiers), "commitment roots"
+    return len(run.scope), "commitment roots"
 
 
 def check_records(run: PublicRun) -> Found:
     """Every record has the hash on chain and says one thing of each listed commitment, by number."""
-    for round_, record in enumerate(run.records):
+    for round_ in run.scope:
+        record = run.records[round_]
         if record.body.digest().hex() != run.chain.record_hash(round_):
             raise ProofRejected(f"the record of round {round_} does not have the hash on chain")
         listed = [(one.number, one.commitment) for one in run.dossiers[round_].listed.body.entries]
         units = [(unit.number, unit.commitment) for unit in record.body.units]
         if units != sorted(listed):
             raise ProofRejected(f"the record of round {round_} holds other units than the list")
-    return len(run.records), "records"
+    return len(run.scope), "records"
 
 
 def check_rosters(run: PublicRun) -> Found:
     """Only peers that were registered and staked before a round are in its list."""
     count = 0
-    for dossier in run.dossiers:
+    for dossier in run.audited:
         roster = {one.number for one in run.chain.roster(dossier.round)}
         for entry in dossier.listed.body.entries:
             if entry.number not in roster:
@@ -92,7 +93,7 @@ def check_rosters(run: PublicRun) -> Found:
 def check_assignments(run: PublicRun) -> Found:
     """Every commitment starts where it must, on the assigned batches, with the carried roots."""
     count = 0
-    for dossier in run.dossiers:
+    for dossier in run.audited:
         round_ = dossier.round
         beacon = run.chain.assignment_beacon(round_)
         if beacon is None:
@@ -123,14 +124,17 @@ def check_merging(run: PublicRun) -> Found:
     for round_, record in enumerate(run.records):
         reveals = {one.body.number: one for one in run.dossiers[round_].reveals}
         for unit in record.body.units:
-            why = _why_not(run, round_, unit, reveals, earlier)
-            if unit.merged and why:
-                raise ProofRejected(f"number {unit.number} was merged in round {round_}, although: {why}")
-            if not unit.merged and not why:
-                if not unit.reason.startswith("late: "):
-                    raise ProofRejected(f"number {unit.number} was left out of round {round_}: {unit.reason}")
-                late += 1
-            merged += unit.merged
+            if round_ in run.scope:
+                why = _why_not(run, round_, unit, reveals, earlier)
+                if unit.merged and why:
+                    raise ProofRejected(f"number {unit.number} was merged in round {round_}, although: {why}")
+                if not unit.merged and not why:
+                    if not unit.reason.startswith("late: "):
+                        raise ProofRejected(
+                            f"number {unit.number} was left out of round {round_}: {unit.reason}"
+                        )
+                    late += 1
+                merged += unit.merged
             if unit.symbols is not None:
                 earlier.setdefault(unit.symbols, (round_, unit.number))
     return merged, f"merged units; {late} left out as late on the coordinator's word"
@@ -168,18 +172,15 @@ def _why_not(
 
 def check_aggregation(run: PublicRun) -> Found:
     """Every round's parameters follow from the initial ones and the records; so do the run's final ones."""
-    manifest = run.manifest
-    limit, size = outer_layout(manifest).file_bytes, parameter_layout(manifest.model).size
-    address = manifest.initial_parameters
-    data = run.find(address, limit)
-    if data is None:
-        raise ProofInconclusive("the initial parameters are missing")
-    state = load_parameters(manifest, data)
-    for round_, record in enumerate(run.records):
-        if record.body.parameters != address:
+    manifest, records = run.manifest, run.records
+    size = parameter_layout(manifest.model).size
+    first, address, state = _start(run)
+    for round_ in range(first, run.scope.stop):
+        record = records[round_].body
+        if record.parameters != address:
             raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
         updates = []
-        for unit in record.body.units:
+        for unit in record.units:
             if unit.merged and unit.blob is not None:
                 blob = run.find(unit.blob, max_update_bytes(manifest.codec, size))
                 if blob is None:
@@ -187,10 +188,32 @@ def check_aggregation(run: PublicRun) -> Found:
                 updates.append(decode(blob, codec=manifest.codec, size=size))
         state = aggregate(manifest, state, updates)
         address = digest(parameters_file(manifest, state))
+    count = run.scope.stop - first
+    if run.scope.stop < len(records):
+        if records[run.scope.stop].body.parameters != address:
+            raise ProofRejected(
+                f"round {run.scope.stop} starts from other parameters than the round before gives"
+            )
+        return count, f"rounds aggregated again, to the start of round {run.scope.stop}: {address}"
     final, finish = run.chain.finished(), run.settlement.finish
-    if final is not None and (len(run.records) != manifest.rounds or final != address):
+    if final is not None and (len(records) != manifest.rounds or final != address):
         raise ProofRejected("the final parameters on chain do not follow from the records")
     if finish is not None and finish.body.parameters != address:
         raise ProofRejected("the closing word names other parameters than the records give")
     end = "to the final ones on chain" if final is not None else "so far"
-    return len(run.records), f"rounds aggregated again, {end}: {address}"
+    return count, f"rounds aggregated again, {end}: {address}"
+
+
+def _start(run: PublicRun) -> tuple[int, str, OuterState]:
+    """Return the round from which to aggregate, and its parameters: those of the scope's start, or the initial ones."""
+    manifest = run.manifest
+    limit, first = outer_layout(manifest).file_bytes, run.scope.start
+    if 0 < first < len(run.records):
+        address = run.records[first].body.parameters
+        data = run.find(address, limit)
+        if data is not None:
+            return first, address, load_parameters(manifest, data)
+    data = run.find(manifest.initial_parameters, limit)
+    if data is None:
+        raise ProofInconclusive("the initial parameters are missing")
+    return 0, manifest.initial_parameters, load_parameters(manifest, data)

@@ -10,7 +10,7 @@ from verification.public import PublicRun
 def check_draws(run: PublicRun) -> Found:
     """Only drawn units were opened, at the drawn segment."""
     count = 0
-    for dossier in run.dossiers:
+    for dossier in run.audited:
         for message in dossier.openings:
             draw = run.draws.get((dossier.round, message.body.number))
             if draw is None:
@@ -23,13 +23,15 @@ def check_draws(run: PublicRun) -> Found:
                     f"drawn was {draw.segment}"
                 )
             count += 1
-    return len(run.draws), f"units drawn, {count} opened"
+    return sum(round_ in run.scope for round_, _ in run.draws), f"units drawn, {count} opened"
 
 
 def check_verdicts(run: PublicRun) -> Found:
     """Every verdict is by a drawn verifier, about what was drawn and opened, and agrees with its own distance."""
     count, elsewhere = 0, ""
     for (round_, number), found in run.verdicts.items():
+        if round_ not in run.scope:
+            continue
         draw, commitment = run.draws.get((round_, number)), run.commitment(round_, number)
         opened = {one.body.number: one.id for one in run.dossiers[round_].openings}
         for judge, message in found.items():
@@ -57,6 +59,8 @@ def check_outcomes(run: PublicRun) -> Found:
     declared: set[tuple[int, int]] = set()
     for judgement, declared_in in run.judgements:
         key = (judgement.round, judgement.number)
+        if judgement.round not in run.scope and judgement.round in run.rounds:
+            continue
         where = f"number {judgement.number} in round {judgement.round}"
         draw = run.draws.get(key)
         if draw is None or key in declared:
@@ -73,7 +77,7 @@ def check_outcomes(run: PublicRun) -> Found:
         early = [judge for judge in judges if not draw.due(run.manifest, judge, blocks, verdicts=0)]
         if early:
             raise ProofRejected(f"{where} was decided on a verdict of {early[0]}, whose turn had not come")
-    open_ = run.draws.keys() - declared
+    open_ = {key for key in run.draws if key[0] in run.scope} - declared
     if run.chain.finished() is not None and open_:
         round_, number = min(open_)
         raise ProofRejected(f"number {number} in round {round_} was drawn and has no outcome")
@@ -96,6 +100,8 @@ def check_slashes(run: PublicRun) -> Found:
     over = run.chain.finished() is not None
     for event in run.chain.slashes():
         key = (event.round, event.number)
+        if event.round in run.rounds and event.round not in run.scope:
+            continue
         if key not in false and (
             over or key in declared
         ):  # the record that declares it comes after the slash
@@ -108,7 +114,7 @@ def check_slashes(run: PublicRun) -> Found:
         if event.evidence_a == event.evidence_b or not {event.evidence_a, event.evidence_b} <= proofs:
             raise ProofRejected(f"the slash of number {event.number} does not name two published verdicts")
     slashed = run.chain.slashed()
-    spared = sorted(number for _, number in false if number not in slashed)
+    spared = sorted(number for round_, number in false if round_ in run.scope and number not in slashed)
     if spared and over:
         gone = [number for number in spared if not _stake(run, number)]
         number = next((number for number in spared if number not in gone), spared[0])

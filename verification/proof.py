@@ -68,13 +68,14 @@ class BundleReport:
 
 
 def verify_bundle(
-    path: Path, anchor: Anchor | None, *, data: Path | None = None, device: str = "cpu"
+    path: Path, anchor: Anchor | None, *, data: Path | None = None, device: str = "cpu", replay: bool = True
 ) -> BundleReport:
     """Decide a bundle.
 
     Args:
         anchor: where roots, beacons and keys are known from; without one the answer is inconclusive at best.
         data: text or .xz of the run's dataset; None takes the packaged corpus. Its root is checked.
+        replay: execute the drawn segment again; without, the answer is inconclusive at best.
 
     Raises:
         ConfigError: the bundle cannot be read from disk.
@@ -83,17 +84,32 @@ def verify_bundle(
         bundle = load_bundle(path)
     except ProofRejected as error:
         return BundleReport((Check("bundle", "rejected", error.message),))
-    return _Decision(bundle, anchor, data, device).report()
+    return decide(bundle, anchor, data=data, device=device, replay=replay)
+
+
+def decide(
+    bundle: Bundle,
+    anchor: Anchor | None,
+    *,
+    data: Path | None = None,
+    device: str = "cpu",
+    replay: bool = True,
+) -> BundleReport:
+    """Decide a bundle that was read already; see `verify_bundle`."""
+    return _Decision(bundle, anchor, data, device, replay).report()
 
 
 class _Decision:
     """Go through the checks; a check that fails ends those that build on it."""
 
-    def __init__(self, bundle: Bundle, anchor: Anchor | None, data: Path | None, device: str) -> None:
+    def __init__(
+        self, bundle: Bundle, anchor: Anchor | None, data: Path | None, device: str, replay: bool
+    ) -> None:
         self._bundle = bundle
         self._anchor = anchor
         self._data = data
         self._device = device
+        self._wanted = replay
         self._checks: list[Check] = []
         self._confirmed: Confirmed | None = None
         self._replay: ReplayReport | None = None
@@ -160,6 +176,8 @@ class _Decision:
         except Malformed as error:
             self._replay = ReplayReport(REJECTED, error.message)
             return f"the opening does not answer the draw: {error.message}"
+        if not self._wanted:
+            raise ProofInconclusive("nothing was executed again, so the verdicts are only believed")
         missing = [address for address in bundle_files(bundle) if address not in bundle.files]
         if missing:
             raise ProofInconclusive(f"the bundle lacks {len(missing)} files that a replay needs")

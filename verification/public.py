@@ -47,6 +47,7 @@ class PublicRun:
     dossiers: Sequence[RoundDossier]  # of the anchored rounds, from 0 on
     settlement: Settlement
     find: FindBlob
+    only: range | None = None  # the rounds to be judged; None: all
     records: Sequence[Signed[RoundRecord]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,8 +58,12 @@ class PublicRun:
         object.__setattr__(self, "records", [record for record in records if record is not None])
 
     @classmethod
-    def read(cls, archive: Archive, chain: AuditChain, run: str, find: FindBlob) -> "PublicRun":
+    def read(
+        cls, archive: Archive, chain: AuditChain, run: str, find: FindBlob, only: range | None = None
+    ) -> "PublicRun":
         """Read the folder as far as the chain has anchored the run.
+
+        Every round is read, whichever are to be judged: what a peer carries, copies and is judged for lies in others.
 
         Raises:
             ConfigError: there is no manifest.
@@ -76,16 +81,34 @@ class PublicRun:
             if dossier is None:
                 raise ProofInconclusive(f"the file of round {round_} is missing from the public folder")
             dossiers.append(dossier)
-        return cls(manifest, run, chain, dossiers, archive.settlement(manifest), find)
+        return cls(manifest, run, chain, dossiers, archive.settlement(manifest), find, only)
 
     @property
     def rounds(self) -> range:
         """Return the anchored rounds."""
         return range(len(self.dossiers))
 
+    @property
+    def scope(self) -> range:
+        """Return the anchored rounds that are to be judged."""
+        last = len(self.dossiers)
+        return (
+            self.rounds if self.only is None else range(min(self.only.start, last), min(self.only.stop, last))
+        )
+
+    @property
+    def audited(self) -> Sequence[RoundDossier]:
+        """Return the dossiers of the rounds that are to be judged."""
+        return [self.dossiers[round_] for round_ in self.scope]
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether every anchored round is to be judged."""
+        return self.scope == self.rounds
+
     def messages(self) -> Iterable[Signed[Body]]:
-        """Yield every message in the folder."""
-        for dossier in self.dossiers:
+        """Yield every message of the rounds to be judged, and those about the whole run."""
+        for dossier in self.audited:
             yield dossier.listed
             yield from dossier.commitments
             yield from dossier.reveals

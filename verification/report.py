@@ -7,6 +7,9 @@ from protocol.errors import ProofInconclusive, ProofRejected
 
 CheckResult = Literal["ok", "rejected", "inconclusive"]
 
+Extent = Literal["sampled", "first", "all"]
+"""Which drawn units an audit executes again: those whose files are at hand, the first of these, or every opened one."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -16,6 +19,7 @@ class Check:
     result: CheckResult
     detail: str = ""
     count: int = 1  # how many things were compared
+    rule: str = ""  # what must hold, in a sentence
 
     @property
     def ok(self) -> bool:
@@ -30,6 +34,7 @@ class Check:
             "result": self.result,
             "count": self.count,
             "detail": self.detail,
+            "rule": self.rule,
         }
 
 

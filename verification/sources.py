@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contracts.run import ChainRun
 
 STOP_S = 10.0
+BUNDLE_MARK = b"bundle.json\0"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,15 @@ class Sources:
             return {}
 
     @property
+    def has_chain(self) -> bool:
+        """Tell whether the state of a local chain is kept here."""
+        return self._chain_state.is_file()
+
+    @property
+    def _chain_state(self) -> Path:
+        return self.directory / "chain" / "state.json"
+
+    @property
     def shards(self) -> Path:
         """Return where token shards lie in a local network."""
         return self.directory / "data"
@@ -102,11 +112,21 @@ class Sources:
         if rpc is not None:
             yield _connected(rpc, manifest, run)
             return
-        state = self.directory / "chain" / "state.json"
-        if not state.is_file():
-            raise LedgerError(f"no RPC URL was given, and there is no {state}", hint="add --rpc URL")
-        with _restarted(state) as url:
+        if not self.has_chain:
+            raise LedgerError(
+                f"no RPC URL was given, and there is no {self._chain_state}", hint="add --rpc URL"
+            )
+        with _restarted(self._chain_state) as url:
             yield _connected(url, manifest, run)
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether a path is a file that begins like a bundle, whatever follows."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(BUNDLE_MARK)) == BUNDLE_MARK
+    except OSError:
+        return False
 
 
 def _connected(rpc: str, manifest: RunManifest, run: str) -> "ChainRun":

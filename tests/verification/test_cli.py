@@ -11,7 +11,9 @@ from typer.testing import CliRunner, Result
 
 from protocol.errors import ConfigError, LedgerError, UsageError
 from tests.verification.testbed import Testbed, key
-from verification.cli import audit_app, proof_app, verifier_app
+from verification.audit_cli import audit_app
+from verification.cli import verifier_app
+from verification.proof_cli import proof_app
 from verification.sources import Sources
 
 runner = CliRunner()
@@ -25,6 +27,8 @@ def network(played: Testbed, folder: Path, tmp_path: Path, monkeypatch: pytest.M
     folder.rename(directory / "coordinator" / "public")
     (directory / "verifier-1").mkdir()
     (directory / "verifier-1" / "blobs").symlink_to(played.states.root)
+    (directory / "chain").mkdir()
+    (directory / "chain" / "state.json").write_text("{}")
     (directory / "up.json").write_text(json.dumps({"names": {"peer-1": 1, "peer-2": 2}}))
 
     @contextmanager
@@ -75,7 +79,7 @@ def test_an_exported_bundle_is_decided_by_what_it_is_given(
 def test_an_audit_writes_anchors_that_decide_bundles(network: Path, played: Testbed, corpus: Path) -> None:
     anchors = network / "anchors.json"
     result = invoke(
-        audit_app, "run", played.run, "--dir", network, "--replay", 3, "--data", corpus,
+        audit_app, "run", played.run, "--dir", network, "--replay", "first", "--data", corpus,
         "--anchors-out", anchors, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -98,6 +102,54 @@ def test_an_audit_names_the_check_that_fails(network: Path, played: Testbed) -> 
     assert invoke(audit_app, "run", played.run, "--dir", network).exit_code == 7
     other = invoke(audit_app, "run", "ab" * 32, "--dir", network)
     assert other.exit_code != 0
+
+
+def test_an_audit_that_executes_nothing_again_is_undecided(network: Path, played: Testbed) -> None:
+    result = invoke(audit_app, "run", played.run, "--dir", network)
+    assert result.exit_code == 7
+    assert "--replay" in result.stdout
+
+
+def test_an_audit_takes_a_directory_or_a_bundle_as_well(
+    network: Path, played: Testbed, corpus: Path, tmp_path: Path
+) -> None:
+    options = ("--replay", "all", "--data", corpus, "--json")
+    whole = invoke(audit_app, "run", network, *options)
+    assert (whole.exit_code, json.loads(whole.stdout)["run"]) == (0, played.run)
+    part = json.loads(invoke(audit_app, "run", network, "--rounds", "1:2", *options).stdout)
+    assert (part["exit_code"], part["rounds"], part["only_rounds"]) == (0, 1, [1, 2])
+    assert part["left_out"] == ["reward tables", "reward roots", "claims"]
+    anchors = tmp_path / "anchors.json"
+    invoke(audit_app, "run", network, "--anchors-out", anchors)
+    bundle = export(network)
+    decided = invoke(audit_app, "run", bundle, "--anchor", anchors, *options)
+    assert (decided.exit_code, json.loads(decided.stdout)["unit"]) == (0, "passed")
+    believed = invoke(audit_app, "run", bundle, "--anchor", anchors)
+    assert (believed.exit_code, "only believed" in believed.stdout) == (7, True)
+    assert invoke(audit_app, "run", bundle, "--replay", "all", "--data", corpus).exit_code == 7
+
+
+def test_without_a_chain_nothing_is_decided(network: Path, played: Testbed) -> None:
+    (network / "chain" / "state.json").unlink()
+    result = invoke(audit_app, "run", network, "--replay", "first")
+    assert result.exit_code == 7
+    assert "no --rpc was given" in result.stdout
+    nothing = invoke(audit_app, "run", network, "--anchors-out", network / "anchors.json")
+    assert isinstance(nothing.exception, LedgerError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ab" * 32,),
+        ("somewhere", "--dir", "elsewhere"),
+        ("somewhere", "--rounds", "3"),
+        ("somewhere", "--rounds", "3:3"),
+        ("somewhere", "--anchor", "x"),
+    ],
+)
+def test_audits_that_make_no_sense(arguments: tuple[str, ...]) -> None:
+    assert isinstance(invoke(audit_app, "run", *arguments).exception, UsageError)
 
 
 @pytest.mark.parametrize(
