@@ -31,7 +31,7 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
         if beacon is None:
             return state, ()
         judges = (verifier.number for verifier in chain.verifiers(anchored.round))
-        units = anchored.record.body.units
+        units = anchored.standing.units
         found = draws(state.manifest, state.run, beacon, anchored.round, units, judges)
         anchored = replace(anchored, draws=found)
         effects.append(Drawn(anchored.round, found))
@@ -158,7 +158,7 @@ def _close(state: State, anchored: AnchoredRound) -> State:
     decisions = anchored.decisions
     settled = SettledRound(
         round=anchored.round,
-        record=anchored.record.body,
+        record=anchored.standing,
         outcomes={number: decision.outcome for number, decision in decisions.items()},
         judges=tuple(judge for number in sorted(decisions) for judge in decisions[number].judges),
     )

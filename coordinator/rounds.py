@@ -37,6 +37,7 @@ from coordinator.state import (
     Said,
     Say,
     State,
+    Voided,
 )
 from protocol.chain import ChainView
 from protocol.errors import Malformed
@@ -59,6 +60,7 @@ from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
+from verification.lateness import is_void
 from verification.merge import check_reveal, copied_from
 from verification.sample import NEWCOMER, count_listed, doubt
 
@@ -314,7 +316,7 @@ def _before(state: State, number: int) -> tuple[Commitment | None, RoundRecord |
     if state.previous is None:
         return None, None
     commitment = state.previous.commitments.get(number)
-    return None if commitment is None else commitment.body, state.previous.record.body
+    return None if commitment is None else commitment.body, state.previous.standing
 
 
 def _take_listed(state: State, current: CurrentRound) -> Step:
@@ -442,10 +444,12 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         return replace(state, current=replace(current, asked=True)), (Anchor(round_, digest),)
     if anchored != digest:
         return replace(state, trouble=f"the chain holds another hash for round {round_} than our record"), ()
-    done = _done(state, current, record)
+    done = _done(state, current, record, void=is_void(state.manifest, chain, round_))
     effects: list[Effect] = [Export(export(done))]
+    if done.void:
+        effects.append(Voided(round_))
     if round_ + 1 not in state.parameters:
-        merged = tuple(unit.blob for unit in record.body.units if unit.merged and unit.blob is not None)
+        merged = tuple(unit.blob for unit in done.standing.units if unit.merged and unit.blob is not None)
         effects.append(Aggregate(round_, record.body.parameters, merged))
     shown = dict(state.shown)
     for unit in record.body.units:
@@ -465,7 +469,7 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         standings=count_listed(
             state.manifest,
             doubt(state.manifest, state.standings, record.body.judged),
-            (unit.number for unit in record.body.units),
+            (unit.number for unit in done.standing.units),
         ),
         inbox={**state.inbox, round_: tuple(rest)},
         trouble="",
@@ -473,13 +477,14 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     return state, tuple(effects)
 
 
-def _done(state: State, current: CurrentRound, record: Signed[RoundRecord]) -> AnchoredRound:
+def _done(state: State, current: CurrentRound, record: Signed[RoundRecord], *, void: bool) -> AnchoredRound:
     return AnchoredRound(
         round=current.round,
         listed=state.lists[current.round],
         commitments=current.commitments,
         reveals=current.reveals,
         record=record,
+        void=void,
     )
 
 

@@ -44,6 +44,7 @@ from coordinator.state import (
     Said,
     Say,
     State,
+    Voided,
 )
 from coordinator.store import Store, StoredFacts
 from coordinator.summary import summarize
@@ -206,6 +207,8 @@ class Service:
         match effect:
             case Say() | Admitted() | Drawn():
                 return
+            case Voided(round_):
+                log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():
                 log.info("round %d, number %d: %s", effect.round, effect.number, effect.outcome)
             case Refused():
@@ -365,6 +368,8 @@ def _record(
                 tx.drawn(effect)
             case Decision():
                 tx.decided(effect)
+            case Voided(round_):
+                tx.voided(round_)
             case Refused(message, reason):
                 body = message.body
                 number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)

@@ -25,6 +25,7 @@ from protocol.messages import (
 )
 from verification.archive import RoundDossier
 from verification.judge import Outcome
+from verification.lateness import in_force
 from verification.sample import Draw, Standing
 from verification.settle import SettledRound
 
@@ -211,6 +212,13 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Voided:
+    """Note that a round's record was anchored too late, so that nothing of it merged."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class Export:
     """Rewrite the public file of a round."""
 
@@ -218,7 +226,7 @@ class Export:
 
 
 Transaction = Open | Post | Anchor | Slash | Propose | Finalize | Close
-Effect = Say | Transaction | FetchUpdate | Aggregate | Admitted | Refused | Drawn | Decision | Export
+Effect = Say | Transaction | FetchUpdate | Aggregate | Admitted | Refused | Drawn | Decision | Voided | Export
 
 
 # State
@@ -251,11 +259,17 @@ class AnchoredRound:
     commitments: Mapping[int, Signed[Commitment]]
     reveals: Mapping[int, Signed[Reveal]]
     record: Signed[RoundRecord]
+    void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
     openings: Mapping[int, Signed[Opening]] = field(default_factory=dict)
     # number -> verifier -> verdict
     verdicts: Mapping[int, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
     decisions: Mapping[int, Decision] = field(default_factory=dict)
+
+    @property
+    def standing(self) -> RoundRecord:
+        """Return what is in force of the record."""
+        return in_force(self.record.body, void=self.void)
 
     @property
     def decided(self) -> bool:

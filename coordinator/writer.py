@@ -153,6 +153,13 @@ class Writer:
                 row.merged += 1
                 row.update_bytes += unit.blob_bytes or 0
 
+    def voided(self, round_: int) -> None:
+        """Note that nothing of a round merged, because its record came too late."""
+        row = self._round(round_)
+        row.merged, row.update_bytes = 0, 0
+        for unit in self._session.scalars(select(UnitRow).where(UnitRow.round == round_)):
+            unit.merged, unit.reason = False, "void: the record was anchored too late"
+
     def drawn(self, effect: Drawn) -> None:
         """Note which units of a round were drawn."""
         drawn = {draw.number: draw for draw in effect.draws}

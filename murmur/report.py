@@ -60,7 +60,7 @@ def claimed(chain: ChainRun) -> dict[str, int]:
 def wire_of(run: PublicRun) -> Wire:
     """Weigh the updates that were merged."""
     merged = {
-        (dossier.round, unit.number) for dossier in run.dossiers for unit in _units(dossier) if unit.merged
+        (round_, unit.number) for round_ in run.rounds for unit in run.standing[round_].units if unit.merged
     }
     sizes = [
         reveal.body.blob_bytes
@@ -77,10 +77,6 @@ def wire_of(run: PublicRun) -> Wire:
         bits_per_parameter=round(8 * mean / parameters, 4),
         dense_ratio=round(4 * parameters / mean, 1),
     )
-
-
-def _units(dossier: Any) -> Any:
-    return () if dossier.record is None else dossier.record.body.units
 
 
 def verification_of(run: PublicRun, honest: set[int]) -> Verification:

@@ -8,6 +8,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import CommitmentList, Judgement, RoundRecord
 from protocol.pool import MessagePool
 from verification.facts import commitments_root
+from verification.lateness import in_force, is_void
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,17 @@ class RoundFacts:
     record: RoundRecord | None = None
     record_hash: str | None = None
     anchored: int | None = None  # block
+    void: bool = False  # the record was anchored too late
     sampling_beacon: str | None = None
     verifiers: tuple[int, ...] = ()
     own: str | None = None  # id of a commitment of ours that the network has heard
 
     @property
     def confirmed(self) -> RoundRecord | None:
-        """Return the record if it is the one whose hash is anchored on chain."""
+        """Return what is in force of the record if its hash is the one anchored on chain."""
         if self.record is None or self.record_hash is None or self.record.digest().hex() != self.record_hash:
             return None
-        return self.record
+        return in_force(self.record, void=self.void)
 
     @property
     def listed(self) -> dict[int, str] | None:
@@ -113,6 +115,7 @@ def _of_round(
         record=None if record is None else record.body,
         record_hash=chain.record_hash(round_),
         anchored=anchored,
+        void=is_void(manifest, chain, round_),
         sampling_beacon=chain.sampling_beacon(round_),
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
         own=None if own is None else own.id,

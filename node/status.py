@@ -9,6 +9,7 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
 from protocol.pool import MessagePool
+from verification.lateness import in_force, is_void
 from verification.sample import draws
 
 RECENT = 8  # outcomes shown with their reasons
@@ -48,7 +49,7 @@ class Tally:
             if record.body.digest().hex() != chain.record_hash(self._next):
                 return
             verifiers = [operator.number for operator in chain.verifiers(self._next)]
-            self._count(record.body, beacon, verifiers, pool)
+            self._count(record.body, is_void(self.manifest, chain, self._next), beacon, verifiers, pool)
             self._next += 1
         finish = pool.finish()
         if finish is not None and not self._closed:
@@ -56,12 +57,13 @@ class Tally:
             for judgement in finish.body.judged:
                 self._judge(judgement, pool)
 
-    def _count(self, record: RoundRecord, beacon: str, verifiers: list[int], pool: MessagePool) -> None:
-        units = {unit.number: unit for unit in record.units}
-        if self.number in units:
-            self.counts.committed += 1
-            self.counts.merged += units[self.number].merged
-        drawn = draws(self.manifest, self.run, beacon, self._next, record.units, verifiers)
+    def _count(
+        self, record: RoundRecord, void: bool, beacon: str, verifiers: list[int], pool: MessagePool
+    ) -> None:
+        self.counts.committed += any(unit.number == self.number for unit in record.units)
+        units = in_force(record, void=void).units
+        self.counts.merged += any(unit.merged for unit in units if unit.number == self.number)
+        drawn = draws(self.manifest, self.run, beacon, self._next, units, verifiers)
         self.counts.drawn += any(draw.number == self.number for draw in drawn)
         for judgement in record.judged:
             self._judge(judgement, pool)

@@ -73,7 +73,7 @@ def _case(run: PublicRun, round_: int, number: int) -> _Case | None:
     if opening is None or commitment is None or beacon is None:
         return None
     previous = run.commitment(round_ - 1, number)
-    record = run.records[round_ - 1].body if round_ else None
+    record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
     unit = DrawnUnit(commitment, run.draws[round_, number].segment, beacon, expected)
     try:

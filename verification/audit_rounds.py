@@ -75,7 +75,8 @@ def check_records(run: PublicRun) -> Found:
         units = [(unit.number, unit.commitment) for unit in record.body.units]
         if units != sorted(listed):
             raise ProofRejected(f"the record of round {round_} holds other units than the list")
-    return len(run.scope), "records"
+    void = sum(map(run.is_void, run.scope))
+    return len(run.scope), f"records, {void} of them too late, which voids their rounds"
 
 
 def check_rosters(run: PublicRun) -> Found:
@@ -98,7 +99,7 @@ def check_assignments(run: PublicRun) -> Found:
         beacon = run.chain.assignment_beacon(round_)
         if beacon is None:
             raise ProofInconclusive(f"the chain does not give the assignment beacon of round {round_}")
-        before = run.records[round_ - 1].body if round_ else None
+        before = run.standing[round_ - 1] if round_ else None
         for message in dossier.commitments:
             number = message.body.number
             previous = run.commitment(round_ - 1, number)
@@ -123,21 +124,26 @@ def check_merging(run: PublicRun) -> Found:
     merged = late = 0
     for round_, record in enumerate(run.records):
         reveals = {one.body.number: one for one in run.dossiers[round_].reveals}
+        void = run.is_void(round_)
         for unit in record.body.units:
-            if round_ in run.scope:
-                why = _why_not(run, round_, unit, reveals, earlier)
-                if unit.merged and why:
-                    raise ProofRejected(f"number {unit.number} was merged in round {round_}, although: {why}")
-                if not unit.merged and not why:
-                    if not unit.reason.startswith("late: "):
-                        raise ProofRejected(
-                            f"number {unit.number} was left out of round {round_}: {unit.reason}"
-                        )
-                    late += 1
+            if round_ in run.scope and not void:  # in a void round nothing merges, whatever its record says
+                late += _check_merged(run, round_, unit, _why_not(run, round_, unit, reveals, earlier))
                 merged += unit.merged
             if unit.symbols is not None:
                 earlier.setdefault(unit.symbols, (round_, unit.number))
     return merged, f"merged units; {late} left out as late on the coordinator's word"
+
+
+def _check_merged(run: PublicRun, round_: int, unit: UnitRecord, why_not: str) -> bool:
+    """Compare what a record says of a unit with why it must not merge; tell whether it was left out as late."""
+    where = f"number {unit.number} was {'merged in' if unit.merged else 'left out of'} round {round_}"
+    if unit.merged and why_not:
+        raise ProofRejected(f"{where}, although: {why_not}")
+    if unit.merged or why_not:
+        return False
+    if not unit.reason.startswith("late: "):
+        raise ProofRejected(f"{where}: {unit.reason}")
+    return True
 
 
 def _why_not(
@@ -180,7 +186,7 @@ def check_aggregation(run: PublicRun) -> Found:
         if record.parameters != address:
             raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
         updates = []
-        for unit in record.units:
+        for unit in run.standing[round_].units:
             if unit.merged and unit.blob is not None:
                 blob = run.find(unit.blob, max_update_bytes(manifest.codec, size))
                 if blob is None:

@@ -35,6 +35,7 @@ from verification.commit import Carried, carried
 from verification.container import MAX_DOCUMENT_BYTES, read_bundle, write_bundle
 from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
 from verification.judge import is_fresh
+from verification.lateness import in_force, is_late
 from verification.opening import needed_files
 from verification.sample import Draw, draws
 from verification.unit import DrawnUnit
@@ -98,9 +99,17 @@ class Bundle:
     def carried(self) -> Carried:
         """Return what the peer had to bring into the round, by the messages in the bundle."""
         before = None if self.previous_commitment is None else self.previous_commitment.body
-        return carried(
-            self.number, before, None if self.previous_record is None else self.previous_record.body
-        )
+        facts, record = self.facts, self.previous_record
+        posted, anchored = facts.previous_commitments_block, facts.previous_record_block
+        if record is None or posted is None or anchored is None:
+            return carried(self.number, before, None)
+        void = is_late(self.manifest, posted, anchored)
+        return carried(self.number, before, in_force(record.body, void=void))
+
+    @property
+    def void(self) -> bool:
+        """Tell whether the record was anchored too late, by the claimed blocks."""
+        return is_late(self.manifest, self.facts.commitments_block, self.facts.record_block)
 
     @cached_property
     def draw(self) -> Draw | None:
@@ -110,7 +119,7 @@ class Bundle:
             self.manifest.run_id,
             self.facts.sampling_beacon,
             self.round,
-            self.record.body.units,
+            in_force(self.record.body, void=self.void).units,
             self.facts.verifiers,
         )
         return next((draw for draw in found if draw.number == self.number), None)

@@ -20,15 +20,18 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     """Return what a peer must carry into a round.
 
     It starts with the roots its unit committed in the round before, merged or not; with nothing as a
-    newcomer, after a round without a listed commitment, or once the record before says that a unit of its was
-    found void or false.
+    newcomer, after a round without a listed commitment or a void one, or once the record before says that a
+    unit of its was found void or false.
 
     Args:
         number: the peer's registration number.
         previous: its commitment in the list of the round before, if any.
-        previous_record: the anchored record of the round before; None for round 0.
+        previous_record: what is in force of the anchored record of the round before (`verification.lateness`);
+            None for round 0.
     """
     if previous is None or previous_record is None:
+        return Carried()
+    if all(unit.number != number for unit in previous_record.units):
         return Carried()
     if any(j.number == number and j.outcome in ("void", "false") for j in previous_record.judged):
         return Carried()

@@ -10,6 +10,7 @@ from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
 from verification.judge import contradiction
+from verification.lateness import in_force, is_void
 from verification.sample import Draw, draws
 from verification.unit import DrawnUnit
 
@@ -39,23 +40,25 @@ def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[C
     return listed if same else None
 
 
-def confirmed_record(chain: ChainView, pool: MessagePool, round_: int) -> Signed[RoundRecord] | None:
-    """Return the record of a round if its hash is anchored on chain."""
+def confirmed_record(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int
+) -> RoundRecord | None:
+    """Return what is in force of a round's record if its hash is anchored on chain."""
     record = pool.record(round_)
     if record is None or record.body.digest().hex() != chain.record_hash(round_):
         return None
-    return record
+    return in_force(record.body, void=is_void(manifest, chain, round_))
 
 
 def round_draws(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int
 ) -> tuple[Draw, ...] | None:
     """Return the draws of a round, or None while something of it is not known here."""
-    beacon, record = chain.sampling_beacon(round_), confirmed_record(chain, pool, round_)
+    beacon, record = chain.sampling_beacon(round_), confirmed_record(manifest, chain, pool, round_)
     if beacon is None or record is None:
         return None
     verifiers = (one.number for one in chain.verifiers(round_))
-    return draws(manifest, manifest.run_id, beacon, round_, record.body.units, verifiers)
+    return draws(manifest, manifest.run_id, beacon, round_, record.units, verifiers)
 
 
 def is_over(manifest: RunManifest, chain: ChainView, round_: int, drawn: tuple[Draw, ...]) -> bool:
@@ -87,7 +90,7 @@ def duties(
     for draw in drawn:
         if judged(round_, draw.number) or blocks > draw.closes_after(manifest):
             continue
-        unit = _unit(chain, pool, round_, draw)
+        unit = _unit(manifest, chain, pool, round_, draw)
         if unit is None:
             continue
         others = sum(
@@ -116,7 +119,9 @@ def _opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     return turn * manifest.deadlines.verify + manifest.deadlines.verify // 2
 
 
-def _unit(chain: ChainView, pool: MessagePool, round_: int, draw: Draw) -> DrawnUnit | None:
+def _unit(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
+) -> DrawnUnit | None:
     """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
     if listed is None or beacon is None:
@@ -126,7 +131,8 @@ def _unit(chain: ChainView, pool: MessagePool, round_: int, draw: Draw) -> Drawn
         return None
     if round_ == 0:
         return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None))
-    before, record = confirmed_list(chain, pool, round_ - 1), confirmed_record(chain, pool, round_ - 1)
+    before = confirmed_list(chain, pool, round_ - 1)
+    record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
         return None
     previous = None
@@ -134,7 +140,7 @@ def _unit(chain: ChainView, pool: MessagePool, round_: int, draw: Draw) -> Drawn
         previous = _listed_commitment(pool, before, round_ - 1, draw.number)
         if previous is None:
             return None
-    expected = carried(draw.number, None if previous is None else previous.body, record.body)
+    expected = carried(draw.number, None if previous is None else previous.body, record)
     return DrawnUnit(commitment, draw.segment, beacon, expected)
 
 

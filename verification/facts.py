@@ -14,6 +14,7 @@ from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import CommitmentList, Number, Round
 
 MAX_OPERATORS = 65_536
+Block = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class OperatorFact(Frozen):
@@ -30,9 +31,13 @@ class RoundFacts(Frozen):
     round: Round
     commitments_root: Digest
     commitments_count: int = Field(ge=0, lt=2**32)
+    commitments_block: Block
     record: Digest  # hash of the round record
+    record_block: Block
     previous_root: Digest | None  # commitment root of the round before; None in round 0
+    previous_commitments_block: Block | None
     previous_record: Digest | None
+    previous_record_block: Block | None
     assignment_beacon: Digest
     sampling_beacon: Digest
     verifiers: Annotated[tuple[Number, ...], Field(max_length=MAX_OPERATORS)]  # staked at the record's anchor
@@ -72,18 +77,22 @@ def commitment_proof(listed: CommitmentList, number: int) -> tuple[str, ...]:
 
 def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
     """Return what the chain says of a round, or None while its sampling beacon does not exist."""
-    posted, record = chain.commitments(round_), chain.record_hash(round_)
+    posted, record, anchored = chain.commitments(round_), chain.record_hash(round_), chain.anchor(round_)
     assignment, sampling = chain.assignment_beacon(round_), chain.sampling_beacon(round_)
-    if posted is None or record is None or assignment is None or sampling is None:
+    if posted is None or record is None or anchored is None or assignment is None or sampling is None:
         return None
     before = chain.commitments(round_ - 1) if round_ else None
     return RoundFacts(
         round=round_,
         commitments_root=posted.root,
         commitments_count=posted.count,
+        commitments_block=posted.block,
         record=record,
+        record_block=anchored,
         previous_root=None if before is None else before.root,
+        previous_commitments_block=None if before is None else before.block,
         previous_record=chain.record_hash(round_ - 1) if round_ else None,
+        previous_record_block=chain.anchor(round_ - 1) if round_ else None,
         assignment_beacon=assignment,
         sampling_beacon=sampling,
         verifiers=tuple(one.number for one in chain.verifiers(round_)),

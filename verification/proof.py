@@ -267,13 +267,21 @@ def _check_previous(bundle: Bundle) -> None:
     facts = bundle.facts
     listed, record, commitment = bundle.previous_listed, bundle.previous_record, bundle.previous_commitment
     if bundle.round == 0:
-        if (facts.previous_root, facts.previous_record) != (None, None):
+        before = (
+            facts.previous_root,
+            facts.previous_record,
+            facts.previous_commitments_block,
+            facts.previous_record_block,
+        )
+        if before != (None,) * 4:
             raise ProofRejected("there is no round before the first")
         if (listed, record, commitment) != (None, None, None):
             raise ProofRejected("there are no messages before the first round")
         return
     if listed is None or record is None:
         raise ProofRejected("the list and record of the round before are missing")
+    if facts.previous_commitments_block is None or facts.previous_record_block is None:
+        raise ProofRejected("the blocks of the round before are missing")
     if commitments_root(listed.body) != facts.previous_root:
         raise ProofRejected("the list of the round before does not give the claimed root")
     if record.body.digest().hex() != facts.previous_record:
@@ -284,6 +292,8 @@ def _check_previous(bundle: Bundle) -> None:
 
 
 def _drawn_segment(bundle: Bundle) -> int:
+    if bundle.void:
+        raise ProofRejected("the round is void: its record was anchored too late, so nothing is drawn")
     if bundle.draw is None:
         raise ProofRejected("the unit is not drawn under the claimed beacon")
     return bundle.draw.segment

@@ -13,6 +13,7 @@ from protocol.messages import Body, Commitment, Judgement, RoundRecord, Signed, 
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
 from verification.judge import counted
+from verification.lateness import in_force, is_void
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -83,6 +84,15 @@ class PublicRun:
             dossiers.append(dossier)
         return cls(manifest, run, chain, dossiers, archive.settlement(manifest), find, only)
 
+    def is_void(self, round_: int) -> bool:
+        """Tell whether a round's record was anchored too late."""
+        return is_void(self.manifest, self.chain, round_)
+
+    @cached_property
+    def standing(self) -> Sequence[RoundRecord]:
+        """Return what is in force of each record."""
+        return [in_force(one.body, void=self.is_void(round_)) for round_, one in enumerate(self.records)]
+
     @property
     def rounds(self) -> range:
         """Return the anchored rounds."""
@@ -135,7 +145,7 @@ class PublicRun:
             beacon = self.chain.sampling_beacon(round_)
             if beacon is None:
                 continue
-            units = self.records[round_].body.units
+            units = self.standing[round_].units
             judges = [one.number for one in self.chain.verifiers(round_)]
             for draw in draws(self.manifest, self.run, beacon, round_, units, judges):
                 found[round_, draw.number] = draw
@@ -179,4 +189,4 @@ class PublicRun:
             for judge in counted(self.manifest, draw, self.verdict_bodies(key))
         ]
         outcomes = {number: declared[round_, number] for _, number in drawn}
-        return SettledRound(round_, self.records[round_].body, outcomes, judges)
+        return SettledRound(round_, self.standing[round_], outcomes, judges)

@@ -326,7 +326,7 @@ class World:
         expected = carried(
             number,
             None if before is None else before.body,
-            None if previous is None else previous.record.body,
+            None if previous is None else previous.standing,
         )
         state = tagged_digest("test/state", number, round_)
         symbols = str(changes.pop("symbols", self.symbols(number, round_)))

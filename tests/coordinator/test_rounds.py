@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from coordinator.state import Anchor, Close, Heard, Open, Post, Say, State
+from coordinator.state import Anchor, Close, Heard, Open, Post, Say, State, Voided
 from protocol.canonical import ZERO_DIGEST, digest
 from protocol.chain import PostedRoot
+from protocol.manifest import DeadlineConfig
 from protocol.messages import CommitmentList, Reveal
+from protocol.state import NOTHING_CARRIED
 
 MakeWorld = Callable[..., Any]
 
@@ -313,3 +315,44 @@ def test_a_list_names_each_commitment_by_number(world: Any) -> None:
     world.commit(0, (3, 1, 2))
     said = [effect.body for effect in world.wanted(Say) if isinstance(effect.body, CommitmentList)]
     assert [[entry.number for entry in one.entries] for one in said] == [[1, 2, 3]]
+
+
+def test_a_record_that_gets_on_chain_too_late_voids_its_round(make_world: MakeWorld) -> None:
+    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6))
+    world.open()
+    world.play(0)
+    world.hold = {Anchor}
+    world.commit(1)
+    world.reveal(1)
+    world.mine(9)
+    world.release()
+    world.mine()
+    assert world.wanted(Voided) == [Voided(1)]
+    assert all(unit.merged for unit in world.record(1).units), "the record was written in time"
+    assert world.parameters[2] == world.parameters[1]
+    assert 1 not in world.state.judging, "nothing is drawn, so nothing waits for verdicts"
+    world.commit(2)
+    assert world.refusals() == [], "everybody starts afresh"
+    assert world.state.current.commitments[1].body.moments_before == NOTHING_CARRIED
+    world.reveal(2)
+    world.mine()
+    world.judge_all(2)
+    world.mine(10)
+    pay = world.statements["rewards", 2, 1].body.entries
+    unit, verdict = world.manifest.pay.unit_wei, world.manifest.pay.verdict_wei
+    assert sum(entry.cumulative_wei for entry in pay) == 6 * unit + 12 * verdict
+    assert [standing.earlier for standing in world.state.standings.values()] == [2, 2, 2]
+
+
+def test_who_carries_something_out_of_a_void_round_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6))
+    world.open()
+    world.hold = {Anchor}
+    world.commit(0)
+    after = world.state.current.commitments[1].body.moments_after
+    world.reveal(0)
+    world.mine(9)
+    world.release()
+    world.mine()
+    world.commit(1, (1,), moments_before=after)
+    assert world.refusals() == ["commitment breaks the chain of carried moments or residual"]

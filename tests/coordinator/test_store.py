@@ -13,7 +13,7 @@ from coordinator.store import Store
 from coordinator.tables import DATABASE_FILE
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
-from protocol.messages import CommitmentEntry, CommitmentList, Ready, sign
+from protocol.messages import CommitmentEntry, CommitmentList, Ready, RoundRecord, UnitRecord, sign
 
 KEY = PeerKey(b"\x11" * 32)
 
@@ -162,3 +162,19 @@ def test_the_database_can_be_named_by_url(folder: Path, manifest: Any, tmp_path:
         tx.say(_list(manifest, "aa" * 32))
     assert not (folder / DATABASE_FILE).exists()
     assert (tmp_path / "elsewhere.sqlite").exists()
+
+
+def test_a_void_round_shows_nothing_as_merged(folder: Path, manifest: Any) -> None:
+    unit = UnitRecord(number=1, commitment="aa" * 32, merged=True, symbols="bb" * 32, blob="cc" * 32)
+    record = RoundRecord(parameters="dd" * 32, units=(unit,), judged=())
+    with _open(folder, manifest) as store:
+        with store.write() as tx:
+            tx.say(sign(KEY, manifest, 0, "coordinator", record))
+        with store.write() as tx:
+            tx.voided(0)
+    connection = sqlite3.connect(folder / DATABASE_FILE)
+    assert connection.execute("select merged from rounds").fetchall() == [(0,)]
+    assert connection.execute("select merged, reason from units").fetchall() == [
+        (0, "void: the record was anchored too late")
+    ]
+    connection.close()

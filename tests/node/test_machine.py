@@ -538,3 +538,24 @@ def test_a_message_id_is_that_of_the_signed_commitment() -> None:
     peer.do()
     unit = peer.disk.units[0]
     assert unit.commitment_id == sign(key(1), world.manifest, 0, "contributor", unit.commitment).id
+
+
+def test_a_record_that_is_anchored_too_late_merges_nothing_and_carries_nothing() -> None:
+    world = World(manifest(verification=EVERYBODY))
+    peer = Contributor(world, 1).ready_to_train()
+    peer.do()
+    world.post(0)
+    peer.look()
+    deadlines = world.manifest.deadlines
+    world.mine(deadlines.reveal + deadlines.record)
+    assert world.record(0).units[0].merged
+    world.anchor(0)
+    world.mine()
+    peer.look()
+    assert peer.job == Aggregate(0, world.parameters(0), (), ())
+    peer.do(world.parameters(0))
+    assert peer.disk.progress == Progress(1, world.parameters(0), "nothing")
+    assert peer.said("opening") == []
+    assert 0 in peer.disk.released
+    assert isinstance(peer.job, Train)
+    assert (peer.job.round, peer.job.moments, peer.job.residual) == (1, None, None)

@@ -75,3 +75,17 @@ def test_outcomes_after_the_last_record_count_once() -> None:
     for _ in range(2):
         counted.update(world.chain, world.pool)
     assert counted.counts.passed == 1
+
+
+def test_a_unit_of_a_void_round_counts_as_committed_only() -> None:
+    world = World(manifest(rounds=1, verification=EVERYBODY))
+    peer = Contributor(world, 1).ready_to_train()
+    peer.do()
+    world.post(0)
+    peer.look()
+    world.mine(world.manifest.deadlines.reveal + world.manifest.deadlines.record)
+    world.anchor(0)
+    world.mine()
+    counted = tally(world)
+    counted.update(world.chain, world.pool)
+    assert (counted.counts.committed, counted.counts.merged, counted.counts.drawn) == (1, 0, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import tarfile
 from collections.abc import Callable
@@ -252,6 +253,22 @@ def test_no_file_can_be_left_out_changed_or_added(
     )
     write_bundle(tmp_path / "more", contents.document, {**contents.files, "00" * 32: extra.wire})
     assert verify(tmp_path / "more").exit_code == 6
+
+
+def test_no_draw_is_proven_in_a_round_whose_record_came_too_late(
+    bundles: dict[tuple[int, int], Path], corpus: Path, facts: ChainFacts, tmp_path: Path
+) -> None:
+    later = facts.rounds[HONEST[0]].record_block + 10_000
+
+    def delay(document: dict[str, Any]) -> None:
+        document["facts"]["record_block"] = later
+
+    path = rewrite(bundles[HONEST], tmp_path / "late", delay)
+    changed = {HONEST[0]: facts.rounds[HONEST[0]].model_copy(update={"record_block": later})}
+    anchor = ChainAnchor(dataclasses.replace(facts, rounds=changed), "a chain that says the same")
+    report = verify_bundle(path, anchor, data=corpus)
+    assert report.exit_code == 6
+    assert "void" in failures(report)["draw"]
 
 
 def test_a_verdict_that_is_wrong_does_not_hold(

@@ -23,6 +23,7 @@ from protocol.state import NOTHING_CARRIED
 from tests.verification.testbed import Testbed
 from verification.commit import Carried, carried, check_commitment
 from verification.judge import contradiction, counted, grade, outcome
+from verification.lateness import in_force
 from verification.merge import check_reveal, check_update, copied_from
 from verification.sample import Draw, draws
 from verification.settle import (
@@ -205,13 +206,15 @@ def test_a_segment_from_zero_moments_may_be_farther_away() -> None:
 
 
 def record(*judged: Judgement) -> RoundRecord:
-    return RoundRecord(parameters="ab" * 32, units=(), judged=judged)
+    units = tuple(UnitRecord(number=number, commitment="cd" * 32, merged=False) for number in (1, 2))
+    return RoundRecord(parameters="ab" * 32, units=units, judged=judged)
 
 
 def test_a_peer_carries_what_it_committed_until_a_unit_is_found_void_or_false(bed: Testbed) -> None:
     body = bed.make(0, 1).commitment.body
     roots = Carried(body.moments_after, body.residual_after)
     assert carried(1, body, record()) == roots
+    assert carried(1, body, in_force(record(), void=True)) == Carried(), "it could never have been drawn"
     assert carried(1, None, record()) == carried(1, body, None) == Carried(NOTHING_CARRIED, NOTHING_CARRIED)
     for verdict_, expected in {
         "passed": roots,

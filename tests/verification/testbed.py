@@ -51,6 +51,7 @@ from training.program import program_digest
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
 from verification.judge import counted, outcome
+from verification.lateness import in_force, is_void
 from verification.replay import TrainingUnits
 from verification.sample import Draw, draws
 from verification.settle import SettledRound, earned_in_epoch, reward_entries
@@ -160,6 +161,7 @@ class Testbed:
         self.settled: list[SettledRound] = []
         self.judged: list[Judgement] = []
         self.undecided: list[Judgement] = []
+        self.late: set[int] = set()  # rounds whose record is anchored too late
 
     @property
     def parameters_size(self) -> int:
@@ -170,7 +172,11 @@ class Testbed:
     def carried(self, round_: int, number: int) -> Carried:
         before = self.made.get((round_ - 1, number))
         record = self.records.get(round_ - 1)
-        return carried(number, before.commitment.body if before else None, record.body if record else None)
+        return carried(
+            number,
+            before.commitment.body if before else None,
+            in_force(record.body, void=is_void(self.manifest, self.chain, round_ - 1)) if record else None,
+        )
 
     def make(self, round_: int, number: int, cheat: Mapping[str, Cheat] | None = None) -> Made:
         """Train and commit one unit. A cheat is called at its stage: segment0, .., end, symbols, roots."""
@@ -324,11 +330,13 @@ class Testbed:
         judged, self.judged = tuple(self.judged), []
         body = RoundRecord(parameters=self.parameters, units=units, judged=judged)
         record = sign(key(0), manifest, round_, "coordinator", body)
-        chain.height += 3
+        deadlines = manifest.deadlines
+        chain.height += 1 + deadlines.reveal + deadlines.record if round_ in self.late else 3
         chain.anchors[round_], chain.records[round_] = chain.height, body.digest().hex()
         chain.height += 2
         self.listed[round_], self.records[round_] = listed, record
-        openings, verdicts = self._judge_round(round_, body)
+        standing = in_force(body, void=round_ in self.late)
+        openings, verdicts = self._judge_round(round_, standing)
         dossier = RoundDossier(
             round_,
             listed,
@@ -342,7 +350,7 @@ class Testbed:
             verdicts,
         )
         self.dossiers[round_] = dossier
-        self.parameters = self._aggregate(body)
+        self.parameters = self._aggregate(standing)
         return dossier
 
     def _judge_round(
@@ -375,7 +383,7 @@ class Testbed:
                     Slashed(chain.height, 0, "0x", draw.number, self.run, round_, STAKE, a, b)
                 )
                 chain.out[draw.number] = chain.height
-        self.settled.append(SettledRound(round_, self.records[round_].body, outcomes, judges))
+        self.settled.append(SettledRound(round_, body, outcomes, judges))
         return tuple(openings), tuple(verdicts)
 
     def _aggregate(self, record: RoundRecord) -> str:
