@@ -141,6 +141,16 @@ class NumericProfile(Frozen):
         """Return the tolerance of a segment; `fresh` ones start from zero moments."""
         return self.fresh_tolerance if fresh else self.tolerance
 
+    def slash_bound(self, fresh: bool) -> float:
+        """Return the distance from the exact reference beyond which a fault is proven.
+
+        From zero moments AdamW's first steps are as long for small gradients as for large ones, and rounding weighs
+        more; the bound is then wider by as much as the tolerance is.
+        """
+        if not self.tolerance:
+            return 0.0
+        return self.slash_tolerance * (self.fresh_tolerance / self.tolerance if fresh else 1.0)
+
 
 FP32_FLAGS: Final = ("deterministic", "no-tf32")
 CPU_FP32: Final = NumericProfile(

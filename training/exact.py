@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protocol.errors import ConfigError
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import parameter_layout
 from training.assignment import Offsets, batch
@@ -31,13 +30,11 @@ class ExactTrainer:
     """Take inner steps of one run with the same bits on every machine (`training.trainer.Trainer`).
 
     Raises:
-        ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not the CPU.
+        ConfigError: the shard holds tokens outside the model's vocabulary.
     """
 
-    def __init__(self, manifest: RunManifest, shard: Shard, device: str = "cpu") -> None:
+    def __init__(self, manifest: RunManifest, shard: Shard) -> None:
         check_vocabulary(manifest, shard)
-        if torch.device(device).type != "cpu":
-            raise ConfigError("exact arithmetic runs on the CPU only", hint="choose --device cpu")
         self._manifest = manifest
         self._shard = shard
         self._model = ExactTransformer(manifest.model)

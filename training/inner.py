@@ -100,13 +100,18 @@ def check_vocabulary(manifest: RunManifest, shard: Shard) -> None:
 
 
 class InnerTrainer:
-    """Take inner steps of one run on one device.
+    """Take inner steps of one run on one device (`training.trainer.Trainer`).
+
+    Args:
+        autocast: compute the model's products in bfloat16; parameters, gradients and moments stay float32.
 
     Raises:
         ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not there.
     """
 
-    def __init__(self, manifest: RunManifest, shard: Shard, device: str = "cpu") -> None:
+    def __init__(
+        self, manifest: RunManifest, shard: Shard, device: str = "cpu", *, autocast: bool = False
+    ) -> None:
         check_vocabulary(manifest, shard)
         self._manifest = manifest
         self._shard = shard
@@ -116,6 +121,7 @@ class InnerTrainer:
             raise ConfigError(
                 f"device {device} cannot be used: {error}", hint="choose --device cpu"
             ) from error
+        self._autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
         inner = manifest.inner
         # One flat tensor: the fused kernel walks it once a step instead of once a layer.
         self._leaf = self._model.parameters.detach().requires_grad_()
@@ -169,7 +175,8 @@ class InnerTrainer:
         inner = self._manifest.inner
         tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
         self._model.gradient.zero_()
-        loss = self._model.loss(tokens.to(self._leaf.device))
+        with self._autocast:
+            loss = self._model.loss(tokens.to(self._leaf.device))
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip()
         self._optimizer.param_groups[0]["lr"] = learning_rate(inner, step, self._manifest.total_steps)

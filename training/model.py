@@ -79,7 +79,7 @@ class Transformer:
         batch, time, width = hidden.shape
         heads = self._model.heads
         normed = _rms_norm(hidden, self._tensors[block + "attention_norm"])
-        projected = functional.linear(normed, self._tensors[block + "qkv"])
+        projected = functional.linear(normed, self._tensors[block + "qkv"]).to(hidden.dtype)
         split = projected.view(batch, time, 3, heads, width // heads)
         query, key = _rotate(split[:, :, :2], self._rotations[:time]).permute(2, 0, 3, 1, 4)
         value = split[:, :, 2].transpose(1, 2)

@@ -1,0 +1,54 @@
+"""The trainer of a numeric profile: one interface, three arithmetics."""
+
+from typing import Protocol
+
+import torch
+
+from protocol.errors import ConfigError
+from protocol.manifest import NumericProfile, RunManifest
+from training.assignment import Offsets
+from training.corpus import Shard
+from training.exact import ExactTrainer
+from training.inner import InnerState, InnerTrainer
+
+
+class Trainer(Protocol):
+    """Take inner steps of one run."""
+
+    def load(self, state: InnerState) -> None:
+        """Take over a state; its arrays are copied."""
+        ...
+
+    def state(self) -> InnerState:
+        """Return a copy of the state reached."""
+        ...
+
+    def run(self, offsets: Offsets, first_step: int) -> list[float]:
+        """Take one step a row of int64[steps, batch] and return each step's loss in nats a token.
+
+        Args:
+            first_step: global step of the first row, round * inner.steps + step.
+
+        Raises:
+            OwnFault: a value stopped being finite.
+        """
+        ...
+
+
+def trainer_for(manifest: RunManifest, shard: Shard, profile: NumericProfile, device: str = "cpu") -> Trainer:
+    """Return a trainer that computes as a profile says.
+
+    Args:
+        device: torch device of the profile's class, such as cuda:1.
+
+    Raises:
+        ConfigError: the device is of another class or not there, or the shard does not fit the model.
+    """
+    if torch.device(device).type != profile.device:
+        raise ConfigError(
+            f"profile {profile.name} computes on {profile.device}, not on {device}",
+            hint=f"choose --device {profile.device}, or another --profile",
+        )
+    if profile.arithmetic == "exact":
+        return ExactTrainer(manifest, shard)
+    return InnerTrainer(manifest, shard, device, autocast=profile.arithmetic == "bf16")
