@@ -92,6 +92,44 @@ def verify(
     show_proof(verify_bundle(file, relied, data=data, device=device), as_json)
 
 
+@proof_app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A bundle that `murmur proof export` wrote.")],
+    root: Root = None,
+    rpc: Rpc = None,
+    ledger: LedgerOfRpc = None,
+    anchor: AnchorPath = None,
+    data: Data = None,
+    device: Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Say in plain words what was promised, drawn, recomputed and judged, and what confirms it; exits as `verify`."""
+    import textwrap
+
+    from protocol.errors import ProofRejected
+    from verification.bundle import load_bundle
+    from verification.explain import explain as explained
+    from verification.proof import decide, verify_bundle
+
+    relied = find_anchor(file, root, rpc, ledger, anchor)
+    try:
+        bundle = load_bundle(file)
+    except ProofRejected:
+        show_proof(verify_bundle(file, relied), as_json)
+        return
+    found = explained(bundle, decide(bundle, relied, data=data, device=device))
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        for section in found.sections:
+            typer.echo(section.title)
+            for sentence in section.sentences:
+                typer.echo(textwrap.fill(sentence, 100, initial_indent="  ", subsequent_indent="  "))
+            typer.echo("")
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
 def show_proof(report: "BundleReport", as_json: bool) -> None:
     """Print what became of a bundle, and end with its exit code."""
     if as_json:

@@ -9,6 +9,12 @@ import pytest
 
 from protocol.manifest import RunManifest
 from tests.verification.testbed import Testbed, tiny_manifest
+from verification.anchor import ChainAnchor
+from verification.blobs import find_blob
+from verification.bundle import export_bundle
+from verification.facts import ChainFacts, chain_facts
+
+HONEST, CHEAT = (1, 1), (0, 2)  # (round, number) of two units of the played run
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +64,29 @@ def folder(played: Testbed, tmp_path: Path) -> Path:
     target = tmp_path / "public"
     shutil.copytree(played.archive.root, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def facts(played: Testbed) -> ChainFacts:
+    """Return what the chain says of the played run."""
+    return chain_facts(played.chain, played.manifest)
+
+
+@pytest.fixture(scope="session")
+def anchor(facts: ChainFacts) -> ChainAnchor:
+    return ChainAnchor(facts, "the simulated chain")
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    played: Testbed, facts: ChainFacts, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[int, int], Path]:
+    """Return a bundle of an honest unit and one of a cheat."""
+    find = find_blob([played.archive.blobs, played.states.root])
+    found = {}
+    for round_, number in (HONEST, CHEAT):
+        out = tmp_path_factory.mktemp("bundles") / f"{round_}-{number}.murmur"
+        draw = export_bundle(played.archive, facts, find, round_, number, out)
+        assert draw.number == number
+        found[round_, number] = out
+    return found

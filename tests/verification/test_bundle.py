@@ -15,43 +15,18 @@ from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, ProofRejected
 from protocol.manifest import CPU_FP32
 from protocol.messages import PASSED, parse_message, sign
+from tests.verification.conftest import CHEAT, HONEST
 from tests.verification.testbed import Testbed, key
 from verification.anchor import AnchorFile, ChainAnchor, RootAnchor, read_anchor_file
 from verification.blobs import find_blob
 from verification.bundle import export_bundle, load_bundle
 from verification.container import read_bundle, write_bundle
-from verification.facts import ChainFacts, chain_facts
+from verification.facts import ChainFacts
 from verification.proof import BundleReport, verify_bundle
-
-HONEST, CHEAT = (1, 1), (0, 2)  # (round, number)
 
 
 def no_limit(document: bytes) -> int:
     return 1 << 30
-
-
-@pytest.fixture(scope="module")
-def facts(played: Testbed) -> ChainFacts:
-    return chain_facts(played.chain, played.manifest)
-
-
-@pytest.fixture(scope="module")
-def anchor(facts: ChainFacts) -> ChainAnchor:
-    return ChainAnchor(facts, "the simulated chain")
-
-
-@pytest.fixture(scope="module")
-def bundles(
-    played: Testbed, facts: ChainFacts, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[int, int], Path]:
-    find = find_blob([played.archive.blobs, played.states.root])
-    found = {}
-    for round_, number in (HONEST, CHEAT):
-        out = tmp_path_factory.mktemp("bundles") / f"{round_}-{number}.murmur"
-        draw = export_bundle(played.archive, facts, find, round_, number, out)
-        assert draw.number == number
-        found[round_, number] = out
-    return found
 
 
 @pytest.fixture

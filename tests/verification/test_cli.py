@@ -76,6 +76,19 @@ def test_an_exported_bundle_is_decided_by_what_it_is_given(
     assert invoke(*verify, "--root", root).exit_code == 6
 
 
+def test_a_bundle_is_explained_in_words_and_in_data(network: Path, played: Testbed, corpus: Path) -> None:
+    bundle, root = export(network), played.chain.posted[1].root
+    result = invoke(proof_app, "explain", bundle, "--data", corpus, "--root", root)
+    assert result.exit_code == 0
+    for title in ("What was promised", "How it was drawn", "What the verifiers said", "The answer"):
+        assert title in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    told = json.loads(invoke(proof_app, "explain", bundle, "--data", corpus, "--json").stdout)
+    assert (told["exit_code"], told["anchor"]["source"]) == (7, None)
+    bundle.write_bytes(b"bundle")
+    assert invoke(proof_app, "explain", bundle).exit_code == 6
+
+
 def test_an_audit_writes_anchors_that_decide_bundles(network: Path, played: Testbed, corpus: Path) -> None:
     anchors = network / "anchors.json"
     result = invoke(
