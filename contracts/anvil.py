@@ -21,8 +21,9 @@ from eth_utils.address import to_checksum_address
 from web3 import Web3
 from web3.types import RPCEndpoint
 
-from contracts.chain import LOCAL_CHAIN_ID, connect, ledger_errors
+from contracts.chain import connect, ledger_errors
 from protocol.errors import ConfigError, LedgerError
+from protocol.manifest import LOCAL_CHAIN_ID
 
 HOST = "127.0.0.1"
 ENVIRONMENT = "MURMUR_ANVIL"

@@ -18,8 +18,6 @@ from web3.types import BlockData, BlockIdentifier
 from contracts.reverts import decode_revert
 from protocol.errors import LedgerError
 
-LOCAL_CHAIN_ID = 31337
-
 _START_HINT = "start the local chain with `murmur up`, or check the RPC URL"
 
 

@@ -35,7 +35,9 @@ class EventIndex:
         self._start = max(start_block, 1)
         self._chunk = CHUNK_BLOCKS
         self._marks: dict[int, bytes] = {}  # block number -> hash, ascending; the last is the height
-        self._hashes: dict[int, bytes] = {}  # hashes asked for, valid while the marks above them are
+        self._blocks: dict[
+            int, tuple[bytes, int]
+        ] = {}  # hash and time asked for, valid while the marks above are
         self._events: list[Event] = []
         self._snapshot: tuple[Event, ...] = ()
         self._changed = False  # since the snapshot
@@ -78,16 +80,32 @@ class EventIndex:
             LedgerError: the chain does not answer.
         """
         with self._lock, ledger_errors():
-            known = self._marks.get(number) or self._hashes.get(number)
-            if known is not None or not 1 <= number <= self.height:
+            known = self._marks.get(number)
+            if known is not None:
                 return known
-            found = block_hash(self._w3, number)
-            top = self.height
-            # Asked after the block itself: if the top still stands, so does everything below it.
-            if found is None or block_hash(self._w3, top) != self._marks[top]:
-                return None
-            self._hashes[number] = found
-            return found
+            found = self._settled_block(number)
+            return None if found is None else found[0]
+
+    def block_time(self, number: int) -> int | None:
+        """Return the Unix second that a block of the indexed chain bears, or None where `block_hash` does.
+
+        Raises:
+            LedgerError: the chain does not answer.
+        """
+        with self._lock, ledger_errors():
+            found = self._settled_block(number)
+            return None if found is None else found[1]
+
+    def _settled_block(self, number: int) -> tuple[bytes, int] | None:
+        if number in self._blocks or not 1 <= number <= self.height:
+            return self._blocks.get(number)
+        found = get_block(self._w3, number)
+        top = self.height
+        # Asked after the block itself: if the top still stands, so does everything below it.
+        if found is None or block_hash(self._w3, top) != self._marks[top]:
+            return None
+        self._blocks[number] = bytes(found["hash"]), int(found["timestamp"])
+        return self._blocks[number]
 
     def _rollback(self) -> None:
         """Drop what is above the highest mark that still holds."""
@@ -97,7 +115,7 @@ class EventIndex:
             self._marks.popitem()
         self.rollbacks += 1
         self._events = [event for event in self._events if event.block <= self.height]
-        self._hashes = {n: value for n, value in self._hashes.items() if n <= self.height}
+        self._blocks = {n: value for n, value in self._blocks.items() if n <= self.height}
         self._returned = min(self._returned, len(self._events))
         self._changed = True
 

@@ -1,8 +1,9 @@
-"""One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events and block hashes."""
+"""One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from contracts.beacons import AT_ONCE, Beacons, beacons_of
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.events import (
@@ -23,8 +24,10 @@ from contracts.events import (
 )
 from contracts.index import EventIndex
 from contracts.types import Role
+from protocol.beacons import SignatureSource
 from protocol.chain import OPENING_ROUND, Operator, PostedRoot
 from protocol.keys import peer_id_of
+from protocol.manifest import BlockBeacon, DrandBeacon
 
 _ROLES = {Role.CONTRIBUTOR: "contributor", Role.VERIFIER: "verifier"}
 
@@ -94,7 +97,7 @@ class ChainRun:
         self._index = EventIndex(ledger, start_block)
         self._events: tuple[Event, ...] = ()
         self._facts = _Facts()
-        self._hashes: dict[int, str] = {}
+        self._beacons: Beacons | None = None
         self._rollbacks = 0
         self._height = 0
 
@@ -110,33 +113,40 @@ class ChainRun:
         return cls(found, run)
 
     def refresh(self) -> None:
-        """Read new blocks and events, and the block hashes that serve as beacons.
+        """Read new blocks and events, and the beacons of those that anchor something.
 
         Raises:
-            LedgerError: the chain does not answer.
+            LedgerError: the chain does not answer, or nobody has a beacon that is due.
         """
         self._index.poll()
         _ = self.min_stake_wei  # read once here, so that nothing else needs the chain
         events = self._index.events
         if self._index.rollbacks != self._rollbacks:
             self._rollbacks = self._index.rollbacks
-            self._hashes = {}
+            if self._beacons is not None:
+                self._beacons.forget()
         if events is not self._events and events != self._events:
             facts = _Facts()
             for event in events:
                 facts.add(event, self.run)
             self._facts, self._events = facts, events
-        hashes = dict(self._hashes)
-        for block in self._beacon_blocks():
-            if block not in hashes and block <= self._index.height:
-                value = self._index.block_hash(block)
-                if value is not None:
-                    hashes[block] = value.hex()
-        self._hashes, self._height = hashes, self._index.height
+        self._height = self._index.height
+        if self._beacons is not None:
+            self._beacons.update(self._index, self._anchors())
 
-    def _beacon_blocks(self) -> list[int]:
-        opened = [self._facts.opened.block + 1] if self._facts.opened else []
-        return opened + [record.block + 1 for record in self._facts.records.values()]
+    def follow_beacon(
+        self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None, *, at_once: int = AT_ONCE
+    ) -> None:
+        """Bring, from the next `refresh` on, the beacons that the run's manifest demands.
+
+        Args:
+            at_once: how many drand rounds one refresh looks for, the newest first.
+        """
+        self._beacons = beacons_of(beacon, source, at_once)
+
+    def _anchors(self) -> list[int]:
+        opened = [self._facts.opened.block] if self._facts.opened else []
+        return opened + [record.block for record in self._facts.records.values()]
 
     @property
     def height(self) -> int:
@@ -189,12 +199,12 @@ class ChainRun:
         return () if block is None else self._staked(Role.VERIFIER, block)
 
     def assignment_beacon(self, round_: int) -> str | None:
-        """Return the hash of the block after the anchor of the round before."""
-        return self._hash_after(self.anchor(round_ - 1))
+        """Return the beacon of the block that anchored the round before."""
+        return self._beacon_after(self.anchor(round_ - 1))
 
     def sampling_beacon(self, round_: int) -> str | None:
-        """Return the hash of the block after the round's own anchor."""
-        return self._hash_after(self.anchor(round_))
+        """Return the beacon of the block that anchored the round."""
+        return self._beacon_after(self.anchor(round_))
 
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block read."""
@@ -241,8 +251,8 @@ class ChainRun:
         """Return the claims on this run's pot, in chain order."""
         return tuple(self._facts.claims)
 
-    def _hash_after(self, block: int | None) -> str | None:
-        return None if block is None else self._hashes.get(block + 1)
+    def _beacon_after(self, anchor: int | None) -> str | None:
+        return None if anchor is None or self._beacons is None else self._beacons.after(anchor)
 
     def _stakes(self, block: int) -> dict[int, int]:
         return {change.number: change.stake for change in self._facts.stakes if change.block <= block}

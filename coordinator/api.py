@@ -20,10 +20,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from coordinator.clock import Clock, unix_time
 from coordinator.page import STYLE, render
 from coordinator.queries import MAX_PAGE, Reader
 from coordinator.tables import open_engine
+from protocol.clock import Clock, unix_time
 
 STALE_S = 30.0
 PAGE_ROUNDS = 20

@@ -43,6 +43,7 @@ def start(
     ] = None,
     bootstrap: options.Bootstrap = None,
     listen: options.Listen = options.LOOPBACK,
+    drand: options.Drand = None,
     api_port: Annotated[int, typer.Option(help="Port of API and page on this machine; 0: a free one.")] = 0,
     password_file: PasswordFile = None,
     data: Data = None,
@@ -71,6 +72,7 @@ def start(
         "rpc": rpc,
         "bootstrap": tuple(bootstrap or ()),
         "listen": listen,
+        **({"drand": tuple(drand)} if drand else {}),
         "api_port": api_port,
         "password_file": password_file,
         "data": data,
@@ -226,9 +228,9 @@ def describe_summary(summary: dict[str, Any]) -> list[str]:
 
 
 def _from_database(directory: Path) -> dict[str, Any]:
-    from coordinator.clock import unix_time
     from coordinator.queries import Reader
     from coordinator.tables import DATABASE_FILE, database_url, open_engine
+    from protocol.clock import unix_time
 
     if not (directory / DATABASE_FILE).exists():
         raise ConfigError(

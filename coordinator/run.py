@@ -19,7 +19,16 @@ from protocol.canonical import ZERO_DIGEST
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import DatasetConfig, ModelConfig, OuterConfig, RunManifest, SamplingSchedule
+from protocol.manifest import (
+    LOCAL_CHAIN_ID,
+    BlockBeacon,
+    DatasetConfig,
+    DrandBeacon,
+    ModelConfig,
+    OuterConfig,
+    RunManifest,
+    SamplingSchedule,
+)
 from verification.archive import Archive
 from verification.settle import max_payout
 
@@ -77,7 +86,7 @@ def initial_parameters_file(model: ModelConfig, outer: OuterConfig, seed: int) -
 
     plain = RunManifest(
         name="x",
-        chain_id=1,
+        chain_id=LOCAL_CHAIN_ID,
         ledger="0x" + "0" * 40,
         coordinator="0x" + "0" * 40,
         rounds=1,
@@ -111,7 +120,7 @@ def plan_run(
         data: text to train on; None takes the packaged one.
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
-            default. The draw probability follows from the rounds by `draw_probability`.
+            default. The draw probability follows from the rounds by `draw_probability`, the beacon from the chain.
 
     Raises:
         UsageError: the fields make no manifest.
@@ -130,6 +139,7 @@ def plan_run(
         "dataset": dataset_config(name, shard),
         "initial_parameters": ZERO_DIGEST,
         "program": program_digest(),
+        "beacon": BlockBeacon() if ledger.chain_id == LOCAL_CHAIN_ID else DrandBeacon(),
         **given,
         "chain_id": ledger.chain_id,
         "ledger": ledger.address,

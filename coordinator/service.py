@@ -20,7 +20,6 @@ from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
 from coordinator import rounds, serving
-from coordinator.clock import unix_time
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
@@ -52,6 +51,7 @@ from coordinator.tables import database_url
 from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
+from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.keys import PeerKey, load_peer_key
@@ -407,7 +407,13 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
         sender = stack.enter_context(_open_sender(Sender(chain.ledger.w3, wallet)))
         settings = PeerConfig(
-            config.directory, config.run, config.listen, config.bootstrap, blobs=archive.blobs
+            config.directory,
+            config.run,
+            config.listen,
+            config.bootstrap,
+            blobs=archive.blobs,
+            drand=config.drand,
+            beacons=archive.beacons.root,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)

@@ -19,7 +19,6 @@ from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from coordinator.clock import Clock
 from coordinator.state import Decision
 from coordinator.tables import (
     DATABASE_FILE,
@@ -35,6 +34,7 @@ from coordinator.tables import (
     open_engine,
 )
 from coordinator.writer import Writer
+from protocol.clock import Clock
 from protocol.errors import ConfigError
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Signed, parse_message

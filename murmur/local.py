@@ -15,13 +15,14 @@ from eth_account.signers.local import LocalAccount
 from web3 import Web3
 
 from contracts.anvil import request, set_coin
-from contracts.chain import LOCAL_CHAIN_ID, connect
+from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
 from murmur.identities import Identity, make_keys
 from protocol.errors import ConfigError, UsageError
 from protocol.keys import PeerKey
+from protocol.manifest import LOCAL_CHAIN_ID
 
 TOKEN = 10**18
 SUPPLY_WEI = 100_000_000 * TOKEN

@@ -17,6 +17,7 @@ import typer
 
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import NetworkError, UsageError
+from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
 
 if TYPE_CHECKING:
     import httpx
@@ -272,10 +273,11 @@ class LocalRun:
         )
 
     def _chain_view(self, wiring: "Wiring") -> "ChainRun":
-        from contracts.chain import LOCAL_CHAIN_ID
         from contracts.run import ChainRun
 
-        return ChainRun.connect(wiring.rpc, wiring.ledger, wiring.run, chain_id=LOCAL_CHAIN_ID)
+        chain = ChainRun.connect(wiring.rpc, wiring.ledger, wiring.run, chain_id=LOCAL_CHAIN_ID)
+        chain.follow_beacon(BlockBeacon(), None)
+        return chain
 
     def _watch(self, wiring: "Wiring", staked: "Staked", chain: "ChainRun") -> dict[str, Any]:
         """Show the run until it is over and measured; returns the coordinator's last word on it.

@@ -27,6 +27,7 @@ def start(
     ledger: options.Ledger,
     bootstrap: options.Bootstrap = None,
     listen: options.Listen = options.LOOPBACK,
+    drand: options.Drand = None,
     data: Annotated[
         Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")
     ] = None,
@@ -50,6 +51,7 @@ def start(
         "ledger": ledger,
         "bootstrap": tuple(bootstrap or ()),
         "listen": listen,
+        **({"drand": tuple(drand)} if drand else {}),
         "data": data,
         "data_dir": data_dir,
         "device": device,

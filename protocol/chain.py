@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from protocol.beacons import SignatureSource
+from protocol.manifest import BlockBeacon, DrandBeacon
+
 OPENING_ROUND = -1
 """The 'round' anchored by the run's opening block, from which round 0 takes roster and beacon."""
 
@@ -32,7 +35,7 @@ class ChainView(Protocol):
     """Show one run on one chain. `refresh` blocks on I/O; everything else only reads what it brought."""
 
     def refresh(self) -> None:
-        """Read new blocks and events. Raises LedgerError when the chain does not answer."""
+        """Read what is new. Raises LedgerError when the chain does not answer, or nobody has a beacon that is due."""
 
     @property
     def height(self) -> int:
@@ -60,11 +63,18 @@ class ChainView(Protocol):
     def verifiers(self, round_: int) -> tuple[Operator, ...]:
         """Return the verifiers of a round, by number: registered and staked at its own anchor."""
 
+    def follow_beacon(self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None) -> None:
+        """Bring, from the next `refresh` on, the beacons that the run's manifest demands.
+
+        Args:
+            source: where signatures come from; needed for drand.
+        """
+
     def assignment_beacon(self, round_: int) -> str | None:
-        """Return the hash of the block after the anchor of the round before, 64 hex digits, once it exists."""
+        """Return the beacon fixed by the anchor of the round before, 64 hex digits, once it exists."""
 
     def sampling_beacon(self, round_: int) -> str | None:
-        """Return the hash of the block after the round's own anchor, 64 hex digits, once it exists."""
+        """Return the beacon fixed by the round's own anchor, 64 hex digits, once it exists."""
 
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block seen."""

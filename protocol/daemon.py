@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import trio
 from pydantic import Field, ValidationError
 
+from protocol.beacons import PUBLIC_ENDPOINTS
 from protocol.chain import ChainView
 from protocol.errors import ConfigError, Malformed
 from protocol.keys import PeerKey
@@ -26,6 +27,9 @@ JOURNAL_FILE = "journal.sqlite"
 Daemon = Literal["node", "verifier", "coordinator"]
 """Name a daemon as the command that starts it does."""
 
+Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+"""Name an HTTP endpoint of a drand network."""
+
 PeerRole = Literal["contributor", "verifier"]
 
 
@@ -37,6 +41,7 @@ class DaemonConfig(Frozen):
     rpc: str
     bootstrap: tuple[str, ...] = ()
     listen: str = "/ip4/127.0.0.1/tcp/0"
+    drand: tuple[Endpoint, ...] = PUBLIC_ENDPOINTS  # of the network that the manifest names, if any
     data: Path | None = None  # text to make the token shard of; None: the packaged one
     data_dir: Path | None = None  # token shards; None: <directory>/data
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the child that computes

@@ -9,12 +9,13 @@ canonical encoding is read, so that a round has exactly one randomness.
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from py_arkworks_bls12381 import GT, G1Point, G2Point
 
 from protocol.errors import Malformed
 
-SCHEME = "bls-unchained-g1-rfc9380"
+SCHEME: Final = "bls-unchained-g1-rfc9380"
 DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 SIGNATURE_BYTES = 48
 PUBLIC_KEY_BYTES = 96

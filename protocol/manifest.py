@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,9 +15,12 @@ from pydantic import (
 )
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json
+from protocol.drand import QUICKNET, SCHEME, DrandChain, check_public_key
 from protocol.errors import Malformed
 
 MAX_MANIFEST_BYTES = 64 * 1024
+LOCAL_CHAIN_ID = 31337
+"""The chain that anvil and its like run on one machine, where nobody's money is at stake."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
@@ -30,6 +34,14 @@ def _parse_wei(value: Any) -> Any:
         ):
             raise ValueError("not a decimal amount")
         return int(value)
+    return value
+
+
+def _public_key(value: str) -> str:
+    try:
+        check_public_key(value)
+    except Malformed as error:
+        raise ValueError(error.message) from error
     return value
 
 
@@ -226,12 +238,6 @@ class VerificationConfig(Frozen):
         return next((profile for profile in self.profiles if profile.name == name), None)
 
 
-class BeaconConfig(Frozen):
-    """Say where randomness comes from: a later block of a local chain, or a drand network."""
-
-    kind: Literal["block", "drand"] = "block"
-
-
 class DeadlineConfig(Frozen):
     """Set phase lengths in blocks of the chain."""
 
@@ -250,6 +256,48 @@ class PayConfig(Frozen):
     epoch_rounds: int = Field(default=10, ge=1)
 
 
+class BlockBeacon(Frozen):
+    """Take the hash of the block after an anchor: who makes blocks chooses, so for local chains only."""
+
+    kind: Literal["block"] = "block"
+
+
+class DrandBeacon(Frozen):
+    """Take the first drand round that is published `margin_s` after the time that the anchoring block bears.
+
+    Within the margin whoever makes that block must have shown it: Ethereum's slot of 12 s is the default.
+    """
+
+    kind: Literal["drand"] = "drand"
+    scheme: Literal["bls-unchained-g1-rfc9380"] = SCHEME
+    chain_hash: Digest = QUICKNET.chain_hash
+    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$"), AfterValidator(_public_key)] = (
+        QUICKNET.public_key
+    )
+    genesis_time: int = Field(default=QUICKNET.genesis_time, ge=0, lt=2**40)  # Unix seconds
+    period: int = Field(default=QUICKNET.period, ge=1, le=3600)  # seconds
+    margin_s: int = Field(default=12, ge=1, le=86_400)
+
+    @model_validator(mode="after")
+    def _margin_is_a_period(self) -> "DrandBeacon":
+        if self.margin_s < self.period:
+            raise ValueError("the margin must be at least a period: the round before may be known already")
+        return self
+
+    @property
+    def chain(self) -> DrandChain:
+        """Return the drand network."""
+        return DrandChain(self.chain_hash, self.public_key, self.genesis_time, self.period)
+
+    def round_after(self, timestamp: int) -> int:
+        """Return the drand round that belongs to a block of a Unix second."""
+        return self.chain.first_round_at(timestamp + self.margin_s)
+
+
+BeaconConfig = Annotated[BlockBeacon | DrandBeacon, Field(discriminator="kind")]
+"""Say where the randomness of assignment and sampling comes from."""
+
+
 class RunManifest(Frozen):
     """Define a run. Two manifests that differ in anything are two runs."""
 
@@ -266,7 +314,7 @@ class RunManifest(Frozen):
     codec: CodecConfig = CodecConfig()
     dataset: DatasetConfig
     verification: VerificationConfig = VerificationConfig()
-    beacon: BeaconConfig = BeaconConfig()
+    beacon: BeaconConfig = BlockBeacon()
     deadlines: DeadlineConfig = DeadlineConfig()
     pay: PayConfig = PayConfig()
     initial_parameters: Digest  # content address of the canonical parameter file of round 0
@@ -276,6 +324,15 @@ class RunManifest(Frozen):
     def _segments_fill_the_round(self) -> "RunManifest":
         if self.inner.steps % self.verification.segment_steps:
             raise ValueError("inner steps must be a multiple of the segment length")
+        return self
+
+    @model_validator(mode="after")
+    def _beacon_suits_the_chain(self) -> "RunManifest":
+        if isinstance(self.beacon, BlockBeacon) and self.chain_id != LOCAL_CHAIN_ID:
+            raise ValueError(
+                f"beacon: whoever makes the blocks of chain {self.chain_id} could choose a block's hash; only the "
+                f"local chain ({LOCAL_CHAIN_ID}) takes it, any other takes kind drand"
+            )
         return self
 
     @property

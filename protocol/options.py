@@ -12,6 +12,13 @@ Bootstrap = Annotated[
     list[str] | None, typer.Option(help="Address of a peer to meet first, /ip4/.../p2p/...; repeatable.")
 ]
 Listen = Annotated[str, typer.Option(help="Address to listen on.")]
+Drand = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="MURMUR_DRAND",
+        help="HTTP endpoint of the run's drand network, if not the public ones; repeatable.",
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from protocol.beacons import BEACONS_DIRECTORY, PUBLIC_ENDPOINTS, DrandClient, KeptSignatures, SignatureFiles
 from protocol.blobs import BlobStore, check_digest
 from protocol.chain import OPENING_ROUND, ChainView
 from protocol.daemon import (
@@ -49,6 +50,14 @@ class PeerConfig:
     max_blob_bytes: int | None = None  # cap of the store; the least recently used go first
     poll_s: float = 0.2  # between two looks at the chain
     sync_interval_s: float = 2.0  # between two rounds of anti-entropy
+    drand: tuple[str, ...] = PUBLIC_ENDPOINTS
+    beacons: Path | None = None  # kept drand signatures; default: directory / "beacons"
+
+    def signatures(self) -> KeptSignatures:
+        """Return where this peer finds drand signatures."""
+        return KeptSignatures(
+            SignatureFiles(self.beacons or self.directory / BEACONS_DIRECTORY), DrandClient(self.drand)
+        )
 
 
 class Peer:
@@ -151,7 +160,7 @@ class Peer:
     async def follow_chain(self) -> None:
         """Look at the chain for ever; a chain that does not answer is waited for, with its error on show."""
         pause = self.config.poll_s
-        seen: tuple[int, str | None] | None = None
+        seen: tuple[int, str | None, str | None] | None = None
         while True:
             try:
                 await trio.to_thread.run_sync(self.chain.refresh, abandon_on_cancel=True)
@@ -161,13 +170,13 @@ class Peer:
                 self.chain_error = None
             except LedgerError as error:
                 if self.chain_error is None:
-                    log.warning("the chain does not answer: %s", error)
+                    log.warning("waiting for the chain: %s", error)
                 self.chain_error = error.message
                 pause = min(2 * pause, CHAIN_PAUSE_MAX_S)
-            now = self.chain.height, self.chain_error
+            self.note_rounds()
+            now = self.chain.height, self.chain_error, self.chain.assignment_beacon(self.pool.round)
             if now != seen:  # seen by us, not before this look: others may look in between
                 seen = now
-                self.note_rounds()
                 self._dirty.set()
             await trio.sleep(pause)
 
@@ -252,6 +261,11 @@ async def open_peer(
             raise MurmurError(f"the manifest at hand is of run {manifest.run_id}, not {config.run}")
         store.put(manifest.to_bytes())
         store.pin(config.run)
+        chain.follow_beacon(manifest.beacon, config.signatures())
+        try:
+            await trio.to_thread.run_sync(chain.refresh)
+        except LedgerError as error:
+            log.warning("no beacons yet: %s", error)  # the chain is followed from here on, and asked again
         opened = Peer(config, key, chain, manifest, store)
         opened.network = network
         if chain.anchor(OPENING_ROUND) is not None:
@@ -283,7 +297,7 @@ async def join_run(
         NetworkError: the address is taken, or nobody has the manifest.
         LedgerError: the chain does not answer at the start.
     """
-    settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap)
+    settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap, drand=config.drand)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal, nursery.cancel_scope)
         stored = stored_manifest(config.directory, config.run)

@@ -8,6 +8,7 @@ from blake3 import blake3
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.errors import ConfigError
 from protocol.manifest import (
+    LOCAL_CHAIN_ID,
     CodecConfig,
     DatasetConfig,
     DeadlineConfig,
@@ -80,7 +81,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
     return RunManifest(
         version=1,
         name="golden",
-        chain_id=1,
+        chain_id=LOCAL_CHAIN_ID,
         ledger=_ADDRESS,
         coordinator=_ADDRESS,
         rounds=_ROUNDS,

@@ -3,6 +3,7 @@
     manifest.json         canonical manifest; its BLAKE3 hash is the run id
     rounds/000007.json    one round: list, commitments, reveals, record, openings, verdicts
     settlement.json       who was ready, the reward tables, the closing word
+    beacons/1234.json     the signature of one drand round, where the manifest demands drand
     blobs/                parameters and updates by content address (`protocol.blobs`)
 
 Files are canonical JSON. A reader gets parsed messages with valid signatures, all of this run and round, each in the
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from protocol.beacons import BEACONS_DIRECTORY, SignatureFiles
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, Malformed
 from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
@@ -165,6 +167,11 @@ class Archive:
     def blobs(self) -> Path:
         """Return the root of the folder's blob store."""
         return self.root / "blobs"
+
+    @property
+    def beacons(self) -> SignatureFiles:
+        """Return the drand signatures of the folder."""
+        return SignatureFiles(self.root / BEACONS_DIRECTORY)
 
     def write_manifest(self, manifest: RunManifest) -> None:
         """Write `manifest.json`."""

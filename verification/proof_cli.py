@@ -181,11 +181,12 @@ def find_anchor(
 
 def _rpc_anchor(file: Path, rpc: str, ledger: str | None) -> "Anchor | None":
     """Ask a chain about the run that a bundle says it is about; a bundle that says nothing is refused later."""
-    from contracts.run import ChainRun
+    from protocol.beacons import DrandClient
     from protocol.errors import ProofInconclusive, ProofRejected
     from verification.anchor import ChainAnchor
     from verification.bundle import load_bundle
     from verification.facts import chain_facts
+    from verification.sources import connected
 
     try:
         manifest = load_bundle(file).manifest
@@ -193,8 +194,7 @@ def _rpc_anchor(file: Path, rpc: str, ledger: str | None) -> "Anchor | None":
         return None
     if ledger is not None and ledger.lower() != manifest.ledger.lower():
         raise ProofInconclusive(f"the bundle is about ledger {manifest.ledger}, not {ledger}")
-    chain = ChainRun.connect(rpc, manifest.ledger, manifest.run_id, chain_id=manifest.chain_id)
-    chain.refresh()
+    chain = connected(rpc, manifest, DrandClient())
     return ChainAnchor(chain_facts(chain, manifest), f"the chain at {rpc} (block {chain.height})")
 
 

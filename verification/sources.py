@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from protocol.beacons import SignatureSource
 from protocol.errors import ConfigError, LedgerError
 from protocol.manifest import RunManifest
 from verification.archive import Archive
@@ -110,14 +111,14 @@ class Sources:
             ConfigError: the local chain's program is not installed.
         """
         if rpc is not None:
-            yield _connected(rpc, manifest, run)
+            yield connected(rpc, manifest, self.archive.beacons)
             return
         if not self.has_chain:
             raise LedgerError(
                 f"no RPC URL was given, and there is no {self._chain_state}", hint="add --rpc URL"
             )
         with _restarted(self._chain_state) as url:
-            yield _connected(url, manifest, run)
+            yield connected(url, manifest, self.archive.beacons)
 
 
 def is_bundle(path: Path) -> bool:
@@ -129,10 +130,16 @@ def is_bundle(path: Path) -> bool:
         return False
 
 
-def _connected(rpc: str, manifest: RunManifest, run: str) -> "ChainRun":
+def connected(rpc: str, manifest: RunManifest, signatures: SignatureSource) -> "ChainRun":
+    """Return a manifest's run as a chain shows it now, with beacons as far as there are signatures.
+
+    Raises:
+        LedgerError: the chain does not answer, it is another one, or the ledger is not there.
+    """
     from contracts.run import ChainRun
 
-    chain = ChainRun.connect(rpc, manifest.ledger, run, chain_id=manifest.chain_id)
+    chain = ChainRun.connect(rpc, manifest.ledger, manifest.run_id, chain_id=manifest.chain_id)
+    chain.follow_beacon(manifest.beacon, signatures, at_once=manifest.rounds + 1)
     chain.refresh()
     return chain
 

@@ -10,6 +10,7 @@ from contracts.sender import Sender
 from contracts.types import Role
 from protocol.chain import OPENING_ROUND, ChainView, Operator
 from protocol.errors import LedgerError
+from protocol.manifest import BlockBeacon
 from tests.contracts.conftest import DISPUTE_BLOCKS, MIN_STAKE, RUN, TOKEN, Network
 from tests.contracts.test_client import settle, signed_verdict
 
@@ -18,7 +19,9 @@ OTHER = "cd" * 32
 
 def view_of(network: Network, run: str = RUN) -> ChainRun:
     assert network.ledger.deployed_block is not None
-    return ChainRun(network.ledger, run, start_block=network.ledger.deployed_block)
+    view = ChainRun(network.ledger, run, start_block=network.ledger.deployed_block)
+    view.follow_beacon(BlockBeacon(), None)
+    return view
 
 
 def refreshed(network: Network) -> ChainRun:

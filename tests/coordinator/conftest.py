@@ -145,6 +145,9 @@ class SimulatedChain:
     def _hash(self, block: int) -> str | None:
         return digest(f"{self.fork} {block}".encode()) if block <= self.height else None
 
+    def follow_beacon(self, beacon: object, source: object) -> None:
+        """Beacons are hashes of blocks here, whatever a manifest demands."""
+
     def assignment_beacon(self, round_: int) -> str | None:
         block = self.anchor(round_ - 1)
         return None if block is None else self._hash(block + 1)

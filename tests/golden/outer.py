@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from protocol.canonical import ZERO_DIGEST, digest
-from protocol.manifest import CodecConfig, DatasetConfig, ModelConfig, OuterConfig, RunManifest
+from protocol.manifest import (
+    LOCAL_CHAIN_ID,
+    CodecConfig,
+    DatasetConfig,
+    ModelConfig,
+    OuterConfig,
+    RunManifest,
+)
 from protocol.tensors import parameter_layout
 from protocol.update import symbols_digest
 from training.codec import compress
@@ -42,7 +49,7 @@ def roots(codec: CodecConfig, outer: OuterConfig) -> dict[str, list[str]]:
     address = "0x" + "00" * 20
     manifest = RunManifest(
         name="golden",
-        chain_id=1,
+        chain_id=LOCAL_CHAIN_ID,
         ledger=address,
         coordinator=address,
         rounds=ROUNDS,

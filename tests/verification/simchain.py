@@ -79,6 +79,12 @@ class SimChain:
     def verifiers(self, round_: int) -> tuple[Operator, ...]:
         return self._staked("verifier", self.anchor(round_))
 
+    def follow_beacon(self, beacon: object, source: object) -> None:
+        """Beacons are hashes of blocks here, whatever a manifest demands."""
+
+    def drand_round(self, round_: int) -> int | None:  # noqa: ARG002
+        return None
+
     def assignment_beacon(self, round_: int) -> str | None:
         return self._after(self.anchor(round_ - 1))
 
