@@ -32,6 +32,9 @@ class Beacons(Protocol):
     def after(self, anchor: int) -> str | None:
         """Return the beacon of an anchoring block, 64 hex digits, once it is here."""
 
+    def drand_round(self, anchor: int) -> int | None:
+        """Return the drand round that an anchor's time fixes, where drand is asked and the time is known."""
+
 
 class BlockBeacons:
     """Take the hash of the block after the anchor."""
@@ -58,6 +61,10 @@ class BlockBeacons:
     def after(self, anchor: int) -> str | None:
         """Return the hash of the block after the anchor."""
         return self._hashes.get(anchor)
+
+    def drand_round(self, anchor: int) -> int | None:
+        """Return nothing: no drand round is asked."""
+        return None
 
 
 class DrandBeacons:

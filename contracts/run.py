@@ -206,6 +206,11 @@ class ChainRun:
         """Return the beacon of the block that anchored the round."""
         return self._beacon_after(self.anchor(round_))
 
+    def drand_round(self, round_: int) -> int | None:
+        """Return the drand round that a round's anchor fixes; None on a local chain, or before `refresh` saw it."""
+        anchor = self.anchor(round_)
+        return None if anchor is None or self._beacons is None else self._beacons.drand_round(anchor)
+
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block read."""
         stakes = self._stakes(self._height)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from training.corpus import Shard
-from verification import audit_money, audit_rounds, audit_verdicts
+from verification import audit_beacons, audit_money, audit_rounds, audit_verdicts
 from verification.archive import Archive
 from verification.audit_rounds import Found
 from verification.bundle import FindBlob
@@ -23,6 +23,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("commitment roots", audit_rounds.check_roots),
     ("record hashes", audit_rounds.check_records),
     ("rosters", audit_rounds.check_rosters),
+    ("beacons", audit_beacons.check_beacons),
     ("assignments", audit_rounds.check_assignments),
     ("merging", audit_rounds.check_merging),
     ("aggregation", audit_rounds.check_aggregation),

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
 from protocol.errors import ProofInconclusive
 from protocol.manifest import RunManifest
@@ -23,6 +24,9 @@ class AuditChain(ChainView, Protocol):
 
     def coordinator(self) -> RunCreated | None:
         """Return who created the run, and the key that signs for it."""
+
+    def drand_round(self, round_: int) -> int | None:
+        """Return the drand round that a round's anchor fixes; None on a local chain, or where it is not known."""
 
     @property
     def funded_wei(self) -> int:
@@ -48,6 +52,7 @@ class PublicRun:
     dossiers: Sequence[RoundDossier]  # of the anchored rounds, from 0 on
     settlement: Settlement
     find: FindBlob
+    signatures: SignatureFiles  # of drand rounds
     only: range | None = None  # the rounds to be judged; None: all
     records: Sequence[Signed[RoundRecord]] = field(init=False)
 
@@ -82,7 +87,8 @@ class PublicRun:
             if dossier is None:
                 raise ProofInconclusive(f"the file of round {round_} is missing from the public folder")
             dossiers.append(dossier)
-        return cls(manifest, run, chain, dossiers, archive.settlement(manifest), find, only)
+        settlement = archive.settlement(manifest)
+        return cls(manifest, run, chain, dossiers, settlement, find, archive.beacons, only)
 
     def is_void(self, round_: int) -> bool:
         """Tell whether a round's record was anchored too late."""
