@@ -10,7 +10,7 @@ from verification.public import PublicRun
 def check_beacons(run: PublicRun) -> tuple[int, str]:
     """Every anchor has its beacon; where drand gives it, the folder holds the signature, and the network made it."""
     beacon = run.manifest.beacon
-    anchored = (OPENING_ROUND, *run.rounds)
+    anchored = (run.scope.start - 1, *run.scope)  # the round before them fixes their assignments
     if isinstance(beacon, BlockBeacon):
         for round_ in anchored:
             if run.chain.sampling_beacon(round_) is None and round_ != run.rounds.stop - 1:

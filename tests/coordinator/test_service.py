@@ -25,6 +25,7 @@ from contracts.sender import Sender
 from contracts.types import Role
 from contracts.wallet import save_unattended_wallet
 from coordinator.run import create_run, plan_run
+from protocol.canonical import canonical_json
 from protocol.keys import PeerKey, save_peer_key
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Ready, Reveal, sign
@@ -32,10 +33,15 @@ from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from protocol.tensors import parameter_layout
 from protocol.update import encode, symbols_digest
+from tests.protocol.drand_network import LocalDrand
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from verification.archive import Archive
+from verification.audit import audit
+from verification.blobs import find_blob
 from verification.commit import carried
+from verification.report import Check
+from verification.sources import connected
 
 COORDINATOR, CONTRIBUTOR = PeerKey(b"\x11" * 32), PeerKey(b"\x22" * 32)
 TOKEN = 10**18
@@ -45,11 +51,12 @@ TEXT = b"It was the best of times, it was the worst of times. " * 300
 
 @dataclass
 class Place:
-    """A run on a chain of its own."""
+    """A run on a chain of its own, with a drand network of its own."""
 
     directory: Path
     manifest: RunManifest
     rpc: str
+    drand: str
 
     @property
     def run(self) -> str:
@@ -59,6 +66,7 @@ class Place:
         argv = [sys.executable, "-m", "murmur", "coordinator", "start", "--dir", str(self.directory)]
         argv += ["--run", self.run, "--rpc", self.rpc, "--listen", f"/ip4/127.0.0.1/tcp/{self.port}"]
         argv += ["--data-dir", str(self.directory / "data"), "--no-control"]
+        argv += ["--drand", self.drand]
         with (self.directory / "log.txt").open("ab") as log:
             return subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
@@ -80,7 +88,15 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def drand() -> Iterator[tuple[LocalDrand, str]]:
+    network = LocalDrand()
+    with network.serve() as endpoint:
+        yield network, endpoint
+
+
+@pytest.fixture
+def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
+    network, endpoint = drand
     port, log = _free_port(), tmp_path / "anvil.log"
     process = start_anvil(port, 0.2, None, log_path=log)
     try:
@@ -107,6 +123,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
             "inner": {"steps": 4, "batch": 2},
             "verification": {"segment_steps": 2, "schedule": {"fresh_probability": 0}},
             "deadlines": {"ready": 1, "commit": 400, "reveal": 200},
+            "beacon": network.beacon().model_dump(),
         }
         plan = plan_run(
             home,
@@ -118,7 +135,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
             fields=fields,
         )
         create_run(home, plan, ledger=ledger, sender=sender)
-        yield Place(home, plan.manifest, rpc_url(port), _free_port())
+        yield Place(home, plan.manifest, rpc_url(port), endpoint, _free_port())
     finally:
         process.terminate()
         process.wait()
@@ -202,6 +219,31 @@ def _parameters(place: Place, round_: int) -> str | None:
     return found
 
 
+def _every_beacon_is_drands(place: Place) -> None:
+    """Audit the beacons from the chain and the public folder, as they are and with one spoiled or missing."""
+    archive = Archive(place.directory / "public")
+    chain = connected(place.rpc, place.manifest, archive.beacons)  # asks nobody over HTTP
+    used = [chain.drand_round(round_) for round_ in (-1, 0, 1)]
+    assert None not in [chain.sampling_beacon(round_) for round_ in (-1, 0, 1)]
+    assert {f"{round_}.json" for round_ in used} <= {path.name for path in archive.beacons.root.iterdir()}
+
+    def found() -> Check:
+        again = connected(place.rpc, place.manifest, archive.beacons)
+        report = audit(archive, again, place.run, find_blob([archive.blobs]))
+        return next(check for check in report.checks if check.name == "beacons")
+
+    assert (found().result, found().count) == ("ok", 3)
+    first = archive.beacons.root / f"{used[0]}.json"
+    kept = first.read_bytes()
+    other = LocalDrand(secret=666)
+    first.write_bytes(canonical_json({"round": used[0], "signature": other.signature(int(used[0] or 0))}))
+    assert found().result == "rejected"
+    first.unlink()
+    assert (found().result, str(used[0]) in found().detail) == ("inconclusive", True)
+    first.write_bytes(kept)
+    assert found().ok
+
+
 @pytest.mark.e2e
 def test_a_killed_coordinator_goes_on_and_says_nothing_twice(place: Place, tmp_path: Path) -> None:
     lives = [place.start()]
@@ -215,7 +257,7 @@ def test_a_killed_coordinator_goes_on_and_says_nothing_twice(place: Place, tmp_p
         await _wait_for(lambda: (place.directory / "status.json").exists())
         ledger = place.manifest.ledger
         chain = ChainRun.connect(place.rpc, ledger, place.run)
-        config = PeerConfig(tmp_path / "peer", place.run, bootstrap=(place.bootstrap,))
+        config = PeerConfig(tmp_path / "peer", place.run, bootstrap=(place.bootstrap,), drand=(place.drand,))
         async with open_peer(config, CONTRIBUTOR, chain) as peer:
             contributor = Contributor(peer)
             await contributor.ready()
@@ -254,6 +296,7 @@ def test_a_killed_coordinator_goes_on_and_says_nothing_twice(place: Place, tmp_p
         assert settlement.finish.body.parameters == peer.chain.finished()
         entries = settlement.rewards[-1].body.entries
         assert [entry.cumulative_wei for entry in entries] == [2 * place.manifest.pay.unit_wei]
+        _every_beacon_is_drands(place)
         lives[-1].send_signal(signal.SIGTERM)
         assert lives[-1].wait(20) == 0
         shown = subprocess.run(

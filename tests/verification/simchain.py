@@ -82,7 +82,7 @@ class SimChain:
     def follow_beacon(self, beacon: object, source: object) -> None:
         """Beacons are hashes of blocks here, whatever a manifest demands."""
 
-    def drand_round(self, round_: int) -> int | None:  # noqa: ARG002
+    def drand_round(self, round_: int) -> int | None:
         return None
 
     def assignment_beacon(self, round_: int) -> str | None:
