@@ -13,6 +13,7 @@ from protocol.blobs import BlobStore
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
+from protocol.manifest import BlockBeacon, DrandBeacon
 from training.outer import load_parameters
 from training.program import program_digest
 
@@ -143,3 +144,12 @@ def test_a_directory_without_a_readable_manifest_is_refused(tmp_path: Path, data
         (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(ConfigError):
         read_manifest(tmp_path / "manifest.json")
+
+
+def test_the_chain_decides_the_beacon_and_a_public_one_refuses_blocks(tmp_path: Path) -> None:
+    local, public = SimulatedLedger(), SimulatedLedger()
+    public.chain_id = 8453
+    assert _plan(tmp_path / "a", local, tmp_path).manifest.beacon == BlockBeacon()
+    assert _plan(tmp_path / "b", public, tmp_path).manifest.beacon == DrandBeacon()
+    with pytest.raises(UsageError, match="any other takes kind drand"):
+        _plan(tmp_path / "c", public, tmp_path, beacon={"kind": "block"})

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from protocol.canonical import canonical_json
+from protocol.drand import QUICKNET
 from protocol.errors import Malformed
-from protocol.manifest import CodecConfig, ModelConfig, PayConfig, RunManifest
+from protocol.manifest import BlockBeacon, CodecConfig, DrandBeacon, ModelConfig, PayConfig, RunManifest
 from tests.protocol.makers import digest_of, manifest
 
 
@@ -60,3 +61,42 @@ def test_epochs_cover_every_round() -> None:
     run = manifest(rounds=25)
     assert run.epochs == 3
     assert [run.epoch_of(round_) for round_ in (0, 9, 10, 24)] == [0, 0, 1, 2]
+
+
+def test_a_blocks_hash_is_a_beacon_on_the_local_chain_only() -> None:
+    assert manifest(beacon={"kind": "block"}).beacon == BlockBeacon()
+    with pytest.raises(ValidationError, match="only the local chain"):
+        manifest(chain_id=1, beacon={"kind": "block"})
+    with pytest.raises(ValidationError, match="only the local chain"):
+        manifest(chain_id=1)
+    for chain_id in (1, 31337):
+        found = manifest(chain_id=chain_id, beacon={"kind": "drand"})
+        assert isinstance(found.beacon, DrandBeacon)
+        assert found.beacon.chain == QUICKNET
+        assert RunManifest.from_bytes(found.to_bytes()) == found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"public_key": "c0" + "00" * 95},
+        {"public_key": QUICKNET.public_key.upper()},
+        {"public_key": "ab" * 96},
+        {"scheme": "pedersen-bls-chained"},
+        {"period": 0},
+        {"period": 30, "margin_s": 29},
+        {"margin_s": 0},
+        {"kind": "random.org"},
+        {"url": "https://api.drand.sh"},
+    ],
+)
+def test_a_drand_network_that_is_none_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        manifest(chain_id=1, beacon={"kind": "drand", **fields})
+
+
+def test_the_margin_after_the_anchor_is_over_before_its_drand_round() -> None:
+    beacon = DrandBeacon(margin_s=12)
+    for second in range(1_700_000_000, 1_700_000_009):
+        round_ = beacon.round_after(second)
+        assert beacon.chain.time_of(round_) >= second + 12 > beacon.chain.time_of(round_ - 1)
