@@ -8,7 +8,7 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, Opening, Signed, Verdict
 from verification.archive import RoundDossier
-from verification.judge import contradiction, counted, outcome
+from verification.judge import contradiction, counted, inconclusive, outcome
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -140,8 +140,11 @@ def _decision(
 ) -> Decision | None:
     manifest = state.manifest
     # A later rank that speaks before its turn must not displace an earlier one that is on time.
+    silent = inconclusive({judge: message.body for judge, message in verdicts.items()})
     due = {
-        judge: message for judge, message in verdicts.items() if draw.due(manifest, judge, blocks, verdicts=0)
+        judge: message
+        for judge, message in verdicts.items()
+        if draw.due(manifest, judge, blocks, verdicts=0, inconclusive=silent)
     }
     grace = state.resumed_at + manifest.deadlines.reveal if state.resumed_at else 0
     closed = blocks > draw.closes_after(manifest) and chain.height >= grace

@@ -74,12 +74,14 @@ def learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
     return inner.lr * warmup * (inner.min_lr_fraction + (1 - inner.min_lr_fraction) * cosine)
 
 
-def prepare_process(threads: int) -> None:
+def prepare_process(threads: int | None) -> None:
     """Set this process up for repeatable training: threads, deterministic kernels, full-precision products.
 
-    On CUDA the environment must also hold CUBLAS_WORKSPACE_CONFIG=:4096:8 before the process starts.
+    `threads` None leaves their number as it is, which changes no result. On CUDA the environment must also hold
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 before the process starts.
     """
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling costs a twentieth of a step, and no kernel here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

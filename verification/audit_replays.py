@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening, Signed
 from training.corpus import Shard
+from training.inner import prepare_process
 from verification.audit_rounds import Found
 from verification.commit import carried
 from verification.judge import counted
@@ -33,6 +34,7 @@ def check_replays(
     """Whatever is executed again gives what its verdicts say."""
     if open_shard is None:
         raise ProofInconclusive("the dataset is needed for replays")
+    prepare_process(None)
     units = TrainingUnits(open_shard(), device)
     done, largest = 0, 0.0
     missing: list[str] = []

@@ -3,7 +3,7 @@
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PROVEN_FALSE
 from verification.audit_rounds import Found
-from verification.judge import contradiction, counted, outcome
+from verification.judge import contradiction, counted, inconclusive, outcome
 from verification.public import PublicRun
 
 
@@ -74,7 +74,12 @@ def check_outcomes(run: PublicRun) -> Found:
         judges = counted(run.manifest, draw, verdicts)
         if len(judges) < run.manifest.verification.verifiers and blocks <= draw.closes_after(run.manifest):
             raise ProofRejected(f"{where} was decided before its verifiers' time was over")
-        early = [judge for judge in judges if not draw.due(run.manifest, judge, blocks, verdicts=0)]
+        silent = inconclusive(verdicts)
+        early = [
+            judge
+            for judge in judges
+            if not draw.due(run.manifest, judge, blocks, verdicts=0, inconclusive=silent)
+        ]
         if early:
             raise ProofRejected(f"{where} was decided on a verdict of {early[0]}, whose turn had not come")
     open_ = {key for key in run.draws if key[0] in run.scope} - declared

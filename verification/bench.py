@@ -17,6 +17,7 @@ from training.program import check_program
 from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
+from verification.profile import Machine
 from verification.request import ReplayAnswer, ReplayRequest
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
 
@@ -39,6 +40,7 @@ class ReplayBench:
         self._config = config
         self._peer = peer
         self._lock = trio.Lock()
+        self.machine: Machine | None = None  # what the child computes, once `prepare` has asked it
         self._worker = Worker(
             [sys.executable, "-m", "verification.replayer"],
             log_path=config.directory / REPLAYER_LOG_FILE,
@@ -74,6 +76,7 @@ class ReplayBench:
             device=config.device,
         )
         answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
+        self.machine = Machine.model_validate(answer.get("machine"))
         return check_program(self._peer.manifest, answer.get("program"))
 
     async def close(self) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
-from protocol.messages import INCONCLUSIVE, Commitment, CommitmentList, Opening, RoundRecord, Signed
+from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Signed
 from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
-from verification.judge import contradiction
+from verification.judge import contradiction, inconclusive
 from verification.lateness import in_force, is_void
 from verification.sample import Draw, draws
 from verification.unit import DrawnUnit
@@ -93,14 +93,15 @@ def duties(
         unit = _unit(manifest, chain, pool, round_, draw)
         if unit is None:
             continue
+        about = {judge: message.body for (number, judge), message in said.items() if number == draw.number}
+        silent = inconclusive(about)
         others = sum(
-            1
-            for (number, judge), message in said.items()
-            if number == draw.number and judge != me and draw.due(manifest, judge, blocks, 0)
-            if message.body.outcome != INCONCLUSIVE
-            and not contradiction(manifest, unit.commitment.body, message.body)
+            draw.due(manifest, judge, blocks, 0, silent)
+            and not contradiction(manifest, unit.commitment.body, verdict)
+            for judge, verdict in about.items()
+            if judge != me and judge not in silent
         )
-        if not draw.due(manifest, me, blocks, others):
+        if not draw.due(manifest, me, blocks, others, silent):
             continue
         opening = pool.openings(round_).get(draw.number)
         overdue = blocks >= _opening_time(manifest, draw, me)

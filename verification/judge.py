@@ -47,6 +47,15 @@ def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdic
     return ""
 
 
+def inconclusive(verdicts: Mapping[int, Verdict]) -> frozenset[int]:
+    """Return the verifiers that found nothing to say, whose place the next rank takes at once.
+
+    Args:
+        verdicts: of one unit, by verifier.
+    """
+    return frozenset(judge for judge, one in verdicts.items() if one.outcome == INCONCLUSIVE)
+
+
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
     """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
     said = (one for one in draw.verifiers if one in verdicts and verdicts[one].outcome != INCONCLUSIVE)

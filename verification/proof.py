@@ -13,10 +13,11 @@ from time import process_time
 
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.merkle import commitment_leaf, verify_proof
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
+from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
 from protocol.tensors import parameter_layout
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard, prepare_corpus
+from training.inner import prepare_process
 from training.program import program_digest
 from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
@@ -29,7 +30,12 @@ from verification.replay import TrainingUnits
 from verification.report import Check, exit_code
 from verification.unit import ReplayReport
 
-OUTCOMES = {PASSED: "passed", REJECTED: "rejected", PROVEN_FALSE: "proven false"}
+OUTCOMES = {
+    PASSED: "passed",
+    REJECTED: "rejected",
+    PROVEN_FALSE: "proven false",
+    INCONCLUSIVE: "inconclusive",
+}
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,7 @@ class _Decision:
         if bundle.manifest.program != program_digest():
             raise ProofInconclusive("the run's program is not the one installed here")
         with TemporaryDirectory(prefix="murmur-proof-") as scratch:
+            prepare_process(None)
             units = TrainingUnits(_shard(bundle, self._data, Path(scratch)), self._device)
             started = process_time()
             report = units.replay(bundle.manifest, unit, opening.body, bundle.files)
@@ -208,13 +215,16 @@ class _Decision:
         decided = outcome(bundle.manifest, bundle.draw, verdicts, closed=True)
         self._unit = decided
         ours = self._replay.outcome
-        wrong = [judge for judge, verdict in sorted(verdicts.items()) if verdict.outcome != ours]
+        said_something = {judge: one for judge, one in verdicts.items() if one.outcome != INCONCLUSIVE}
+        wrong = [judge for judge, verdict in sorted(said_something.items()) if verdict.outcome != ours]
         if wrong:
             said = OUTCOMES[verdicts[wrong[0]].outcome]
             raise ProofRejected(f"verifier {wrong[0]} says {said}, our replay says {OUTCOMES[ours]}")
-        if not verdicts and ours != PASSED:
+        if not said_something and ours != PASSED:
             raise ProofRejected(f"nobody judged the unit, and our replay says {OUTCOMES[ours]}")
-        return f"{len(verdicts)} verdicts say {OUTCOMES[ours]}, as our replay does: the unit is {decided}"
+        return (
+            f"{len(said_something)} verdicts say {OUTCOMES[ours]}, as our replay does: the unit is {decided}"
+        )
 
 
 def _check_signatures(bundle: Bundle) -> str:

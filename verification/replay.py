@@ -21,6 +21,7 @@ from training.inner import InnerState, InnerTrainer
 from training.outer import load_parameters
 from verification import opening as training_opening
 from verification.judge import grade, is_fresh
+from verification.profile import judging_pair, this_machine
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
 
 UNBOUNDED = 1e30
@@ -50,9 +51,11 @@ class TrainingUnits:
         """Execute the drawn segment again and recompute the update and the residual.
 
         Raises:
-            ProofInconclusive: the round's public parameters are not a file of this run.
+            ProofInconclusive: the round's public parameters are not a file of this run, or no replay on this machine
+                may judge the unit's profile.
             OwnFault: this machine fails.
         """
+        self._check_machine(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
         except Malformed as error:
@@ -65,6 +68,16 @@ class TrainingUnits:
         except ProofRejected as error:
             return ReplayReport(PROVEN_FALSE, error.message[:200])
         return self._replay_segment(manifest, unit, states)
+
+    def _check_machine(self, manifest: RunManifest, unit: DrawnUnit) -> None:
+        profile = manifest.verification.profile(unit.commitment.body.profile)
+        assert profile is not None, "a commitment is checked before it is listed"
+        pair = judging_pair(manifest, this_machine(self.device), profile)
+        if pair.replay is None:
+            raise ProofInconclusive(
+                f"this machine cannot judge a unit of {profile.name}: {pair.reason}",
+                hint="`murmur verifier profiles` shows what it can judge",
+            )
 
     def _replay_segment(self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened") -> ReplayReport:
         steps = manifest.verification.segment_steps

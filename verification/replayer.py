@@ -12,6 +12,7 @@ from protocol.worker import Method, Params, Progress, Result, serve
 from training.inner import prepare_process
 from training.program import program_digest
 from training.workbench import DeviceLoadRequest, Workbench
+from verification.profile import this_machine
 from verification.replay import TrainingUnits
 from verification.request import ReplayAnswer, ReplayRequest
 from verification.unit import ReplayReport
@@ -25,6 +26,7 @@ class Bench:
         self.manifest = work.manifest
         self._store = work.store
         prepare_process(request.threads)
+        self.machine = this_machine(request.device)
         self._units = TrainingUnits(work.shard(), request.device)
 
     def replay(self, request: ReplayRequest) -> ReplayReport:
@@ -55,9 +57,9 @@ class Replayer:
         return {"load": self.load, "replay": self.replay}
 
     def load(self, params: Params, progress: Progress) -> Result:
-        """Prepare for a run (`DeviceLoadRequest`) and return the program digest that this machine computes."""
+        """Prepare for a run (`DeviceLoadRequest`); return the program digest computed, and what machine this is."""
         self._loaded = Bench(DeviceLoadRequest.model_validate(params))
-        return {"program": program_digest()}
+        return {"program": program_digest(), "machine": self._loaded.machine.model_dump(mode="json")}
 
     def replay(self, params: Params, progress: Progress) -> Result:
         """Replay a unit (`ReplayRequest`) and return a `ReplayAnswer`."""

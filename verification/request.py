@@ -53,7 +53,7 @@ class ReplayRequest(Frozen):
 class ReplayAnswer(Frozen):
     """Carry a `ReplayReport` between processes."""
 
-    outcome: Annotated[int, Field(ge=1, le=3)]
+    outcome: Annotated[int, Field(ge=1, le=4)]
     reason: Annotated[str, Field(max_length=200)]
     distance: float
     tensor: Annotated[str, Field(max_length=100)]

@@ -1,6 +1,6 @@
 """Who is drawn, at which segment, and who judges: a public function of a beacon newer than the record."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from protocol.beacon import SAMPLING, chosen, draw, seed
@@ -53,21 +53,30 @@ class Draw:
     segment: int
     verifiers: tuple[int, ...]
 
-    def due(self, manifest: RunManifest, verifier: int, blocks: int, verdicts: int) -> bool:
+    def due(
+        self,
+        manifest: RunManifest,
+        verifier: int,
+        blocks: int,
+        verdicts: int,
+        inconclusive: Collection[int] = (),
+    ) -> bool:
         """Tell whether a verifier should judge now.
 
         The first ranks judge at once; a later rank steps in after each further deadline while verdicts are
-        lacking.
+        lacking, and at once for each earlier rank that found nothing to say.
 
         Args:
             verifier: its registration number.
             blocks: blocks since the sampling beacon.
             verdicts: how many others have judged.
+            inconclusive: verifiers whose verdict is inconclusive.
         """
         needed = manifest.verification.verifiers
         if verifier not in self.verifiers or verdicts >= needed:
             return False
-        rank = self.verifiers.index(verifier)
+        earlier = self.verifiers[: self.verifiers.index(verifier)]
+        rank = sum(judge not in inconclusive for judge in earlier)
         return rank < needed or blocks >= (rank - needed + 1) * manifest.deadlines.verify
 
     def closes_after(self, manifest: RunManifest) -> int:

@@ -19,6 +19,7 @@ from verification.config import VerifierConfig
 from verification.duty import Duty, duties, is_over, round_draws
 from verification.journal import VerdictJournal
 from verification.opening import check_opening, needed_files
+from verification.profile import Pair, describe, judging_pairs
 from verification.sample import Draw
 from verification.unit import ReplayReport
 
@@ -69,6 +70,10 @@ class Verifier:
         """
         self._nursery.start_soon(self._show)
         ready = await self._say_ready(await self._bench.prepare())
+        log.info("this machine is %s; it judges units of %s", self._bench.machine, describe(self._pairs()))
+        for pair in self._pairs():
+            if pair.replay is None:
+                log.warning("units of %s are inconclusive here: %s", pair.unit.name, pair.reason)
         while True:
             if self._fatal is not None:
                 raise self._fatal
@@ -145,6 +150,9 @@ class Verifier:
             return ReplayReport(PROVEN_FALSE, error.message)
         except Malformed as error:
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
+        pair = self._pair(duty.unit.commitment.body.profile)
+        if pair.replay is None:
+            return ReplayReport(INCONCLUSIVE, pair.reason[:200])
         try:
             await self._bench.bring(duty.unit, opening.body)
         except NotServed as error:
@@ -153,6 +161,13 @@ class Verifier:
             self._check_own_connection()
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
         return await self._bench.replay(duty.unit, opening)
+
+    def _pairs(self) -> tuple[Pair, ...]:
+        machine = self._bench.machine
+        return () if machine is None else judging_pairs(self._peer.manifest, machine)
+
+    def _pair(self, profile: str) -> Pair:
+        return next(pair for pair in self._pairs() if pair.unit.name == profile)
 
     def _check_own_connection(self) -> None:
         """Refuse to call a unit not opened while it may be us who are cut off.
@@ -175,7 +190,7 @@ class Verifier:
             commitment=duty.unit.commitment.id,
             opening=opening.id if opening is not None and opened else None,
             segment=duty.draw.segment,
-            profile=duty.unit.commitment.body.profile,
+            profile=self._replay_profile(duty),
             reason=report.reason,
             distance=report.distance,
             tensor=report.tensor,
@@ -190,6 +205,12 @@ class Verifier:
         log.info("round %d, number %d: %s %s", *duty.key, _name(message.body.outcome), message.body.reason)
         self._pin()
         await self._publish(message)
+
+    def _replay_profile(self, duty: Duty) -> str:
+        """Name the profile under which a unit is replayed here; its own where nothing was replayed."""
+        name = duty.unit.commitment.body.profile
+        replay = self._pair(name).replay
+        return name if replay is None else replay.name
 
     async def _repeat(self) -> None:
         """Publish verdicts that the pool has not taken yet, such as those signed just before a restart."""
@@ -251,7 +272,9 @@ class Verifier:
             "stake_wei": "0" if operator is None else str(operator.stake_wei),
             "phase": "replaying" if self._active else "waiting",
             "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],
-            "verdicts": {"passed": 0, "rejected": 0, "proven_false": 0, **outcomes},
+            "machine": None if self._bench.machine is None else self._bench.machine.model_dump(mode="json"),
+            "judges": [pair.to_json() for pair in self._pairs()],
+            "verdicts": {"passed": 0, "rejected": 0, "proven_false": 0, "inconclusive": 0, **outcomes},
             "replay_cpu_s": round(sum(verdict.replay_cpu_s for verdict in verdicts), 3),
             "largest_passed_distance": max(
                 (verdict.distance for verdict in verdicts if verdict.outcome == PASSED), default=0.0

@@ -13,7 +13,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Opening, Signed
 from verification.commit import Carried
 
-Grade = Literal[1, 2, 3]  # PASSED, REJECTED, PROVEN_FALSE of protocol.messages
+Grade = Literal[1, 2, 3, 4]  # PASSED, REJECTED, PROVEN_FALSE, INCONCLUSIVE of protocol.messages
 
 
 @dataclass(frozen=True)

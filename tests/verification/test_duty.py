@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import Equivocation
-from protocol.messages import Signed, Verdict, sign
+from protocol.messages import INCONCLUSIVE, Signed, Verdict, sign
 from protocol.pool import MessagePool
 from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
 from verification.duty import Duty, duties, is_over, round_draws
+from verification.judge import counted, outcome
 from verification.sample import Draw
 
 
@@ -90,6 +91,26 @@ def test_a_later_rank_steps_in_for_a_silent_one_and_gives_time_to_open(bed: Test
     assert not watch.due(last)[draw.number].overdue
     bed.chain.height = began + wait + wait // 2
     assert watch.due(last)[draw.number].overdue
+
+
+def test_the_next_rank_steps_in_at_once_for_one_that_cannot_judge(bed: Testbed, watch: Watch) -> None:
+    dossier = bed.play_round(0)
+    watch.hear(dossier)
+    draw = watch.draws()[0]
+    bed.chain.height = bed.chain.anchors[0] + 1
+    first, second = (one for one in dossier.verdicts if one.body.number == draw.number)
+    body = first.body.model_copy(update={"outcome": INCONCLUSIVE, "reason": "other torch", "distance": 0.0})
+    last = draw.verifiers[2]
+    assert draw.number not in watch.due(last)
+    watch.pool.add(sign(key(first.body.verifier), bed.manifest, 0, "verifier", body))
+    assert draw.number in watch.due(last)
+    watch.pool.add(second)
+    assert draw.number in watch.due(last)
+    report = bed.reports[0, draw.number]
+    watch.pool.add(bed.verdict(draw, 0, last, report, second.body.opening))
+    judged = {judge: one.body for (_, judge), one in watch.pool.verdicts(0).items()}
+    assert counted(bed.manifest, draw, judged) == (second.body.verifier, last)
+    assert outcome(bed.manifest, draw, judged, closed=False) == "passed"
 
 
 def test_nobody_steps_in_once_two_have_judged_in_their_turn(bed: Testbed, watch: Watch) -> None:

@@ -136,6 +136,18 @@ def test_a_silent_verifier_is_replaced_by_the_next_rank(manifest: RunManifest) -
     assert Draw(1, 0, (7,)).closes_after(manifest) == 2 * wait
 
 
+def test_the_next_rank_takes_the_place_of_an_inconclusive_one_at_once(manifest: RunManifest) -> None:
+    draw, wait = Draw(1, 0, (7, 8, 9, 10)), manifest.deadlines.verify
+    at_once = [judge for judge in draw.verifiers if draw.due(manifest, judge, 0, 0, {7})]
+    assert at_once == [7, 8, 9]
+    assert draw.due(manifest, 10, 0, 0, {7, 8})
+    assert not draw.due(manifest, 10, wait - 1, 0, {7})
+    assert draw.due(manifest, 10, wait, 0, {7})
+    # A later rank with nothing to say makes room for nobody before it.
+    assert not draw.due(manifest, 9, 0, 0, {10})
+    assert not draw.due(manifest, 9, 0, 2, {7})
+
+
 # judging
 
 

@@ -8,20 +8,32 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from protocol.errors import ConfigError, OwnFault
+from protocol.errors import ConfigError, OwnFault, ProofInconclusive
 from protocol.keys import save_peer_key
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Ready, Signed, Verdict, sign
+from protocol.manifest import CPU_FP32
+from protocol.messages import (
+    INCONCLUSIVE,
+    PASSED,
+    PROVEN_FALSE,
+    REJECTED,
+    Ready,
+    Signed,
+    Verdict,
+    sign,
+)
 from protocol.peer import Peer, PeerConfig, open_peer
 from tests.verification.mischief import forged_residual, other_rate
-from tests.verification.testbed import Testbed, key
+from tests.verification.testbed import Made, Testbed, key, tiny_manifest
 from verification.archive import RoundDossier
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
 from verification.service import run_verifier
+from verification.unit import ReplayReport
 
 ME = 4
 
@@ -74,6 +86,11 @@ async def heard(peer: Peer, numbers: set[int], round_: int = 0) -> dict[int, Sig
         await peer.changed()
 
 
+def read_status(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "status.json").read_text())
+    return found
+
+
 @pytest.fixture
 def two_judges(make_bed: Callable[..., Testbed]) -> Testbed:
     bed = make_bed(contributors=3, verifiers=2)
@@ -113,11 +130,13 @@ async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judgi
             assert (late.outcome, late.reason, late.opening) == (REJECTED, "not opened in time", None)
             while True:
                 status = json.loads((directory / "status.json").read_text())
-                if status["verdicts"] == {"passed": 1, "rejected": 1, "proven_false": 1}:
+                if status["verdicts"] == {"passed": 1, "rejected": 1, "proven_false": 1, "inconclusive": 0}:
                     break
                 await trio.sleep(0.05)
             assert status["number"] == ME
             assert status["error"] is None
+            assert status["judges"] == [{"unit": "cpu-fp32", "replay": "cpu-fp32", "reason": ""}]
+            assert status["machine"]["device"] == "cpu"
             kept = {path.name for path in (directory / "blobs").glob("[0-9a-f][0-9a-f]/*")}
             opening = bed.open(bed.made[0, 1], found[1].body.segment).body
             assert {opening.end_parameters, opening.start_moments, bed.run} <= kept
@@ -128,6 +147,44 @@ async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judgi
                 await trio.sleep_forever()
         assert (await heard(peer, {1, 2, 3}))[1].id == found[1].id
         assert peer.pool.equivocations == []
+
+
+class Elsewhere(Testbed):
+    """Judges of the test's own rounds have the machine that this process lacks."""
+
+    def replay(self, made: Made, segment: int, **changes: object) -> ReplayReport:
+        return ReplayReport(PASSED)
+
+
+async def test_a_machine_without_the_profile_says_inconclusive_and_never_guesses(
+    corpus: Path, tmp_path: Path
+) -> None:
+    other = CPU_FP32.model_copy(update={"torch": "2.12.0"})
+    verification = tiny_manifest(corpus, tmp_path / "data").verification
+    manifest = tiny_manifest(
+        corpus, tmp_path / "data", verification=verification.model_copy(update={"profiles": (other,)})
+    )
+    bed = Elsewhere(tmp_path, manifest, contributors=2, verifiers=2)
+    bed.chain.height += 1
+    dossier = bed.play_round(0)
+    bed.chain.height = bed.chain.anchors[0] + 1 + bed.manifest.deadlines.verify // 2
+    with pytest.raises(ProofInconclusive, match=r"cannot judge a unit of cpu-fp32: .* torch 2\.12\.0"):
+        Testbed.replay(bed, bed.made[0, 1], 0)
+    directory = tmp_path / "verifier"
+    async with world(bed, tmp_path) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(run_verifier, settings(bed, directory, peer), bed.chain)
+        await tell(peer, dossier, openings=(1,))
+        found = await heard(peer, {1, 2})
+        assert found[1].body.outcome == INCONCLUSIVE
+        assert "torch 2.12.0" in found[1].body.reason
+        assert found[1].body.replay_cpu_s == 0
+        # That nothing was opened needs no replay.
+        assert (found[2].body.outcome, found[2].body.reason) == (REJECTED, "not opened in time")
+        while [one["replay"] for one in read_status(directory)["judges"]] != [None]:
+            await trio.sleep(0.05)
+        kept = {path.name for path in (directory / "blobs").glob("[0-9a-f][0-9a-f]/*")}
+        assert dossier.openings[0].body.end_parameters not in kept
+        nursery.cancel_scope.cancel()
 
 
 async def test_false_roots_forged_residuals_and_files_that_are_not_served(

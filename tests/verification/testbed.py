@@ -44,7 +44,7 @@ from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
-from training.inner import InnerState, InnerTrainer
+from training.inner import InnerState, InnerTrainer, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, load_parameters, parameters_file
 from training.program import program_digest
@@ -145,6 +145,7 @@ class Testbed:
         self.archive = Archive(directory / "public")
         self.public = BlobStore(self.archive.blobs)
         self.states = BlobStore(directory / "states")
+        prepare_process(1)
         self.units = TrainingUnits(self.shard)
         self.contributors = tuple(range(1, 1 + contributors))
         self.judges = tuple(range(1 + contributors, 1 + contributors + verifiers))
