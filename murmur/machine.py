@@ -8,7 +8,8 @@ from protocol.errors import OwnFault
 from protocol.tensors import moment_layout, parameter_layout
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
-from training.inner import InnerState, InnerTrainer, prepare_process
+from training.inner import InnerState, prepare_process
+from training.trainer import Trainer, trainer_for
 from training.workbench import DeviceLoadRequest, Workbench
 
 
@@ -20,7 +21,7 @@ class Bench:
         self._work = Workbench.open(request)
         self._shard = self._work.shard()
         self._device = request.device
-        self._trainers: dict[str, InnerTrainer] = {}
+        self._trainers: dict[str, Trainer] = {}
 
     def replay(self, replay: Replay) -> Files:
         """Return where the end of a segment is kept.
@@ -46,9 +47,13 @@ class Bench:
             parameters=store.put(end.parameters_file(model)), moments=store.put(end.moments_file(model))
         )
 
-    def _trainer(self, name: str) -> InnerTrainer:
+    def _trainer(self, name: str) -> Trainer:
+        manifest = self._work.manifest
         if name not in self._trainers:
-            self._trainers[name] = InnerTrainer(self._work.manifest, self._shard, self._device)
+            profile = manifest.verification.profile(name)
+            if profile is None:
+                raise OwnFault(f"the run has no profile {name}")
+            self._trainers[name] = trainer_for(manifest, self._shard, profile, self._device)
         return self._trainers[name]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
-from protocol.manifest import RunManifest
+from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, Opening, Signed
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
@@ -17,8 +17,9 @@ from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard
 from training.distance import segment_distances
-from training.inner import InnerState, InnerTrainer
+from training.inner import InnerState
 from training.outer import load_parameters
+from training.trainer import trainer_for
 from verification import opening as training_opening
 from verification.judge import grade, is_fresh
 from verification.profile import judging_pair, this_machine
@@ -55,7 +56,7 @@ class TrainingUnits:
                 may judge the unit's profile.
             OwnFault: this machine fails.
         """
-        self._check_machine(manifest, unit)
+        profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
         except Malformed as error:
@@ -67,9 +68,10 @@ class TrainingUnits:
             _check_symbols(manifest, unit, opening, states, public)
         except ProofRejected as error:
             return ReplayReport(PROVEN_FALSE, error.message[:200])
-        return self._replay_segment(manifest, unit, states)
+        return self._replay_segment(manifest, unit, states, profile)
 
-    def _check_machine(self, manifest: RunManifest, unit: DrawnUnit) -> None:
+    def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
+        """Return the profile under which a unit is replayed here."""
         profile = manifest.verification.profile(unit.commitment.body.profile)
         assert profile is not None, "a commitment is checked before it is listed"
         pair = judging_pair(manifest, this_machine(self.device), profile)
@@ -78,12 +80,15 @@ class TrainingUnits:
                 f"this machine cannot judge a unit of {profile.name}: {pair.reason}",
                 hint="`murmur verifier profiles` shows what it can judge",
             )
+        return pair.replay
 
-    def _replay_segment(self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened") -> ReplayReport:
+    def _replay_segment(
+        self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened", own: NumericProfile
+    ) -> ReplayReport:
         steps = manifest.verification.segment_steps
         first = unit.segment * steps
         offsets = assignment(manifest, unit.beacon, unit.round, unit.number)[first : first + steps]
-        trainer = InnerTrainer(manifest, self.shard, self.device)
+        trainer = trainer_for(manifest, self.shard, own, self.device)
         trainer.load(states.start)
         try:
             trainer.run(offsets, unit.round * manifest.inner.steps + first)
