@@ -34,6 +34,7 @@ def start(
     data_dir: options.DataDir = None,
     device: Annotated[str, typer.Option(help="Torch device to train on.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
+    public_mib: options.PublicMib = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
 ) -> None:
     """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
@@ -56,6 +57,7 @@ def start(
         "data_dir": data_dir,
         "device": device,
         "threads": threads,
+        "public_mib": public_mib,
         "cheat": cheat,
     }
     config = parse_config(NodeConfig, values)

@@ -36,6 +36,8 @@ from protocol.errors import Equivocation, MurmurError, Premature
 from protocol.keys import load_peer_key
 from protocol.messages import Body, Opening, Ready, Signed, sign
 from protocol.peer import Peer, join_run
+from protocol.shelf import Shelf
+from training.outer import outer_layout
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,12 @@ class Node:
         self._peer = peer
         self._journal = journal
         self._shop = shop
+        self._shelf = Shelf(
+            peer,
+            parameter_bytes=outer_layout(peer.manifest).file_bytes,
+            number=shop.number,
+            max_bytes=config.public_bytes,
+        )
         self._honesty = honesty
         self._nursery = nursery
         self._events: deque[Event] = deque()
@@ -91,6 +99,7 @@ class Node:
         self._nursery.start_soon(self._show)
         program = await self._shop.prepare()
         await self._say_ready(program)
+        self._nursery.start_soon(self._shelf.run)
         while True:
             if self._fault is not None:
                 raise self._fault
@@ -190,12 +199,14 @@ class Node:
         self._job = None
 
     def _sweep(self, keep: frozenset[str]) -> None:
-        store = self._peer.store
+        self._shelf.look()
+        store, keep = self._peer.store, keep | self._shelf.kept
         for path in list(store.root.glob("[0-9a-f][0-9a-f]/*")):
             if path.name not in keep and path.name != self._peer.run:
                 store.delete(path.name)
         for leftover in [*store.root.glob("partial/*"), *store.root.glob("scratch/*")]:
-            leftover.unlink(missing_ok=True)
+            if leftover.name not in keep:
+                leftover.unlink(missing_ok=True)
 
     def _begin_round(self) -> None:
         opened = self._peer.chain.anchor(OPENING_ROUND) is not None

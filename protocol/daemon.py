@@ -57,6 +57,12 @@ class PeerDaemonConfig(DaemonConfig):
 
     ledger: Address
     device: str = "cpu"
+    public_mib: Annotated[int, Field(ge=0)] | None = None  # cap on public blobs that are kept; None: all
+
+    @property
+    def public_bytes(self) -> int | None:
+        """Return the cap on public blobs in bytes."""
+        return None if self.public_mib is None else self.public_mib << 20
 
 
 _Config = TypeVar("_Config", bound=DaemonConfig)

@@ -22,6 +22,14 @@ Drand = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Where token shards are kept; default: data/ in the directory.")
 ]
+PublicMib = Annotated[
+    int | None,
+    typer.Option(
+        "--public-mib",
+        min=0,
+        help="Keep at most so many MiB of merged updates for auditors and latecomers; default: all of the run.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"

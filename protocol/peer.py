@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from protocol.daemon import (
     stored_manifest,
 )
 from protocol.errors import ConfigError, LedgerError, MurmurError, NetworkError, Premature, UsageError
+from protocol.history import HISTORY_FILE, MessageHistory
 from protocol.host import parse_address
 from protocol.keys import PeerKey
 from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
@@ -47,6 +48,9 @@ class PeerConfig:
     listen: str = "/ip4/127.0.0.1/tcp/0"
     bootstrap: tuple[str, ...] = ()
     blobs: Path | None = None  # default: directory / "blobs"
+    history: Path | None = (
+        None  # file in which accepted messages are kept; None: a restart asks the peers again
+    )
     max_blob_bytes: int | None = None  # cap of the store; the least recently used go first
     poll_s: float = 0.2  # between two looks at the chain
     sync_interval_s: float = 2.0  # between two rounds of anti-entropy
@@ -76,6 +80,7 @@ class Peer:
         self.network: Network
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
+        self.history: MessageHistory | None = None
         self._dirty = trio.Event()
         self._complete = 0  # rounds from the first on of which nothing that counts is missing
 
@@ -133,6 +138,8 @@ class Peer:
             self._tell(message)
 
     def _tell(self, message: Signed[Body]) -> None:
+        if self.history is not None:
+            self.history.add(message)
         for callback in self.on_message:
             callback(message)
         self._dirty.set()
@@ -156,6 +163,15 @@ class Peer:
     def missing(self, request: SyncRequest) -> Iterable[bytes]:
         """Tell anti-entropy what an asker lacks."""
         return self.pool.missing(request.since_round, request.have)
+
+    async def remember(self, history: MessageHistory) -> None:
+        """Take back into the pool what was heard before a restart, and keep from now on what is accepted."""
+        for message in await trio.to_thread.run_sync(history.messages):
+            try:
+                self.pool.add(message)
+            except MurmurError as error:
+                log.info("a kept %s of round %d: %s", message.body.kind, message.round, error)
+        self.history = history
 
     async def follow_chain(self) -> None:
         """Look at the chain for ever; a chain that does not answer is waited for, with its error on show."""
@@ -226,6 +242,7 @@ async def open_peer(
         UsageError: `config.run` is not a run id.
         NetworkError: the address is taken, or nobody has the manifest.
         LedgerError: the chain does not answer at the start.
+        ConfigError: the file of kept messages is not one.
     """
     try:
         check_digest(config.run)
@@ -270,8 +287,11 @@ async def open_peer(
         opened.network = network
         if chain.anchor(OPENING_ROUND) is not None:
             opened.note_rounds()
-        peer = opened
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            if config.history is not None:
+                await opened.remember(stack.enter_context(MessageHistory.open(config.history, config.run)))
+                stack.callback(setattr, opened, "history", None)  # the network ends after the file is closed
+            peer = opened
             nursery.start_soon(opened.follow_chain)
             for connected in network.connected_peers():
                 nursery.start_soon(_sync_quietly, network, connected)
@@ -297,7 +317,14 @@ async def join_run(
         NetworkError: the address is taken, or nobody has the manifest.
         LedgerError: the chain does not answer at the start.
     """
-    settings = PeerConfig(config.directory, config.run, config.listen, config.bootstrap, drand=config.drand)
+    settings = PeerConfig(
+        config.directory,
+        config.run,
+        config.listen,
+        config.bootstrap,
+        drand=config.drand,
+        history=config.directory / HISTORY_FILE,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal, nursery.cancel_scope)
         stored = stored_manifest(config.directory, config.run)

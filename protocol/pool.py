@@ -68,7 +68,7 @@ class MessagePool:
         self._check_author(message)
         if message.id in self._known:
             return None
-        slot = _slot(message)
+        slot = slot_of(message)
         before = self._slots.get(slot)
         if before is not None and not isinstance(message.body, Ready):
             if len(self.equivocations) < MAX_EQUIVOCATIONS:
@@ -205,7 +205,8 @@ class MessagePool:
         return ready + [message for message in later if not isinstance(message.body, Ready)]
 
 
-def _slot(message: Signed[Body]) -> Slot:
+def slot_of(message: Signed[Body]) -> Slot:
+    """Return (kind, round, labels): the place that a message fills, of which its author has one each."""
     body = message.body
     match body:
         case Verdict() | Seal():

@@ -36,6 +36,7 @@ def start(
     evidence_units: Annotated[
         int, typer.Option(min=0, help="Judged units whose opened files are kept.")
     ] = 64,
+    public_mib: options.PublicMib = None,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
     import trio
@@ -58,6 +59,7 @@ def start(
         "device": device,
         "threads": threads,
         "evidence_units": evidence_units,
+        "public_mib": public_mib,
     }
     config = parse_config(VerifierConfig, values)
     log_to_stderr()

@@ -14,6 +14,8 @@ from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, P
 from protocol.keys import load_peer_key
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
 from protocol.peer import Peer, join_run
+from protocol.shelf import Shelf
+from training.outer import outer_layout
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
 from verification.duty import Duty, duties, is_over, round_draws
@@ -51,6 +53,12 @@ class Verifier:
         self._number = number
         self._journal = journal
         self._bench = bench
+        self._shelf = Shelf(
+            peer,
+            parameter_bytes=outer_layout(peer.manifest).file_bytes,
+            number=number,
+            max_bytes=config.public_bytes,
+        )
         self._nursery = nursery
         self._draws: dict[int, tuple[Draw, ...]] = {}
         self._oldest = 0  # rounds before are over
@@ -69,6 +77,7 @@ class Verifier:
             ConfigError: this machine does not fit the run.
         """
         self._nursery.start_soon(self._show)
+        self._nursery.start_soon(self._shelf.run)
         ready = await self._say_ready(await self._bench.prepare())
         log.info("this machine is %s; it judges units of %s", self._bench.machine, describe(self._pairs()))
         for pair in self._pairs():
@@ -238,7 +247,9 @@ class Verifier:
     def _pin(self) -> None:
         """Keep the evidence of the newest verdicts; drop other files once nothing is under way."""
         store = self._peer.store
+        self._shelf.look()
         keep = self._journal.evidence(self._peer.run, self._config.evidence_units) | {self._peer.run}
+        keep |= self._shelf.kept
         for address in keep:
             store.pin(address)
         # A unit under way may need any file, among them those that a later fetch would have to bring again.
