@@ -11,22 +11,31 @@ from node.unit import Unit, Work
 from protocol.blobs import BlobStore
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
-from protocol.messages import Opening
+from protocol.messages import Body, Opening, Reveal, Signed
 from protocol.pool import MessagePool
+from protocol.tensors import Floats
+from training.assignment import Offsets, assignment
 
 if TYPE_CHECKING:  # the daemon's process never loads torch
-    from training.assignment import Offsets
-    from training.inner import InnerTrainer
+    from training.inner import InnerState, InnerTrainer
 
 
 class HonestSteps:
-    """Take the inner steps of a unit, in the trainer's process."""
+    """Take the inner steps of a unit and make its update, in the trainer's process."""
 
-    def batches_of(self, number: int) -> int:
-        """Return the registration number whose batches are trained on."""
-        return number
+    def recipe(self, manifest: RunManifest) -> RunManifest:
+        """Return the manifest whose model and optimizer settings the steps follow."""
+        return manifest
 
-    def run(self, trainer: "InnerTrainer", offsets: "Offsets", first_step: int) -> list[float]:
+    def batches(self, manifest: RunManifest, beacon: str, round_: int, number: int) -> Offsets:
+        """Return where the samples trained on start in the shard: int64[steps, batch]."""
+        return assignment(manifest, beacon, round_, number)
+
+    def start(self, state: "InnerState") -> "InnerState":
+        """Return the state that the first step really starts from."""
+        return state
+
+    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take a segment's steps and return their losses.
 
         Args:
@@ -34,6 +43,18 @@ class HonestSteps:
             first_step: global step of the first row.
         """
         return trainer.run(offsets, first_step)
+
+    def change(self, change: Floats) -> Floats:
+        """Return the pseudo-gradient float32[P] that is compressed, given start minus end of the unit."""
+        return change
+
+    def residual_before(self, residual: Floats | None) -> Floats | None:
+        """Return the residual that is added to it, given the one carried in; None stands for zeros."""
+        return residual
+
+    def residual_after(self, residual: Floats) -> Floats:
+        """Return the residual that is committed and carried on, given what the symbols leave out."""
+        return residual
 
 
 class Workshop(Protocol):
@@ -52,9 +73,12 @@ class Workshop(Protocol):
     async def announce(self, data: bytes) -> None:
         """Send bytes as they are to the run's gossip."""
 
+    async def blocks(self, count: int) -> None:
+        """Wait until the chain is so many blocks longer."""
+
 
 class Honesty:
-    """Make units, open them, and say nothing else."""
+    """Make units, reveal and open them, and say nothing else."""
 
     trainer_arguments: Sequence[str] = ()
     """Given to the trainer's command line."""
@@ -63,9 +87,16 @@ class Honesty:
         """Make the unit that a commitment will bind."""
         return await shop.train(job)
 
-    def opening(self, shop: Workshop, unit: Unit, opening: Opening) -> Opening:
-        """Return what is said when a unit is drawn."""
+    async def reveal(self, shop: Workshop, unit: Unit, reveal: Reveal) -> Reveal | None:
+        """Return what is said once the unit is listed; None says nothing."""
+        return reveal
+
+    async def opening(self, shop: Workshop, unit: Unit, opening: Opening) -> Opening | None:
+        """Return what is said when the unit is drawn; None says nothing."""
         return opening
+
+    async def published(self, shop: Workshop, message: Signed[Body]) -> None:
+        """Do whatever else follows a statement of ours: nothing."""
 
     async def round_begins(self, shop: Workshop, round_: int) -> None:
         """Do whatever else belongs to a round: nothing."""

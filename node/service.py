@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,12 +29,13 @@ from node.honesty import Honesty
 from node.journal import Journal
 from node.machine import State
 from node.status import Tally
+from node.unit import Unit
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
 from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
 from protocol.errors import Equivocation, MurmurError, Premature
 from protocol.keys import load_peer_key
-from protocol.messages import Body, Opening, Ready, Signed, sign
+from protocol.messages import Body, Opening, Ready, Reveal, Signed, sign
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
 from training.outer import outer_layout
@@ -134,12 +135,11 @@ class Node:
                 self._start(effect.job)
             case Cancel():
                 await self._cancel()
+            case Publish(body=Reveal() | Opening()):
+                # Beside everything else, because who is dishonest may take its time over what it shows.
+                self._nursery.start_soon(self._show_work, effect, self.state.units[effect.round])
             case Publish():
-                try:
-                    self._outbox.append(self._sign(effect))
-                except Equivocation as error:
-                    # A chain that lost blocks draws anew; what was signed before stands, and nothing else is said.
-                    log.error("%s", error)
+                self._say(effect)
             case Progress():
                 self._journal.advance(run, effect)
                 log.info("round %d starts from parameters %s", effect.round, effect.parameters[:16])
@@ -153,12 +153,27 @@ class Node:
             case Stop():
                 raise MurmurError(effect.error or "", hint=effect.hint)
 
-    def _sign(self, effect: Publish) -> Signed[Body]:
-        body = effect.body
-        if isinstance(body, Opening):
-            body = self._honesty.opening(self._shop, self.state.units[effect.round], body)
+    async def _show_work(self, effect: Publish, unit: Unit) -> None:
+        body: Body | None = effect.body
+        match body:
+            case Reveal():
+                body = await self._honesty.reveal(self._shop, unit, body)
+            case Opening():
+                body = await self._honesty.opening(self._shop, unit, body)
+        if body is not None:
+            self._say(replace(effect, body=body))
+            self._peer.touch()
+
+    def _say(self, effect: Publish) -> None:
+        body, peer = effect.body, self._peer
         log.info("round %d: %s", effect.round, body.kind)
-        return self._journal.sign(self._peer.key, self._peer.manifest, effect.round, body, unit=effect.unit)
+        try:
+            message = self._journal.sign(peer.key, peer.manifest, effect.round, body, unit=effect.unit)
+        except Equivocation as error:
+            # A chain that lost blocks draws anew; what was signed before stands, and nothing else is said.
+            log.error("%s", error)
+        else:
+            self._outbox.append(message)
 
     async def _flush(self) -> None:
         """Publish what was signed; what the pool cannot judge yet waits for the next look."""
@@ -169,6 +184,8 @@ class Node:
             except Premature as error:
                 log.warning("our %s waits: %s", message.body.kind, error)
                 self._outbox.append(message)
+            else:
+                await self._honesty.published(self._shop, message)
 
     def _start(self, job: Job) -> None:
         scope, done = trio.CancelScope(), trio.Event()

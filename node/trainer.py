@@ -44,7 +44,7 @@ class Bench:
         self._steps = steps
         self._store = self.work.store
         prepare_process(request.threads)
-        self._trainer = InnerTrainer(self.manifest, self.work.shard(), request.device)
+        self._trainer = InnerTrainer(steps.recipe(self.manifest), self.work.shard(), request.device)
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
         """Take the unit's inner steps, write the state after every segment, and compress the update.
@@ -59,23 +59,26 @@ class Bench:
         start = self._start(request)
         residual = None if request.residual is None else self._residual(request.residual)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
-        trained = assignment(manifest, request.beacon, request.round, self._steps.batches_of(request.number))
+        trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
         steps = manifest.verification.segment_steps
         files, losses = [self._put(start)], list[float]()
-        self._trainer.load(start)
+        self._trainer.load(self._steps.start(start))
         for first in range(0, manifest.inner.steps, steps):
             rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
             losses += self._steps.run(self._trainer, rows, step)
             files.append(self._put(self._trainer.state()))
             progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
         end = self._trainer.state()
-        symbols, rest = compress(manifest.codec, start.parameters - end.parameters, residual)
+        change = self._steps.change(start.parameters - end.parameters)
+        symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
         container = encode(symbols)
         return Work(
             assignment=assignment_digest(assigned),
             segments=tuple(files),
             moments=files[-1].moments,
-            residual=self._store.put(pack(parameter_layout(manifest.model), rest)),
+            residual=self._store.put(
+                pack(parameter_layout(manifest.model), self._steps.residual_after(rest))
+            ),
             symbols=symbols_digest(symbols),
             blob=self._store.put(container),
             blob_bytes=len(container),

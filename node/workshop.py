@@ -148,6 +148,12 @@ class Shop:
         """
         await self._peer.network.publish(data)
 
+    async def blocks(self, count: int) -> None:
+        """Wait until the chain is so many blocks longer."""
+        until = self._peer.chain.height + count
+        while self._peer.chain.height < until:  # noqa: ASYNC110 - `Peer.changed` has one caller, the node
+            await trio.sleep(self._peer.config.poll_s)
+
     async def _aggregate(self, job: Aggregate) -> str:
         await self._bring(job.parameters, self._parameter_bytes)
         await self._bring_updates(job)

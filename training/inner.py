@@ -173,17 +173,30 @@ class InnerTrainer:
             raise OwnFault("the loss is no longer finite", hint="lower inner.lr in the next run")
         return [float(value) for value in values]
 
-    def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
-        inner = self._manifest.inner
+    @property
+    def gradient(self) -> torch.Tensor:
+        """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
+        return self._model.gradient
+
+    def backward(self, offsets: Offsets) -> torch.Tensor:
+        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
         tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
         self._model.gradient.zero_()
         with self._autocast:
             loss = self._model.loss(tokens.to(self._leaf.device))
         loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def descend(self, step: int) -> None:
+        """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
         self._optimizer.param_groups[0]["lr"] = learning_rate(inner, step, self._manifest.total_steps)
         self._optimizer.step()
-        return loss.detach()
+
+    def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
+        loss = self.backward(offsets)
+        self.descend(step)
+        return loss
 
     def _clip(self) -> None:
         """Scale the gradient down to the manifest's norm if it is longer.
