@@ -28,6 +28,9 @@ MOUNTS = (
     ("rewards", "contracts.cli", "rewards_app"),
 )
 
+# (mounted app, module, function): commands that need more than the package whose app they belong to may import.
+COMMANDS = (("verifier", "murmur.attacks", "attacks"),)
+
 
 def print_version(wanted: bool) -> None:
     if wanted:
@@ -51,8 +54,16 @@ def mount(command: str, module: str, name: str) -> None:
             app.add_typer(mounted, name=command)
 
 
+def add_command(group: str, module: str, name: str) -> None:
+    mounted = next(one.typer_instance for one in app.registered_groups if one.name == group)
+    assert mounted is not None, "groups are mounted before commands are added to them"
+    mounted.command(name)(getattr(importlib.import_module(module), name))
+
+
 for _mount in MOUNTS:
     mount(*_mount)
+for _command in COMMANDS:
+    add_command(*_command)
 
 
 def exit_code(error: BaseException) -> int | None:

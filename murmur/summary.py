@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, Field
 
+from node.cheats.kinds import Cheat, Fate
 from protocol.manifest import Wei
 
 
@@ -128,30 +129,52 @@ def not_demonstrated(
 ) -> list[str]:
     """Return what the run was to show and did not, one line each; empty means success.
 
-    The run must have ended, every honest peer been paid and none slashed, every cheat been drawn, rejected and slashed
-    (garbage: refused with a reason, and nothing earned), and the audit passed.
+    The run must have ended, every honest peer been paid and none slashed, every cheat met the fate of its kind (most
+    are drawn, rejected and slashed), and the audit passed.
     """
     missing = []
     if rounds_done < rounds:
         missing.append(f"the run ended after {rounds_done} of {rounds} rounds")
     for peer in peers:
-        if peer.honest:
-            if peer.slashed_wei:
-                missing.append(f"{peer.name} is honest and was slashed")
-            if not peer.claimed_wei:
-                missing.append(f"{peer.name} is honest and was not paid")
-        elif peer.cheat == "garbage":
-            if peer.credited_wei or peer.units.committed:
-                missing.append(f"{peer.name} sent garbage and it counted as work")
-            if not peer.refused:
-                missing.append(f"{peer.name} sent garbage and nobody refused a frame of it")
-        elif not peer.units.drawn:
-            missing.append(f"{peer.name} ({peer.cheat}) was never drawn")
-        elif not peer.units.rejected:
-            missing.append(f"{peer.name} ({peer.cheat}) was drawn but not rejected")
-        elif not peer.slashed_wei:
-            missing.append(f"{peer.name} ({peer.cheat}) was rejected but not slashed")
+        if not peer.honest:
+            missing += [f"{peer.name} {what}" for what in _not_met(peer)]
+            continue
+        if peer.slashed_wei:
+            missing.append(f"{peer.name} is honest and was slashed")
+        if not peer.claimed_wei:
+            missing.append(f"{peer.name} is honest and was not paid")
     if not audit.ok:
         failed = next((check.name for check in audit.checks if not check.ok), "no check ran")
         missing.append(f"the audit failed: {failed}")
     return missing
+
+
+def _not_met(peer: PeerSummary) -> list[str]:
+    """Return what should have become of a cheat and did not."""
+    assert peer.cheat is not None
+    fate, units = Cheat(peer.cheat).kind.fate, peer.units
+    match fate:
+        case Fate.REFUSED:
+            checks = [
+                (peer.credited_wei or units.committed, f"sent {peer.cheat} and it counted as work"),
+                (not peer.refused, f"sent {peer.cheat} and nobody refused a frame of it"),
+            ]
+        case Fate.UNPAID:
+            checks = [
+                (not units.committed, f"({peer.cheat}) never committed"),
+                (peer.credited_wei, f"({peer.cheat}) was paid"),
+            ]
+        case Fate.HARMLESS:
+            checks = [
+                (not peer.refused, f"({peer.cheat}) was refused nothing"),
+                (units.rejected, f"({peer.cheat}) did honest work that was rejected"),
+            ]
+        case Fate.SLASHED | Fate.CAUGHT | Fate.VOID:
+            caught = units.rejected if fate is Fate.SLASHED else units.rejected + units.void
+            checks = [
+                (not units.drawn, f"({peer.cheat}) was never drawn"),
+                (units.drawn and not caught, f"({peer.cheat}) was drawn but not rejected"),
+                (units.rejected and not peer.slashed_wei, f"({peer.cheat}) was rejected but not slashed"),
+                (fate is Fate.VOID and peer.slashed_wei, f"({peer.cheat}) was slashed without proof"),
+            ]
+    return [what for failed, what in checks if failed]

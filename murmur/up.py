@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
+from node.cheats.kinds import Cheat
 from protocol.errors import NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-CHEATS = ("skip-steps", "wrong-data", "copycat", "garbage")
+CHEATS = tuple(cheat.value for cheat in Cheat)
 LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
@@ -76,7 +77,8 @@ def up(
     cheat: Annotated[
         list[str] | None,
         typer.Option(
-            help="A dishonest contributor: skip-steps, wrong-data, copycat, garbage; or none. Repeatable."
+            help="A dishonest contributor: skip-steps, copycat or another (`murmur verifier attacks`); or none. "
+            "Repeatable."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 40,

@@ -14,8 +14,8 @@ Directory = Annotated[
     Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The node's directory, with its peer.key.")
 ]
 CHEATS_HELP = (
-    "For demonstrations: behave dishonestly on purpose, as skip-steps, wrong-data, copycat or garbage. "
-    "Verifiers catch it, and it costs the stake."
+    "For demonstrations: behave dishonestly on purpose, as skip-steps, copycat or another of "
+    "`murmur verifier attacks`. Verifiers catch it, and it costs the stake."
 )
 
 

@@ -1,6 +1,6 @@
 """What a contributor's operator sets."""
 
-from node.cheats import Cheat
+from node.cheats.kinds import Cheat
 from protocol.daemon import PeerDaemonConfig
 
 TRAINER_LOG_FILE = "trainer.log"

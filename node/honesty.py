@@ -60,12 +60,29 @@ class HonestSteps:
 class Workshop(Protocol):
     """Offer what a contributor works with, in the daemon's process."""
 
-    manifest: RunManifest
-    run: str
-    number: int
-    key: PeerKey
-    pool: MessagePool
-    store: BlobStore
+    @property
+    def manifest(self) -> RunManifest:
+        """The run's."""
+
+    @property
+    def run(self) -> str:
+        """Run id."""
+
+    @property
+    def number(self) -> int:
+        """Our registration number."""
+
+    @property
+    def key(self) -> PeerKey:
+        """What we sign with."""
+
+    @property
+    def pool(self) -> MessagePool:
+        """What was heard."""
+
+    @property
+    def store(self) -> BlobStore:
+        """What we hold."""
 
     async def train(self, job: Train) -> Work:
         """Have the trainer make a unit."""

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from node import machine
-from node.cheats import honesty_of
+from node.cheats.casting import honesty_of
 from node.config import NodeConfig
 from node.events import (
     Cancel,

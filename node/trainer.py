@@ -8,7 +8,7 @@ import sys
 import time
 from statistics import fmean
 
-from node.cheats import steps_of
+from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
 from node.unit import Files, Work
 from protocol.errors import OwnFault

@@ -190,7 +190,9 @@ class InnerTrainer:
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
-        self._optimizer.param_groups[0]["lr"] = learning_rate(inner, step, self._manifest.total_steps)
+        self._optimizer.param_groups[0]["lr"] = learning_rate(
+            self._manifest.inner, step, self._manifest.total_steps
+        )
         self._optimizer.step()
 
     def _step(self, offsets: Offsets, step: int) -> torch.Tensor:

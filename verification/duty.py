@@ -104,7 +104,7 @@ def duties(
         if not draw.due(manifest, me, blocks, others, silent):
             continue
         opening = pool.openings(round_).get(draw.number)
-        overdue = blocks >= _opening_time(manifest, draw, me)
+        overdue = blocks >= opening_time(manifest, draw, me)
         if opening is not None or overdue:
             yield Duty(round_, draw, unit, opening, overdue)
 
@@ -114,7 +114,7 @@ def _blocks(chain: ChainView, round_: int) -> int:
     return -1 if anchor is None else chain.height - (anchor + 1)
 
 
-def _opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
+def opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     """Return after how many blocks what is not open counts as not opened: half a deadline after our turn began."""
     turn = max(0, draw.verifiers.index(me) - manifest.verification.verifiers + 1)
     return turn * manifest.deadlines.verify + manifest.deadlines.verify // 2

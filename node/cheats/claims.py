@@ -123,7 +123,7 @@ class Invented(Honesty):
         victims = [one for one in _others(shop, job.round - 1) if shop.store.has(one.blob)]
         if not victims:
             await trio.sleep_forever()
-        return await trio.to_thread.run_sync(self.invent, shop, job, victims[0])
+        return self.invent(shop, job, victims[0])
 
     def pretend(self, update: Floats, generator: np.random.Generator) -> Floats:
         """Return the change float32[P] to claim, given another peer's."""

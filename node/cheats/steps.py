@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from training.inner import InnerState, InnerTrainer
 
 POISONED = 4  # one sample of so many is replaced
-NUDGE = 2.0**-15
+NUDGE = 2.0**-18
 """Added to every value of the last norm. Beside all other changes it is lost, in its own tensor it is not."""
 
 

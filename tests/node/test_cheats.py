@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.cheats import Cheat, Copycat, Garbage, garbage, honesty_of, steps_of
+from node.cheats.casting import honesty_of, steps_of
+from node.cheats.claims import Copycat
+from node.cheats.garbage import Garbage, garbage
+from node.cheats.kinds import Cheat
+from node.cheats.silence import Equivocate, LateOpening
 from node.events import Train
 from node.honesty import HonestSteps, Honesty
 from node.trainer import Bench, TrainRequest
 from node.unit import Unit, Work, opening, reveal
 from protocol.blobs import BlobCorrupt, BlobStore
-from protocol.errors import Malformed, MurmurError, NetworkError, ProofRejected
+from protocol.errors import Equivocation, Malformed, MurmurError, NetworkError, ProofRejected
 from protocol.keys import PeerKey
 from protocol.manifest import CPU_FP32, RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, Commitment, Opening, Reveal, parse_message, sign
@@ -115,6 +119,7 @@ class Bench1:
     number: int
     store: BlobStore
     announced: list[bytes] = field(default_factory=list)
+    waited: int = 0
 
     @property
     def manifest(self) -> RunManifest:
@@ -134,6 +139,9 @@ class Bench1:
 
     async def train(self, job: Train) -> Work:
         return work(job.round, self.number)
+
+    async def blocks(self, count: int) -> None:
+        self.waited += count
 
     async def announce(self, data: bytes) -> None:
         if len(data) > 60 * 1024:
@@ -179,16 +187,34 @@ async def test_a_copied_commitment_passes_in_public_but_cannot_be_opened(shop: B
     check_reveal(commitment, reveal(unit), max_bytes=100)
     assert copied_from(copied.symbols, 3, {victim.work.symbols: (0, 1)})
     for segment in range(world.manifest.segments):
-        said = copycat.opening(shop, unit, opening(unit, segment))
+        said = await copycat.opening(shop, unit, opening(unit, segment))
+        assert said is not None
         assert shop.store.has(said.start_moments)
         signed = sign(key(3), world.manifest, 1, "contributor", said)
         with pytest.raises(ProofRejected):
             check_opening(world.manifest, DrawnUnit(commitment, segment, BEACON, Carried()), signed)
 
 
-def test_a_copycat_opens_its_honest_first_unit_honestly(shop: Bench1) -> None:
+async def test_a_copycat_opens_its_honest_first_unit_honestly(shop: Bench1) -> None:
     unit = unit_of(shop.manifest, 0, work(0, 3), None, number=3)
-    assert Copycat().opening(shop, unit, opening(unit, 2)) == opening(unit, 2)
+    assert await Copycat().opening(shop, unit, opening(unit, 2)) == opening(unit, 2)
+
+
+async def test_a_late_opening_comes_after_the_time_to_open(shop: Bench1) -> None:
+    unit, verify = unit_of(shop.manifest, 0, work(0, 3), None, number=3), shop.manifest.deadlines.verify
+    assert await LateOpening().opening(shop, unit, opening(unit, 2)) == opening(unit, 2)
+    assert verify // 2 < shop.waited < verify
+
+
+async def test_an_equivocator_contradicts_its_commitment_and_nothing_else(shop: Bench1) -> None:
+    unit = unit_of(shop.manifest, 0, work(0, 3), None, number=3)
+    said = [sign(key(3), shop.manifest, 0, "contributor", body) for body in (unit.commitment, reveal(unit))]
+    for message in said:
+        shop.world.pool.add(message)
+        await Equivocate().published(shop, message)
+    [contradiction] = shop.announced
+    with pytest.raises(Equivocation):
+        shop.world.pool.accept(contradiction)
 
 
 async def test_garbage_is_bounded_and_holds_no_valid_commitment(shop: Bench1) -> None:
@@ -236,8 +262,13 @@ def test_only_the_dishonest_part_is_replaced() -> None:
     assert type(honesty_of(None)) is Honesty
     for cheat in Cheat:
         in_trainer = type(steps_of(cheat)) is not HonestSteps
-        in_daemon = type(honesty_of(cheat)).work is not Honesty.work
-        assert in_trainer != in_daemon
-        assert (tuple(honesty_of(cheat).trainer_arguments) == (cheat.value,)) == in_trainer
+        behaviour = type(honesty_of(cheat))
+        hooks = ("work", "reveal", "opening", "published", "round_begins")
+        in_daemon = any(getattr(behaviour, hook) is not getattr(Honesty, hook) for hook in hooks)
+        assert in_trainer or in_daemon
+        if in_trainer:
+            assert tuple(honesty_of(cheat).trainer_arguments) == (cheat.value,)
+        for argument in honesty_of(cheat).trainer_arguments:
+            assert type(steps_of(argument)) is not HonestSteps
     with pytest.raises(ValueError, match="nap"):
         steps_of("nap")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.cheats import Cheat
+from node.cheats.kinds import Cheat
 from node.config import NodeConfig
 from node.journal import Journal
 from node.service import run_node
