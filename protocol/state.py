@@ -8,6 +8,11 @@ def segment_root(run: str, round_: int, number: int, index: int, parameters: str
     return tagged_digest("murmur/segment", run, round_, number, index, parameters, moments)
 
 
+def exact_root(run: str, round_: int, number: int, index: int, parameters: str, moments: str) -> str:
+    """Name the state that exact arithmetic reaches after `index` segments, starting the last where it was committed."""
+    return tagged_digest("murmur/exact", run, round_, number, index, parameters, moments)
+
+
 def moments_root(run: str, round_: int, number: int, moments: str) -> str:
     """Bind the moments a peer carries out of a round."""
     return tagged_digest("murmur/moments", run, round_, number, moments)
@@ -25,3 +30,6 @@ def update_root(run: str, round_: int, number: int, symbols: str, salt: str) -> 
 
 NOTHING_CARRIED = ZERO_DIGEST
 """Stands where a peer starts with zero moments and a zero residual."""
+
+EXACT_DIVERGES = tagged_digest("murmur/exact")
+"""Stands for an exact reference that does not exist: the steps lead to values that are not finite."""

@@ -9,7 +9,7 @@ from training.corpus import Shard
 from training.inner import prepare_process
 from verification.audit_rounds import Found
 from verification.commit import carried
-from verification.judge import counted
+from verification.judge import counted, disagreement
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
 from verification.replay import TrainingUnits
@@ -107,8 +107,8 @@ def _compare(run: PublicRun, case: _Case, report: ReplayReport) -> None:
     for judge in counted(run.manifest, run.draws[key], verdicts):
         # Of one that met no opening, or another, this replay says nothing.
         answered = verdicts[judge].opening == case.opening.id
-        if answered and verdicts[judge].outcome != report.outcome:
+        if answered and (difference := disagreement(verdicts[judge], report)):
             raise ProofRejected(
-                f"number {key[1]} in round {key[0]}: verifier {judge} says otherwise than our "
-                f"replay (distance {report.distance:.3g}) {report.reason}"
+                f"number {key[1]} in round {key[0]}: verifier {judge} {difference} "
+                f"(distance {report.distance:.3g}) {report.reason}"
             )

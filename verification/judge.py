@@ -1,26 +1,38 @@
 """From verdicts to an outcome. Only two proven faults slash; doubt costs at most the unit's pay."""
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Commitment, Verdict
 from protocol.state import NOTHING_CARRIED
 from verification.sample import Draw
+from verification.unit import ReplayReport
 
 Outcome = Literal["passed", "void", "false", "unjudged"]
 
+OUTCOME_NAMES: Final = {
+    PASSED: "passed",
+    REJECTED: "rejected",
+    PROVEN_FALSE: "proven false",
+    INCONCLUSIVE: "inconclusive",
+}
+_ROUNDING: Final = 1e-6  # of float64 norms summed in another order, with room
 
-def grade(profile: NumericProfile, distance: float, *, fresh: bool) -> Literal[1, 2, 3]:
-    """Turn the largest relative distance of a replay into a verdict's outcome.
+
+def is_disputed(profile: NumericProfile, distance: float, *, fresh: bool) -> bool:
+    """Tell whether a replay's largest relative distance is beyond what honest replays of a unit's profile reach.
 
     Args:
-        profile: of the unit.
         fresh: the segment starts from zero moments.
     """
-    if distance <= profile.bound(fresh):
-        return PASSED
-    return PROVEN_FALSE if distance > profile.slash_tolerance else REJECTED
+    return distance > profile.bound(fresh)
+
+
+def grade(profile: NumericProfile, exact_distance: float, *, fresh: bool) -> Literal[2, 3]:
+    """Turn a disputed segment's largest relative distance from the exact reference into a verdict's outcome."""
+    return PROVEN_FALSE if exact_distance > profile.slash_bound(fresh) else REJECTED
 
 
 def is_fresh(commitment: Commitment, segment: int) -> bool:
@@ -39,11 +51,20 @@ def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdic
         return ""
     if profile is None or verdict.profile not in (profile.name, *profile.judged_by):
         return f"a replay under {verdict.profile} cannot judge a unit of {commitment.profile}"
-    fresh = is_fresh(commitment, verdict.segment)
-    if verdict.distance and verdict.outcome != grade(profile, verdict.distance, fresh=fresh):
-        return f"the distance {verdict.distance:.3g} does not give its outcome"
     if verdict.opening is None and verdict.outcome != REJECTED:
         return "nothing was opened"
+    fresh = is_fresh(commitment, verdict.segment)
+    disputed = is_disputed(profile, verdict.distance, fresh=fresh)
+    if disputed and verdict.exact is None:
+        return f"the distance {verdict.distance:.3g} is out of tolerance, and no exact replay is named"
+    if not disputed and (verdict.exact is not None or verdict.exact_distance):
+        return "an exact replay is named, and the distance is within tolerance"
+    if disputed and verdict.outcome != grade(profile, verdict.exact_distance, fresh=fresh):
+        return f"the distance {verdict.exact_distance:.3g} from exact arithmetic does not give its outcome"
+    if not disputed and verdict.distance and verdict.outcome != PASSED:
+        return f"the distance {verdict.distance:.3g} does not give its outcome"
+    if not disputed and verdict.opening is not None and verdict.outcome == REJECTED:
+        return "what was opened is rejected without a distance"
     return ""
 
 
@@ -54,6 +75,24 @@ def inconclusive(verdicts: Mapping[int, Verdict]) -> frozenset[int]:
         verdicts: of one unit, by verifier.
     """
     return frozenset(judge for judge, one in verdicts.items() if one.outcome == INCONCLUSIVE)
+
+
+def disagreement(verdict: Verdict, report: ReplayReport) -> str:
+    """Return how a verdict differs from our own replay of what it was given, or an empty string.
+
+    Distances of two replays differ by rounding; the exact reference, and the distance from it, must not.
+    """
+    if verdict.outcome != report.outcome:
+        return f"says {OUTCOME_NAMES[verdict.outcome]}, our replay says {OUTCOME_NAMES[report.outcome]}"
+    if verdict.exact != report.exact:
+        return f"names the exact reference {_short(verdict.exact)}, ours is {_short(report.exact)}"
+    if not math.isclose(verdict.exact_distance, report.exact_distance, rel_tol=_ROUNDING):
+        return f"is {verdict.exact_distance:.6g} from the exact reference, by our count {report.exact_distance:.6g}"
+    return ""
+
+
+def _short(root: str | None) -> str:
+    return "none" if root is None else root[:16]
 
 
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
@@ -67,9 +106,9 @@ def outcome(
 ) -> Outcome | None:
     """Decide a drawn unit, or return None while verdicts may still come.
 
-    All passed: passed. All proven false: false, which slashes. Anything mixed or merely out of tolerance:
-    void. When the time is over, one lone verdict passes or voids the unit and none leaves it unjudged, paid
-    like undrawn.
+    All passed: passed. All proven false with one exact reference, or by faults that need none: false, which
+    slashes. Anything mixed or merely out of tolerance: void. When the time is over, one lone verdict passes or
+    voids the unit and none leaves it unjudged, paid like undrawn.
 
     Args:
         verdicts: by the verifier's registration number.
@@ -85,4 +124,5 @@ def outcome(
     outcomes = {verdicts[judge].outcome for judge in judges}
     if outcomes == {PASSED}:
         return "passed"
-    return "false" if outcomes == {PROVEN_FALSE} else "void"
+    references = {verdicts[judge].exact for judge in judges}
+    return "false" if outcomes == {PROVEN_FALSE} and len(references) == 1 else "void"

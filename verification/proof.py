@@ -23,7 +23,7 @@ from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
 from verification.commit import check_commitment
 from verification.facts import commitments_root
-from verification.judge import outcome
+from verification.judge import disagreement, outcome
 from verification.merge import check_reveal, check_update
 from verification.opening import check_opening
 from verification.replay import TrainingUnits
@@ -216,10 +216,9 @@ class _Decision:
         self._unit = decided
         ours = self._replay.outcome
         said_something = {judge: one for judge, one in verdicts.items() if one.outcome != INCONCLUSIVE}
-        wrong = [judge for judge, verdict in sorted(said_something.items()) if verdict.outcome != ours]
-        if wrong:
-            said = OUTCOMES[verdicts[wrong[0]].outcome]
-            raise ProofRejected(f"verifier {wrong[0]} says {said}, our replay says {OUTCOMES[ours]}")
+        for judge, verdict in sorted(said_something.items()):
+            if difference := disagreement(verdict, self._replay):
+                raise ProofRejected(f"verifier {judge} {difference}")
         if not said_something and ours != PASSED:
             raise ProofRejected(f"nobody judged the unit, and our replay says {OUTCOMES[ours]}")
         return (

@@ -1,5 +1,7 @@
 """The replay of a training unit: the drawn segment within tolerance, and the end of the unit exactly.
 
+How a segment is judged, and what exact arithmetic has to do with it, is in `verification.dispute`.
+
 The step is `training.inner`'s, so a verifier executes what the peer executed. Whatever segment was drawn, the
 update's symbols and the new residual are recomputed bit by bit, because the codec is exact on every machine.
 """
@@ -10,23 +12,19 @@ from dataclasses import dataclass
 from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import PASSED, PROVEN_FALSE, Opening, Signed
+from protocol.messages import PROVEN_FALSE, Opening, Signed
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard
-from training.distance import segment_distances
 from training.inner import InnerState
 from training.outer import load_parameters
 from training.trainer import trainer_for
 from verification import opening as training_opening
-from verification.judge import grade, is_fresh
+from verification.dispute import judge_segment, run_segment, unit_profile
 from verification.profile import judging_pair, this_machine
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
-
-UNBOUNDED = 1e30
-"""Stands for a distance that is not a number; the largest a verdict can say."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ class TrainingUnits:
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
-        profile = manifest.verification.profile(unit.commitment.body.profile)
-        assert profile is not None, "a commitment is checked before it is listed"
+        profile = unit_profile(manifest, unit)
         pair = judging_pair(manifest, this_machine(self.device), profile)
         if pair.replay is None:
             raise ProofInconclusive(
@@ -85,31 +82,9 @@ class TrainingUnits:
     def _replay_segment(
         self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened", own: NumericProfile
     ) -> ReplayReport:
-        steps = manifest.verification.segment_steps
-        first = unit.segment * steps
-        offsets = assignment(manifest, unit.beacon, unit.round, unit.number)[first : first + steps]
         trainer = trainer_for(manifest, self.shard, own, self.device)
-        trainer.load(states.start)
-        try:
-            trainer.run(offsets, unit.round * manifest.inner.steps + first)
-        except OwnFault:
-            # Honest training stops at a loss that is not finite, so nobody commits to a state beyond one.
-            return ReplayReport(
-                PROVEN_FALSE, "the opened start leads to a loss that is not finite", UNBOUNDED
-            )
-        found = segment_distances(manifest, states.start, states.end, trainer.state())
-        distances = {
-            name: distance if distance < UNBOUNDED else UNBOUNDED for name, distance in found.items()
-        }
-        tensor, distance = max(distances.items(), key=lambda entry: entry[1])
-        commitment = unit.commitment.body
-        profile = manifest.verification.profile(commitment.profile)
-        assert profile is not None, "a commitment is checked before it is listed"
-        outcome = grade(profile, distance, fresh=is_fresh(commitment, unit.segment))
-        reason = (
-            "" if outcome == PASSED else f"segment {unit.segment} replays {distance:.3g} away in {tensor}"
-        )
-        return ReplayReport(outcome, reason[:200], distance, tensor, distances=distances)
+        replayed = run_segment(manifest, trainer, unit, states.start)
+        return judge_segment(manifest, self.shard, unit, own, states.start, states.end, replayed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,8 @@ class ReplayAnswer(Frozen):
     tensor: Annotated[str, Field(max_length=100)]
     cpu_s: Annotated[float, Field(ge=0)]
     distances: dict[str, float]
+    exact: Digest | None
+    exact_distance: Annotated[float, Field(ge=0, le=1e30)]
 
     @classmethod
     def of(cls, report: ReplayReport) -> "ReplayAnswer":

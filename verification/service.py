@@ -203,6 +203,8 @@ class Verifier:
             reason=report.reason,
             distance=report.distance,
             tensor=report.tensor,
+            exact=report.exact,
+            exact_distance=report.exact_distance,
             replay_cpu_s=report.cpu_s,
         )
         files: list[str] = []

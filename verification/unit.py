@@ -56,6 +56,8 @@ class ReplayReport:
     tensor: str = ""  # where it was largest
     cpu_s: float = 0.0
     distances: Mapping[str, float] = field(default_factory=dict)  # by tensor
+    exact: str | None = None  # root of the exact reference, where the segment was disputed
+    exact_distance: float = 0.0  # of the committed end from it, largest over tensors
 
 
 class UnitKind(Protocol):

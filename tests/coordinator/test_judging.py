@@ -124,7 +124,7 @@ def test_a_verdict_that_contradicts_itself_does_not_count(world: Any) -> None:
         verifier=draw.verifiers[0],
         outcome=PASSED,
         commitment=world.state.judging[0].commitments[draw.number].id,
-        opening=None,
+        opening="ab" * 32,
         profile="cpu-fp32",
         segment=draw.segment,
         reason="",
@@ -133,7 +133,7 @@ def test_a_verdict_that_contradicts_itself_does_not_count(world: Any) -> None:
         replay_cpu_s=0.1,
     )
     world.hear(draw.verifiers[0], 0, body, "verifier")
-    assert world.refusals() == ["the distance 0.5 does not give its outcome"]
+    assert world.refusals() == ["the distance 0.5 is out of tolerance, and no exact replay is named"]
 
 
 def test_judgements_go_into_the_next_record_and_cut_the_chain_of_moments(world: Any) -> None:

@@ -254,7 +254,7 @@ def verdict_beside_its_distance(forge: Forge) -> None:
 
 
 def ignored_verdict(forge: Forge) -> None:
-    change_verdict(forge, outcome=3, distance=0.5)
+    change_verdict(forge, outcome=3, distance=0.5, exact="ab" * 32, exact_distance=0.5)
 
 
 def hidden_verdict(forge: Forge) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Malformed
-from protocol.manifest import CPU_FP32, PayConfig, RunManifest, SamplingSchedule
+from protocol.manifest import CPU_EXACT, CPU_FP32, PayConfig, RunManifest, SamplingSchedule
 from protocol.merkle import reward_tree
 from protocol.messages import (
     PASSED,
@@ -22,7 +22,7 @@ from protocol.messages import (
 from protocol.state import NOTHING_CARRIED
 from tests.verification.testbed import Testbed
 from verification.commit import Carried, carried, check_commitment
-from verification.judge import contradiction, counted, grade, outcome
+from verification.judge import contradiction, counted, disagreement, grade, is_disputed, outcome
 from verification.lateness import in_force
 from verification.merge import check_reveal, check_update, copied_from
 from verification.sample import Draw, draws
@@ -32,6 +32,7 @@ from verification.settle import (
     max_payout,
     reward_entries,
 )
+from verification.unit import ReplayReport
 
 DIGEST = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NUMBERS = st.lists(st.integers(1, 200), min_size=1, max_size=20, unique=True)
@@ -201,17 +202,55 @@ def test_what_verdicts_make_of_a_unit(
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_distance_is_graded_by_the_profile(fresh: bool) -> None:
-    bound, proven = CPU_FP32.bound(fresh), CPU_FP32.slash_tolerance
-    assert [grade(CPU_FP32, one, fresh=fresh) for one in (0.0, bound)] == [PASSED] * 2
-    assert [grade(CPU_FP32, one, fresh=fresh) for one in (bound * 1.01, proven)] == [REJECTED] * 2
+def test_a_distance_is_disputed_by_the_profile_and_graded_by_exact_arithmetic(fresh: bool) -> None:
+    bound, proven = CPU_FP32.bound(fresh), CPU_FP32.slash_bound(fresh)
+    assert not any(is_disputed(CPU_FP32, one, fresh=fresh) for one in (0.0, bound))
+    assert all(is_disputed(CPU_FP32, one, fresh=fresh) for one in (bound * 1.01, proven, 1e30))
+    assert [grade(CPU_FP32, one, fresh=fresh) for one in (0.0, bound, proven)] == [REJECTED] * 3
     assert [grade(CPU_FP32, one, fresh=fresh) for one in (proven * 1.01, 1e30)] == [PROVEN_FALSE] * 2
 
 
 def test_a_segment_from_zero_moments_may_be_farther_away() -> None:
     between = (CPU_FP32.tolerance + CPU_FP32.fresh_tolerance) / 2
-    assert grade(CPU_FP32, between, fresh=True) == PASSED
-    assert grade(CPU_FP32, between, fresh=False) == REJECTED
+    assert is_disputed(CPU_FP32, between, fresh=False)
+    assert not is_disputed(CPU_FP32, between, fresh=True)
+    assert CPU_FP32.slash_bound(fresh=True) > CPU_FP32.slash_bound(fresh=False) == CPU_FP32.slash_tolerance
+
+
+def test_exact_arithmetic_disputes_and_proves_any_difference() -> None:
+    for fresh in (False, True):
+        assert not is_disputed(CPU_EXACT, 0.0, fresh=fresh)
+        assert is_disputed(CPU_EXACT, 1e-30, fresh=fresh)
+        assert grade(CPU_EXACT, 1e-30, fresh=fresh) == PROVEN_FALSE
+
+
+def test_two_exact_references_prove_nothing(manifest: RunManifest) -> None:
+    def said(*exact: str | None) -> dict[int, Verdict]:
+        return {
+            judge: verdict(PROVEN_FALSE, judge).model_copy(update={"exact": root})
+            for judge, root in enumerate(exact, start=1)
+        }
+
+    draw = Draw(1, 0, (1, 2, 3))
+    assert outcome(manifest, draw, said("ab" * 32, "ab" * 32), closed=False) == "false"
+    assert outcome(manifest, draw, said(None, None), closed=False) == "false"
+    assert outcome(manifest, draw, said("ab" * 32, "cd" * 32), closed=False) == "void"
+    assert outcome(manifest, draw, said("ab" * 32, None), closed=False) == "void"
+
+
+def test_a_verdict_is_compared_with_our_replay() -> None:
+    report = ReplayReport(PROVEN_FALSE, "far", 0.5, "norm", exact="ab" * 32, exact_distance=0.5)
+    same = verdict(PROVEN_FALSE, 1).model_copy(
+        update={"distance": 0.4, "exact": "ab" * 32, "exact_distance": 0.5 * (1 + 1e-9)}
+    )
+    assert disagreement(same, report) == ""
+    for changes, difference in (
+        ({"outcome": REJECTED}, "says rejected, our replay says proven false"),
+        ({"exact": "cd" * 32}, "names the exact reference cdcd"),
+        ({"exact": None}, "names the exact reference none"),
+        ({"exact_distance": 0.50001}, "is 0.50001 from the exact reference"),
+    ):
+        assert difference in disagreement(same.model_copy(update=changes), report)
 
 
 # carrying and committing
@@ -259,22 +298,52 @@ def test_what_is_public_of_a_commitment_is_checked(
         check_commitment(bed.manifest, body.model_copy(update=changes), **expected, expected=Carried())
 
 
+FAR, NEAR = CPU_FP32.slash_tolerance * 2, CPU_FP32.slash_tolerance / 2
+
+
 @pytest.mark.parametrize(
-    ("outcome_", "opening", "distance", "reason"),
+    ("outcome_", "opened", "distance", "exact", "exact_distance", "reason"),
     [
-        (PASSED, None, 0.0, "nothing was opened"),
-        (PROVEN_FALSE, None, 0.0, "nothing was opened"),
-        (REJECTED, None, 0.0, ""),
-        (PASSED, "ab" * 32, 0.5, "does not give its outcome"),
-        (PROVEN_FALSE, "ab" * 32, 0.5, ""),
+        (PASSED, False, 0.0, False, 0.0, "nothing was opened"),
+        (PROVEN_FALSE, False, 0.0, False, 0.0, "nothing was opened"),
+        (REJECTED, False, 0.0, False, 0.0, ""),
+        (PASSED, True, 0.0, False, 0.0, ""),
+        (PASSED, True, 1e-6, False, 0.0, ""),
+        (PROVEN_FALSE, True, 0.0, False, 0.0, ""),
+        (REJECTED, True, 0.0, False, 0.0, "rejected without a distance"),
+        (REJECTED, True, 1e-6, False, 0.0, "does not give its outcome"),
+        (PROVEN_FALSE, True, 1e-6, False, 0.0, "does not give its outcome"),
+        (PROVEN_FALSE, True, 0.5, False, 0.0, "no exact replay is named"),
+        (PASSED, True, 0.5, False, 0.0, "no exact replay is named"),
+        (PROVEN_FALSE, True, 1e-6, True, 0.5, "within tolerance"),
+        (PASSED, True, 0.0, False, 0.5, "within tolerance"),
+        (PROVEN_FALSE, True, 0.5, True, FAR, ""),
+        (PROVEN_FALSE, True, 0.5, True, NEAR, "from exact arithmetic does not give its outcome"),
+        (REJECTED, True, 0.5, True, FAR, "from exact arithmetic does not give its outcome"),
+        (PASSED, True, 0.5, True, NEAR, "from exact arithmetic does not give its outcome"),
+        (REJECTED, True, 0.5, True, NEAR, ""),
     ],
 )
 def test_a_verdict_that_contradicts_itself_does_not_count(
-    bed: Testbed, outcome_: int, opening: str | None, distance: float, reason: str
+    bed: Testbed,
+    outcome_: int,
+    opened: bool,
+    distance: float,
+    exact: bool,
+    exact_distance: float,
+    reason: str,
 ) -> None:
-    said = verdict(outcome_, judge=9).model_copy(update={"opening": opening, "distance": distance})
-    assert reason in contradiction(bed.manifest, bed.make(0, 1).commitment.body, said)
-    assert bool(contradiction(bed.manifest, bed.make(0, 1).commitment.body, said)) == bool(reason)
+    changes = {
+        "segment": 1,
+        "opening": "ab" * 32 if opened else None,
+        "distance": distance,
+        "exact": "ab" * 32 if exact else None,
+        "exact_distance": exact_distance,
+    }
+    said = verdict(outcome_, judge=9).model_copy(update=changes)
+    found = contradiction(bed.manifest, bed.make(0, 1).commitment.body, said)
+    assert reason in found
+    assert bool(found) == bool(reason)
 
 
 # merging

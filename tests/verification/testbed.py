@@ -295,6 +295,8 @@ class Testbed:
             reason=report.reason,
             distance=report.distance,
             tensor=report.tensor,
+            exact=report.exact,
+            exact_distance=report.exact_distance,
             replay_cpu_s=0.1,
         )
         return sign(key(judge), self.manifest, round_, "verifier", body)
