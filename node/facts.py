@@ -26,6 +26,7 @@ class RoundFacts:
     void: bool = False  # the record was anchored too late
     sampling_beacon: str | None = None
     verifiers: tuple[int, ...] = ()
+    sealed: frozenset[int] = frozenset()  # verifiers whose seal on our unit was heard
     own: str | None = None  # id of a commitment of ours that the network has heard
 
     @property
@@ -118,5 +119,6 @@ def _of_round(
         void=is_void(manifest, chain, round_),
         sampling_beacon=chain.sampling_beacon(round_),
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
+        sealed=frozenset(judge for accused, judge in pool.seals(round_) if accused == number),
         own=None if own is None else own.id,
     )

@@ -1,8 +1,8 @@
 """The life of a contributor's units as a pure function: `step(state, event) -> (state, effects)`, no I/O.
 
 A round: wait for roster and beacon, train, commit, wait for the list whose root is on chain, reveal, wait for
-the record whose hash is on chain, aggregate it, go on. Beside it every unit is opened if it is drawn, and its
-states are kept until the draw is settled. Whoever is not on the roster, or came too late, aggregates all the
+the record whose hash is on chain, aggregate it, go on. Beside it every unit is opened if it is drawn (the end of the
+drawn segment only once verifiers have sealed), and its states are kept until the draw is settled. Whoever is not on the roster, or came too late, aggregates all the
 same and so stays in step.
 
 Nothing is remembered of phases: what to do follows from the units that the journal holds and from the public
@@ -38,6 +38,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, Opening, Reveal, RoundRecord, signing_digest
 from verification.commit import Carried, carried
 from verification.sample import draws
+from verification.seal import ends_are_due
 
 CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
 KEEP_ROUNDS = 3  # how long updates stay here for peers that are behind
@@ -57,7 +58,8 @@ class State:
     carry: Carry = "nothing"
     units: Mapping[int, Unit] = field(default_factory=dict)  # by round
     released: frozenset[int] = frozenset()  # rounds whose draw is settled
-    opened: frozenset[int] = frozenset()  # rounds whose draw fell on us
+    # by round whose draw fell on us: what of the unit may be served
+    opened: Mapping[int, frozenset[str]] = field(default_factory=dict)
     said: frozenset[tuple[str, int]] = frozenset()  # (kind, round) published since the start
     served: Mapping[int, frozenset[str]] = field(default_factory=dict)  # update blobs of recent rounds
     previous: str | None = None  # parameters of the round before, for peers one round behind
@@ -78,6 +80,16 @@ class State:
             if round_ > self.round - KEEP_ROUNDS:
                 blobs.add(unit.work.blob)
         return frozenset(blobs.union(*self.served.values()))
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Return the blobs that nobody is given: states that no draw has asked for, or whose seals are awaited.
+
+        What one unit must serve is served, even where another withholds the same bytes.
+        """
+        states = frozenset[str]().union(*(unit.files - {unit.work.blob} for unit in self.units.values()))
+        public = {self.parameters, self.previous} | {u.commitment.parameters for u in self.units.values()}
+        return (states - public).difference(*self.opened.values(), *self.served.values())
 
     @property
     def interest(self) -> frozenset[int]:
@@ -283,7 +295,8 @@ def _open(state: State, round_: int, facts: RoundFacts, record: RoundRecord, eff
     since = state.facts.height - (facts.anchored + 1)
     if mine is None or since > mine.closes_after(state.manifest):
         return _release(state, round_, effects)
-    state = replace(state, opened=state.opened | {round_})
+    ends = ends_are_due(state.manifest, mine, since, facts.sealed)
+    state = replace(state, opened={**state.opened, round_: unit.opened_files(mine.segment, ends=ends)})
     if since > state.manifest.deadlines.verify or (Opening.kind, round_) in state.said:
         return state
     effects.append(Publish(round_, opening(unit, mine.segment)))
@@ -341,7 +354,8 @@ def _forget(state: State) -> State:
     units = {r: unit for r, unit in state.units.items() if r > oldest or r not in state.released}
     served = {r: blobs for r, blobs in state.served.items() if r > oldest}
     said = frozenset(one for one in state.said if one[1] in units)
-    return replace(state, units=units, served=served, said=said)
+    opened = {r: files for r, files in state.opened.items() if r in units}
+    return replace(state, units=units, served=served, said=said, opened=opened)
 
 
 def _choose_job(state: State, effects: list[Effect]) -> State:

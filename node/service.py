@@ -89,6 +89,7 @@ class Node:
             released=released,
             has=peer.store.has,
         )
+        peer.store.withheld = self.state.withheld
 
     async def run(self) -> None:
         """Say ready, then live the rounds until cancelled.
@@ -125,6 +126,7 @@ class Node:
 
     async def _step(self, event: Event) -> None:
         self.state, effects = machine.step(self.state, event)
+        self._peer.store.withheld = self.state.withheld
         for effect in effects:
             await self._perform(effect)
 

@@ -49,6 +49,14 @@ class Unit(Frozen):
         before = {address for address in (self.moments_before, self.residual_before) if address is not None}
         return frozenset(states | before | self.carried_files | {self.work.blob})
 
+    def opened_files(self, segment: int, *, ends: bool) -> frozenset[str]:
+        """Return the addresses that an opening of a segment asks for: its start, and with `ends` all of them."""
+        said = opening(self, segment)
+        found = {said.start_parameters, said.start_moments, said.residual_before}
+        if ends:
+            found |= {said.end_parameters, said.end_moments, said.final_parameters}
+        return frozenset(address for address in found if address is not None)
+
     @property
     def carried_files(self) -> frozenset[str]:
         """Return the addresses of the blobs that the next round starts with."""

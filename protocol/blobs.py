@@ -107,6 +107,7 @@ class BlobStore:
         self.root = root
         self._max_bytes = max_bytes
         self._pins: set[str] = set()
+        self.withheld: frozenset[str] = frozenset()  # held, and given to nobody else for now
         root.mkdir(parents=True, exist_ok=True)
         self._total = sum(path.stat().st_size for path in self._files())
 
@@ -177,6 +178,10 @@ class BlobStore:
             self.delete(digest)
             raise BlobCorrupt(f"blob {digest[:16]} was damaged on disk and has been deleted")
         return data
+
+    def offers(self, digest: str) -> bool:
+        """Tell whether a blob is here and not withheld from others."""
+        return digest not in self.withheld and self.has(digest)
 
     def pin(self, digest: str) -> None:
         """Keep a blob, here or to come, from eviction."""

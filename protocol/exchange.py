@@ -1,8 +1,8 @@
 """Blobs over libp2p streams: resumable, hashed, bounded in size, in time and in the number of uploads.
 
 `/murmur/blob/1.0.0`: the asker writes a 32-byte BLAKE3 digest and a u64 offset; the holder answers a u64
-total size and the bytes from that offset, or one of two sizes no blob has: not here, or busy (ask again
-later). Integers are big-endian.
+total size and the bytes from that offset, or one of two sizes no blob has: not here (or withheld), or busy (ask
+again later). Integers are big-endian.
 """
 
 import logging
@@ -225,6 +225,8 @@ class BlobExchange:
     async def _answer(self, stream: INetStream, peer: str, digest: str, offset: int) -> bool:
         if not self._may_serve(peer, digest):
             self._stats.refuse("blob request not allowed", peer, digest[:16])
+            return await self._say(stream, NOT_HERE)
+        if not self._store.offers(digest):
             return await self._say(stream, NOT_HERE)
         try:
             path = self._store.path(digest)

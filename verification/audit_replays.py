@@ -77,7 +77,9 @@ def _case(run: PublicRun, round_: int, number: int) -> _Case | None:
     previous = run.commitment(round_ - 1, number)
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
-    unit = DrawnUnit(commitment, run.draws[round_, number].segment, beacon, expected)
+    sampling = run.chain.sampling_beacon(round_)
+    assert sampling is not None, "it gave the draw"
+    unit = DrawnUnit(commitment, run.draws[round_, number].segment, beacon, expected, sampling)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:

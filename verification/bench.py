@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -18,7 +17,7 @@ from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
 from verification.profile import Machine
-from verification.request import ReplayAnswer, ReplayRequest
+from verification.request import BeginAnswer, ReplayAnswer, ReplayRequest
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
 
 log = logging.getLogger(__name__)
@@ -83,14 +82,13 @@ class ReplayBench:
         """End the child."""
         await self._worker.stop()
 
-    async def bring(self, unit: DrawnUnit, opening: Opening) -> Sequence[NeededFile]:
-        """Fetch the files of a replay and return them.
+    async def bring(self, unit: DrawnUnit, opening: Opening, *, late: bool) -> None:
+        """Fetch the files of a replay: those it begins with, or (`late`) those it is compared with.
 
         Raises:
             NotServed: files that the accused must serve did not come.
             NetworkError: the round's public parameters did not come, which is not the accused's doing.
         """
-        needed = needed_files(self._peer.manifest, unit, opening)
         failed: dict[str, NetworkError] = {}
 
         async def fetch(file: NeededFile) -> None:
@@ -103,16 +101,18 @@ class ReplayBench:
                 failed[file.role] = error
 
         async with trio.open_nursery() as nursery:
-            for file in needed:
-                nursery.start_soon(fetch, file)
+            for file in needed_files(self._peer.manifest, unit, opening):
+                if file.late is late:
+                    nursery.start_soon(fetch, file)
         if "parameters" in failed:
             raise failed["parameters"]
         if failed:
             raise NotServed(f"{', '.join(sorted(failed))} not served")
-        return needed
 
-    async def replay(self, unit: DrawnUnit, opening: Signed[Opening]) -> ReplayReport:
-        """Replay a unit whose files are in the store.
+    async def begin(
+        self, unit: DrawnUnit, opening: Signed[Opening]
+    ) -> tuple[tuple[float, ...], ReplayReport | None]:
+        """Replay a unit whose start is in the store; return the fingerprint to seal, or a report that needs no end.
 
         Raises:
             NetworkError: a file is gone from the store.
@@ -120,9 +120,20 @@ class ReplayBench:
             OwnFault: the child failed or died.
             ConfigError: a child that had to be restarted does not fit the run any more.
         """
+        answer = BeginAnswer.model_validate(await self._call("begin", unit, opening))
+        return answer.fingerprint, None if answer.report is None else answer.report.report()
+
+    async def compare(self, unit: DrawnUnit, opening: Signed[Opening]) -> ReplayReport:
+        """Compare a unit's replay with its end in the store; a replay that is gone is done again.
+
+        Raises:
+            As `begin`.
+        """
+        return ReplayAnswer.model_validate(await self._call("compare", unit, opening)).report()
+
+    async def _call(self, method: str, unit: DrawnUnit, opening: Signed[Opening]) -> dict[str, Any]:
         async with self._lock:
             if not self._worker.alive:
                 await self.prepare()
         request: dict[str, Any] = ReplayRequest.of(unit, opening).model_dump(mode="json")
-        answer = await self._worker.call("replay", request, deadline_s=REPLAY_DEADLINE_S)
-        return ReplayAnswer.model_validate(answer).report()
+        return await self._worker.call(method, request, deadline_s=REPLAY_DEADLINE_S)

@@ -141,7 +141,10 @@ class Bundle:
 
     def unit(self, segment: int) -> DrawnUnit:
         """Return the unit as a verifier would have met it."""
-        return DrawnUnit(self.commitment, segment, self.facts.assignment_beacon, self.carried)
+        facts = self.facts
+        return DrawnUnit(
+            self.commitment, segment, facts.assignment_beacon, self.carried, facts.sampling_beacon
+        )
 
     @property
     def messages(self) -> tuple[Signed[Body], ...]:

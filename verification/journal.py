@@ -1,27 +1,34 @@
-"""The verifier's signing journal: one verdict a unit, on disk before anybody hears it.
+"""The verifier's signing journal: one seal and one verdict a unit, on disk before anybody hears them.
 
-A second verdict on a unit would be equivocation, so what was signed once is returned for ever. The journal also
-remembers whose files are kept as evidence. The file is `protocol.journal`'s.
+A second one on a unit would be equivocation, so what was signed once is returned for ever. The journal also keeps what
+opens each seal, and remembers whose files are kept as evidence. The file is `protocol.journal`'s.
 """
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import cast
 
 from protocol.journal import JournalKind, SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
-from protocol.messages import Signed, Verdict, sign
+from protocol.messages import Seal, Signed, Verdict, sign
 
 _SCHEMA = """
 CREATE TABLE verdict (
     run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, wire BLOB NOT NULL, files TEXT NOT NULL,
     PRIMARY KEY (run, round, number)
 ) STRICT;
+CREATE TABLE seal (
+    run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, wire BLOB NOT NULL,
+    fingerprint TEXT NOT NULL, salt TEXT NOT NULL,
+    PRIMARY KEY (run, round, number)
+) STRICT;
 """
 
 KIND = JournalKind(
     application_id=0x4D555256,  # "MURV"
-    version=0,  # what SQLite gives a file that names none
+    version=1,
     schema=_SCHEMA,
     name="a verifier's journal",
     daemon="verifier",
@@ -29,10 +36,54 @@ KIND = JournalKind(
 )
 
 
+@dataclass(frozen=True)
+class Sealed:
+    """A seal and what opens it."""
+
+    message: Signed[Seal]
+    fingerprint: tuple[float, ...]
+    salt: str
+
+
 class VerdictJournal(SigningJournal):
-    """Hold the verdicts of one peer key. Open one with `VerdictJournal.open`."""
+    """Hold the seals and verdicts of one peer key. Open one with `VerdictJournal.open`."""
 
     kind = KIND
+
+    def seal(
+        self,
+        key: PeerKey,
+        manifest: RunManifest,
+        round_: int,
+        body: Seal,
+        fingerprint: tuple[float, ...],
+        salt: str,
+    ) -> Sealed:
+        """Return this verifier's one seal on a unit, storing it with what opens it if it is made now."""
+        known = self.sealed(manifest.run_id, round_, body.number)
+        if known is not None:
+            return known
+        message = sign(key, manifest, round_, "verifier", body)
+        row = (manifest.run_id, round_, body.number, message.wire, json.dumps(fingerprint), salt)
+        self._database.execute("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?)", row)
+        return Sealed(message, fingerprint, salt)
+
+    def sealed(self, run: str, round_: int, number: int) -> Sealed | None:
+        """Return the seal signed on a unit, if there is one."""
+        query = "SELECT wire, fingerprint, salt FROM seal WHERE run = ? AND round = ? AND number = ?"
+        row = self._database.execute(query, (run, round_, number)).fetchone()
+        return None if row is None else self._parse_seal(*row)
+
+    def seals(self, run: str, since_round: int = 0) -> tuple[Sealed, ...]:
+        """Return the seals signed in a run from a round on, oldest first."""
+        query = "SELECT wire, fingerprint, salt FROM seal WHERE run = ? AND round >= ? ORDER BY round, number"
+        return tuple(self._parse_seal(*row) for row in self._database.execute(query, (run, since_round)))
+
+    def _parse_seal(self, wire: bytes, fingerprint: str, salt: str) -> Sealed:
+        message = self._parse(wire)
+        if not isinstance(message.body, Seal):
+            raise self._damaged(f"it holds a {message.body.kind}")
+        return Sealed(cast("Signed[Seal]", message), tuple(json.loads(fingerprint)), salt)
 
     def sign(
         self, key: PeerKey, manifest: RunManifest, round_: int, verdict: Verdict, files: Iterable[str]

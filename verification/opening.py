@@ -99,6 +99,7 @@ def _carried_residual(run: str, round_: int, number: int, residual: str | None) 
 def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tuple[NeededFile, ...]:
     """Return the files a replay reads: both ends of the segment, the final parameters, the residual before,
     and the public parameters of the round. What is recomputed exactly is compared by address and not fetched.
+    Ends are late: they are served once verifiers have sealed (`verification.seal`).
     """
     parameters = parameter_layout(manifest.model).file_bytes
     moments = moment_layout(manifest.model).file_bytes
@@ -108,9 +109,9 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
         ),
         NeededFile("start_parameters", opening.start_parameters, parameters),
         NeededFile("start_moments", opening.start_moments, moments),
-        NeededFile("end_parameters", opening.end_parameters, parameters),
-        NeededFile("end_moments", opening.end_moments, moments),
-        NeededFile("final_parameters", opening.final_parameters, parameters),
+        NeededFile("end_parameters", opening.end_parameters, parameters, late=True),
+        NeededFile("end_moments", opening.end_moments, moments, late=True),
+        NeededFile("final_parameters", opening.final_parameters, parameters, late=True),
     ]
     if opening.residual_before is not None:
         needed.append(NeededFile("residual_before", opening.residual_before, parameters))

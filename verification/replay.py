@@ -4,10 +4,15 @@ How a segment is judged, and what exact arithmetic has to do with it, is in `ver
 
 The step is `training.inner`'s, so a verifier executes what the peer executed. Whatever segment was drawn, the
 update's symbols and the new residual are recomputed bit by bit, because the codec is exact on every machine.
+
+A replay has two halves: `begin` needs only the segment's start, and gives the fingerprint that a verifier seals;
+`compare` reads the end, which is served after that.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import process_time
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
@@ -22,9 +27,12 @@ from training.inner import InnerState
 from training.outer import load_parameters
 from training.trainer import trainer_for
 from verification import opening as training_opening
-from verification.dispute import judge_segment, run_segment, unit_profile
+from verification.dispute import judge_segment, segment_rows, unit_profile
+from verification.fingerprint import VALUES, fingerprint, middle_steps
 from verification.profile import judging_pair, this_machine
 from verification.unit import DrawnUnit, NeededFile, ReplayReport
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,28 @@ class TrainingUnits:
     def replay(
         self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
     ) -> ReplayReport:
-        """Execute the drawn segment again and recompute the update and the residual.
+        """Execute the drawn segment again and recompute the update and the residual, all files at hand.
 
         Raises:
             ProofInconclusive: the round's public parameters are not a file of this run, or no replay on this machine
                 may judge the unit's profile.
             OwnFault: this machine fails.
         """
+        begun = self.begin(manifest, unit, opening, files)
+        if isinstance(begun, ReplayReport):
+            return begun
+        return self.compare(manifest, unit, opening, files, begun)
+
+    def begin(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> "ReplayReport | Replayed":
+        """Execute the drawn segment again; a report says that batches or start are proven false without its end.
+
+        Raises:
+            ProofInconclusive: as `replay`.
+            OwnFault: this machine fails.
+        """
+        began = process_time()
         profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
@@ -61,12 +84,35 @@ class TrainingUnits:
             raise ProofInconclusive(f"the round's public parameters: {error.message}") from error
         try:
             _check_assignment(manifest, unit)
-            states = _read(manifest, unit, opening, files)
-            _check_start(manifest, unit, opening, states.start, public)
-            _check_symbols(manifest, unit, opening, states, public)
+            start, residual = _read_start(manifest, unit, opening, files)
+            _check_start(manifest, unit, opening, start, public)
         except ProofRejected as error:
             return ReplayReport(PROVEN_FALSE, error.message[:200])
-        return self._replay_segment(manifest, unit, states, profile)
+        end, shown = self._run_segment(manifest, unit, start, profile)
+        return Replayed(profile, public, start, end, residual, shown, process_time() - began)
+
+    def compare(
+        self,
+        manifest: RunManifest,
+        unit: DrawnUnit,
+        opening: Opening,
+        files: Mapping[str, bytes],
+        replayed: "Replayed",
+    ) -> ReplayReport:
+        """Compare a replay with the opened end, and recompute the update and the residual.
+
+        Args:
+            files: of the opening's end and final state; others are not read.
+        """
+        try:
+            end, final = _read_end(manifest, opening, replayed.start, files)
+            _check_symbols(manifest, opening, replayed, final)
+        except ProofRejected as error:
+            return ReplayReport(PROVEN_FALSE, error.message[:200], fingerprint=replayed.fingerprint)
+        report = judge_segment(
+            manifest, self.shard, unit, replayed.profile, replayed.start, end, replayed.end
+        )
+        return replace(report, fingerprint=replayed.fingerprint)
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
@@ -79,20 +125,42 @@ class TrainingUnits:
             )
         return pair.replay
 
-    def _replay_segment(
-        self, manifest: RunManifest, unit: DrawnUnit, states: "_Opened", own: NumericProfile
-    ) -> ReplayReport:
+    def _run_segment(
+        self, manifest: RunManifest, unit: DrawnUnit, start: InnerState, own: NumericProfile
+    ) -> tuple[InnerState | None, tuple[float, ...]]:
+        """Return the segment's end, None where values stop being finite, and the fingerprint to seal."""
+        offsets, step = segment_rows(manifest, unit)
+        steps, middle = len(offsets), middle_steps(len(offsets))
         trainer = trainer_for(manifest, self.shard, own, self.device)
-        replayed = run_segment(manifest, trainer, unit, states.start)
-        return judge_segment(manifest, self.shard, unit, own, states.start, states.end, replayed)
+        trainer.load(start)
+        end: InnerState | None = None
+        shown: tuple[float, ...] = (0.0,) * VALUES  # of a replay that stops being finite on its way
+        try:
+            trainer.run(offsets[:middle], step)
+            if middle <= steps:
+                shown = fingerprint(manifest, unit, start, trainer.state())
+                trainer.run(offsets[middle:], step + middle)
+                return trainer.state(), shown
+            end = trainer.state()
+            further = assignment(manifest, unit.sampling, unit.round, unit.number)[:1]
+            trainer.run(further, step + steps)
+            shown = fingerprint(manifest, unit, start, trainer.state())
+        except OwnFault as error:
+            log.info("round %d, number %d: %s", unit.round, unit.number, error)
+        return end, shown
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
+class Replayed:
+    """Hold a replay whose opened end nobody here has seen (`verification.unit.Replayed`)."""
+
+    profile: NumericProfile  # of the replay
+    public: Floats  # [P], the round's global parameters
     start: InnerState
-    end: InnerState
-    final: Floats
-    residual: Floats | None
+    end: InnerState | None  # None where values stopped being finite
+    residual: Floats | None  # [P], carried into the unit
+    fingerprint: tuple[float, ...]
+    cpu_s: float
 
 
 def _check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
@@ -101,26 +169,42 @@ def _check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
         raise ProofRejected("commitment to other batches than the assigned ones")
 
 
-def _read(manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]) -> _Opened:
-    """Read what was opened; what no honest trainer can have written is proven false."""
+def _read_start(
+    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+) -> tuple[InnerState, Floats | None]:
+    """Read where the segment starts and the residual; what no honest trainer can have written is proven false."""
     model = manifest.model
     try:
         start = InnerState.from_files(model, files[opening.start_parameters], files[opening.start_moments])
-        end = InnerState.from_files(model, files[opening.end_parameters], files[opening.end_moments])
-        final, _ = unpack(parameter_layout(model), files[opening.final_parameters])
         residual = None
         if opening.residual_before is not None:
             residual, _ = unpack(parameter_layout(model), files[opening.residual_before])
     except Malformed as error:
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
-    steps = manifest.verification.segment_steps
-    if (start.exp_avg_sq < 0).any() or (end.exp_avg_sq < 0).any():
+    if (start.exp_avg_sq < 0).any():
         raise ProofRejected("opened a negative second moment")
+    steps = manifest.verification.segment_steps
     if start.steps > unit.round * manifest.inner.steps + unit.segment * steps:
         raise ProofRejected("opened more optimizer steps than the run has had")
+    return start, residual
+
+
+def _read_end(
+    manifest: RunManifest, opening: Opening, start: InnerState, files: Mapping[str, bytes]
+) -> tuple[InnerState, Floats]:
+    """Read the segment's end and the unit's final parameters; see `_read_start`."""
+    model = manifest.model
+    try:
+        end = InnerState.from_files(model, files[opening.end_parameters], files[opening.end_moments])
+        final, _ = unpack(parameter_layout(model), files[opening.final_parameters])
+    except Malformed as error:
+        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
+    if (end.exp_avg_sq < 0).any():
+        raise ProofRejected("opened a negative second moment")
+    steps = manifest.verification.segment_steps
     if end.steps != start.steps + steps:
         raise ProofRejected(f"opened {end.steps - start.steps} optimizer steps in a segment of {steps}")
-    return _Opened(start, end, final, residual)
+    return end, final
 
 
 def _check_start(
@@ -132,12 +216,10 @@ def _check_start(
         raise ProofRejected("first segment starts from other parameters than the round's")
 
 
-def _check_symbols(
-    manifest: RunManifest, unit: DrawnUnit, opening: Opening, states: _Opened, public: Floats
-) -> None:
+def _check_symbols(manifest: RunManifest, opening: Opening, replayed: Replayed, final: Floats) -> None:
     layout = parameter_layout(manifest.model)
     try:
-        symbols, residual = compress(manifest.codec, public - states.final, states.residual)
+        symbols, residual = compress(manifest.codec, replayed.public - final, replayed.residual)
     except OwnFault as error:
         raise ProofRejected(f"the final state has no update: {error.message}") from error
     if symbols_digest(symbols) != opening.symbols:

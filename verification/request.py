@@ -19,6 +19,7 @@ class ReplayRequest(Frozen):
     opening: dict[str, Any]
     segment: int = Field(ge=0, le=1000)
     beacon: Digest
+    sampling: Digest
     carried_moments: Digest
     carried_residual: Digest
 
@@ -30,6 +31,7 @@ class ReplayRequest(Frozen):
             opening=opening.to_json(),
             segment=unit.segment,
             beacon=unit.beacon,
+            sampling=unit.sampling,
             carried_moments=unit.carried.moments,
             carried_residual=unit.carried.residual,
         )
@@ -40,7 +42,9 @@ class ReplayRequest(Frozen):
         if not isinstance(commitment.body, Commitment):
             raise OwnFault("the daemon sent something else than a commitment")
         carried = Carried(self.carried_moments, self.carried_residual)
-        return DrawnUnit(cast("Signed[Commitment]", commitment), self.segment, self.beacon, carried)
+        return DrawnUnit(
+            cast("Signed[Commitment]", commitment), self.segment, self.beacon, carried, self.sampling
+        )
 
     def opened(self) -> Opening:
         """Return what was opened."""
@@ -61,6 +65,7 @@ class ReplayAnswer(Frozen):
     distances: dict[str, float]
     exact: Digest | None
     exact_distance: Annotated[float, Field(ge=0, le=1e30)]
+    fingerprint: Annotated[tuple[float, ...], Field(max_length=64)] = ()
 
     @classmethod
     def of(cls, report: ReplayReport) -> "ReplayAnswer":
@@ -70,3 +75,10 @@ class ReplayAnswer(Frozen):
     def report(self) -> ReplayReport:
         """Return the report."""
         return ReplayReport(**self.model_dump())
+
+
+class BeginAnswer(Frozen):
+    """Carry the first half of a replay: a fingerprint to seal, or a report that needs no end."""
+
+    fingerprint: Annotated[tuple[float, ...], Field(max_length=64)] = ()
+    report: ReplayAnswer | None = None

@@ -7,8 +7,9 @@ opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from protocol.canonical import ZERO_DIGEST
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Opening, Signed
 from verification.commit import Carried
@@ -24,6 +25,7 @@ class DrawnUnit:
     segment: int  # drawn
     beacon: str  # assignment beacon of the round, 64 hex digits
     carried: Carried  # what the peer must have brought into the round
+    sampling: str = ZERO_DIGEST  # sampling beacon of the round, which seeds fingerprints
 
     @property
     def round(self) -> int:
@@ -44,6 +46,7 @@ class NeededFile:
     address: str
     bytes: int  # exact length of a valid file
     public: bool = False  # held by everyone; its absence is not the accused's
+    late: bool = False  # served only once verifiers have sealed what their own replay gave
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ReplayReport:
     distances: Mapping[str, float] = field(default_factory=dict)  # by tensor
     exact: str | None = None  # root of the exact reference, where the segment was disputed
     exact_distance: float = 0.0  # of the committed end from it, largest over tensors
+    fingerprint: tuple[float, ...] = ()  # of the replay; empty if none was needed
 
 
 class UnitKind(Protocol):
@@ -78,12 +82,32 @@ class UnitKind(Protocol):
         """Return the files to fetch for a replay."""
         ...
 
-    def replay(
+    def begin(
         self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
-    ) -> ReplayReport:
-        """Execute the drawn segment again and compare.
+    ) -> "ReplayReport | Replayed":
+        """Execute the drawn segment again from its start; a report says that no end is needed.
 
         Args:
-            files: content by address; each hashes to its address.
+            files: content by address, those that are not late; each hashes to its address.
         """
+        ...
+
+    def compare(
+        self,
+        manifest: RunManifest,
+        unit: DrawnUnit,
+        opening: Opening,
+        files: Mapping[str, bytes],
+        replayed: Any,
+    ) -> ReplayReport:
+        """Compare what `begin` returned with the opened end, the late files."""
+        ...
+
+
+class Replayed(Protocol):
+    """Hold a replay before anybody saw the opened end."""
+
+    @property
+    def fingerprint(self) -> tuple[float, ...]:
+        """Return what a verifier seals."""
         ...

@@ -233,3 +233,15 @@ async def test_two_providers_share_nothing_but_the_blob(nodes: Any) -> None:
         both = [one.network.addresses[0], two.network.addresses[0]]
         await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20, providers=both)
         assert BlobStore(asker.store.root).get(digest, max_size=len(DATA)) == DATA
+
+
+async def test_a_withheld_blob_looks_absent_until_it_is_not(nodes: Any) -> None:
+    async with nodes.open(1) as holder, nodes.open(2) as asker:
+        digest = holder.store.put(DATA)
+        holder.store.withheld = frozenset((digest,))
+        await asker.network.dial(holder.network.addresses[0])
+        with pytest.raises(NetworkError, match="does not have it"):
+            await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20)
+        assert holder.store.get(digest, max_size=len(DATA)) == DATA, "its owner reads it all the same"
+        holder.store.withheld = frozenset()
+        assert await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20)

@@ -259,7 +259,8 @@ class Testbed:
         round_, number = made.unit.round, made.unit.commitment.number
         beacon = self.chain.assignment_beacon(round_)
         assert beacon is not None
-        return DrawnUnit(made.commitment, segment, beacon, self.carried(round_, number))
+        sampling = self.chain.sampling_beacon(round_) or ZERO_DIGEST
+        return DrawnUnit(made.commitment, segment, beacon, self.carried(round_, number), sampling)
 
     def open(self, made: Made, at: int, **changes: object) -> Signed[Opening]:
         body = opening(made.unit, at).model_copy(update=changes)
