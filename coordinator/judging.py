@@ -6,7 +6,7 @@ from dataclasses import replace
 from coordinator.state import AnchoredRound, Decision, Drawn, Effect, Export, Refused, Slash, State
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
-from protocol.messages import Judgement, Opening, Signed, Verdict
+from protocol.messages import Judgement, Opening, Seal, Signed, Verdict
 from verification.archive import RoundDossier
 from verification.judge import contradiction, counted, inconclusive, outcome
 from verification.sample import Draw, draws
@@ -72,6 +72,8 @@ def _take(state: State, anchored: AnchoredRound) -> tuple[AnchoredRound, list[Ef
     refused: list[Effect] = []
     for message in state.inbox.get(anchored.round, ()):
         body = message.body
+        if isinstance(body, Seal):
+            continue
         if not isinstance(body, Opening | Verdict):
             refused.append(Refused(message, f"late: round {anchored.round} is over"))
         elif fault := _fault(state.manifest, anchored, drawn.get(body.number), body):

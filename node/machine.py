@@ -2,8 +2,8 @@
 
 A round: wait for roster and beacon, train, commit, wait for the list whose root is on chain, reveal, wait for
 the record whose hash is on chain, aggregate it, go on. Beside it every unit is opened if it is drawn (the end of the
-drawn segment only once verifiers have sealed), and its states are kept until the draw is settled. Whoever is not on the roster, or came too late, aggregates all the
-same and so stays in step.
+drawn segment only once verifiers have sealed), and its states are kept until the draw is settled. Whoever is not on
+the roster, or came too late, aggregates all the same and so stays in step.
 
 Nothing is remembered of phases: what to do follows from the units that the journal holds and from the public
 facts. A restart is therefore the same as any other step.

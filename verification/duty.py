@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
-from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Signed
+from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed
 from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
 from verification.judge import contradiction, inconclusive
 from verification.lateness import in_force, is_void
 from verification.sample import Draw, draws
+from verification.seal import ends_are_due, may_speak
 from verification.unit import DrawnUnit
 
 
@@ -24,6 +25,9 @@ class Duty:
     unit: DrawnUnit
     opening: Signed[Opening] | None
     overdue: bool  # the time to open is over: what is not open now counts as not opened
+    ends_due: bool = False  # the end of the segment should be served
+    ends_overdue: bool = False  # the time for that is over too
+    may_speak: bool = True  # a fingerprint in the open helps nobody any more
 
     @property
     def key(self) -> tuple[int, int]:
@@ -105,8 +109,29 @@ def duties(
             continue
         opening = pool.openings(round_).get(draw.number)
         overdue = blocks >= opening_time(manifest, draw, me)
-        if opening is not None or overdue:
-            yield Duty(round_, draw, unit, opening, overdue)
+        if opening is None and not overdue:
+            continue
+        sealed = seals_on(pool, round_, draw, unit)
+        yield Duty(
+            round_,
+            draw,
+            unit,
+            opening,
+            overdue,
+            ends_due=ends_are_due(manifest, draw, blocks, sealed),
+            ends_overdue=blocks >= _ends_time(manifest, draw, me),
+            may_speak=may_speak(manifest, draw, blocks, sealed),
+        )
+
+
+def seals_on(pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit) -> dict[int, Seal]:
+    """Return the seals heard on a drawn unit, by verifier of the round."""
+    return {
+        judge: message.body
+        for (number, judge), message in pool.seals(round_).items()
+        if number == draw.number and judge in draw.verifiers
+        if (message.body.commitment, message.body.segment) == (unit.commitment.id, draw.segment)
+    }
 
 
 def _blocks(chain: ChainView, round_: int) -> int:
@@ -120,18 +145,24 @@ def opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     return turn * manifest.deadlines.verify + manifest.deadlines.verify // 2
 
 
+def _ends_time(manifest: RunManifest, draw: Draw, me: int) -> int:
+    """Return after how many blocks an end that is not served counts as not opened: a quarter deadline later still."""
+    return opening_time(manifest, draw, me) + manifest.deadlines.verify // 4
+
+
 def _unit(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
 ) -> DrawnUnit | None:
     """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
-    if listed is None or beacon is None:
+    sampling = chain.sampling_beacon(round_)
+    if listed is None or beacon is None or sampling is None:
         return None
     commitment = _listed_commitment(pool, listed, round_, draw.number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None))
+        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None), sampling)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
@@ -142,7 +173,7 @@ def _unit(
         if previous is None:
             return None
     expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected)
+    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling)
 
 
 def _listed_commitment(

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import secrets
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +14,19 @@ from protocol.chain import ChainView
 from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, Premature, ProofRejected
 from protocol.keys import load_peer_key
-from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Body, Ready, Signed, Verdict, sign
+from protocol.messages import (
+    INCONCLUSIVE,
+    PASSED,
+    PROVEN_FALSE,
+    REJECTED,
+    Body,
+    Opening,
+    Ready,
+    Seal,
+    Signed,
+    Verdict,
+    sign,
+)
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
 from training.outer import outer_layout
@@ -23,6 +37,7 @@ from verification.journal import VerdictJournal
 from verification.opening import check_opening, needed_files
 from verification.profile import Pair, describe, judging_pairs
 from verification.sample import Draw
+from verification.seal import seal_digest
 from verification.unit import ReplayReport
 
 log = logging.getLogger(__name__)
@@ -67,7 +82,12 @@ class Verifier:
         self._trouble: MurmurError | None = None
         self._fatal: MurmurError | None = None
         self._judged = {(one.round, one.body.number): one for one in journal.verdicts(peer.run)}
-        self._heard: set[str] = set()  # ids of verdicts published by this process
+        self._seals = {
+            (one.message.round, one.message.body.number): one.message for one in journal.seals(peer.run)
+        }
+        self._reports: dict[tuple[int, int], ReplayReport] = {}  # verdicts that wait for others' seals
+        self._moved = trio.Event()  # set, and replaced, whenever chain or messages moved
+        self._heard: set[str] = set()  # ids of what this process has published
         self._pin()
 
     async def run(self) -> None:
@@ -94,6 +114,8 @@ class Verifier:
                     self._nursery.start_soon(self._attend, duty)
             await self._repeat()
             await self._peer.changed()
+            self._moved.set()
+            self._moved = trio.Event()
 
     def _due(self) -> list[Duty]:
         """Return what is due in the open rounds, and let go of rounds that are over."""
@@ -118,33 +140,49 @@ class Verifier:
         return (round_, number) in self._judged
 
     async def _attend(self, duty: Duty) -> None:
-        """Judge one unit, again and again with growing pauses while the fault is on our side."""
+        """Seal and judge one unit, again and again with growing pauses while the fault is on our side."""
         pause = FIRST_PAUSE_S
         try:
             while (current := self._still_due(duty)) is not None:
+                moved = self._moved
                 try:
-                    async with self._limiter:
-                        report = await self._examine(current)
-                    await self._say(current, report)
-                    self._trouble = None
-                    return
+                    if await self._take_step(current):
+                        return
                 except ConfigError as error:
                     self._fatal = error
                     return
                 except MurmurError as error:
                     log.warning("round %d, number %d: %s", *duty.key, error)
                     self._trouble = error
-                await trio.sleep(pause)
-                pause = min(2 * pause, PAUSE_MAX_S)
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, PAUSE_MAX_S)
+                else:
+                    await moved.wait()
         finally:
+            self._reports.pop(duty.key, None)
             del self._active[duty.key]
             self._peer.touch()
+
+    async def _take_step(self, duty: Duty) -> bool:
+        """Do what can be done about a unit now; tell whether nothing is left to do."""
+        report = self._reports.get(duty.key)
+        if report is None:
+            async with self._limiter:
+                report = await self._examine(duty)
+        if report is None:
+            return False
+        self._reports[duty.key] = report
+        self._trouble = None
+        if report.fingerprint and not duty.may_speak:
+            return False
+        await self._say(duty, report)
+        return True
 
     def _still_due(self, duty: Duty) -> Duty | None:
         return next((one for one in self._due() if one.key == duty.key), None)
 
-    async def _examine(self, duty: Duty) -> ReplayReport:
-        """Return what there is to say about a unit.
+    async def _examine(self, duty: Duty) -> ReplayReport | None:
+        """Return what there is to say about a unit; None once a seal is out, until the end is served.
 
         Raises:
             MurmurError: nothing yet; the fault is ours or may still heal.
@@ -162,14 +200,53 @@ class Verifier:
         pair = self._pair(duty.unit.commitment.body.profile)
         if pair.replay is None:
             return ReplayReport(INCONCLUSIVE, pair.reason[:200])
+        sealed = self._journal.sealed(self._peer.run, *duty.key)
+        if sealed is not None and not duty.ends_due:
+            return None
         try:
-            await self._bench.bring(duty.unit, opening.body)
+            await self._bench.bring(duty.unit, opening.body, late=False)
+            if sealed is not None:
+                await self._bench.bring(duty.unit, opening.body, late=True)
         except NotServed as error:
-            if not duty.overdue:
+            if not (duty.overdue if sealed is None else duty.ends_overdue):
                 raise
             self._check_own_connection()
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
-        return await self._bench.replay(duty.unit, opening)
+        if sealed is not None:
+            report = await self._bench.compare(duty.unit, opening)
+            return replace(report, fingerprint=sealed.fingerprint) if report.fingerprint else report
+        fingerprint, proven = await self._bench.begin(duty.unit, opening)
+        if proven is not None:
+            return proven
+        await self._seal(duty, opening, fingerprint)
+        return None
+
+    async def _seal(self, duty: Duty, opening: Signed[Opening], fingerprint: tuple[float, ...]) -> None:
+        """Fix the fingerprint of our replay, on disk and in public."""
+        peer, salt = self._peer, secrets.token_hex(32)
+        commitment, segment = duty.unit.commitment.id, duty.draw.segment
+        body = Seal(
+            number=duty.draw.number,
+            verifier=self._number,
+            commitment=commitment,
+            opening=opening.id,
+            segment=segment,
+            seal=seal_digest(
+                peer.run,
+                duty.round,
+                number=duty.draw.number,
+                verifier=self._number,
+                commitment=commitment,
+                opening=opening.id,
+                segment=segment,
+                fingerprint=fingerprint,
+                salt=salt,
+            ),
+        )
+        sealed = self._journal.seal(peer.key, peer.manifest, duty.round, body, fingerprint, salt)
+        self._seals[duty.key] = sealed.message
+        log.info("round %d, number %d: sealed", *duty.key)
+        await self._publish(sealed.message)
 
     def _pairs(self) -> tuple[Pair, ...]:
         machine = self._bench.machine
@@ -192,6 +269,7 @@ class Verifier:
     async def _say(self, duty: Duty, report: ReplayReport) -> None:
         peer, opening = self._peer, duty.opening
         opened = opening is not None and not report.reason.startswith(NOT_OPENED)
+        sealed = self._journal.sealed(peer.run, *duty.key) if report.fingerprint else None
         body = Verdict(
             number=duty.draw.number,
             verifier=self._number,
@@ -205,6 +283,8 @@ class Verifier:
             tensor=report.tensor,
             exact=report.exact,
             exact_distance=report.exact_distance,
+            fingerprint=() if sealed is None else sealed.fingerprint,
+            salt=None if sealed is None else sealed.salt,
             replay_cpu_s=report.cpu_s,
         )
         files: list[str] = []
@@ -224,12 +304,13 @@ class Verifier:
         return name if replay is None else replay.name
 
     async def _repeat(self) -> None:
-        """Publish verdicts that the pool has not taken yet, such as those signed just before a restart."""
-        for (round_, _), message in list(self._judged.items()):
+        """Publish what the pool has not taken yet, such as what was signed just before a restart."""
+        said: list[tuple[tuple[int, int], Signed[Body]]] = [*self._seals.items(), *self._judged.items()]
+        for (round_, _), message in said:
             if round_ >= self._oldest and message.id not in self._heard:
                 await self._publish(message)
 
-    async def _publish(self, message: Signed[Verdict]) -> None:
+    async def _publish(self, message: Signed[Body]) -> None:
         if await self._tell(message):
             self._heard.add(message.id)
 
@@ -247,16 +328,17 @@ class Verifier:
         return await self._tell(sign(self._peer.key, self._peer.manifest, 0, "verifier", body))
 
     def _pin(self) -> None:
-        """Keep the evidence of the newest verdicts; drop other files once nothing is under way."""
+        """Keep the evidence of the newest verdicts and what units under way need; drop other files."""
         store = self._peer.store
         self._shelf.look()
         keep = self._journal.evidence(self._peer.run, self._config.evidence_units) | {self._peer.run}
         keep |= self._shelf.kept
+        for duty in self._active.values():
+            if (opening := self._peer.pool.openings(duty.round).get(duty.draw.number)) is not None:
+                needed = needed_files(self._peer.manifest, duty.unit, opening.body)
+                keep |= {one.address for one in needed}
         for address in keep:
             store.pin(address)
-        # A unit under way may need any file, among them those that a later fetch would have to bring again.
-        if len(self._active) > 1:
-            return
         for path in list(store.root.glob("[0-9a-f][0-9a-f]/*")):
             if path.name not in keep:
                 store.unpin(path.name)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from protocol.canonical import ZERO_DIGEST
+from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, sign
-from protocol.keys import PeerKey
 from tests.bench.drift import MACHINES, MANIFEST, NUMBER, Case, beacon, cases, load, record, run_segment
 from tests.bench.gap import bench_manifest
 from training.assignment import assignment

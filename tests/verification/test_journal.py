@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import ConfigError
-from protocol.messages import Verdict
+from protocol.messages import Seal, Verdict
 from tests.verification.testbed import Testbed, key
 from verification.journal import VerdictJournal
 
@@ -42,6 +42,22 @@ def test_a_unit_is_judged_once_for_ever(bed: Testbed, tmp_path: Path) -> None:
         assert journal.verdict(bed.run, 0, 2) is None
         assert [one.round for one in journal.verdicts(bed.run)] == [0, 1]
         assert journal.verdicts(bed.run, since_round=1)[0].body.outcome == 3
+
+
+def test_a_unit_is_sealed_once_for_ever(bed: Testbed, tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    said = Seal(number=1, verifier=4, commitment="ab" * 32, opening="cd" * 32, segment=0, seal="ef" * 32)
+    other = said.model_copy(update={"seal": "01" * 32})
+    with VerdictJournal.open(path, key(4).address) as journal:
+        assert journal.sealed(bed.run, 2, 1) is None
+        first = journal.seal(key(4), bed.manifest, 2, said, (0.1, -2.5), "aa" * 32)
+        assert journal.seal(key(4), bed.manifest, 2, other, (9.0,), "bb" * 32) == first
+    with VerdictJournal.open(path, key(4).address) as journal:
+        kept = journal.sealed(bed.run, 2, 1)
+        assert kept == first
+        assert (kept.message.body, kept.fingerprint, kept.salt) == (said, (0.1, -2.5), "aa" * 32)
+        assert journal.seals(bed.run) == (first,)
+        assert journal.seals(bed.run, since_round=3) == ()
 
 
 def test_evidence_is_kept_for_the_newest_verdicts(bed: Testbed, tmp_path: Path) -> None:

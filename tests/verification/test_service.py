@@ -32,10 +32,12 @@ from tests.verification.testbed import Made, Testbed, key, tiny_manifest
 from verification.archive import RoundDossier
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
+from verification.fingerprint import VALUES
+from verification.seal import broken_seal, needs_seal
 from verification.service import run_verifier
 from verification.unit import ReplayReport
 
-ME = 4
+ME, OTHER = 4, 5
 
 
 @asynccontextmanager
@@ -91,6 +93,16 @@ def read_status(directory: Path) -> dict[str, Any]:
     return found
 
 
+async def seal_too(peer: Peer, bed: Testbed, numbers: set[int], round_: int = 0) -> None:
+    """Wait for the daemon's seals, and let the other judge seal the same units."""
+    while not numbers <= {number for number, judge in peer.pool.seals(round_) if judge == ME}:
+        await peer.changed()
+    for (number, judge), message in list(peer.pool.seals(round_).items()):
+        if judge == ME and number in numbers:
+            body = message.body.model_copy(update={"verifier": OTHER, "seal": "cd" * 32})
+            await peer.publish(sign(key(OTHER), bed.manifest, round_, "verifier", body))
+
+
 @pytest.fixture
 def two_judges(make_bed: Callable[..., Testbed]) -> Testbed:
     bed = make_bed(contributors=3, verifiers=2)
@@ -106,12 +118,24 @@ async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judgi
     dossier = bed.play_round(0, {2: cheat})
     bed.chain.height = bed.chain.anchors[0] + 1
     directory = tmp_path / "verifier"
+    opened = {one.body.number: one for one in dossier.openings if one.body.number != 3}
     async with world(bed, tmp_path) as peer:
         config = settings(bed, directory, peer)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_verifier, config, bed.chain)
             await tell(peer, dossier, openings=(1, 2))
+            while len(peer.pool.seals(0)) < 2:
+                await peer.changed()
+            ends = {bed.open(bed.made[0, n], one.body.segment).body.end_moments for n, one in opened.items()}
+            assert not ends & {path.name for path in (directory / "blobs").glob("[0-9a-f][0-9a-f]/*")}
+            assert peer.pool.verdicts(0) == {}, "no fingerprint is shown while somebody could copy it"
+            await seal_too(peer, bed, {1, 2})
             found = await heard(peer, {1, 2})
+            for number in (1, 2):
+                seal = peer.pool.seals(0)[number, ME].body
+                assert needs_seal(found[number].body)
+                assert broken_seal(bed.run, 0, found[number].body, seal) == ""
+                assert found[number].body.fingerprint == bed.reports[0, number].fingerprint
             assert found[1].body.outcome == PASSED
             assert found[2].body.outcome == PROVEN_FALSE
             assert found[2].body.reason
@@ -194,7 +218,7 @@ async def test_false_roots_forged_residuals_and_files_that_are_not_served(
 ) -> None:
     bed = two_judges
     dossier = bed.play_round(0, {2: {"symbols": forged_residual}})
-    bed.chain.height = bed.chain.anchors[0] + 1 + bed.manifest.deadlines.verify // 2
+    bed.chain.height = bed.chain.anchors[0] + 1 + 3 * bed.manifest.deadlines.verify // 4
     openings = {one.body.number: one for one in dossier.openings}
     lie = bed.open(bed.made[0, 1], openings[1].body.segment, final_parameters="ab" * 32)
     async with world(bed, tmp_path) as peer:
@@ -203,6 +227,7 @@ async def test_false_roots_forged_residuals_and_files_that_are_not_served(
             nursery.start_soon(run_verifier, settings(bed, tmp_path / "verifier", peer), bed.chain)
             await tell(peer, dossier, openings=(2, 3))
             await peer.publish(lie)
+            await seal_too(peer, bed, {2, 3})
             found = await heard(peer, {1, 2, 3})
             assert (found[1].body.outcome, found[1].body.opening) == (PROVEN_FALSE, lie.id)
             assert "final state does not give the committed root" in found[1].body.reason
@@ -232,17 +257,23 @@ async def test_a_replayer_must_fit_the_run_and_is_started_again_when_it_dies(
             assert await bench.prepare() == bed.manifest.program
             made = bed.made[0, 1]
             unit, opened = bed.drawn(made, 1), bed.open(made, 1)
-            report = await bench.replay(unit, opened)
-            assert (report.outcome, report.distance) == (PASSED, 0.0)
+            shown, proven = await bench.begin(unit, opened)
+            assert (len(shown), proven) == (VALUES, None)
+            report = await bench.compare(unit, opened)
+            assert (report.outcome, report.distance, report.fingerprint) == (PASSED, 0.0, shown)
             assert report.cpu_s > 0
             assert bench.pid is not None
             os.kill(bench.pid, signal.SIGKILL)
             with pytest.raises(OwnFault):
-                await bench.replay(unit, opened)
-            assert (await bench.replay(unit, opened)).outcome == PASSED
+                await bench.begin(unit, opened)
+            again = await bench.compare(unit, opened)
+            assert (again.outcome, again.fingerprint) == (PASSED, shown), (
+                "a replay that is lost is done again"
+            )
             peer.store.delete(opened.body.final_parameters)
             with pytest.raises(NotServed, match="final_parameters"):
-                await bench.bring(unit, opened.body)
+                await bench.bring(unit, opened.body, late=True)
+            await bench.bring(unit, opened.body, late=False)
         finally:
             await bench.close()
         assert not bench.alive
@@ -252,7 +283,7 @@ async def test_a_replayer_must_be_loaded_first(two_judges: Testbed, tmp_path: Pa
     from verification.replayer import Replayer
 
     with pytest.raises(OwnFault, match="not loaded"):
-        Replayer().replay({}, lambda told: None)
+        Replayer().begin({}, lambda told: None)
 
 
 async def test_only_a_registered_verifier_can_start(two_judges: Testbed, tmp_path: Path) -> None:
