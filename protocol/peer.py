@@ -81,6 +81,7 @@ class Peer:
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
         self.history: MessageHistory | None = None
+        self.ask_since: int | None = None  # an observer asks anti-entropy for everything from this round on
         self._dirty = trio.Event()
         self._complete = 0  # rounds from the first on of which nothing that counts is missing
 
@@ -149,6 +150,7 @@ class Peer:
         while self._is_complete(self._complete):
             self._complete += 1
         since = min(self._complete, max(0, self.pool.round - SYNC_ROUNDS))
+        since = since if self.ask_since is None else self.ask_since
         return since, self.pool.wire_digests(since)
 
     def _is_complete(self, round_: int) -> bool:

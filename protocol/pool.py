@@ -189,6 +189,14 @@ class MessagePool:
         """Return everything heard of a round, in the order in which it came."""
         return list(self._rounds.get(round_, {}).values())
 
+    def __len__(self) -> int:
+        """Return the number of messages held."""
+        return len(self._slots)
+
+    def counts(self) -> dict[int, int]:
+        """Return the number of messages held of each round."""
+        return {round_: len(found) for round_, found in self._rounds.items()}
+
     def wire_digests(self, since_round: int) -> list[str]:
         """Return the BLAKE3 digests of the wire bytes of rounds from `since_round` on, and of every `ready`."""
         return [message.wire_digest for message in self._since(since_round)]

@@ -58,6 +58,11 @@ class RoundDossier:
     openings: tuple[Signed[Opening], ...] = ()
     verdicts: tuple[Signed[Verdict], ...] = ()  # only those that were heard before their unit was decided
 
+    def messages(self) -> tuple[Signed[Body], ...]:
+        """Return everything that was said."""
+        records = () if self.record is None else (self.record,)
+        return (self.listed, *self.commitments, *self.reveals, *records, *self.openings, *self.verdicts)
+
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
         return canonical_json(
@@ -123,6 +128,10 @@ class Settlement:
     ready: tuple[Signed[Ready], ...] = ()
     rewards: tuple[Signed[RewardTable], ...] = ()  # by epoch
     finish: Signed[Finish] | None = None
+
+    def messages(self) -> tuple[Signed[Body], ...]:
+        """Return everything that was said."""
+        return (*self.ready, *self.rewards, *(() if self.finish is None else (self.finish,)))
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""

@@ -6,13 +6,18 @@ are the one thing that only the coordinator saw.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from protocol.blobs import BlobStore
+from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from training.corpus import Shard
 from verification import audit_beacons, audit_money, audit_rounds, audit_verdicts
 from verification.archive import Archive
 from verification.audit_rounds import Found
+from verification.blobs import find_blob
 from verification.bundle import FindBlob
 from verification.public import AuditChain, PublicRun
 from verification.report import Check, Extent, exit_code, first_failure
@@ -115,6 +120,44 @@ def audit(
         return AuditReport(run_id, (Check("public folder", "rejected", error.message),))
     except ProofInconclusive as error:
         return AuditReport(run_id, (Check("public folder", "inconclusive", error.message),))
+    with TemporaryDirectory(prefix="murmur-parameters-") as directory:
+        if replay is not None:
+            run = _keeping(run, BlobStore(Path(directory)))
+        checks = _check(run, only, replay, shard, device)
+    subject: dict[str, object] = {
+        "chain_id": run.manifest.chain_id,
+        "ledger": run.manifest.ledger,
+        "height": chain.height,
+    }
+    return AuditReport(run_id, checks, len(run.scope), only, overhead(run), subject)
+
+
+def _keeping(run: PublicRun, spool: BlobStore) -> PublicRun:
+    """Let replays find the parameters of rounds, which nobody needs to hold, as the aggregation computes them again."""
+    known = run.find
+
+    def keep(round_: int, data: bytes) -> None:
+        if (
+            round_ < len(run.dossiers)
+            and run.dossiers[round_].openings
+            and known(digest(data), len(data)) is None
+        ):
+            spool.put(data)
+
+    def find(address: str, max_bytes: int) -> bytes | None:
+        data = known(address, max_bytes)
+        return find_blob([spool.root])(address, max_bytes) if data is None else data
+
+    return replace(run, find=find, keep=keep)
+
+
+def _check(
+    run: PublicRun,
+    only: range | None,
+    replay: Extent | None,
+    shard: Callable[[], Shard] | None,
+    device: str,
+) -> tuple[Check, ...]:
     checks = [_made(name, check, run) for name, check in _CHECKS]
     if only is None:
         checks += [_made(name, check, run) for name, check in _MONEY]
@@ -128,12 +171,7 @@ def audit(
         return audit_replays.check_replays(run, replay, shard, device)
 
     checks.append(_made("replays", check_replays, run))
-    subject: dict[str, object] = {
-        "chain_id": run.manifest.chain_id,
-        "ledger": run.manifest.ledger,
-        "height": chain.height,
-    }
-    return AuditReport(run_id, tuple(checks), len(run.scope), only, overhead(run), subject)
+    return tuple(checks)
 
 
 def _made(name: str, check: Callable[[PublicRun], Found], run: PublicRun) -> Check:

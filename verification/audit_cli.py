@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from protocol import options
-from protocol.errors import LedgerError, UsageError
+from protocol.errors import LedgerError, Malformed, NetworkError, UsageError
 from verification.proof_cli import AnchorPath, ChainRpc, Data, Device, find_anchor, show_checks
 from verification.report import Extent
 
@@ -39,7 +40,7 @@ def audit_run(
         str,
         typer.Argument(
             metavar="RUN|BUNDLE",
-            help="Run id, 64 hex digits, with --dir; or a directory that holds a run; or a bundle.",
+            help="Run id, 64 hex digits, with --dir; or what `murmur audit fetch` wrote; or a bundle.",
         ),
     ],
     directory: Annotated[
@@ -60,7 +61,7 @@ def audit_run(
     as_json: options.Json = False,
 ) -> None:
     """Recompute a run from public data and the chain: exit 0, 6 if a rule is broken, 7 if it cannot be decided."""
-    from verification.sources import Sources, is_bundle
+    from verification.sources import is_bundle, open_sources
 
     path = Path(subject)
     if is_bundle(path):
@@ -78,16 +79,17 @@ def audit_run(
     elif directory is not None:
         raise UsageError("--dir is of use with a run id only", hint="a run id has 64 hex digits")
     only = None if rounds is None else parse_rounds(rounds)
-    report = _audit_sources(
-        Sources.of(path),
-        run,
-        rpc,
-        replay=replay,
-        only=only,
-        anchors_out=anchors_out,
-        data=data,
-        device=device,
-    )
+    with open_sources(path) as sources:
+        report = _audit_sources(
+            sources,
+            run,
+            rpc,
+            replay=replay,
+            only=only,
+            anchors_out=anchors_out,
+            data=data,
+            device=device,
+        )
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:
@@ -100,6 +102,67 @@ def audit_run(
         typer.echo(f"run {report.run}: {endings[report.exit_code]}")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+@audit_app.command("fetch")
+def audit_fetch(
+    run: Annotated[str, typer.Argument(help="Run id, 64 hex digits.")],
+    rpc: options.Rpc,
+    ledger: options.Ledger,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, or a file that ends in .tar.")],
+    bootstrap: options.Bootstrap = None,
+    public: Annotated[
+        Path | None, typer.Option("--from", help="A public folder at hand, to be completed by the peers.")
+    ] = None,
+    api: Annotated[
+        str | None, typer.Option(help="URL of a coordinator's HTTP API, for messages that peers lack.")
+    ] = None,
+    listen: options.Listen = options.LOOPBACK,
+    drand: options.Drand = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to go on asking for messages that are missing.")
+    ] = 60.0,
+    as_json: options.Json = False,
+) -> None:
+    """Gather a run from peers that hold it, without stake, for `murmur audit run`: exit 0, or 4 if data is missing.
+
+    What is missing is named; the same command goes on where it stopped.
+    """
+    import trio
+
+    from contracts.run import ChainRun
+    from protocol.beacons import PUBLIC_ENDPOINTS
+    from verification.fetch import FetchConfig, fetch_archive
+    from verification.tarball import pack_folder
+
+    packed = out.suffix == ".tar"
+    folder = out.with_name(f".{out.name}.fetch") if packed else out
+    config = FetchConfig(
+        run=run,
+        out=folder,
+        bootstrap=tuple(bootstrap or ()),
+        public=public,
+        api=api,
+        listen=listen,
+        drand=tuple(drand or PUBLIC_ENDPOINTS),
+        patience_s=patience,
+    )
+    chain = ChainRun.connect(rpc, ledger, run)
+    report = trio.run(fetch_archive, config, chain, lambda line: typer.echo(line, err=True))
+    if packed:
+        pack_folder(folder, out)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **report.to_json()}))
+    else:
+        typer.echo(f"{report.rounds} rounds, {report.messages} messages, {report.updates} updates in {out}")
+        typer.echo(f"opened states: {report.states} files, {report.states_missing} no longer served")
+        for name in report.missing:
+            typer.echo(f"missing: {name}")
+        typer.echo(f"audit it with: murmur audit run {out} --rpc {rpc} --replay sampled", err=True)
+    if not report.complete:
+        raise typer.Exit(NetworkError.exit_code)
+    if packed:
+        shutil.rmtree(folder)
 
 
 def parse_rounds(text: str) -> range:
@@ -136,7 +199,10 @@ def _audit_sources(
     from verification.facts import chain_facts
     from verification.report import Check
 
-    manifest = sources.archive.manifest()
+    try:
+        manifest = sources.archive.manifest()
+    except Malformed as error:
+        return AuditReport(run or "", (Check("public folder", "rejected", error.message, 0),), only=only)
     run = run or manifest.run_id
     if rpc is None and not sources.has_chain:
         if anchors_out is not None:

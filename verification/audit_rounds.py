@@ -193,7 +193,9 @@ def check_aggregation(run: PublicRun) -> Found:
                     raise ProofInconclusive(f"the update {unit.blob} of round {round_} is missing")
                 updates.append(decode(blob, codec=manifest.codec, size=size))
         state = aggregate(manifest, state, updates)
-        address = digest(parameters_file(manifest, state))
+        file = parameters_file(manifest, state)
+        address = digest(file)
+        run.keep(round_ + 1, file)
     count = run.scope.stop - first
     if run.scope.stop < len(records):
         if records[run.scope.stop].body.parameters != address:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from protocol.canonical import digest
-from protocol.errors import ConfigError, ProofRejected
+from protocol.errors import ConfigError, MurmurError, ProofRejected
 
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_FILES = 16
-_BLOCK = 512
+BLOCK = 512
 _NAME = re.compile(rb"(bundle\.json|files/[0-9a-f]{64})\0+")
 _SIZE = re.compile(rb"([0-7]{11})\0")
 
@@ -30,7 +30,8 @@ class Contents:
     files: Mapping[str, bytes]
 
 
-def _header(name: str, size: int) -> bytes:
+def header_of(name: str, size: int) -> bytes:
+    """Return the one header that a member of this name and length has."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.USTAR_FORMAT)
@@ -47,10 +48,10 @@ def write_bundle(path: Path, document: bytes, files: Mapping[str, bytes]) -> Non
     try:
         with scratch.open("wb") as out:
             for name, data in members:
-                out.write(_header(name, len(data)))
+                out.write(header_of(name, len(data)))
                 out.write(data)
-                out.write(bytes(-len(data) % _BLOCK))
-            out.write(bytes(2 * _BLOCK))
+                out.write(bytes(-len(data) % BLOCK))
+            out.write(bytes(2 * BLOCK))
         scratch.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
@@ -79,15 +80,15 @@ def _read(source: BinaryIO, size: int, file_limit: Callable[[bytes], int]) -> Co
     limit = MAX_DOCUMENT_BYTES
     files: dict[str, bytes] = {}
     last = ""
-    while (header := source.read(_BLOCK)) != bytes(_BLOCK):
-        name, length = _parse(header)
+    while (header := source.read(BLOCK)) != bytes(BLOCK):
+        name, length = parse_header(header, _NAME, ProofRejected, "a bundle")
         if name <= last:
             raise ProofRejected("bundle with members out of order or twice")
         last = name
         if length > limit or length > size:
             raise ProofRejected(f"bundle whose member {name[:20]} claims {length} bytes")
         data = source.read(length)
-        if len(data) != length or source.read(-length % _BLOCK) != bytes(-length % _BLOCK):
+        if len(data) != length or source.read(-length % BLOCK) != bytes(-length % BLOCK):
             raise ProofRejected("bundle is truncated or padded with something")
         if name == "bundle.json":
             document, limit = data, file_limit(data)
@@ -98,16 +99,24 @@ def _read(source: BinaryIO, size: int, file_limit: Callable[[bytes], int]) -> Co
         if digest(data) != address:
             raise ProofRejected(f"file {address[:16]} of the bundle does not hash to its name")
         files[address] = data
-    if document is None or source.read(_BLOCK + 1) != bytes(_BLOCK):
+    if document is None or source.read(BLOCK + 1) != bytes(BLOCK):
         raise ProofRejected("bundle without a document, or with something after its end")
     return Contents(document, files)
 
 
-def _parse(header: bytes) -> tuple[str, int]:
-    name, size = _NAME.fullmatch(header[:100]), _SIZE.fullmatch(header[124:136])
+def parse_header(
+    header: bytes, names: re.Pattern[bytes], error: type[MurmurError], what: str
+) -> tuple[str, int]:
+    """Return name and length of a member, if its header is spelled as `header_of` spells it.
+
+    Args:
+        names: matches the name field of a member that is allowed; its first group is the name.
+        error: raised if the header is another.
+    """
+    name, size = names.fullmatch(header[:100]), _SIZE.fullmatch(header[124:136])
     if name is None or size is None:
-        raise ProofRejected("not a bundle: a member has another name or length than a bundle's")
+        raise error(f"not {what}: a member has another name or length than {what}'s")
     found, length = name[1].decode(), int(size[1], 8)
-    if _header(found, length) != header:
-        raise ProofRejected("bundle with a header that a bundle does not have")
+    if header_of(found, length) != header:
+        raise error(f"{what} with a header that {what} does not have")
     return found, length

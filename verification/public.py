@@ -1,6 +1,6 @@
 """What an audit reads: the public folder and the chain, put side by side and indexed once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -54,6 +54,7 @@ class PublicRun:
     find: FindBlob
     signatures: SignatureFiles  # of drand rounds
     only: range | None = None  # the rounds to be judged; None: all
+    keep: Callable[[int, bytes], None] = lambda round_, data: None  # takes the parameters a round starts from
     records: Sequence[Signed[RoundRecord]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,17 +126,8 @@ class PublicRun:
     def messages(self) -> Iterable[Signed[Body]]:
         """Yield every message of the rounds to be judged, and those about the whole run."""
         for dossier in self.audited:
-            yield dossier.listed
-            yield from dossier.commitments
-            yield from dossier.reveals
-            if dossier.record is not None:
-                yield dossier.record
-            yield from dossier.openings
-            yield from dossier.verdicts
-        yield from self.settlement.ready
-        yield from self.settlement.rewards
-        if self.settlement.finish is not None:
-            yield self.settlement.finish
+            yield from dossier.messages()
+        yield from self.settlement.messages()
 
     def commitment(self, round_: int, number: int) -> Signed[Commitment] | None:
         """Return a listed commitment."""

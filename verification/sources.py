@@ -8,19 +8,20 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from protocol.beacons import SignatureSource
-from protocol.errors import ConfigError, LedgerError
+from protocol.errors import ConfigError, LedgerError, Malformed, ProofRejected
 from protocol.manifest import RunManifest
 from verification.archive import Archive
 from verification.blobs import find_blob
 from verification.bundle import FindBlob
 from verification.public import AuditChain
+from verification.tarball import MARK, unpacked_folder
 
 if TYPE_CHECKING:
     from contracts.run import ChainRun
@@ -123,9 +124,32 @@ class Sources:
 
 def is_bundle(path: Path) -> bool:
     """Tell whether a path is a file that begins like a bundle, whatever follows."""
+    return _begins_with(path, BUNDLE_MARK)
+
+
+@contextmanager
+def open_sources(path: Path) -> Iterator[Sources]:
+    """Find the public folder in a directory, or in a file that `murmur audit fetch` packed.
+
+    Raises:
+        ConfigError: there is none.
+        ProofRejected: the file is not well formed.
+    """
+    if not _begins_with(path, MARK):
+        yield Sources.of(path)
+        return
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(unpacked_folder(path))
+        except Malformed as error:
+            raise ProofRejected(f"{path}: {error.message}") from error
+        yield Sources(folder, folder)
+
+
+def _begins_with(path: Path, mark: bytes) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(len(BUNDLE_MARK)) == BUNDLE_MARK
+            return file.read(len(mark)) == mark
     except OSError:
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.canonical import digest
@@ -14,11 +15,18 @@ LEDGER = "0x" + "11" * 20
 STAKE = 10**18
 
 
+@cache
 def key(number: int) -> PeerKey:
     """Return the hot key of a registration number; 0 is the coordinator."""
     return PeerKey(bytes([1 + number]) * 32)
 
 
+@cache
+def peer_id(number: int) -> str:
+    return key(number).peer_id
+
+
+@cache
 def wallet(number: int) -> str:
     return PeerKey(bytes([101 + number]) * 32).address
 
@@ -100,7 +108,7 @@ class SimChain:
                 number,
                 wallet(number),
                 key(number).address,
-                key(number).peer_id,
+                peer_id(number),
                 role,
                 0 if number in self.left else STAKE,
             )

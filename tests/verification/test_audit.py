@@ -425,6 +425,21 @@ def test_aggregation_of_later_rounds_starts_where_their_parameters_are_at_hand(f
     assert aggregated(2) == 3
 
 
+def test_replays_find_the_parameters_that_the_aggregation_computed(forge: Forge) -> None:
+    hidden = {record.body.parameters for record in forge.bed.records.values()}
+    hidden.discard(forge.bed.manifest.initial_parameters)
+    known = find_blob([forge.archive.blobs, forge.bed.states.root])
+
+    def find(address: str, max_bytes: int) -> bytes | None:
+        return None if address in hidden else known(address, max_bytes)
+
+    report = audit(
+        forge.archive, forge.chain, forge.bed.run, find, replay="all", shard=lambda: forge.bed.shard
+    )
+    assert report.ok, [check for check in report.checks if not check.ok]
+    assert {check.name: check.count for check in report.checks}["replays"] == 8
+
+
 def end_after(forge: Forge, round_: int) -> None:
     """Take a look while the record after a round is not anchored yet, which will declare the round's outcomes."""
     forge.chain.final = None

@@ -1,0 +1,87 @@
+"""From the messages that peers hold to the public folder: what a coordinator wrote, put together by anybody.
+
+What counts is what the chain confirms: the list that gives the posted root, the record that has the anchored hash.
+Nobody but the coordinator knows which verdicts came before a unit was decided; a folder that was gathered holds all.
+"""
+
+from collections.abc import Iterator
+
+from protocol.chain import ChainView
+from protocol.manifest import RunManifest
+from protocol.messages import Commitment, Signed
+from protocol.pool import MessagePool
+from verification.archive import RoundDossier, Settlement
+from verification.duty import confirmed_list
+from verification.public import AuditChain
+
+
+def anchored_rounds(manifest: RunManifest, chain: ChainView) -> range:
+    """Return the rounds whose record is on chain."""
+    count = 0
+    while count < manifest.rounds and chain.record_hash(count) is not None:
+        count += 1
+    return range(count)
+
+
+def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
+    """Name the messages without which an anchored round cannot be audited."""
+    record = pool.record(round_)
+    if record is None or record.body.digest().hex() != chain.record_hash(round_):
+        yield f"the record of round {round_}"
+    listed = confirmed_list(chain, pool, round_)
+    if listed is None:
+        yield f"the commitment list of round {round_}"
+        return
+    heard = pool.commitments(round_)
+    for entry in listed.body.entries:
+        if entry.number not in heard or heard[entry.number].id != entry.commitment:
+            yield f"the commitment of number {entry.number} in round {round_}"
+    if record is not None:
+        revealed = pool.reveals(round_)
+        for unit in record.body.units:
+            if unit.merged and unit.number not in revealed:
+                yield f"the reveal of number {unit.number} in round {round_}"
+
+
+def run_gaps(chain: AuditChain, pool: MessagePool) -> Iterator[str]:
+    """Name the messages about the whole run that the chain says there must be."""
+    tables = len(pool.rewards())
+    if tables < len(chain.finalized()):
+        yield f"{len(chain.finalized()) - tables} reward tables"
+    if chain.finished() is not None and pool.finish() is None:
+        yield "the closing word"
+
+
+def dossier_of(chain: ChainView, pool: MessagePool, round_: int) -> RoundDossier | None:
+    """Put the file of an anchored round together, or return None while its list, a commitment or its record lacks."""
+    listed, record = confirmed_list(chain, pool, round_), pool.record(round_)
+    if listed is None or record is None or record.body.digest().hex() != chain.record_hash(round_):
+        return None
+    heard = pool.commitments(round_)
+    commitments: list[Signed[Commitment]] = []
+    for entry in listed.body.entries:
+        found = heard.get(entry.number)
+        if found is None or found.id != entry.commitment:
+            return None
+        commitments.append(found)
+    numbers = {entry.number for entry in listed.body.entries}
+    reveals, openings, verdicts = pool.reveals(round_), pool.openings(round_), pool.verdicts(round_)
+    return RoundDossier(
+        round=round_,
+        listed=listed,
+        commitments=tuple(commitments),
+        reveals=tuple(reveals[number] for number in sorted(reveals) if number in numbers),
+        record=record,
+        openings=tuple(openings[number] for number in sorted(openings) if number in numbers),
+        verdicts=tuple(verdicts[key] for key in sorted(verdicts) if key[0] in numbers),
+    )
+
+
+def settlement_of(pool: MessagePool) -> Settlement:
+    """Put together what was said about the run as a whole."""
+    ready, rewards = pool.ready(), pool.rewards()
+    return Settlement(
+        ready=tuple(ready[number] for number in sorted(ready)),
+        rewards=tuple(rewards[epoch] for epoch in sorted(rewards)),
+        finish=pool.finish(),
+    )
