@@ -31,8 +31,11 @@ def lower_bound(hits: int, trials: int) -> float:
 def _at_most(hits: int, trials: int, p: float) -> float:
     """Return the chance of at most so many hits, each with probability p in (0, 1)."""
     logs = (
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        + k * math.log(p) + (trials - k) * math.log1p(-p)
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * math.log(p)
+        + (trials - k) * math.log1p(-p)
         for k in range(hits + 1)
     )
     return math.fsum(math.exp(value) for value in logs)

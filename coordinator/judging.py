@@ -8,7 +8,7 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, Opening, Seal, Signed, Verdict
 from verification.archive import RoundDossier
-from verification.judge import contradiction, counted, inconclusive, outcome
+from verification.judge import contradiction, counted, inconclusive, outcome, refused
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -166,6 +166,7 @@ def _close(state: State, anchored: AnchoredRound) -> State:
         record=anchored.standing,
         outcomes={number: decision.outcome for number, decision in decisions.items()},
         judges=tuple(judge for number in sorted(decisions) for judge in decisions[number].judges),
+        refused=frozenset(number for number, one in decisions.items() if _refused(state, anchored, one)),
     )
     return replace(
         state,
@@ -173,6 +174,11 @@ def _close(state: State, anchored: AnchoredRound) -> State:
         inbox={round_: one for round_, one in state.inbox.items() if round_ != anchored.round},
         settling=replace(state.settling, settled={**state.settling.settled, anchored.round: settled}),
     )
+
+
+def _refused(state: State, anchored: AnchoredRound, decision: Decision) -> bool:
+    heard = anchored.verdicts.get(decision.number, {})
+    return refused(state.manifest, (heard[judge].body for judge in decision.judges if judge in heard))
 
 
 def export(anchored: AnchoredRound) -> RoundDossier:

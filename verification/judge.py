@@ -1,7 +1,7 @@
 """From verdicts to an outcome. Only two proven faults slash; doubt costs at most the unit's pay."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from protocol.manifest import NumericProfile, RunManifest
@@ -99,6 +99,17 @@ def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) 
     """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
     said = (one for one in draw.verifiers if one in verdicts and verdicts[one].outcome != INCONCLUSIVE)
     return tuple(said)[: manifest.verification.verifiers]
+
+
+def refused(manifest: RunManifest, verdicts: Iterable[Verdict]) -> bool:
+    """Tell whether so many verdicts say that nothing was opened as it takes to judge a unit.
+
+    One alone could be a lie that costs another's epoch.
+
+    Args:
+        verdicts: those that counted.
+    """
+    return sum(verdict.opening is None for verdict in verdicts) >= manifest.verification.verifiers
 
 
 def outcome(

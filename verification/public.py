@@ -13,7 +13,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, RoundRecord, Signed, Verdict
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.judge import counted
+from verification.judge import counted, refused
 from verification.lateness import in_force, is_void
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
@@ -181,10 +181,13 @@ class PublicRun:
         drawn = {key: draw for key, draw in self.draws.items() if key[0] == round_}
         if self.chain.sampling_beacon(round_) is None or not drawn.keys() <= declared.keys():
             return None
-        judges = [
-            judge
-            for key, draw in drawn.items()
-            for judge in counted(self.manifest, draw, self.verdict_bodies(key))
-        ]
+        judges: list[int] = []
+        silent: set[int] = set()
+        for key, draw in drawn.items():
+            said = self.verdict_bodies(key)
+            deciding = counted(self.manifest, draw, said)
+            judges += deciding
+            if refused(self.manifest, (said[judge] for judge in deciding)):
+                silent.add(draw.number)
         outcomes = {number: declared[round_, number] for _, number in drawn}
-        return SettledRound(round_, self.standing[round_], outcomes, judges)
+        return SettledRound(round_, self.standing[round_], outcomes, judges, frozenset(silent))

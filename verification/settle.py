@@ -16,24 +16,32 @@ class SettledRound:
     record: RoundRecord
     outcomes: Mapping[int, Outcome]  # by contributor number
     judges: Iterable[int]  # verifier numbers, one for each verdict that counted
+    refused: frozenset[int] = frozenset()  # contributor numbers that did not open their drawn unit
 
 
 def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> dict[int, int]:
     """Return what each registration number earned in one epoch, in wei.
 
     A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit
-    proven false in the epoch earns nothing in it. Each counted verdict earns the verdict's pay.
+    proven false in the epoch earns nothing in it; one that did not open a drawn unit loses a share of the
+    epoch's pay for each, because otherwise hiding a fault would cost less than it saves. Each counted verdict
+    earns the verdict's pay.
     """
     earned: dict[int, int] = {}
-    forfeit: set[int] = set()
+    lost: dict[int, int] = {}  # percent of the epoch's pay
     for settled in rounds:
-        forfeit |= {number for number, outcome in settled.outcomes.items() if outcome == "false"}
+        for number, outcome in settled.outcomes.items():
+            if outcome == "false":
+                lost[number] = 100
+            elif outcome == "void" and number in settled.refused:
+                lost[number] = min(100, lost.get(number, 0) + manifest.pay.refusal_percent)
         for unit in settled.record.units:
             if unit.merged and settled.outcomes.get(unit.number, "passed") in ("passed", "unjudged"):
                 earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
         for judge in settled.judges:
             earned[judge] = earned.get(judge, 0) + manifest.pay.verdict_wei
-    return {number: amount for number, amount in earned.items() if number not in forfeit}
+    kept = {number: amount * (100 - lost.get(number, 0)) // 100 for number, amount in earned.items()}
+    return {number: amount for number, amount in kept.items() if amount}
 
 
 def reward_entries(

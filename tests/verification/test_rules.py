@@ -413,6 +413,28 @@ def test_a_false_unit_forfeits_the_epoch(manifest: RunManifest) -> None:
     assert earned_in_epoch(manifest, rounds) == {2: 2 * manifest.pay.unit_wei, 8: manifest.pay.verdict_wei}
 
 
+@pytest.mark.parametrize(
+    ("percent", "times", "kept"), [(100, 1, 0), (60, 1, 40), (60, 2, 0), (1, 2, 98), (0, 2, 100)]
+)
+def test_a_drawn_unit_that_is_not_opened_costs_a_share_of_the_epoch(
+    manifest: RunManifest, percent: int, times: int, kept: int
+) -> None:
+    pay = manifest.pay.model_copy(update={"refusal_percent": percent})
+    manifest = manifest.model_copy(update={"pay": pay})
+    refusals = [
+        SettledRound(round_, units(1, 2), {1: "void"}, [8], frozenset({1})) for round_ in range(times)
+    ]
+    honest = [SettledRound(round_, units(1, 2), {}, []) for round_ in range(times, 10)]
+    earned = earned_in_epoch(manifest, refusals + honest)
+    assert earned.get(1, 0) == (10 - times) * pay.unit_wei * kept // 100
+    assert (earned[2], earned[8]) == (10 * pay.unit_wei, times * pay.verdict_wei)
+
+
+def test_a_unit_that_is_void_for_its_distance_costs_only_itself(manifest: RunManifest) -> None:
+    rounds = [SettledRound(0, units(1), {1: "void"}, [8, 9]), SettledRound(1, units(1), {}, [])]
+    assert earned_in_epoch(manifest, rounds)[1] == manifest.pay.unit_wei
+
+
 @given(st.lists(st.dictionaries(st.integers(1, 6), st.integers(1, 10**20)), min_size=1, max_size=5))
 def test_pay_is_cumulative_sorted_and_never_falls(epochs: list[dict[int, int]]) -> None:
     wallets = {number: "0x" + f"{number * 37 % 256:02x}" * 20 for number in range(1, 7)}

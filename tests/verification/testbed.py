@@ -50,7 +50,7 @@ from training.outer import aggregate, initial_state, load_parameters, parameters
 from training.program import program_digest
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
-from verification.judge import counted, outcome
+from verification.judge import counted, outcome, refused
 from verification.lateness import in_force, is_void
 from verification.replay import TrainingUnits
 from verification.sample import Draw, draws
@@ -364,6 +364,7 @@ class Testbed:
         beacon = chain.sampling_beacon(round_)
         assert beacon is not None
         openings, verdicts, outcomes, judges = [], [], {}, []
+        silent: set[int] = set()
         for draw in draws(
             manifest, self.run, beacon, round_, body.units, [one.number for one in chain.verifiers(round_)]
         ):
@@ -387,7 +388,9 @@ class Testbed:
                     Slashed(chain.height, 0, "0x", draw.number, self.run, round_, STAKE, a, b)
                 )
                 chain.out[draw.number] = chain.height
-        self.settled.append(SettledRound(round_, body, outcomes, judges))
+            if refused(manifest, said.values()):
+                silent.add(draw.number)
+        self.settled.append(SettledRound(round_, body, outcomes, judges, frozenset(silent)))
         return tuple(openings), tuple(verdicts)
 
     def _aggregate(self, record: RoundRecord) -> str:

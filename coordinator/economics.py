@@ -1,0 +1,348 @@
+"""What honesty and each attack earn under a manifest, with 95 % bounds of what was measured: does any attack pay?
+
+Everything is in shares of a unit's pay R = 1, for one unit and over honest work. The formulas are those of PoSP
+(arXiv 2405.00295) and of the notes' section on deterrence, taken at the edge that suits the attacker: it is drawn
+with the lowest probability p, risks nothing but its stake and its unpaid epoch, and has a share r of the verifiers on
+its side. Who is convicted then is asked of the judge itself (`verification.judge`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from coordinator.bounds import lower_bound, upper_bound
+from protocol.canonical import ZERO_DIGEST
+from protocol.manifest import RunManifest
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
+from verification.judge import counted, outcome, refused
+from verification.sample import Draw
+
+Kind = Literal["measured", "refusal", "unpaid", "harmless"]
+
+COLLUSION = 1 / 3
+MAX_FALSE_LOSS = 0.001  # of an honest operator's pay
+TAIL_INDEX = 2.0
+"""How fast rare distances thin out beyond the largest that was measured: a tail of Pareto's with finite mean square at
+the edge. Counts alone can exclude no false proof rarer than one in their number."""
+
+HORIZON = 40  # units of an epoch that the plan of a refuser looks at; a longer epoch only puts more at stake
+SPARE_BLOCKS = 20  # that a slash may take to be mined
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Say what a plan assumes beside the manifest."""
+
+    stake_wei: int
+    unbonding_blocks: int
+    cost: float = 0.4  # of an honest unit, as a share of its pay
+    verifiers: int = 2  # staked
+    collusion: float = COLLUSION  # share of the verifiers who pass whatever the attacker does
+    slash_share: float = 0.0  # of a burnt stake that the offender gets back through a second identity
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Describe an attack by what it saves and what was measured of it."""
+
+    name: str
+    does: str
+    saving: float  # of an honest unit's cost
+    kind: Kind = "measured"
+    caught: int = 0  # of the drawn segments
+    proven: int = 0  # of those: beyond doubt, so that it slashes; the others are void
+    tried: int = 0  # segments that were drawn for the measurement; none: nothing is known
+    reach: float = 1.0  # chance that a draw falls on a segment like those
+    exact: bool = False  # found by comparing bits, whichever segment is drawn
+
+
+@dataclass(frozen=True)
+class Honest:
+    """Say how often honest segments were rejected, and how far they were from being proven false."""
+
+    rejected: int
+    tried: int
+    fresh_rejected: int  # of segments that start from zero moments
+    fresh_tried: int
+    exact_tried: int  # compared with the exact reference
+    exact_ratio: float  # largest distance from it, over the slash tolerance
+
+
+@dataclass(frozen=True)
+class Line:
+    """Give the result of one strategy."""
+
+    name: str
+    profit: float  # over honesty, in units of pay; of a unit, or of an epoch for who refuses
+    pays: bool
+    why: str  # the arithmetic
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say whether a manifest holds."""
+
+    honest_profit: float
+    false_loss: float  # share of pay
+    lines: tuple[Line, ...]
+    reasons: tuple[str, ...]  # why the manifest is refused; empty if it holds
+    steps: tuple[str, ...]  # of the arithmetic that all lines share
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether no attack pays and honesty is safe."""
+        return not self.reasons
+
+
+def window(manifest: RunManifest, verifiers: int) -> int:
+    """Return how many blocks may pass from a peer's last roster to the slash for a unit of that round."""
+    spare = max(0, verifiers - manifest.verification.verifiers)
+    return round_blocks(manifest) + (2 + spare) * manifest.deadlines.verify + SPARE_BLOCKS
+
+
+def round_blocks(manifest: RunManifest) -> int:
+    """Return the most blocks that a round takes from its roster to its beacon."""
+    deadlines = manifest.deadlines
+    return 3 + deadlines.commit + deadlines.reveal + deadlines.record
+
+
+def probabilities(manifest: RunManifest) -> tuple[float, float]:
+    """Return the lowest and the highest probability at which a peer without a doubt is drawn."""
+    schedule = manifest.verification.schedule
+    calm = [schedule.floor_probability]
+    if schedule.fresh_units:
+        calm.append(schedule.fresh_probability)
+    if schedule.fresh_units >= manifest.rounds:
+        calm = [schedule.fresh_probability]
+    return min(calm), max(calm)
+
+
+def convictions(
+    manifest: RunManifest, verifiers: int, collusion: float, honest: Literal[1, 2, 3], *, opened: bool = True
+) -> dict[str, float]:
+    """Return how a drawn dishonest unit ends: the chances of "false", "refused", "void", "passed" and "unjudged".
+
+    Args:
+        honest: what an honest verifier finds: PROVEN_FALSE, REJECTED or PASSED.
+        opened: the unit was opened to it.
+    """
+    draw = Draw(1, 0, tuple(range(1, verifiers + 1)))
+    found: dict[str, float] = {}
+
+    def judge(said: dict[int, Verdict], chance: float) -> None:
+        if not chance:
+            return
+        closed = len(said) == verifiers
+        ended: str | None = outcome(manifest, draw, said, closed=closed)
+        if ended is None:
+            rank = len(said) + 1
+            judge({**said, rank: _verdict(rank, honest, opened)}, chance * (1 - collusion))
+            judge({**said, rank: _verdict(rank, PASSED, True)}, chance * collusion)
+            return
+        deciding = [said[one] for one in counted(manifest, draw, said)]
+        if ended == "void" and refused(manifest, deciding):
+            ended = "refused"
+        found[ended] = found.get(ended, 0.0) + chance
+
+    judge({}, 1.0)
+    return found
+
+
+def _verdict(verifier: int, found: Literal[1, 2, 3], opened: bool) -> Verdict:
+    """Return what the judge reads of a verdict."""
+    return Verdict(
+        number=1,
+        verifier=verifier,
+        outcome=found,
+        commitment=ZERO_DIGEST,
+        opening=ZERO_DIGEST if opened else None,
+        segment=0,
+        profile="any",
+        reason="",
+        distance=0.0,
+        tensor="",
+        replay_cpu_s=0.0,
+    )
+
+
+def refuser_value(units: int, cost: float, forfeit: float, lost: float, share: float) -> float:
+    """Return the most that an epoch can bring to who may work, do nothing for it, or idle at each unit.
+
+    Units that nothing was done for are committed like any other, and never opened. The best policy is found by
+    dynamic programming over (units left, units paid, refusals).
+
+    Args:
+        units: of the epoch.
+        cost: of an honest unit.
+        forfeit: chance that such a unit is drawn and found unopened by enough verifiers.
+        lost: chance that it is drawn and merely void.
+        share: of the epoch's pay that a refusal forfeits.
+    """
+    most = 0 if share <= 0 else min(units, round(1 / share + 0.499999))
+
+    @cache
+    def best(left: int, paid: int, refusals: int) -> float:
+        kept = max(0.0, 1 - share * refusals)
+        if not left:
+            return kept * paid
+        if not kept:
+            return 0.0
+        work = best(left - 1, paid + 1, refusals) - cost
+        skip = (
+            forfeit * best(left - 1, paid, min(most, refusals + 1))
+            + lost * best(left - 1, paid, refusals)
+            + (1 - forfeit - lost) * best(left - 1, paid + 1, refusals)
+        )
+        return max(work, skip, best(left - 1, paid, refusals))
+
+    return best(units, 0, 0)
+
+
+def plan(
+    manifest: RunManifest, terms: Terms, honest: Mapping[str, Honest], attacks: Mapping[str, Sequence[Attack]]
+) -> Plan:
+    """Compute honesty, every attack, and whether the manifest holds.
+
+    Args:
+        honest: by profile.
+        attacks: by profile.
+    """
+    low, high = probabilities(manifest)
+    needed = window(manifest, terms.verifiers)
+    kept = terms.unbonding_blocks >= needed
+    stake = terms.stake_wei / manifest.pay.unit_wei if manifest.pay.unit_wei and kept else 0.0
+    net = stake * (1 - terms.slash_share)
+    steps = [
+        f"a unit costs c = {terms.cost:g} of its pay R = 1; honest profit {1 - terms.cost:g} a unit",
+        f"drawn with p = {low:g} at least and {high:g} at most, one of {manifest.segments} segments",
+        f"stake S = {stake:g} R"
+        + (
+            ""
+            if kept
+            else f": 0, because unbonding takes {terms.unbonding_blocks} blocks and a verdict up to {needed}"
+        )
+        + (
+            f", of which {terms.slash_share:g} comes back: {net:g}"
+            if terms.slash_share
+            else ", all of it burnt"
+        ),
+    ]
+    reasons = []
+    if terms.cost >= 1:
+        reasons.append(f"honest work does not pay: a unit costs {terms.cost:g} of what it earns")
+    lines: list[Line] = []
+    worst = 0.0
+    for profile in manifest.verification.profiles:
+        if profile.name not in honest:
+            reasons.append(f"profile {profile.name} is not calibrated: nothing bounds its false rejections")
+            continue
+        loss, step = false_loss(manifest, honest[profile.name], stake)
+        steps.append(f"{profile.name}: {step}")
+        worst = max(worst, loss)
+        if loss > MAX_FALSE_LOSS:
+            reasons.append(
+                f"{profile.name}: false rejections may cost an honest operator {loss:.3%} of its pay, "
+                f"more than {MAX_FALSE_LOSS:.1%}; calibrate with more segments, or draw less"
+            )
+        lines += [
+            _line(manifest, terms, attack, profile.name, low, net) for attack in attacks.get(profile.name, ())
+        ]
+    reasons += [f"{line.name} pays {line.profit:+.4f} R: {line.why}" for line in lines if line.pays]
+    return Plan(1 - terms.cost, worst, tuple(lines), tuple(reasons), tuple(steps))
+
+
+def false_loss(manifest: RunManifest, honest: Honest, stake: float) -> tuple[float, str]:
+    """Return the share of its pay that honest work may lose to false rejections, and the arithmetic.
+
+    A segment's sample is the largest drift between any two machines that replayed it, so its bound holds for all
+    verifiers of a unit together. The average is over a peer's units of the whole run.
+    """
+    schedule, rounds = manifest.verification.schedule, manifest.rounds
+    fresh = min(schedule.fresh_units, rounds)
+    p = (fresh * schedule.fresh_probability + (rounds - fresh) * schedule.floor_probability) / rounds
+    rate = upper_bound(honest.rejected, honest.tried)
+    first = upper_bound(honest.fresh_rejected, honest.fresh_tried)
+    segments = manifest.segments * rounds
+    rate += max(0.0, first - rate) / segments  # only the first segment of the first unit starts from zero
+    beyond = min(1.0, honest.exact_ratio) ** TAIL_INDEX
+    false = min(rate, upper_bound(0, honest.exact_tried) * beyond)
+    loss = p * (rate + false * (stake + 1))
+    step = (
+        f"honest segments rejected {honest.rejected} of {honest.tried}, at most {rate:.3g}; proven false at most "
+        f"{false:.2g} (none of {honest.exact_tried}, the largest at {honest.exact_ratio:.2g} of the slash tolerance, "
+        f"tail index {TAIL_INDEX:g}); loss p({rate:.3g} + {false:.2g}(S+R)) = {loss:.4%} at p = {p:.3g}"
+    )
+    return loss, step
+
+
+def _line(manifest: RunManifest, terms: Terms, attack: Attack, profile: str, p: float, net: float) -> Line:
+    name = f"{profile}: {attack.name}"
+    gain = attack.saving * terms.cost
+    if attack.kind == "unpaid":
+        return _made(name, gain - 1, f"saves {gain:.3g}, and a unit that never merges is never paid: -1")
+    if attack.kind == "harmless":
+        return _made(name, 0.0, "the unit itself is honest")
+    if attack.kind == "refusal":
+        return _refusal_line(manifest, terms, name, p)
+    proven = attack.reach * (1.0 if attack.exact else lower_bound(attack.proven, attack.tried))
+    caught = attack.reach * (1.0 if attack.exact else lower_bound(attack.caught, attack.tried))
+    doubted = max(0.0, caught - proven)
+    ends = convictions(manifest, terms.verifiers, terms.collusion, PROVEN_FALSE)
+    false, void = ends.get("false", 0.0), ends.get("void", 0.0)
+    unpaid = convictions(manifest, terms.verifiers, terms.collusion, REJECTED).get("void", 0.0)
+    profit = gain - p * (proven * (false * (net + 1) + void) + doubted * unpaid)
+    seen = (
+        "found by comparing bits in every draw"
+        if attack.exact
+        else f"of {attack.tried} drawn segments {attack.proven} proven, {attack.caught} caught"
+    )
+    why = (
+        f"saves {gain:.3g}; {seen}{f' of the {attack.reach:.3g} it touches' if attack.reach < 1 else ''}: "
+        f"proven {proven:.3g}, void {doubted:.3g} at least; with r = {terms.collusion:.2f} the proven are slashed "
+        f"with {false:.3f}, void with {void:.3f}; {gain:.3g} - {p:g} x ({proven:.3g} x ({false:.3f} x {net + 1:g} + "
+        f"{void:.3f}) + {doubted:.3g} x {unpaid:.3f}) = {profit:+.4f}"
+    )
+    return _made(name, profit, why)
+
+
+def _refusal_line(manifest: RunManifest, terms: Terms, name: str, p: float) -> Line:
+    ends = convictions(manifest, terms.verifiers, terms.collusion, REJECTED, opened=False)
+    forfeit, void = p * ends.get("refused", 0.0), p * ends.get("void", 0.0)
+    share = manifest.pay.refusal_percent / 100
+    # A stake that is free again before the epoch ends can go on under another number.
+    locked = terms.unbonding_blocks // round_blocks(manifest)
+    epoch = manifest.pay.epoch_rounds
+    last = manifest.rounds % epoch or epoch  # the last epoch may be short, and then has less to lose
+    units = min(epoch, last, max(1, locked), HORIZON)
+    honest = units * max(0.0, 1 - terms.cost)
+    value = refuser_value(units, terms.cost, forfeit, void, share)
+    why = (
+        f"a unit without work is found unopened with {p:g} x {ends.get('refused', 0.0):.3f} = {forfeit:.3g}, which "
+        f"forfeits {share:.0%} of the epoch's pay, and merely void with {void:.3g}; the best mix over {units} units "
+        f"brings {value:.4g}, honesty {honest:.4g}"
+    )
+    return _made(name, value - honest, why)
+
+
+def _made(name: str, profit: float, why: str) -> Line:
+    return Line(name, profit, profit > 1e-9, why)
+
+
+def lazy_segments(segments: int, caught: int, proven: int, tried: int) -> Iterable[Attack]:
+    """Yield laziness in every number of a unit's segments; a draw finds it if it falls on one of them.
+
+    Args:
+        caught, proven, tried: of wholly invented segments.
+    """
+    for lazy in range(1, segments + 1):
+        share = lazy / segments
+        yield Attack(
+            f"lazy in {lazy} of {segments} segments",
+            "invents them",
+            share,
+            caught=caught,
+            proven=proven,
+            tried=tried,
+            reach=share,
+        )
