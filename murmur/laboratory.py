@@ -44,7 +44,7 @@ from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import program_digest
-from training.workbench import DeviceLoadRequest
+from training.workbench import TrainerLoadRequest
 from verification.commit import Carried, check_commitment
 from verification.duty import opening_time
 from verification.judge import is_fresh
@@ -163,7 +163,7 @@ class Laboratory:
         """Honest units by number and round."""
         self._shown: dict[str, tuple[int, int]] = {}
         self._said: list[bytes] = []
-        self._load = DeviceLoadRequest(
+        self._load = TrainerLoadRequest(
             manifest_path=directory / "manifest.json", store=self.store.root, data_dir=directory
         )
         self._load.manifest_path.write_bytes(manifest.to_bytes())

@@ -33,6 +33,10 @@ def start(
     ] = None,
     data_dir: options.DataDir = None,
     device: Annotated[str, typer.Option(help="Torch device to train on.")] = "cpu",
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Numeric profile of the run to compute under; default: its first for the device."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
     public_mib: options.PublicMib = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
@@ -56,6 +60,7 @@ def start(
         "data": data,
         "data_dir": data_dir,
         "device": device,
+        "profile": profile,
         "threads": threads,
         "public_mib": public_mib,
         "cheat": cheat,

@@ -2,6 +2,8 @@
 
 from node.cheats.kinds import Cheat
 from protocol.daemon import PeerDaemonConfig
+from protocol.errors import ConfigError
+from protocol.manifest import NumericProfile, ProfileName, RunManifest
 
 TRAINER_LOG_FILE = "trainer.log"
 
@@ -10,3 +12,22 @@ class NodeConfig(PeerDaemonConfig):
     """Set one contributor up for one run."""
 
     cheat: Cheat | None = None
+    profile: ProfileName | None = None  # None: the run's first on the device's class
+
+    def profile_in(self, manifest: RunManifest) -> NumericProfile:
+        """Return the numeric profile that units are computed and committed under.
+
+        Raises:
+            ConfigError: the run has none for the device, or not the one asked for.
+        """
+        profiles = manifest.verification.profiles
+        kind = self.device.partition(":")[0]
+        fitting = [one for one in profiles if one.device == kind and self.profile in (None, one.name)]
+        if fitting:
+            return fitting[0]
+        listed = ", ".join(f"{one.name} on {one.device}" for one in profiles)
+        raise ConfigError(
+            f"the run has no profile {self.profile or ''}".rstrip()
+            + f" for device {self.device}: it has {listed}",
+            hint="choose another --profile or --device",
+        )

@@ -17,7 +17,8 @@ from protocol.tensors import Floats
 from training.assignment import Offsets, assignment
 
 if TYPE_CHECKING:  # the daemon's process never loads torch
-    from training.inner import InnerState, InnerTrainer
+    from training.inner import InnerState
+    from training.trainer import Trainer
 
 
 class HonestSteps:
@@ -35,7 +36,7 @@ class HonestSteps:
         """Return the state that the first step really starts from."""
         return state
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take a segment's steps and return their losses.
 
         Args:

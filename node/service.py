@@ -88,6 +88,7 @@ class Node:
             units=units,
             released=released,
             has=peer.store.has,
+            profile=shop.profile,
         )
         peer.store.withheld = self.state.withheld
 

@@ -19,9 +19,11 @@ from protocol.update import encode, symbols_digest
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
-from training.inner import InnerState, InnerTrainer, prepare_process, read_moments
+from training.inner import InnerState, prepare_process, read_moments
 from training.program import program_digest
-from training.workbench import AggregateRequest, DeviceLoadRequest, Workbench
+from training.trainer import trainer_for
+from training.workbench import AggregateRequest, TrainerLoadRequest, Workbench
+from verification.profile import own_profile, this_machine
 
 
 class TrainRequest(Frozen):
@@ -38,13 +40,14 @@ class TrainRequest(Frozen):
 class Bench:
     """Hold what one run needs for its units: manifest, store, shard and the inner trainer."""
 
-    def __init__(self, request: DeviceLoadRequest, steps: HonestSteps) -> None:
+    def __init__(self, request: TrainerLoadRequest, steps: HonestSteps) -> None:
         self.work = Workbench.open(request)
         self.manifest = self.work.manifest
         self._steps = steps
         self._store = self.work.store
         prepare_process(request.threads)
-        self._trainer = InnerTrainer(steps.recipe(self.manifest), self.work.shard(), request.device)
+        profile = own_profile(self.manifest, this_machine(request.device), request.profile)
+        self._trainer = trainer_for(steps.recipe(self.manifest), self.work.shard(), profile, request.device)
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
         """Take the unit's inner steps, write the state after every segment, and compress the update.
@@ -119,8 +122,8 @@ class Trainer:
         return {"load": self.load, "train": self.train, "aggregate": self.aggregate}
 
     def load(self, params: Params, progress: Progress) -> Result:
-        """Prepare for a run (`DeviceLoadRequest`) and return the program digest that this machine computes."""
-        self._loaded = Bench(DeviceLoadRequest.model_validate(params), self._steps)
+        """Prepare for a run (`TrainerLoadRequest`) and return the program digest that this machine computes."""
+        self._loaded = Bench(TrainerLoadRequest.model_validate(params), self._steps)
         return {"program": program_digest()}
 
     def train(self, params: Params, progress: Progress) -> Result:

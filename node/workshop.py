@@ -20,7 +20,7 @@ from protocol.update import max_update_bytes
 from protocol.worker import Worker
 from training.outer import outer_layout
 from training.program import check_program
-from training.workbench import DeviceLoadRequest, child_environment
+from training.workbench import TrainerLoadRequest, child_environment
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Shop:
         self.store = peer.store
         self.progress: dict[str, Any] = {}  # what the trainer told last
         self.trouble: MurmurError | None = None  # why the job is being retried
+        self.profile = config.profile_in(peer.manifest).name
         self._config = config
         self._peer = peer
         self._honesty = honesty
@@ -62,18 +63,20 @@ class Shop:
         """Start the trainer and return the program digest that it reproduced.
 
         Raises:
-            ConfigError: dataset or device are not what the run needs, or the digest is not the manifest's.
+            ConfigError: dataset, device or torch are not what run and profile need, or the digest is not the
+                manifest's.
             OwnFault: the process does not start.
         """
         await self._worker.start()
         config = self._config
-        request = DeviceLoadRequest(
+        request = TrainerLoadRequest(
             manifest_path=config.directory / MANIFEST_FILE,
             store=self.store.root,
             data_dir=config.shards,
             data=config.data,
             threads=config.threads,
             device=config.device,
+            profile=self.profile,
         )
         answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
         return check_program(self.manifest, answer.get("program"))

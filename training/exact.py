@@ -39,6 +39,7 @@ class ExactTrainer:
         self._shard = shard
         self._model = ExactTransformer(manifest.model)
         self._layout = parameter_layout(manifest.model)
+        self._gradient = torch.zeros(self._layout.size)
         self.load(InnerState.fresh(np.zeros(self._layout.size, np.float32)))
 
     def load(self, state: InnerState) -> None:
@@ -66,15 +67,28 @@ class ExactTrainer:
         Raises:
             OwnFault: a value stopped being finite.
         """
-        return [self._step(row, first_step + index) for index, row in enumerate(offsets)]
+        losses = []
+        for index, row in enumerate(offsets):
+            losses.append(float(self.backward(row)))
+            self.descend(first_step + index)
+        return losses
+
+    @property
+    def gradient(self) -> Tensor:
+        """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
+        return self._gradient
+
+    def backward(self, offsets: Offsets) -> Tensor:
+        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
+        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
+        loss, self._gradient = self._model.loss_and_gradient(self._parameters, tokens)
+        return torch.tensor(loss, dtype=torch.float64)
 
     @torch.no_grad()
-    def _step(self, offsets: Offsets, step: int) -> float:
-        inner = self._manifest.inner
-        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
-        loss, gradient = self._model.loss_and_gradient(self._parameters, tokens)
-        self._adamw(self._clipped(gradient), exact_learning_rate(inner, step, self._manifest.total_steps))
-        return loss
+    def descend(self, step: int) -> None:
+        """Clip the gradient and take AdamW's step at the rate of a global step."""
+        rate = exact_learning_rate(self._manifest.inner, step, self._manifest.total_steps)
+        self._adamw(self._clipped(self._gradient), rate)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient as float64[P], scaled down to the manifest's norm if it is longer."""

@@ -34,6 +34,23 @@ class Trainer(Protocol):
         """
         ...
 
+    @property
+    def gradient(self) -> torch.Tensor:
+        """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
+        ...
+
+    def backward(self, offsets: Offsets) -> torch.Tensor:
+        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss.
+
+        Raises:
+            OwnFault: a value is not finite; float32 arithmetic lets it pass.
+        """
+        ...
+
+    def descend(self, step: int) -> None:
+        """Clip the gradient and take AdamW's step at the rate of a global step."""
+        ...
+
 
 def trainer_for(manifest: RunManifest, shard: Shard, profile: NumericProfile, device: str = "cpu") -> Trainer:
     """Return a trainer that computes as a profile says.

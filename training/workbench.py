@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from protocol.blobs import BlobStore
-from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.manifest import Digest, Frozen, ProfileName, RunManifest
 from protocol.messages import MAX_UNITS
 from protocol.tensors import parameter_layout
 from protocol.update import decode, max_update_bytes
@@ -42,6 +42,12 @@ class DeviceLoadRequest(LoadRequest):
     """Name what a child that takes inner steps works on and with."""
 
     device: str = "cpu"
+
+
+class TrainerLoadRequest(DeviceLoadRequest):
+    """Name what a trainer works on and with, and its numeric profile."""
+
+    profile: ProfileName | None = None  # None: the first that the machine computes
 
 
 class AggregateRequest(Frozen):

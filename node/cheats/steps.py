@@ -12,7 +12,8 @@ from protocol.tensors import parameter_layout
 from training.assignment import Offsets, assignment, heldout_start
 
 if TYPE_CHECKING:
-    from training.inner import InnerState, InnerTrainer
+    from training.inner import InnerState
+    from training.trainer import Trainer
 
 POISONED = 4  # one sample of so many is replaced
 NUDGE = 2.0**-18
@@ -28,7 +29,7 @@ class SkippedSteps(HonestSteps):
         self._taken = taken
         self._loss = 0.0
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take fewer steps and write the expected count over the state."""
         expected = trainer.state().steps + len(offsets)
         losses: list[float] = []
@@ -43,7 +44,7 @@ class SkippedSteps(HonestSteps):
 class SmallBatch(HonestSteps):
     """Train on three of four samples of each batch."""
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Leave the last samples out."""
         return trainer.run(offsets[:, : max(1, 3 * offsets.shape[1] // 4)], first_step)
 
@@ -79,7 +80,7 @@ class Poison(HonestSteps):
 class ReusedGradients(HonestSteps):
     """Compute every second gradient only."""
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take each second step along the gradient of the one before."""
         losses: list[float] = []
         for index, row in enumerate(offsets):
@@ -103,7 +104,7 @@ class FrozenLayers(HonestSteps):
         self._frozen = [place for name, place in places.items() if name.startswith(frozen)]
         return manifest
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take steps whose gradient is zero there."""
         losses = []
         for step, row in enumerate(offsets, first_step):
@@ -132,7 +133,7 @@ class OtherOptimizer(HonestSteps):
 class CoarseArithmetic(HonestSteps):
     """Compute with fewer bits than the profile demands."""
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Take steps under another arithmetic."""
         with self.arithmetic():
             return trainer.run(offsets, first_step)
@@ -188,7 +189,7 @@ class OneForgedSegment(HonestSteps):
         self._segments, self._steps = manifest.segments, manifest.verification.segment_steps
         return manifest
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Train, or go on as before without training."""
         before = trainer.state()
         if first_step // self._steps % self._segments != self._segments // 2:
@@ -212,7 +213,7 @@ class Nudge(HonestSteps):
         self._place = parameter_layout(manifest.model).slices["norm"]
         return manifest
 
-    def run(self, trainer: "InnerTrainer", offsets: Offsets, first_step: int) -> list[float]:
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
         """Nudge the state after the segment."""
         losses = trainer.run(offsets, first_step)
         state = trainer.state()

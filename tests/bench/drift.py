@@ -26,6 +26,7 @@ from training.distance import segment_distances
 from training.inner import InnerState, InnerTrainer, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state
+from training.trainer import Trainer
 
 MANIFEST = "manifest.json"
 NUMBER, OTHER_NUMBER = 1, 2_000_000
@@ -95,7 +96,7 @@ def record(directory: Path, manifest: RunManifest, shard: Shard) -> None:
 
 def run_segment(
     manifest: RunManifest,
-    trainer: InnerTrainer,
+    trainer: Trainer,
     offsets: np.ndarray,
     round_: int,
     segment: int,

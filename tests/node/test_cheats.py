@@ -28,7 +28,7 @@ from tests.node.world import World, name, unit_of, work
 from tests.verification.testbed import key
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard
-from training.workbench import DeviceLoadRequest
+from training.workbench import TrainerLoadRequest
 from verification.commit import Carried, check_commitment
 from verification.merge import check_reveal, copied_from
 from verification.opening import check_opening, needed_files
@@ -40,7 +40,9 @@ BEACON = name("beacon")
 
 def train(place: Place, cheat: str | None) -> Work:
     bench = Bench(
-        DeviceLoadRequest(manifest_path=place.manifest_path, store=place.store.root, data_dir=place.data_dir),
+        TrainerLoadRequest(
+            manifest_path=place.manifest_path, store=place.store.root, data_dir=place.data_dir
+        ),
         steps_of(cheat),
     )
     asked = TrainRequest(

@@ -18,6 +18,7 @@ from node.unit import Work, opening
 from protocol.blobs import BlobMissing
 from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, OwnFault
+from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, NumericProfile
 from protocol.messages import sign
 from protocol.tensors import moment_layout, pack, parameter_layout, unpack
 from protocol.update import decode, symbols_digest
@@ -30,12 +31,14 @@ from training.codec import compress
 from training.corpus import Shard
 from training.inner import InnerState, replay
 from training.outer import aggregate, load_parameters, parameters_file
-from training.workbench import DeviceLoadRequest
+from training.trainer import trainer_for
+from training.workbench import TrainerLoadRequest
 from verification.commit import Carried
 from verification.opening import check_opening
 from verification.unit import DrawnUnit
 
 BEACON = name("beacon")
+PROFILES = (CPU_FP32, CPU_BF16, CPU_EXACT)
 
 
 @asynccontextmanager
@@ -128,7 +131,7 @@ def _aggregated(place: Place, works: list[Work]) -> bytes:
 
 def test_update_residual_and_roots_follow_from_the_states(place: Place) -> None:
     manifest, layout = place.manifest, parameter_layout(place.manifest.model)
-    bench = Bench(DeviceLoadRequest.model_validate(place.load()), HonestSteps())
+    bench = Bench(TrainerLoadRequest.model_validate(place.load()), HonestSteps())
     first = bench.train(TrainRequest.model_validate(request(place)), _unheard)
     second = bench.train(TrainRequest.model_validate(request(place, 1, first)), _unheard)
     residual = None
@@ -171,10 +174,29 @@ async def test_a_trainer_that_dies_costs_the_call_and_starts_again(place: Place)
     assert after["segments"] == before["segments"]
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_the_profile_decides_the_arithmetic(place: Place, profile: NumericProfile) -> None:
+    verification = place.manifest.verification.model_copy(update={"profiles": PROFILES})
+    manifest = place.manifest.model_copy(update={"verification": verification})
+    place.manifest_path.write_bytes(manifest.to_bytes())
+    loaded = place.load() | {"profile": profile.name}
+    bench = Bench(TrainerLoadRequest.model_validate(loaded), HonestSteps())
+    work = bench.train(TrainRequest.model_validate(request(place)), _unheard)
+    repeated = trainer_for(manifest, Shard.open(manifest.dataset, place.data_dir), profile)
+    repeated.load(state(place, work, 0))
+    repeated.run(assignment(manifest, BEACON, 0, 1), 0)
+    end = repeated.state().parameters_file(manifest.model)
+    assert digest(end) == work.segments[-1].parameters
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"device": "cuda:99"}, {"data_dir": "empty", "data": "missing.txt"}],
-    ids=["no such device", "no such data"],
+    [
+        {"device": "cuda:99"},
+        {"data_dir": "empty", "data": "missing.txt"},
+        {"profile": "cpu-exact"},
+    ],
+    ids=["no such device", "no such data", "no such profile"],
 )
 def test_a_machine_that_does_not_fit_the_run_says_what_is_wrong(
     place: Place, changes: dict[str, str]
@@ -182,7 +204,7 @@ def test_a_machine_that_does_not_fit_the_run_says_what_is_wrong(
     folder = place.store.root.parent
     paths = {name_: str(folder / value) if "data" in name_ else value for name_, value in changes.items()}
     with pytest.raises(ConfigError):
-        Bench(DeviceLoadRequest.model_validate(place.load() | paths), HonestSteps())
+        Bench(TrainerLoadRequest.model_validate(place.load() | paths), HonestSteps())
 
 
 def _unheard(progress: dict[str, object]) -> None:

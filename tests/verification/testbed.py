@@ -44,10 +44,11 @@ from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
-from training.inner import InnerState, InnerTrainer, prepare_process
+from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, load_parameters, parameters_file
 from training.program import program_digest
+from training.trainer import Trainer, trainer_for
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
 from verification.judge import counted, outcome, refused
@@ -95,7 +96,7 @@ class Trial:
     bed: Testbed
     round: int
     number: int
-    trainer: InnerTrainer
+    trainer: Trainer
     offsets: np.ndarray[tuple[int, int], np.dtype[np.int64]]
     states: list[InnerState]
     start: Floats
@@ -111,7 +112,7 @@ class Trial:
         first = segment * k
         trainer = self.trainer
         if manifest is not None:
-            trainer = InnerTrainer(manifest, self.bed.shard)
+            trainer = trainer_for(manifest, self.bed.shard, manifest.verification.profiles[0])
             trainer.load(self.trainer.state())
         offsets = self.offsets[first : first + k]
         trainer.run(offsets, self.round * self.bed.manifest.inner.steps + first)
@@ -194,7 +195,7 @@ class Testbed:
             raw = self.states.get(before.residual, max_size=1 << 24)
             residual, _ = unpack(parameter_layout(model), raw)
         state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
-        trainer = InnerTrainer(manifest, self.shard)
+        trainer = trainer_for(manifest, self.shard, manifest.verification.profiles[0])
         trainer.load(state)
         offsets = assignment(manifest, beacon, round_, number)
         trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual)
@@ -231,7 +232,7 @@ class Testbed:
             self.run,
             round_,
             number,
-            profile="cpu-fp32",
+            profile=self.manifest.verification.profiles[0].name,
             parameters=self.parameters,
             expected=expected,
             salt=SALT,
@@ -291,7 +292,7 @@ class Testbed:
             outcome=report.outcome,
             commitment=self.made[round_, draw.number].commitment.id,
             opening=opened,
-            profile="cpu-fp32",
+            profile=self.manifest.verification.profiles[0].name,
             segment=draw.segment,
             reason=report.reason,
             distance=report.distance,
