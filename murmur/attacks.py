@@ -180,12 +180,12 @@ def _replay_on(laboratory: "Laboratory", machine: "Machine", units: "Sequence[Un
     import trio
 
     from protocol.worker import Worker
-    from training.workbench import TrainerLoadRequest
+    from training.workbench import DeviceLoadRequest
     from verification.judge import is_fresh
     from verification.request import ReplayAnswer, ReplayRequest
 
     log = laboratory.directory / "replayer.log"
-    asked = TrainerLoadRequest(
+    asked = DeviceLoadRequest(
         manifest_path=laboratory.directory / "manifest.json",
         store=laboratory.store.root,
         data_dir=laboratory.directory,
