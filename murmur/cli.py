@@ -29,7 +29,10 @@ MOUNTS = (
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.
-COMMANDS = (("verifier", "murmur.attacks", "attacks"),)
+COMMANDS = (
+    ("verifier", "murmur.attacks", "attacks"),
+    ("verifier", "murmur.calibrate", "calibrate"),
+)
 
 
 def print_version(wanted: bool) -> None:

@@ -1,15 +1,18 @@
 """One emulated machine: a child process that replays segments, `python -m murmur.machine` (see `murmur.machines`)."""
 
+from typing import cast
+
 import torch
 
 from murmur.machines import Facts, Replay
+from node.cheats.casting import steps_of
+from node.honesty import HonestSteps
 from node.unit import Files
 from protocol.errors import OwnFault
 from protocol.tensors import moment_layout, parameter_layout
 from protocol.worker import Method, Params, Progress, Result, serve
-from training.assignment import assignment
-from training.inner import InnerState, prepare_process
-from training.trainer import Trainer, trainer_for
+from training.inner import InnerState, InnerTrainer, prepare_process
+from training.trainer import trainer_for
 from training.workbench import DeviceLoadRequest, Workbench
 
 
@@ -21,7 +24,7 @@ class Bench:
         self._work = Workbench.open(request)
         self._shard = self._work.shard()
         self._device = request.device
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers: dict[tuple[str, str], tuple[InnerTrainer, HonestSteps]] = {}
 
     def replay(self, replay: Replay) -> Files:
         """Return where the end of a segment is kept.
@@ -38,23 +41,26 @@ class Bench:
             store.get(replay.start.moments, max_size=moment_layout(model).file_bytes),
         )
         first = replay.segment * steps
-        rows = assignment(manifest, replay.beacon, replay.round, replay.number)[first : first + steps]
-        trainer = self._trainer(replay.profile)
+        trainer, taken = self._trainer(replay.profile, replay.cheat)
+        rows = taken.batches(manifest, replay.beacon, replay.round, replay.number)[first : first + steps]
         trainer.load(start)
-        trainer.run(rows, replay.round * manifest.inner.steps + first)
+        taken.run(trainer, rows, replay.round * manifest.inner.steps + first)
         end = trainer.state()
         return Files(
             parameters=store.put(end.parameters_file(model)), moments=store.put(end.moments_file(model))
         )
 
-    def _trainer(self, name: str) -> Trainer:
+    def _trainer(self, name: str, cheat: str) -> tuple[InnerTrainer, HonestSteps]:
         manifest = self._work.manifest
-        if name not in self._trainers:
+        if (name, cheat) not in self._trainers:
             profile = manifest.verification.profile(name)
             if profile is None:
                 raise OwnFault(f"the run has no profile {name}")
-            self._trainers[name] = trainer_for(manifest, self._shard, profile, self._device)
-        return self._trainers[name]
+            steps = steps_of(cheat or None)
+            trainer = trainer_for(steps.recipe(manifest), self._shard, profile, self._device)
+            # Cheats are written for the trainer of floating-point profiles; honest steps take any.
+            self._trainers[name, cheat] = cast("InnerTrainer", trainer), steps
+        return self._trainers[name, cheat]
 
 
 class Machine:

@@ -7,7 +7,7 @@ machines that computed the same bits answer with the same addresses.
 
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,21 +40,24 @@ class Machine:
     def environment(self) -> dict[str, str]:
         """Return the environment of its process; switches that this process was started with do not reach it."""
         own = {name: value for name, value in os.environ.items() if name not in SWITCHES}
-        return own | child_environment(self.threads) | dict(self.switches)
+        # Threads that spin while they wait would take the cores of the other machines.
+        waiting = {"OMP_WAIT_POLICY": "PASSIVE"}
+        return own | child_environment(self.threads) | waiting | dict(self.switches)
 
 
+# ATen's kernels are capped together with oneDNN's: ATen packs bfloat16 as oneDNN says it can read it.
 SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 BASE = Machine("this machine")
 MACHINES = (
     BASE,
     Machine("two threads", threads=2),
-    Machine("ATen avx2", {"ATEN_CPU_CAPABILITY": "avx2"}),
-    Machine("ATen default", {"ATEN_CPU_CAPABILITY": "default"}),
+    Machine("AVX512 without bfloat16", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}),
+    Machine("AVX2", {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    Machine("SSE4.1", {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
     Machine("MKL compatible", {"MKL_CBWR": "COMPATIBLE"}),
-    Machine("AVX2", {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}),
     Machine(
-        "SSE4.1",
-        {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+        "SSE4.1, MKL compatible",
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
     ),
 )
 
@@ -63,6 +66,7 @@ class Replay(Frozen):
     """Ask for one segment: where it starts, under which profile, and whose batches it takes."""
 
     profile: ProfileName  # of the manifest
+    cheat: str = ""  # one of `node.cheats.kinds.Cheat` that is a matter of steps; empty: honest
     start: Files
     beacon: Digest
     round: Round
@@ -87,12 +91,12 @@ class Fleet:
     limiter: trio.CapacityLimiter
 
     async def replay(
-        self, replays: Sequence[Replay], on_done: Callable[[int], None] = lambda count: None
+        self, replays: Sequence[Replay], names: Collection[str] | None = None
     ) -> dict[str, tuple[Files, ...]]:
         """Replay every segment on every machine; returns the ends by machine, in the order asked for.
 
         Args:
-            on_done: called with the number of replays just finished.
+            names: of the machines that replay; None: all.
 
         Raises:
             OwnFault: a machine died or failed.
@@ -110,12 +114,12 @@ class Fleet:
                         deadline_s=CALL_DEADLINE_S,
                     )
                 found += [Files.model_validate(one) for one in answer["ends"]]
-                on_done(len(part))
             if len(found) != len(replays):
                 raise OwnFault(f"{name} replayed {len(found)} of {len(replays)} segments")
             ends[name] = tuple(found)
 
-        await _each(partial(work, name, worker) for name, worker in self.workers.items())
+        chosen = {name: one for name, one in self.workers.items() if names is None or name in names}
+        await _each(partial(work, name, worker) for name, worker in chosen.items())
         return ends
 
 
@@ -155,7 +159,7 @@ async def open_fleet(
 
     async with AsyncExitStack() as stack:
         for machine in machines:
-            log = logs / f"{machine.name.replace(' ', '-').lower()}.log"
+            log = logs / f"{machine.name.replace(' ', '-').replace(',', '').lower()}.log"
             argv = [sys.executable, "-m", "murmur.machine"]
             worker = Worker(argv, log_path=log, env=machine.environment())
             workers[machine.name] = await stack.enter_async_context(worker)

@@ -194,8 +194,11 @@ CPU_EXACT: Final = NumericProfile(
     fresh_tolerance=0,
     slash_tolerance=0,
 )
+CPU_PROFILES: Final = (CPU_FP32, CPU_BF16, CPU_EXACT)
+"""Those that this release carries a calibration of."""
 CUDA_FP32: Final = CPU_FP32.model_copy(update={"name": "cuda-fp32", "device": "cuda"})
 """Not calibrated: no GPU was there to measure on."""
+BUILT_IN_PROFILES: Final = (*CPU_PROFILES, CUDA_FP32)
 
 
 class SamplingSchedule(Frozen):

@@ -1,0 +1,150 @@
+"""`murmur verifier calibrate`: measure how far honest replays differ on this machine, and sign what was found."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from protocol import options
+from protocol.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from verification.calibration import Honest, ProfileCalibration, SignedCalibration
+
+SEGMENTS = 100
+
+
+def calibrate(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Verify a calibration file's signature and show it; measures nothing.")
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir",
+            envvar="MURMUR_DIR",
+            help="The verifier's directory, whose peer.key signs; without it a key made for this file.",
+        ),
+    ] = None,
+    profiles: Annotated[
+        list[str] | None, typer.Option(help="A built-in CPU profile; repeatable. Default: all of them.")
+    ] = None,
+    segments: Annotated[
+        int, typer.Option(min=5, max=100_000, help="Segments with carried moments, and as many without.")
+    ] = SEGMENTS,
+    as_json: options.Json = False,
+) -> None:
+    """Measure honest drift and attacks over segments of a reference run, on this machine and emulated others.
+
+    Writes a signed file of quantiles, sample sizes and the tolerances that follow. Profiles are those of the CPU: no
+    second kind of GPU can be emulated, so that a CUDA profile stays uncalibrated.
+    """
+    from verification.calibration import SignedCalibration
+
+    if check is not None:
+        if out is not None or profiles:
+            raise UsageError("--check measures nothing", hint="leave --out and --profiles out")
+        signed = SignedCalibration.read(check)
+    else:
+        if out is not None and not out.parent.is_dir():
+            raise ConfigError(f"{out.parent} is not a directory", hint=f"mkdir -p {out.parent}")
+        signed = _measure(directory, profiles, segments)
+        if out is not None:
+            out.write_bytes(signed.to_bytes())
+    if as_json:
+        typer.echo(json.dumps(signed.model_dump(mode="json")))
+    else:
+        _show(signed)
+        if out is not None:
+            typer.echo(f"written to {out}", err=True)
+
+
+def _measure(directory: Path | None, names: list[str] | None, segments: int) -> "SignedCalibration":
+    import secrets
+
+    import trio
+
+    from murmur.measuring import measure
+    from protocol.daemon import PEER_KEY_FILE
+    from protocol.keys import PeerKey, load_peer_key
+    from protocol.manifest import CPU_PROFILES
+    from verification.calibration import SignedCalibration
+
+    built_in = {one.name: one for one in CPU_PROFILES}
+    unknown = [name for name in names or () if name not in built_in]
+    if unknown:
+        raise UsageError(f"no built-in CPU profile {unknown[0]}", hint=f"one of {', '.join(built_in)}")
+    key = PeerKey(secrets.token_bytes(32)) if directory is None else load_peer_key(directory / PEER_KEY_FILE)
+    chosen = [built_in[name] for name in dict.fromkeys(names or built_in)]
+    began = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        spent = time.monotonic() - began
+        left = f", about {spent / done * (total - done):.0f} s left" if done else ""
+        typer.echo(f"unit {done} of {total}, {spent:.0f} s{left}", err=True)
+
+    async def run() -> "SignedCalibration":
+        found = await measure(chosen, segments, date=datetime.now(UTC).replace(microsecond=0), say=say)
+        return SignedCalibration.sign(found, key)
+
+    return trio.run(run)
+
+
+def _show(signed: "SignedCalibration") -> None:
+    found = signed.calibration
+    typer.echo(f"calibration of {found.date:%Y-%m-%d} by {signed.verifier}, signature holds")
+    typer.echo(f"machine: {found.machine}; torch {found.machine.torch}")
+    others = ", ".join(f"{one.name} ({one.differs})" for one in found.machines)
+    typer.echo(f"replayed on, with ends of other bits: {others}")
+    for profile in found.profiles:
+        _show_profile(profile)
+
+
+def _show_profile(found: "ProfileCalibration") -> None:
+    from verification.calibration import EXACT_FACTOR, HONEST_FACTOR
+
+    chosen, now = found.chosen, found.profile
+    typer.echo("")
+    typer.echo(
+        f"{now.name}: tolerance {chosen.tolerance:g}, fresh {chosen.fresh_tolerance:g}, "
+        f"slash {chosen.slash_tolerance:g} (built in: {now.tolerance:g}, {now.fresh_tolerance:g}, "
+        f"{now.slash_tolerance:g})"
+    )
+    typer.echo(f"  {'honest replays':32} {'median':>9} {'90 %':>9} {'99 %':>9} {'largest':>9}  rejected")
+    for honest in found.honest:
+        _show_honest(honest)
+    if found.exact is not None:
+        drift = found.exact
+        typer.echo(
+            f"  {'from the exact end':32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} {drift.max:9.2g}  "
+            f"{drift.segments} segments"
+        )
+    if found.attacks:
+        typer.echo(f"  {'attacks, carried moments':32} {'least':>9} {'median':>9} {'x toler.':>9}    caught")
+    for attack in found.attacks:
+        if attack.distance is None or attack.least is None:
+            typer.echo(f"  {attack.name:32} {'':29}    {attack.caught.count} of {attack.caught.tried}")
+            continue
+        ratio = attack.least / chosen.tolerance if chosen.tolerance else float("inf")
+        typer.echo(
+            f"  {attack.name:32} {attack.least:9.2g} {attack.distance.q50:9.2g} {ratio:9.2g}    "
+            f"{attack.caught.count} of {attack.caught.tried}"
+        )
+    if chosen.tolerance:
+        typer.echo(
+            f"  tolerances are {HONEST_FACTOR:g} times the largest honest drift and {EXACT_FACTOR:g} times the "
+            "largest distance from the exact end, rounded up, with a floor"
+        )
+
+
+def _show_honest(honest: "Honest") -> None:
+    drift, rejected = honest.drift, honest.rejected
+    what = f"{honest.moments} moments, under {honest.replayed_under}"
+    typer.echo(
+        f"  {what:32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} {drift.max:9.2g}  "
+        f"{rejected.count} of {rejected.tried} (rate below {rejected.upper_bound:.2g})"
+    )

@@ -1,0 +1,261 @@
+"""The calibration file: what was measured on one machine, what follows for the tolerances, and who signed it.
+
+Segments are counted, not comparisons: a segment is one sample, whose drift is the largest between any two of the
+machines that replayed it. `upper_bound` turns counts into what they can rule out (the rule of three), because a count
+of zero in a hundred proves nothing about one in a thousand.
+"""
+
+import math
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from protocol.canonical import canonical_json, digest, parse_canonical_json, tagged_digest
+from protocol.errors import ConfigError, Malformed, ProofRejected
+from protocol.keys import PeerKey, recover_address
+from protocol.manifest import Address, Digest, Frozen, NumericProfile, ProfileName
+from verification.profile import Machine
+
+MAX_CALIBRATION_BYTES: Final = 512 * 1024
+_DOMAIN: Final = "murmur/calibration"  # what the key signs can be nothing else
+
+HONEST_FACTOR: Final = 5.0  # tolerance over the largest honest drift
+EXACT_FACTOR: Final = 10.0  # slash tolerance over the largest honest distance from the exact end
+LEAST: Final = {"fp32": 1e-4, "bf16": 1e-3}
+"""Smallest tolerance of an arithmetic, whatever was measured: emulated machines are fewer than real ones."""
+
+Text = Annotated[str, Field(max_length=120, pattern=r"^[ -~]*$")]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Distance = Annotated[float, Field(ge=0, le=1e30)]
+
+
+class Quantiles(Frozen):
+    """Sum up the distances of some segments."""
+
+    segments: Annotated[int, Field(ge=1, le=10_000_000)]
+    q50: Distance
+    q90: Distance
+    q99: Distance
+    max: Distance
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        if not self.q50 <= self.q90 <= self.q99 <= self.max:
+            raise ValueError("quantiles do not rise")
+        return self
+
+
+class GroupDrift(Frozen):
+    """Say how far one group of tensors drifts: the same tensor of every block, in parameters or one of the moments."""
+
+    group: Text
+    drift: Quantiles
+
+
+class Trials(Frozen):
+    """Count how often something happened."""
+
+    count: Count
+    tried: Annotated[int, Field(ge=1, le=10_000_000)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.count > self.tried:
+            raise ValueError("more happened than was tried")
+        return self
+
+    @property
+    def upper_bound(self) -> float:
+        """Return a bound that the true rate stays below with a confidence of 95 %.
+
+        The rule of three (Hanley and Lippman-Hand, JAMA 1983) where nothing happened; otherwise the Wilson score
+        interval's upper end (Wilson, JASA 1927), one-sided.
+        """
+        if self.count == 0:
+            return min(1.0, 3.0 / self.tried)
+        z, n, p = 1.6448536269514722, self.tried, self.count / self.tried
+        centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return min(1.0, (centre + spread) / (1 + z * z / n))
+
+    @property
+    def lower_bound(self) -> float:
+        """Return a bound that the true rate stays above with a confidence of 95 %."""
+        return 1.0 - Trials(count=self.tried - self.count, tried=self.tried).upper_bound
+
+
+class Honest(Frozen):
+    """Say how far honest replays differ that start from moments of one kind."""
+
+    moments: Literal["carried", "fresh"]
+    replayed_under: ProfileName
+    drift: Quantiles  # of each segment's worst tensor
+    groups: Annotated[tuple[GroupDrift, ...], Field(max_length=64)]
+    rejected: Trials  # by the chosen tolerance
+
+
+class Attack(Frozen):
+    """Say how far a dishonest segment is, and how many were caught."""
+
+    name: Text
+    check: Text  # the first to catch it, or empty
+    distance: Quantiles | None  # None where no distance is compared
+    least: Distance | None  # smallest distance of a dishonest segment
+    caught: Trials
+
+
+class Chosen(Frozen):
+    """Name the tolerances that the measurement suggests."""
+
+    tolerance: Annotated[float, Field(ge=0, lt=1)]
+    fresh_tolerance: Annotated[float, Field(ge=0, lt=1)]
+    slash_tolerance: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ProfileCalibration(Frozen):
+    """Hold what was measured of one profile."""
+
+    profile: NumericProfile  # as the run that was measured names it
+    honest: Annotated[tuple[Honest, ...], Field(min_length=1, max_length=16)]
+    exact: Quantiles | None  # of honest ends from the exact ones; None for the exact profile
+    attacks: Annotated[tuple[Attack, ...], Field(max_length=128)]
+    chosen: Chosen
+
+
+class MeasuredMachine(Frozen):
+    """Name a machine that replayed, emulated by switches of the environment."""
+
+    name: Text
+    capability: Text
+    differs: Count  # segments, over all profiles, whose end had other bits than on the calibrating machine
+
+
+class Calibration(Frozen):
+    """Hold a whole calibration."""
+
+    version: Literal[1] = 1
+    date: datetime
+    machine: Machine
+    machines: Annotated[tuple[MeasuredMachine, ...], Field(min_length=1, max_length=64)]
+    model: Digest  # hash of the configuration of model, inner steps and segment length that was measured
+    segments: Annotated[int, Field(ge=1, le=10_000_000)]  # of each kind
+    profiles: Annotated[tuple[ProfileCalibration, ...], Field(min_length=1, max_length=16)]
+
+    def of(self, profile: str) -> ProfileCalibration | None:
+        """Return what was measured of a profile."""
+        return next((one for one in self.profiles if one.profile.name == profile), None)
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes that are signed."""
+        return bytes.fromhex(
+            tagged_digest(_DOMAIN, self.version, digest(canonical_json(self.model_dump(mode="json"))))
+        )
+
+
+class SignedCalibration(Frozen):
+    """Carry a calibration with the signature of the verifier that made it."""
+
+    calibration: Calibration
+    verifier: Address
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
+
+    @classmethod
+    def sign(cls, calibration: Calibration, key: PeerKey) -> Self:
+        """Sign a calibration with a peer key."""
+        signature = key.sign(calibration.digest()).hex()
+        return cls(calibration=calibration, verifier=key.address, signature=signature)
+
+    def check(self) -> None:
+        """Check the signature.
+
+        Raises:
+            ProofRejected: somebody else signed, or something else was signed.
+        """
+        try:
+            signer = recover_address(self.calibration.digest(), bytes.fromhex(self.signature))
+        except Malformed as error:
+            raise ProofRejected(f"calibration: {error.message}") from error
+        if signer != self.verifier:
+            raise ProofRejected(f"the calibration is signed by {signer}, not by {self.verifier}")
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical file."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parse a file and check its signature.
+
+        Raises:
+            Malformed: too long, not canonical JSON, or a field out of bounds.
+            ProofRejected: the signature is not the verifier's.
+        """
+        value = parse_canonical_json(data, max_bytes=MAX_CALIBRATION_BYTES)
+        try:
+            found = cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))[:80]
+            raise Malformed(f"calibration: {where}: {first['msg'][:80]}") from error
+        if found.to_bytes() != data:
+            raise Malformed("calibration does not spell every field canonically")
+        found.check()
+        return found
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file of at most `MAX_CALIBRATION_BYTES`.
+
+        Raises:
+            ConfigError: it cannot be read.
+            Malformed, ProofRejected: as `from_bytes`.
+        """
+        try:
+            with path.open("rb") as file:
+                return cls.from_bytes(file.read(MAX_CALIBRATION_BYTES + 1))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read {path}: {error.strerror}",
+                hint="`murmur verifier calibrate --out FILE` makes one",
+            ) from error
+
+
+def packaged_calibration() -> SignedCalibration:
+    """Return the calibration of the built-in profiles that this release carries."""
+    return SignedCalibration.from_bytes((files("verification") / "data" / "calibration.json").read_bytes())
+
+
+def choose(arithmetic: str, carried: float, fresh: float, exact: float) -> Chosen:
+    """Return the tolerances that follow from the largest honest distances.
+
+    Args:
+        arithmetic: of the profile.
+        carried, fresh: largest honest drift from carried and from zero moments.
+        exact: largest honest distance from the exact end.
+    """
+    if arithmetic == "exact":
+        return Chosen(tolerance=0, fresh_tolerance=0, slash_tolerance=0)
+    tolerance = max(LEAST[arithmetic], round_up(HONEST_FACTOR * carried))
+    fresh_tolerance = max(tolerance, round_up(HONEST_FACTOR * fresh))
+    slash = max(round_up(EXACT_FACTOR * exact), round_up(2 * fresh_tolerance))
+    return Chosen(
+        **{
+            name: min(value, 0.99)
+            for name, value in (
+                ("tolerance", tolerance),
+                ("fresh_tolerance", fresh_tolerance),
+                ("slash_tolerance", slash),
+            )
+        }
+    )
+
+
+def round_up(value: float) -> float:
+    """Round up to one significant digit."""
+    if value == 0:
+        return 0.0
+    exponent = math.floor(math.log10(value))
+    mantissa = math.ceil(value / 10.0**exponent - 1e-9)
+    return float(f"{mantissa}e{exponent}")
