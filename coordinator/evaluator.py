@@ -19,7 +19,7 @@ from protocol.tensors import moment_layout, pack, parameter_layout
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
 from training.program import check_program, program_digest
-from training.workbench import AggregateRequest, LoadRequest, Workbench
+from training.workbench import AggregateRequest, LoadRequest, WeighRequest, Workbench
 
 
 class EvaluatorRequest(LoadRequest):
@@ -111,6 +111,9 @@ def methods() -> dict[str, Method]:
     def call_aggregate(params: Params, progress: Progress) -> Result:
         return {"parameters": loaded().work.aggregate(AggregateRequest.model_validate(params))}
 
+    def call_weigh(params: Params, progress: Progress) -> Result:
+        return {"count": loaded().work.weigh(WeighRequest.model_validate(params))}
+
     def call_heldout(params: Params, progress: Progress) -> Result:
         return heldout(loaded(), HeldoutRequest.model_validate(params))
 
@@ -120,6 +123,7 @@ def methods() -> dict[str, Method]:
     return {
         "load": load,
         "aggregate": call_aggregate,
+        "weigh": call_weigh,
         "heldout": call_heldout,
         "local": call_local,
     }

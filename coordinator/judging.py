@@ -8,7 +8,7 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, Opening, Seal, Signed, Verdict
 from verification.archive import RoundDossier
-from verification.judge import contradiction, counted, inconclusive, outcome, refused
+from verification.judge import contradiction, counted, forged_residual, inconclusive, outcome, refused
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -48,7 +48,12 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     ):
         effects.append(Export(export(anchored)))
     judgements = tuple(
-        Judgement(round=one.round, number=one.number, outcome=one.outcome)
+        Judgement(
+            round=one.round,
+            number=one.number,
+            outcome=one.outcome,
+            forged_residual=_forged(anchored, one),
+        )
         for one in decided
         if (one.round, one.number) not in state.declared
     )
@@ -158,6 +163,13 @@ def _decision(
     return Decision(round_, draw.number, found, judges, tuple(due[judge].id for judge in sorted(due)))
 
 
+def _forged(anchored: AnchoredRound, decision: Decision) -> bool:
+    found = anchored.verdicts.get(decision.number, {})
+    return forged_residual(
+        decision.outcome, (found[judge].body for judge in decision.judges if judge in found)
+    )
+
+
 def _close(state: State, anchored: AnchoredRound) -> State:
     """Hand a decided round over to settlement."""
     decisions = anchored.decisions
@@ -167,6 +179,7 @@ def _close(state: State, anchored: AnchoredRound) -> State:
         outcomes={number: decision.outcome for number, decision in decisions.items()},
         judges=tuple(judge for number in sorted(decisions) for judge in decisions[number].judges),
         refused=frozenset(number for number, one in decisions.items() if _refused(state, anchored, one)),
+        forged=frozenset(number for number, one in decisions.items() if _forged(anchored, one)),
     )
     return replace(
         state,

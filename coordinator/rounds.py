@@ -38,6 +38,9 @@ from coordinator.state import (
     Say,
     State,
     Voided,
+    Weigh,
+    Weighed,
+    records_in_force,
 )
 from protocol.chain import ChainView
 from protocol.errors import Malformed
@@ -62,6 +65,7 @@ from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
 from verification.lateness import is_void
 from verification.merge import check_reveal, copied_from
+from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
 from verification.sample import NEWCOMER, count_listed, doubt
 
 MAX_LISTED = 100  # units in a round, so that its record stays a single message
@@ -141,6 +145,8 @@ def _absorb(state: State, event: Event) -> Step:
             return replace(state, parameters={**state.parameters, round_: parameters}), ()
         case Fetched():
             return _fetched(state, event), ()
+        case Weighed():
+            return _weighed(state, event)
         case Decision():
             return replace(state, stored={**state.stored, (event.round, event.number): event}), ()
         case Rewards():
@@ -373,8 +379,29 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
     closes = posted.block + state.manifest.deadlines.reveal
     if current.asked or not (complete or passed(state, chain, closes)):
         return state, effects
-    state = replace(state, current=replace(current, asked=True))
-    return state, (*effects, Say(current.round, _compose(state, current)))
+    return _finish_record(state, current, chain, effects)
+
+
+def _finish_record(
+    state: State, current: CurrentRound, chain: ChainView, effects: tuple[Effect, ...]
+) -> Step:
+    """Say the record; where something waits to be taken back, first have it weighed against the round's updates."""
+    draft, round_ = _compose(state, current), current.round
+    earlier = records_in_force(state, chain, round_)
+    queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
+    merged = merged_blobs(draft)
+    if not queue or not merged:
+        return replace(state, current=replace(current, asked=True)), (*effects, Say(round_, draft))
+    current = replace(current, asked=True, draft=draft, waiting=queue)
+    return replace(state, current=current), (*effects, Weigh(round_, merged, sources(earlier, queue)))
+
+
+def _weighed(state: State, event: Weighed) -> Step:
+    current = state.current
+    if current is None or current.round != event.round or current.draft is None:
+        return state, ()
+    record = current.draft.model_copy(update={"retracted": current.waiting[: event.count]})
+    return replace(state, current=replace(current, draft=None)), (Say(event.round, record),)
 
 
 def _check_reveals(state: State, current: CurrentRound) -> Step:
@@ -449,8 +476,9 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     if done.void:
         effects.append(Voided(round_))
     if round_ + 1 not in state.parameters:
-        merged = tuple(unit.blob for unit in done.standing.units if unit.merged and unit.blob is not None)
-        effects.append(Aggregate(round_, record.body.parameters, merged))
+        earlier = records_in_force(state, chain, round_)
+        old = sources(earlier, done.standing.retracted)
+        effects.append(Aggregate(round_, record.body.parameters, merged_blobs(done.standing), old))
     shown = dict(state.shown)
     for unit in record.body.units:
         if unit.symbols is not None:

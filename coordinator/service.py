@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -44,6 +44,8 @@ from coordinator.state import (
     Say,
     State,
     Voided,
+    Weigh,
+    Weighed,
 )
 from coordinator.store import Store, StoredFacts
 from coordinator.summary import summarize
@@ -60,6 +62,7 @@ from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.outer import outer_layout
+from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
 from verification.merge import check_update
 
@@ -220,6 +223,8 @@ class Service:
                 self._nursery.start_soon(self._fetch, effect)
             case Aggregate():
                 self._nursery.start_soon(self._aggregate, effect)
+            case Weigh():
+                self._nursery.start_soon(self._weigh, effect)
             case _:
                 self._nursery.start_soon(self._sending.perform, effect)
 
@@ -256,20 +261,32 @@ class Service:
 
     async def _aggregate(self, effect: Aggregate) -> None:
         """Take the outer step; blobs that this store has lost come from the peers."""
+        request = AggregateRequest(
+            parameters=effect.parameters, updates=effect.updates, retracted=effect.retracted
+        )
+        await self._bring(effect.round, (effect.parameters, *request.blobs))
+        found = await self._aggregator.insist("aggregate", request.model_dump(mode="json"))
+        self._deliver(Aggregated(effect.round + 1, str(found["parameters"])))
+
+    async def _weigh(self, effect: Weigh) -> None:
+        """Find out how much the round takes back."""
+        request = WeighRequest(updates=effect.updates, retracted=effect.waiting)
+        await self._bring(effect.round, request.blobs)
+        found = await self._aggregator.insist("weigh", request.model_dump(mode="json"))
+        self._deliver(Weighed(effect.round, int(found["count"])))
+
+    async def _bring(self, round_: int, blobs: Iterable[str]) -> None:
         limit = max(
             outer_layout(self._peer.manifest).file_bytes,
             max_update_bytes(self._peer.manifest.codec, parameter_layout(self._peer.manifest.model).size),
         )
-        for blob in (effect.parameters, *effect.updates):
+        for blob in blobs:
             while not self._peer.store.has(blob):
                 try:
                     await self._peer.fetch(blob, max_size=limit, deadline_s=FETCH_DEADLINE_S)
                 except NetworkError as error:
-                    log.error("blob of round %d: %s", effect.round, error)
+                    log.error("blob of round %d: %s", round_, error)
                     await trio.sleep(FETCH_PAUSE_S)
-        request = {"parameters": effect.parameters, "updates": list(effect.updates)}
-        found = await self._aggregator.insist("aggregate", request)
-        self._deliver(Aggregated(effect.round + 1, str(found["parameters"])))
 
     def _note_refusal(self, kind: str, sender: str, reason: str) -> None:
         self._refusals.append((sender, kind))

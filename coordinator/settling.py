@@ -7,13 +7,14 @@ that epochs before the first pay are left out: the ledger's epoch is the index a
 from collections.abc import Mapping
 from dataclasses import replace
 
-from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State
+from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State, records_in_force
 from protocol.chain import ChainView
 from protocol.merkle import reward_tree
 from protocol.messages import Finish, RewardTable
+from verification.retract import chained
 from verification.settle import earned_in_epoch, reward_entries
 
-MAX_CLOSING = 800  # judgements in the closing word, so that it stays a single message
+MAX_CLOSING = 600  # judgements in the closing word, so that it stays a single message
 
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -39,14 +40,20 @@ def _complete_epochs(state: State, chain: ChainView) -> State:
         rounds = epoch_rounds(state, epoch)
         if any(round_ not in settling.settled for round_ in rounds):
             break
-        earned = earned_in_epoch(state.manifest, [settling.settled[round_] for round_ in rounds])
+        inside = [settling.settled[round_] for round_ in rounds]
+        forged = settling.forged.union(*(one.forged_units for one in inside))
+        records = records_in_force(state, chain, rounds[-1] + 1) if forged else {}
+        unpaid = chained([*records.values()], forged)
+        earned = earned_in_epoch(state.manifest, inside, unpaid)
         epochs = (*settling.earned, earned)
         entries = reward_entries(epochs, _wallets(epochs, chain))
         due = settling.due
         if entries:
             due = (*due, RewardTable(epoch=epoch, entries=entries))
         settled = {round_: one for round_, one in settling.settled.items() if round_ not in rounds}
-        state = replace(state, settling=replace(settling, settled=settled, earned=epochs, due=due))
+        state = replace(
+            state, settling=replace(settling, settled=settled, forged=forged, earned=epochs, due=due)
+        )
     return state
 
 

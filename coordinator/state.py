@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Body,
@@ -17,15 +18,18 @@ from protocol.messages import (
     Judgement,
     Opening,
     Ready,
+    Retraction,
     Reveal,
     RewardTable,
     RoundRecord,
     Signed,
     Verdict,
 )
+from training.workbench import RetractedRound
 from verification.archive import RoundDossier
 from verification.judge import Outcome
-from verification.lateness import in_force
+from verification.lateness import in_force, is_void
+from verification.retract import Units
 from verification.sample import Draw, Standing
 from verification.settle import SettledRound
 
@@ -61,6 +65,14 @@ class Aggregated:
 
     round: int
     parameters: str
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A round takes back so many of the units that wait for it."""
+
+    round: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class Looked:
     """The chain moved; the view that goes with every event says how."""
 
 
-Event = Heard | Said | Fetched | Aggregated | Decision | Rewards | Proposed | Looked
+Event = Heard | Said | Fetched | Aggregated | Weighed | Decision | Rewards | Proposed | Looked
 
 
 # Effects
@@ -186,6 +198,16 @@ class Aggregate:
     round: int
     parameters: str
     updates: tuple[str, ...]
+    retracted: tuple[RetractedRound, ...] = ()  # taken back in it
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """Ask how many of what waits to be taken back a round's norm bound allows."""
+
+    round: int
+    updates: tuple[str, ...]  # merged in it
+    waiting: tuple[RetractedRound, ...]  # oldest first
 
 
 @dataclass(frozen=True)
@@ -226,7 +248,19 @@ class Export:
 
 
 Transaction = Open | Post | Anchor | Slash | Propose | Finalize | Close
-Effect = Say | Transaction | FetchUpdate | Aggregate | Admitted | Refused | Drawn | Decision | Voided | Export
+Effect = (
+    Say
+    | Transaction
+    | FetchUpdate
+    | Aggregate
+    | Weigh
+    | Admitted
+    | Refused
+    | Drawn
+    | Decision
+    | Voided
+    | Export
+)
 
 
 # State
@@ -248,6 +282,8 @@ class CurrentRound:
     faults: Mapping[int, str] = field(default_factory=dict)  # why a listed unit does not merge
     delivered: frozenset[int] = frozenset()  # whose update is here and decodes
     asked: bool = False  # the phase's transaction
+    draft: RoundRecord | None = None  # its record, all but what it takes back
+    waiting: tuple[Retraction, ...] = ()  # for that, oldest first
 
 
 @dataclass(frozen=True)
@@ -285,6 +321,7 @@ class Settling:
         default_factory=dict
     )  # decided rounds of epochs that are not complete
     earned: tuple[Mapping[int, int], ...] = ()  # by complete epoch: number -> wei
+    forged: Units = frozenset()  # units of complete epochs whose residual was forged
     due: tuple[RewardTable, ...] = ()  # tables of complete epochs; the ledger's epoch is the index
     tables: Mapping[int, Signed[RewardTable]] = field(default_factory=dict)  # said, by epoch of the manifest
     saying: int = 0  # how many of `due` were given out to be signed
@@ -333,3 +370,11 @@ class State:
         if self.current is not None:
             return self.current.round
         return 0 if self.previous is None else self.previous.round + 1
+
+
+def records_in_force(state: State, chain: ChainView, stop: int) -> dict[int, RoundRecord]:
+    """Return what is in force of the records before a round."""
+    return {
+        round_: in_force(state.records[round_].body, void=is_void(state.manifest, chain, round_))
+        for round_ in range(stop)
+    }

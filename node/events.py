@@ -6,6 +6,7 @@ from typing import Literal
 from node.facts import Facts
 from node.unit import Unit, Work
 from protocol.messages import Body
+from training.workbench import RetractedRound
 
 Carry = Literal["nothing", "unit", "lost"]
 """What a peer brings into a round: nothing, the end of its unit of the round before, or something lost."""
@@ -38,6 +39,12 @@ class Aggregate:
     parameters: str
     updates: tuple[str, ...]
     numbers: tuple[int, ...]  # whose updates they are
+    retracted: tuple[RetractedRound, ...] = ()  # what the record takes back
+
+    @property
+    def old(self) -> frozenset[str]:
+        """Return the blobs of earlier rounds that are needed to take something back."""
+        return frozenset(blob for round_ in self.retracted for blob in round_.updates)
 
 
 Job = Fetch | Train | Aggregate

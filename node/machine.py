@@ -9,7 +9,7 @@ Nothing is remembered of phases: what to do follows from the units that the jour
 facts. A restart is therefore the same as any other step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from node.events import (
@@ -34,14 +34,25 @@ from node.events import (
 )
 from node.facts import Facts, RoundFacts
 from node.unit import Unit, commit, opening, reveal
+from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, Opening, Reveal, RoundRecord, signing_digest
+from training.workbench import RetractedRound
 from verification.commit import Carried, carried
-from verification.sample import draws
+from verification.retract import sources
+from verification.sample import Draw, draws
 from verification.seal import ends_are_due
 
 CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
-KEEP_ROUNDS = 3  # how long updates stay here for peers that are behind
+KEEP_ROUNDS = 3  # how long updates stay here at least, for peers that are behind
+
+
+@dataclass(frozen=True)
+class Served:
+    """Name the updates of a round, and how long somebody may want them to take one of them back."""
+
+    blobs: frozenset[str]
+    until: int  # block
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class State:
     # by round whose draw fell on us: what of the unit may be served
     opened: Mapping[int, frozenset[str]] = field(default_factory=dict)
     said: frozenset[tuple[str, int]] = frozenset()  # (kind, round) published since the start
-    served: Mapping[int, frozenset[str]] = field(default_factory=dict)  # update blobs of recent rounds
+    served: Mapping[int, Served] = field(default_factory=dict)  # updates of recent rounds
     previous: str | None = None  # parameters of the round before, for peers one round behind
     facts: Facts = field(default_factory=Facts)
     job: Job | None = None
@@ -79,7 +90,7 @@ class State:
                 blobs |= unit.carried_files
             if round_ > self.round - KEEP_ROUNDS:
                 blobs.add(unit.work.blob)
-        return frozenset(blobs.union(*self.served.values()))
+        return frozenset(blobs.union(*(one.blobs for one in self.served.values())))
 
     @property
     def withheld(self) -> frozenset[str]:
@@ -89,12 +100,21 @@ class State:
         """
         states = frozenset[str]().union(*(unit.files - {unit.work.blob} for unit in self.units.values()))
         public = {self.parameters, self.previous} | {u.commitment.parameters for u in self.units.values()}
-        return (states - public).difference(*self.opened.values(), *self.served.values())
+        return (states - public).difference(
+            *self.opened.values(), *(one.blobs for one in self.served.values())
+        )
 
     @property
     def interest(self) -> frozenset[int]:
         """Return the rounds whose facts matter beside the current one's: those with units to be settled."""
         return frozenset(self.units) - self.released
+
+    @property
+    def others(self) -> frozenset[int]:
+        """Return the rounds to look at beside the current one: of interest, or with units that it takes back."""
+        record = self.facts.of(self.round).confirmed
+        retracted = () if record is None else record.retracted
+        return self.interest | {one.round for one in retracted if one.round < self.round}
 
     @property
     def finished(self) -> bool:
@@ -245,10 +265,18 @@ def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State
         carry=progress.carry,
         held=True,
         previous=state.parameters,
-        served={**state.served, state.round: frozenset(state.job.updates)},
+        served={**state.served, state.round: _served(state, state.job.updates)},
         job=None,
         kept=None,
     )
+
+
+def _served(state: State, updates: Iterable[str]) -> Served:
+    """Keep a round's updates until every draw of it is decided and a round has passed since."""
+    facts, deadlines = state.facts.of(state.round), state.manifest.deadlines
+    assert facts.anchored is not None, "a record that was confirmed is anchored"
+    decided = facts.anchored + 1 + Draw(state.number, 0, facts.verifiers).closes_after(state.manifest)
+    return Served(frozenset(updates), decided + deadlines.commit + deadlines.reveal)
 
 
 def _carry(state: State, record: RoundRecord) -> Carry:
@@ -328,7 +356,33 @@ def _catch_up(state: State, effects: list[Effect]) -> State:
             f"but aggregating round {state.round - 1} gave {state.parameters}",
             "stop trusting this coordinator, or check this machine: `murmur audit run` decides who is right",
         )
+    return state if record is None else _check_retracted(state, record, effects)
+
+
+def _check_retracted(state: State, record: RoundRecord, effects: list[Effect]) -> State:
+    """Stop at a record that takes back what was never merged: nobody can aggregate it."""
+    try:
+        _retracted(state, record)
+    except Malformed as error:
+        return _stop(
+            state,
+            effects,
+            f"the record of round {state.round} cannot be followed: {error.message}",
+            "stop trusting this coordinator: `murmur audit run` names the fault",
+        )
     return state
+
+
+def _retracted(state: State, record: RoundRecord) -> tuple[RetractedRound, ...] | None:
+    """Return what is needed to take back what a record says, or None while an old record was not heard.
+
+    Raises:
+        Malformed: a unit was not merged in an earlier round.
+    """
+    named = {one.round for one in record.retracted if one.round < state.round}
+    earlier = {round_: state.facts.of(round_).confirmed for round_ in named}
+    heard = {round_: old for round_, old in earlier.items() if old is not None}
+    return sources(heard, record.retracted) if len(heard) == len(named) else None
 
 
 def _speak(state: State, effects: list[Effect]) -> State:
@@ -352,7 +406,8 @@ def _forget(state: State) -> State:
     """Drop what no rule needs any more."""
     oldest = state.round - KEEP_ROUNDS
     units = {r: unit for r, unit in state.units.items() if r > oldest or r not in state.released}
-    served = {r: blobs for r, blobs in state.served.items() if r > oldest}
+    height = state.facts.height
+    served = {r: one for r, one in state.served.items() if r > oldest or height <= one.until}
     said = frozenset(one for one in state.said if one[1] in units)
     opened = {r: files for r, files in state.opened.items() if r in units}
     return replace(state, units=units, served=served, said=said, opened=opened)
@@ -383,7 +438,8 @@ def _wanted(state: State) -> Job | None:
     if record is not None:
         merged = [(unit.blob, unit.number) for unit in record.units if unit.merged and unit.blob is not None]
         blobs, numbers = tuple(blob for blob, _ in merged), tuple(number for _, number in merged)
-        return Aggregate(state.round, state.parameters, blobs, numbers)
+        old = _retracted(state, record)
+        return None if old is None else Aggregate(state.round, state.parameters, blobs, numbers, old)
     if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None:
         return None
     previous = state.units[state.round - 1].work if state.carry == "unit" else None

@@ -109,7 +109,7 @@ class Node:
             while self._events:
                 await self._step(self._events.popleft())
             state = self.state
-            others = state.interest
+            others = state.others
             await self._step(
                 observe(
                     state.manifest,
@@ -122,7 +122,8 @@ class Node:
             )
             await self._flush()
             self._begin_round()
-            if not self._events and self.state.round == state.round:
+            seen = self.state.round == state.round and self.state.others == others
+            if not self._events and seen:
                 await self._peer.changed()
 
     async def _step(self, event: Event) -> None:

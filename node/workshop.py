@@ -20,7 +20,7 @@ from protocol.update import max_update_bytes
 from protocol.worker import Worker
 from training.outer import outer_layout
 from training.program import check_program
-from training.workbench import TrainerLoadRequest, child_environment
+from training.workbench import AggregateRequest, TrainerLoadRequest, child_environment
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class Shop:
     async def _aggregate(self, job: Aggregate) -> str:
         await self._bring(job.parameters, self._parameter_bytes)
         await self._bring_updates(job)
-        answer = await self._call("aggregate", {"parameters": job.parameters, "updates": list(job.updates)})
+        request = AggregateRequest(parameters=job.parameters, updates=job.updates, retracted=job.retracted)
+        answer = await self._call("aggregate", request.model_dump(mode="json"))
         parameters = answer.get("parameters")
         if not isinstance(parameters, str):
             raise Malformed("the trainer named no parameters")
@@ -181,15 +182,17 @@ class Shop:
     async def _bring_updates(self, job: Aggregate) -> None:
         limiter, failed = trio.CapacityLimiter(FETCHES_AT_ONCE), list[MurmurError]()
 
-        async def bring(blob: str, number: int) -> None:
+        async def bring(blob: str, numbers: Sequence[int]) -> None:
             async with limiter:
                 try:
-                    await self._bring(blob, self._update_bytes, (number,))
+                    await self._bring(blob, self._update_bytes, numbers)
                 except MurmurError as error:
                     failed.append(error)
 
         async with trio.open_nursery() as nursery:
             for blob, number in zip(job.updates, job.numbers, strict=True):
-                nursery.start_soon(bring, blob, number)
+                nursery.start_soon(bring, blob, (number,))
+            for blob in job.old - {*job.updates}:
+                nursery.start_soon(bring, blob, ())  # whoever still has it: the coordinator keeps all
         if failed:
             raise failed[0]

@@ -144,10 +144,11 @@ class Judgement(Frozen):
     round: Round
     number: Number
     outcome: Literal["passed", "void", "false", "unjudged"]
+    forged_residual: bool = False  # false, and the verdicts say of what it carries on that it does not follow
 
 
 class Retraction(Frozen):
-    """Name a merged unit, since judged void or false, whose contribution a round takes back."""
+    """Name a merged unit, since found invalid, whose contribution a round takes back."""
 
     round: Round
     number: Number
@@ -213,6 +214,7 @@ class Verdict(Body):
     reason: Reason
     distance: float = Field(ge=0, le=1e30)  # largest over tensors, relative
     tensor: Annotated[str, Field(max_length=100, pattern=r"^[ -~]*$")]
+    forged_residual: bool = False  # proven false: what it carries on does not follow, or is no residual
     exact: Digest | None = None  # of the end that exact arithmetic reaches; None: nobody disputed the segment
     exact_distance: float = Field(
         default=0.0, ge=0, le=1e30

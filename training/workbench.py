@@ -3,6 +3,7 @@
 Nothing here loads torch, so that a child that only aggregates stays small, and the daemons can make the requests.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,9 +14,18 @@ from protocol.blobs import BlobStore
 from protocol.manifest import Digest, Frozen, ProfileName, RunManifest
 from protocol.messages import MAX_UNITS
 from protocol.tensors import parameter_layout
-from protocol.update import decode, max_update_bytes
+from protocol.update import Symbols, decode, max_update_bytes
 from training.corpus import Shard, prepare_corpus, shard_path
-from training.outer import OuterState, aggregate, load_parameters, outer_layout, parameters_file
+from training.outer import (
+    Contribution,
+    OuterState,
+    aggregate,
+    contribution,
+    fitting,
+    load_parameters,
+    outer_layout,
+    parameters_file,
+)
 
 
 def child_environment(threads: int) -> dict[str, str]:
@@ -50,11 +60,30 @@ class TrainerLoadRequest(DeviceLoadRequest):
     profile: ProfileName | None = None  # None: the first that the machine computes
 
 
-class AggregateRequest(Frozen):
-    """Name the parameters of a round and the update blobs of its record."""
+class RetractedRound(Frozen):
+    """Name the updates of a round of which some are taken back: all that were merged, and their places."""
+
+    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
+    taken: tuple[Annotated[int, Field(ge=0, lt=MAX_UNITS)], ...] = Field(max_length=MAX_UNITS)
+
+
+class WeighRequest(Frozen):
+    """Name the update blobs of a round, and what waits to be taken back, oldest first."""
+
+    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
+    retracted: tuple[RetractedRound, ...] = Field(default=(), max_length=MAX_UNITS)
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """Return every update that is needed, each once."""
+        old = (blob for round_ in self.retracted for blob in round_.updates)
+        return tuple(dict.fromkeys((*self.updates, *old)))
+
+
+class AggregateRequest(WeighRequest):
+    """Name the parameters of a round, the update blobs of its record, and what the record takes back."""
 
     parameters: Digest
-    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
 
 
 @dataclass(frozen=True)
@@ -97,18 +126,37 @@ class Workbench:
         return load_parameters(self.manifest, file)
 
     def aggregate(self, request: AggregateRequest) -> str:
-        """Take the outer step over the updates and return the address of the next round's parameters.
+        """Take the outer step over the updates, and back what is retracted; return the next parameters' address.
 
         Raises:
             NetworkError: a blob is missing or damaged.
-            Malformed: one of them is not a file or update of this run.
+            Malformed: one of them is not a file or update of this run, or more is taken back than the round's
+                bound allows.
         """
-        manifest = self.manifest
-        size = parameter_layout(manifest.model).size
-        limit = max_update_bytes(manifest.codec, size)
-        updates = [
-            decode(self.store.get(blob, max_size=limit), codec=manifest.codec, size=size)
-            for blob in request.updates
+        manifest, state = self.manifest, self.parameters(request.parameters)
+        after = aggregate(manifest, state, self._updates(request.updates), self._shares(request.retracted))
+        return self.store.put(parameters_file(manifest, after))
+
+    def weigh(self, request: WeighRequest) -> int:
+        """Return how many of what waits, from the oldest on, a round with these updates takes back.
+
+        Raises:
+            NetworkError: a blob is missing or damaged.
+            Malformed: one of them is not an update of this run.
+        """
+        return fitting(self._updates(request.updates), self._shares(request.retracted))
+
+    def _updates(self, blobs: Iterable[str]) -> list[Symbols]:
+        size = parameter_layout(self.manifest.model).size
+        limit = max_update_bytes(self.manifest.codec, size)
+        return [
+            decode(self.store.get(blob, max_size=limit), codec=self.manifest.codec, size=size)
+            for blob in blobs
         ]
-        state = self.parameters(request.parameters)
-        return self.store.put(parameters_file(manifest, aggregate(manifest, state, updates)))
+
+    def _shares(self, retracted: Iterable[RetractedRound]) -> list[Contribution]:
+        found = []
+        for round_ in retracted:
+            updates = self._updates(round_.updates)
+            found += [contribution(updates, index) for index in round_.taken]
+        return found

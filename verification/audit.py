@@ -14,7 +14,7 @@ from protocol.blobs import BlobStore
 from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from training.corpus import Shard
-from verification import audit_beacons, audit_money, audit_rounds, audit_verdicts
+from verification import audit_beacons, audit_money, audit_retract, audit_rounds, audit_verdicts
 from verification.archive import Archive
 from verification.audit_rounds import Found
 from verification.blobs import find_blob
@@ -31,6 +31,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("beacons", audit_beacons.check_beacons),
     ("assignments", audit_rounds.check_assignments),
     ("merging", audit_rounds.check_merging),
+    ("retractions", audit_retract.check_retractions),
     ("aggregation", audit_rounds.check_aggregation),
     ("draws", audit_verdicts.check_draws),
     ("verdicts", audit_verdicts.check_verdicts),

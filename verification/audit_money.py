@@ -5,6 +5,7 @@ from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
 from verification.public import PublicRun
+from verification.retract import chained
 from verification.settle import earned_in_epoch, reward_entries
 
 
@@ -13,6 +14,7 @@ def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
     epochs: list[dict[int, int]] = []
     tables: dict[int, tuple[RewardEntry, ...]] = {}
     length = run.manifest.pay.epoch_rounds
+    forged: set[tuple[int, int]] = set()
     for epoch in range(run.manifest.epochs):
         rounds = range(epoch * length, min((epoch + 1) * length, run.manifest.rounds))
         if rounds[-1] not in run.rounds:
@@ -21,7 +23,8 @@ def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
         settled = [one for one in found if one is not None]
         if len(settled) < len(found):
             break
-        epochs.append(earned_in_epoch(run.manifest, settled))
+        forged |= {key for one in settled for key in one.forged_units}
+        epochs.append(earned_in_epoch(run.manifest, settled, chained(run.standing, forged)))
         entries = reward_entries(epochs, _wallets(run, epochs))
         if entries:
             tables[epoch] = entries

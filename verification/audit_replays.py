@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening, Signed
+from protocol.messages import PASSED, REJECTED, Opening, Signed
 from training.corpus import Shard
 from training.inner import prepare_process
 from verification.audit_rounds import Found
@@ -14,7 +14,7 @@ from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
 from verification.replay import TrainingUnits
 from verification.report import Extent
-from verification.unit import DrawnUnit, ReplayReport
+from verification.unit import DrawnUnit, ReplayReport, proven_false
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _case(run: PublicRun, round_: int, number: int) -> _Case | None:
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:
-        return _Case(unit, opening, ReplayReport(PROVEN_FALSE, error.message), {})
+        return _Case(unit, opening, proven_false(error), {})
     except Malformed as error:
         return _Case(unit, opening, ReplayReport(REJECTED, error.message), {})
     files: dict[str, bytes] = {}

@@ -1,18 +1,27 @@
 """The audit of rounds: who was listed, what was committed, revealed, merged, and what came out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
-from protocol.messages import Reveal, Signed, UnitRecord, Verdict
+from protocol.messages import Retraction, Reveal, Signed, UnitRecord, Verdict
 from protocol.tensors import parameter_layout
-from protocol.update import decode, max_update_bytes
+from protocol.update import Symbols, decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
-from training.outer import OuterState, aggregate, load_parameters, outer_layout, parameters_file
+from training.outer import (
+    Contribution,
+    OuterState,
+    aggregate,
+    contribution,
+    load_parameters,
+    outer_layout,
+    parameters_file,
+)
 from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
 from verification.merge import check_reveal, check_update, copied_from
 from verification.public import PublicRun
+from verification.retract import merged_blobs, sources
 
 Found = tuple[int, str]
 """How many things were compared, and a word about them."""
@@ -179,20 +188,16 @@ def _why_not(
 def check_aggregation(run: PublicRun) -> Found:
     """Every round's parameters follow from the initial ones and the records; so do the run's final ones."""
     manifest, records = run.manifest, run.records
-    size = parameter_layout(manifest.model).size
     first, address, state = _start(run)
     for round_ in range(first, run.scope.stop):
         record = records[round_].body
         if record.parameters != address:
             raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
-        updates = []
-        for unit in run.standing[round_].units:
-            if unit.merged and unit.blob is not None:
-                blob = run.find(unit.blob, max_update_bytes(manifest.codec, size))
-                if blob is None:
-                    raise ProofInconclusive(f"the update {unit.blob} of round {round_} is missing")
-                updates.append(decode(blob, codec=manifest.codec, size=size))
-        state = aggregate(manifest, state, updates)
+        try:
+            shares = retracted_shares(run, round_, run.standing[round_].retracted)
+            state = aggregate(manifest, state, merged_updates(run, round_), shares)
+        except Malformed as error:
+            raise ProofRejected(f"round {round_} cannot be aggregated: {error.message}") from error
         file = parameters_file(manifest, state)
         address = digest(file)
         run.keep(round_ + 1, file)
@@ -225,3 +230,39 @@ def _start(run: PublicRun) -> tuple[int, str, OuterState]:
     if data is None:
         raise ProofInconclusive("the initial parameters are missing")
     return 0, manifest.initial_parameters, load_parameters(manifest, data)
+
+
+def merged_updates(run: PublicRun, round_: int) -> list[Symbols]:
+    """Return the updates that a record merges, in its order.
+
+    Raises:
+        ProofInconclusive: one of them is missing.
+        Malformed: one of them is not an update of this run.
+    """
+    return _decoded(run, merged_blobs(run.standing[round_]))
+
+
+def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction]) -> list[Contribution]:
+    """Return the shares of units that a round takes back.
+
+    Raises:
+        ProofInconclusive: an update of their rounds is missing.
+        Malformed: a unit was not merged before the round, or an update is not one of this run.
+    """
+    earlier = {one: run.standing[one] for one in range(round_)}
+    found = []
+    for source in sources(earlier, retracted):
+        updates = _decoded(run, source.updates)
+        found += [contribution(updates, place) for place in source.taken]
+    return found
+
+
+def _decoded(run: PublicRun, blobs: Iterable[str]) -> list[Symbols]:
+    manifest, size = run.manifest, parameter_layout(run.manifest.model).size
+    updates = []
+    for address in blobs:
+        blob = run.find(address, max_update_bytes(manifest.codec, size))
+        if blob is None:
+            raise ProofInconclusive(f"the update {address} is missing")
+        updates.append(decode(blob, codec=manifest.codec, size=size))
+    return updates

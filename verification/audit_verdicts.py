@@ -3,7 +3,7 @@
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PROVEN_FALSE
 from verification.audit_rounds import Found
-from verification.judge import contradiction, counted, inconclusive, outcome
+from verification.judge import contradiction, counted, forged_residual, inconclusive, outcome
 from verification.public import PublicRun
 
 
@@ -70,8 +70,11 @@ def check_outcomes(run: PublicRun) -> Found:
         found = outcome(run.manifest, draw, verdicts, closed=True)
         if found != judgement.outcome:
             raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found}")
-        blocks = _declared_after(run, round_=key[0], declared_in=declared_in)
         judges = counted(run.manifest, draw, verdicts)
+        forged = forged_residual(judgement.outcome, [verdicts[judge] for judge in judges])
+        if judgement.forged_residual != forged:
+            raise ProofRejected(f"{where}: the verdicts say otherwise of its residual")
+        blocks = _declared_after(run, round_=key[0], declared_in=declared_in)
         if len(judges) < run.manifest.verification.verifiers and blocks <= draw.closes_after(run.manifest):
             raise ProofRejected(f"{where} was decided before its verifiers' time was over")
         silent = inconclusive(verdicts)

@@ -16,6 +16,17 @@ class Carried:
     residual: str = NOTHING_CARRIED
 
 
+def carries_on(number: int, previous_record: RoundRecord | None) -> bool:
+    """Tell whether a peer carries anything into the round after this record, which alone decides it.
+
+    Args:
+        previous_record: what is in force of it; None for round 0.
+    """
+    if previous_record is None or all(unit.number != number for unit in previous_record.units):
+        return False
+    return not any(j.number == number and j.outcome in ("void", "false") for j in previous_record.judged)
+
+
 def carried(number: int, previous: Commitment | None, previous_record: RoundRecord | None) -> Carried:
     """Return what a peer must carry into a round.
 
@@ -29,11 +40,7 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
         previous_record: what is in force of the anchored record of the round before (`verification.lateness`);
             None for round 0.
     """
-    if previous is None or previous_record is None:
-        return Carried()
-    if all(unit.number != number for unit in previous_record.units):
-        return Carried()
-    if any(j.number == number and j.outcome in ("void", "false") for j in previous_record.judged):
+    if previous is None or not carries_on(number, previous_record):
         return Carried()
     return Carried(previous.moments_after, previous.residual_after)
 

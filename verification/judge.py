@@ -51,6 +51,8 @@ def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdic
         return ""
     if profile is None or verdict.profile not in (profile.name, *profile.judged_by):
         return f"a replay under {verdict.profile} cannot judge a unit of {commitment.profile}"
+    if verdict.forged_residual and verdict.outcome != PROVEN_FALSE:
+        return "a forged residual proves the unit false"
     if verdict.opening is None and verdict.outcome != REJECTED:
         return "nothing was opened"
     fresh = is_fresh(commitment, verdict.segment)
@@ -84,6 +86,10 @@ def disagreement(verdict: Verdict, report: ReplayReport) -> str:
     """
     if verdict.outcome != report.outcome:
         return f"says {OUTCOME_NAMES[verdict.outcome]}, our replay says {OUTCOME_NAMES[report.outcome]}"
+    if verdict.forged_residual != report.forged_residual:
+        return "is wrong about the residual, which " + (
+            "does not follow" if report.forged_residual else "follows"
+        )
     if verdict.exact != report.exact:
         return f"names the exact reference {_short(verdict.exact)}, ours is {_short(report.exact)}"
     if not math.isclose(verdict.exact_distance, report.exact_distance, rel_tol=_ROUNDING):
@@ -137,3 +143,13 @@ def outcome(
         return "passed"
     references = {verdicts[judge].exact for judge in judges}
     return "false" if outcomes == {PROVEN_FALSE} and len(references) == 1 else "void"
+
+
+def forged_residual(outcome: Outcome, judges: Iterable[Verdict]) -> bool:
+    """Tell whether a unit was found false because what it carries on does not follow.
+
+    Args:
+        judges: the verdicts that decided it.
+    """
+    accusers = [verdict for verdict in judges if verdict.outcome == PROVEN_FALSE]
+    return outcome == "false" and bool(accusers) and all(verdict.forged_residual for verdict in accusers)

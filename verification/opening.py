@@ -12,7 +12,7 @@ from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment
 from protocol.tensors import moment_layout, pack, parameter_layout
 from training.outer import outer_layout
 from verification.commit import Carried
-from verification.unit import DrawnUnit, NeededFile
+from verification.unit import DrawnUnit, ForgedResidual, NeededFile
 
 
 @lru_cache(maxsize=8)
@@ -29,8 +29,8 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         Malformed: the commitment carries other roots than the unit must, or has another number of segments, so
             that it should not have been listed; or the opening is of another round, peer, commitment or
             segment: nothing that was asked for is open.
-        ProofRejected: an address does not give its committed root. Opening and commitment carry the same
-            signature, so that the two messages prove it without a file.
+        ProofRejected: an address does not give its committed root (`ForgedResidual`: that of a residual).
+            Opening and commitment carry the same signature, so that the two messages prove it without a file.
     """
     said, body = opening.body, unit.commitment.body
     if Carried(body.moments_before, body.residual_before) != unit.carried:
@@ -47,6 +47,8 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         raise Malformed("opening signed by another key than the commitment")
     for what, found, committed in _roots(manifest, unit, said):
         if found != committed:
+            if what in ("residual before", "residual after"):
+                raise ForgedResidual(f"opened {what} does not give the committed root")
             raise ProofRejected(f"opened {what} does not give the committed root")
 
 

@@ -28,7 +28,7 @@ from verification.merge import check_reveal, check_update
 from verification.opening import check_opening
 from verification.replay import TrainingUnits
 from verification.report import Check, exit_code
-from verification.unit import ReplayReport
+from verification.unit import ReplayReport, proven_false
 
 OUTCOMES = {
     PASSED: "passed",
@@ -177,7 +177,7 @@ class _Decision:
         try:
             check_opening(bundle.manifest, unit, opening)
         except ProofRejected as error:
-            self._replay = ReplayReport(PROVEN_FALSE, error.message)
+            self._replay = proven_false(error)
             return f"proven false by the signed opening: {error.message}"
         except Malformed as error:
             self._replay = ReplayReport(REJECTED, error.message)

@@ -177,7 +177,7 @@ class PublicRun:
 
     def settled(self, round_: int) -> SettledRound | None:
         """Return what pay depends on in a round, or None while a drawn unit of it is undecided."""
-        declared = {(one.round, one.number): one.outcome for one, _ in self.judgements}
+        declared = {(one.round, one.number): one for one, _ in self.judgements}
         drawn = {key: draw for key, draw in self.draws.items() if key[0] == round_}
         if self.chain.sampling_beacon(round_) is None or not drawn.keys() <= declared.keys():
             return None
@@ -189,5 +189,12 @@ class PublicRun:
             judges += deciding
             if refused(self.manifest, (said[judge] for judge in deciding)):
                 silent.add(draw.number)
-        outcomes = {number: declared[round_, number] for _, number in drawn}
-        return SettledRound(round_, self.standing[round_], outcomes, judges, frozenset(silent))
+        found = [declared[key] for key in drawn]
+        return SettledRound(
+            round_,
+            self.standing[round_],
+            {one.number: one.outcome for one in found},
+            judges,
+            frozenset(silent),
+            frozenset(one.number for one in found if one.forged_residual),
+        )

@@ -17,7 +17,7 @@ from time import process_time
 from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import PROVEN_FALSE, Opening, Signed
+from protocol.messages import Opening, Signed
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest
@@ -30,7 +30,7 @@ from verification import opening as training_opening
 from verification.dispute import judge_segment, segment_rows, unit_profile
 from verification.fingerprint import VALUES, fingerprint, middle_steps
 from verification.profile import judging_pair, this_machine
-from verification.unit import DrawnUnit, NeededFile, ReplayReport
+from verification.unit import DrawnUnit, ForgedResidual, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class TrainingUnits:
             start, residual = _read_start(manifest, unit, opening, files)
             _check_start(manifest, unit, opening, start, public)
         except ProofRejected as error:
-            return ReplayReport(PROVEN_FALSE, error.message[:200])
+            return proven_false(error)
         end, shown = self._run_segment(manifest, unit, start, profile)
         return Replayed(profile, public, start, end, residual, shown, process_time() - began)
 
@@ -105,10 +105,11 @@ class TrainingUnits:
             files: of the opening's end and final state; others are not read.
         """
         try:
-            end, final = _read_end(manifest, opening, replayed.start, files)
-            _check_symbols(manifest, opening, replayed, final)
+            # First, so that no fault of the segment hides a forged residual.
+            _check_update(manifest, opening, replayed, files)
+            end = _read_end(manifest, opening, replayed.start, files)
         except ProofRejected as error:
-            return ReplayReport(PROVEN_FALSE, error.message[:200], fingerprint=replayed.fingerprint)
+            return replace(proven_false(error), fingerprint=replayed.fingerprint)
         report = judge_segment(
             manifest, self.shard, unit, replayed.profile, replayed.start, end, replayed.end
         )
@@ -174,11 +175,9 @@ def _read_start(
 ) -> tuple[InnerState, Floats | None]:
     """Read where the segment starts and the residual; what no honest trainer can have written is proven false."""
     model = manifest.model
+    residual = _read_residual(manifest, opening, files)
     try:
         start = InnerState.from_files(model, files[opening.start_parameters], files[opening.start_moments])
-        residual = None
-        if opening.residual_before is not None:
-            residual, _ = unpack(parameter_layout(model), files[opening.residual_before])
     except Malformed as error:
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     if (start.exp_avg_sq < 0).any():
@@ -191,12 +190,11 @@ def _read_start(
 
 def _read_end(
     manifest: RunManifest, opening: Opening, start: InnerState, files: Mapping[str, bytes]
-) -> tuple[InnerState, Floats]:
-    """Read the segment's end and the unit's final parameters; see `_read_start`."""
+) -> InnerState:
+    """Read the segment's end; see `_read_start`."""
     model = manifest.model
     try:
         end = InnerState.from_files(model, files[opening.end_parameters], files[opening.end_moments])
-        final, _ = unpack(parameter_layout(model), files[opening.final_parameters])
     except Malformed as error:
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     if (end.exp_avg_sq < 0).any():
@@ -204,7 +202,7 @@ def _read_end(
     steps = manifest.verification.segment_steps
     if end.steps != start.steps + steps:
         raise ProofRejected(f"opened {end.steps - start.steps} optimizer steps in a segment of {steps}")
-    return end, final
+    return end
 
 
 def _check_start(
@@ -216,13 +214,29 @@ def _check_start(
         raise ProofRejected("first segment starts from other parameters than the round's")
 
 
-def _check_symbols(manifest: RunManifest, opening: Opening, replayed: Replayed, final: Floats) -> None:
+def _read_residual(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> Floats | None:
+    """Read what the unit carried in; who carries on what is no residual has forged it before."""
+    if opening.residual_before is None:
+        return None
+    try:
+        return unpack(parameter_layout(manifest.model), files[opening.residual_before])[0]
+    except Malformed as error:
+        raise ForgedResidual(f"opened a residual that is not canonical: {error.message}") from error
+
+
+def _check_update(
+    manifest: RunManifest, opening: Opening, replayed: Replayed, files: Mapping[str, bytes]
+) -> None:
+    """Recompute update and residual; of two faults the residual's is named, since it is carried on."""
     layout = parameter_layout(manifest.model)
     try:
-        symbols, residual = compress(manifest.codec, replayed.public - final, replayed.residual)
+        final, _ = unpack(layout, files[opening.final_parameters])
+        symbols, after = compress(manifest.codec, replayed.public - final, replayed.residual)
+    except Malformed as error:
+        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     except OwnFault as error:
         raise ProofRejected(f"the final state has no update: {error.message}") from error
+    if digest(pack(layout, after)) != opening.residual_after:
+        raise ForgedResidual("committed residual does not follow from final state and residual before")
     if symbols_digest(symbols) != opening.symbols:
         raise ProofRejected("committed symbols do not follow from final state and residual")
-    if digest(pack(layout, residual)) != opening.residual_after:
-        raise ProofRejected("committed residual does not follow from final state and symbols")

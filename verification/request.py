@@ -62,6 +62,7 @@ class ReplayAnswer(Frozen):
     distance: float
     tensor: Annotated[str, Field(max_length=100)]
     cpu_s: Annotated[float, Field(ge=0)]
+    forged_residual: bool
     distances: dict[str, float]
     exact: Digest | None
     exact_distance: Annotated[float, Field(ge=0, le=1e30)]

@@ -38,7 +38,7 @@ from verification.opening import check_opening, needed_files
 from verification.profile import Pair, describe, judging_pairs
 from verification.sample import Draw
 from verification.seal import seal_digest
-from verification.unit import ReplayReport
+from verification.unit import ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Verifier:
         try:
             check_opening(manifest, duty.unit, opening)
         except ProofRejected as error:
-            return ReplayReport(PROVEN_FALSE, error.message)
+            return proven_false(error)
         except Malformed as error:
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
         pair = self._pair(duty.unit.commitment.body.profile)
@@ -285,6 +285,7 @@ class Verifier:
             exact_distance=report.exact_distance,
             fingerprint=() if sealed is None else sealed.fingerprint,
             salt=None if sealed is None else sealed.salt,
+            forged_residual=report.forged_residual,
             replay_cpu_s=report.cpu_s,
         )
         files: list[str] = []

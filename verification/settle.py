@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.manifest import RunManifest
 from protocol.messages import RewardEntry, RoundRecord
 from verification.judge import Outcome
+from verification.retract import Units
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,27 @@ class SettledRound:
     outcomes: Mapping[int, Outcome]  # by contributor number
     judges: Iterable[int]  # verifier numbers, one for each verdict that counted
     refused: frozenset[int] = frozenset()  # contributor numbers that did not open their drawn unit
+    forged: frozenset[int] = frozenset()  # contributor numbers whose residual was forged
+
+    @property
+    def forged_units(self) -> Units:
+        """Return the units of this round whose residual was forged, by (round, number)."""
+        return frozenset((self.round, number) for number in self.forged)
 
 
-def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> dict[int, int]:
+def earned_in_epoch(
+    manifest: RunManifest, rounds: Iterable[SettledRound], unpaid: Units = frozenset()
+) -> dict[int, int]:
     """Return what each registration number earned in one epoch, in wei.
 
     A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit
     proven false in the epoch earns nothing in it; one that did not open a drawn unit loses a share of the
     epoch's pay for each, because otherwise hiding a fault would cost less than it saves. Each counted verdict
     earns the verdict's pay.
+
+    Args:
+        unpaid: units by (round, number) that carried a residual forged in this epoch or an earlier one
+            (`verification.retract.chained`). What a later epoch finds comes too late for this one's pay.
     """
     earned: dict[int, int] = {}
     lost: dict[int, int] = {}  # percent of the epoch's pay
@@ -36,6 +49,8 @@ def earned_in_epoch(manifest: RunManifest, rounds: Iterable[SettledRound]) -> di
             elif outcome == "void" and number in settled.refused:
                 lost[number] = min(100, lost.get(number, 0) + manifest.pay.refusal_percent)
         for unit in settled.record.units:
+            if (settled.round, unit.number) in unpaid:
+                continue
             if unit.merged and settled.outcomes.get(unit.number, "passed") in ("passed", "unjudged"):
                 earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
         for judge in settled.judges:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from protocol.canonical import ZERO_DIGEST
+from protocol.errors import ProofRejected
 from protocol.manifest import RunManifest
-from protocol.messages import Commitment, Opening, Signed
+from protocol.messages import PROVEN_FALSE, Commitment, Opening, Signed
 from verification.commit import Carried
 
 Grade = Literal[1, 2, 3, 4]  # PASSED, REJECTED, PROVEN_FALSE, INCONCLUSIVE of protocol.messages
@@ -58,10 +59,20 @@ class ReplayReport:
     distance: float = 0.0  # largest over tensors, relative
     tensor: str = ""  # where it was largest
     cpu_s: float = 0.0
+    forged_residual: bool = False  # proven false: what it carries on does not follow, or is no residual
     distances: Mapping[str, float] = field(default_factory=dict)  # by tensor
     exact: str | None = None  # root of the exact reference, where the segment was disputed
     exact_distance: float = 0.0  # of the committed end from it, largest over tensors
     fingerprint: tuple[float, ...] = ()  # of the replay; empty if none was needed
+
+
+class ForgedResidual(ProofRejected):
+    """Report that what a unit carries on does not follow, which voids its peer's units back to the last zero."""
+
+
+def proven_false(error: ProofRejected) -> ReplayReport:
+    """Return the report of a fault that needs no tolerance."""
+    return ReplayReport(PROVEN_FALSE, error.message[:200], forged_residual=isinstance(error, ForgedResidual))
 
 
 class UnitKind(Protocol):

@@ -32,6 +32,8 @@ from coordinator.state import (
     Said,
     Say,
     Slash,
+    Weigh,
+    Weighed,
 )
 from protocol.canonical import digest, tagged_digest
 from protocol.chain import Operator, PostedRoot
@@ -192,6 +194,7 @@ class World:
         self.parameters: dict[int, str] = {}
         self.decisions: list[Decision] = []
         self.effects: list[Effect] = []
+        self.fits = 100  # units that a round's bound lets be taken back
         self.withheld: set[int] = set()  # numbers whose update never arrives
         self.hold: set[type] = set()  # transactions that do not happen for now
         self.held: list[Effect] = []
@@ -240,8 +243,11 @@ class World:
                 if reveal.body.number in self.withheld:
                     return []
                 return [Fetched(reveal.round, reveal.body.number)]
-            case Aggregate(round_, parameters, updates):
-                after = digest(" ".join((parameters, *updates)).encode()) if updates else parameters
+            case Weigh(round_, _, queue):
+                return [Weighed(round_, min(self.fits, sum(len(old.taken) for old in queue)))]
+            case Aggregate(round_, parameters, updates, retracted):
+                parts = (parameters, *updates, *(old.model_dump_json() for old in retracted))
+                after = digest(" ".join(parts).encode()) if updates else parameters
                 self.parameters[round_ + 1] = after
                 return [Aggregated(round_ + 1, after)]
             case Decision():
@@ -373,7 +379,9 @@ class World:
     def draws(self, round_: int) -> tuple[Draw, ...]:
         return self.state.judging[round_].draws or ()
 
-    def verdict(self, round_: int, draw: Draw, verifier: int, outcome: int = PASSED) -> list[Effect]:
+    def verdict(
+        self, round_: int, draw: Draw, verifier: int, outcome: int = PASSED, *, forged: bool = False
+    ) -> list[Effect]:
         anchored = self.state.judging[round_]
         body = Verdict(
             number=draw.number,
@@ -385,6 +393,7 @@ class World:
             segment=draw.segment,
             reason="" if outcome == PASSED else "differs",
             distance=0.0,
+            forged_residual=forged,
             tensor="",
             replay_cpu_s=0.1,
         )

@@ -21,7 +21,7 @@ from protocol.worker import Worker
 from training.codec import compress
 from training.corpus import dataset_config, prepare_corpus
 from training.model import initial_parameters
-from training.outer import aggregate, initial_state, parameters_file
+from training.outer import aggregate, contribution, initial_state, parameters_file
 from training.program import program_digest
 
 TEXT = b"It was the best of times, it was the worst of times, it was the age of wisdom. " * 300
@@ -76,13 +76,37 @@ def test_aggregation_in_the_child_is_the_one_that_everybody_computes(
     state = initial_state(tiny, initial_parameters(tiny.model, 1))
     expected = store.put(parameters_file(tiny, aggregate(tiny, state, updates)))
 
-    async def talk(worker: Worker) -> tuple[str, str]:
+    shares = [contribution(updates, 0), contribution(updates, 2)]
+    without = store.put(parameters_file(tiny, aggregate(tiny, state, updates[:2], shares)))
+
+    async def talk(worker: Worker) -> tuple[str, ...]:
         request = {"parameters": tiny.initial_parameters, "updates": blobs}
         merged = await worker.call("aggregate", request)
         none = await worker.call("aggregate", {**request, "updates": []})
-        return merged["parameters"], none["parameters"]
+        old = {"updates": blobs[:2], "retracted": [{"updates": blobs, "taken": [0, 2]}]}
+        back = await worker.call("aggregate", {**request, **old})
+        return merged["parameters"], none["parameters"], back["parameters"]
 
-    assert _run(tmp_path, talk) == (expected, tiny.initial_parameters)
+    assert _run(tmp_path, talk) == (expected, tiny.initial_parameters, without)
+
+
+def test_what_waits_is_weighed_in_the_child(tmp_path: Path, tiny: RunManifest) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    generator = np.random.Generator(np.random.PCG64(5))
+    size = parameter_layout(tiny.model).size
+    deltas = [generator.normal(0, scale, size).astype(np.float32) for scale in (1e-3, 1e-3, 3e-3, 3e-3)]
+    blobs = [store.put(encode(compress(tiny.codec, delta, None)[0])) for delta in deltas]
+
+    async def talk(worker: Worker) -> list[int]:
+        counts = []
+        for taken in ([], [0], [1, 0], [0, 1, 0]):
+            old = [{"updates": blobs[2:], "taken": [place]} for place in taken]
+            found = await worker.call("weigh", {"updates": blobs[:2], "retracted": old})
+            counts.append(found["count"])
+        return counts
+
+    # Each share is 1.5 times as long as the bound: the oldest goes alone.
+    assert _run(tmp_path, talk) == [0, 1, 1, 1]
 
 
 def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path, tiny: RunManifest) -> None:

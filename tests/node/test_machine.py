@@ -477,7 +477,7 @@ def test_states_of_a_drawn_unit_that_nobody_judges_go_when_the_time_is_over() ->
 
 
 def test_the_store_stays_bounded_over_a_long_run() -> None:
-    world = World(manifest(rounds=13))
+    world = World(manifest(rounds=13, deadlines={"commit": 2, "reveal": 2, "verify": 2}))
     peer = Contributor(world, 1).ready_to_train()
     sizes = []
     for round_ in range(12):

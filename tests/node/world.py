@@ -225,8 +225,8 @@ class Contributor:
         """Look at the world until nothing more follows, without doing any job."""
         before = len(self.effects)
         seen = None
-        while seen != (self.state.round, len(self.effects)):
-            seen = (self.state.round, len(self.effects))
+        while seen != (self.state.round, self.state.others, len(self.effects)):
+            seen = (self.state.round, self.state.others, len(self.effects))
             state, world = self.state, self.world
             self._take(
                 observe(
@@ -235,7 +235,7 @@ class Contributor:
                     world.pool,
                     state.number,
                     round_=state.round,
-                    others=state.interest,
+                    others=state.others,
                 )
             )
         return self.effects[before:]

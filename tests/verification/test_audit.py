@@ -18,6 +18,7 @@ from protocol.messages import (
     CommitmentEntry,
     CommitmentList,
     Judgement,
+    Retraction,
     RewardTable,
     RoundRecord,
     Signed,
@@ -225,6 +226,30 @@ def merged_a_copy(forge: Forge) -> None:
     forge.record(1, units=tuple(units))
 
 
+def never_taken_back(forge: Forge) -> None:
+    forge.record(1, retracted=())
+
+
+def honest_taken_back(forge: Forge) -> None:
+    forge.record(1, retracted=(Retraction(round=0, number=1), Retraction(round=0, number=2)))
+
+
+def taken_back_twice(forge: Forge) -> None:
+    forge.record(2, retracted=(Retraction(round=0, number=2),))
+
+
+def taken_back_before_it_was_made(forge: Forge) -> None:
+    forge.record(1, retracted=(Retraction(round=2, number=1),))
+
+
+def residual_called_forged(forge: Forge) -> None:
+    judged = forge.round(1).record.body.judged  # type: ignore[union-attr]
+    changed = (
+        one.model_copy(update={"forged_residual": True}) if one.outcome == "false" else one for one in judged
+    )
+    forge.record(1, judged=tuple(changed))
+
+
 def other_final(forge: Forge) -> None:
     forge.chain.final = forge.bed.manifest.initial_parameters
 
@@ -364,6 +389,11 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (left_out, {"merging", "aggregation"}),
     (left_out_unnamed, {"merging", "aggregation"}),
     (merged_a_copy, {"merging"}),
+    (never_taken_back, {"retractions", "aggregation"}),
+    (honest_taken_back, {"retractions", "aggregation"}),
+    (taken_back_twice, {"retractions", "aggregation"}),
+    (taken_back_before_it_was_made, {"retractions", "aggregation"}),
+    (residual_called_forged, {"outcomes"}),
     (other_final, {"aggregation"}),
     (other_segment, {"draws"}),
     (verdict_of_nothing, {"verdicts"}),
@@ -508,7 +538,7 @@ def test_missing_data_is_undecided_and_not_a_lie(forge: Forge) -> None:
     (forge.archive.blobs / blob[:2] / blob).unlink()
     report = forge.audit()
     assert report.exit_code == 7
-    assert undecided(report) == {"merging", "aggregation"}
+    assert undecided(report) == {"merging", "retractions", "aggregation"}
     (forge.archive.root / "rounds" / "000001.json").unlink()
     report = forge.audit()
     assert (report.exit_code, report.checks[0].name) == (7, "public folder")

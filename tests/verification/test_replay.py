@@ -70,7 +70,7 @@ def test_a_forged_residual_is_proven_false_whatever_segment_is_drawn(bed: Testbe
     made = bed.make(0, 1, {"symbols": forged_residual})
     for segment in range(3):
         report = bed.replay(made, segment)
-        assert report.outcome == PROVEN_FALSE
+        assert (report.outcome, report.forged_residual) == (PROVEN_FALSE, True)
         assert "residual does not follow" in report.reason
 
 
@@ -78,8 +78,24 @@ def test_forged_symbols_are_proven_false_whatever_segment_is_drawn(bed: Testbed)
     made = bed.make(0, 1, {"symbols": forged_symbols})
     for segment in range(3):
         report = bed.replay(made, segment)
-        assert report.outcome == PROVEN_FALSE
+        assert (report.outcome, report.forged_residual) == (PROVEN_FALSE, False)
         assert "symbols do not follow" in report.reason
+
+
+def test_another_fault_hides_no_forged_residual(bed: Testbed) -> None:
+    report = bed.replay(bed.make(0, 1, {"symbols": forged_residual} | with_end(steps=3)), 1)
+    assert (report.outcome, report.forged_residual) == (PROVEN_FALSE, True)
+
+
+def test_what_is_no_residual_at_all_was_forged_before(bed: Testbed) -> None:
+    bed.play_round(0)
+    bed.chain.height += 1
+    made = bed.make(1, 1)
+    unit, opened = bed.drawn(made, 1), bed.open(made, 1)
+    assert opened.body.residual_before is not None
+    files = bed.files(unit, opened) | {opened.body.residual_before: b"noise"}
+    report = bed.units.replay(bed.manifest, unit, opened.body, files)
+    assert (report.outcome, report.forged_residual) == (PROVEN_FALSE, True)
 
 
 def test_a_unit_on_batches_of_another_beacon_is_proven_false(bed: Testbed) -> None:

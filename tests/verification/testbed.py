@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from protocol.messages import (
     Finish,
     Judgement,
     Opening,
+    Retraction,
     RewardTable,
     RoundRecord,
     Signed,
@@ -39,21 +40,30 @@ from protocol.messages import (
     sign,
 )
 from protocol.tensors import Floats, pack, parameter_layout, unpack
-from protocol.update import decode, encode, symbols_digest
+from protocol.update import Symbols, decode, encode, symbols_digest
 from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
 from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
-from training.outer import aggregate, initial_state, load_parameters, parameters_file
+from training.outer import (
+    Contribution,
+    aggregate,
+    contribution,
+    fitting,
+    initial_state,
+    load_parameters,
+    parameters_file,
+)
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
-from verification.judge import counted, outcome, refused
+from verification.judge import counted, forged_residual, outcome, refused
 from verification.lateness import in_force, is_void
 from verification.replay import TrainingUnits
+from verification.retract import chained, merged_blobs, sources, waiting
 from verification.sample import Draw, draws
 from verification.settle import SettledRound, earned_in_epoch, reward_entries
 from verification.unit import DrawnUnit, ReplayReport
@@ -299,6 +309,7 @@ class Testbed:
             tensor=report.tensor,
             exact=report.exact,
             exact_distance=report.exact_distance,
+            forged_residual=report.forged_residual,
             replay_cpu_s=0.1,
         )
         return sign(key(judge), self.manifest, round_, "verifier", body)
@@ -333,7 +344,7 @@ class Testbed:
             for number, one in zip(numbers, made, strict=True)
         )
         judged, self.judged = tuple(self.judged), []
-        body = RoundRecord(parameters=self.parameters, units=units, judged=judged)
+        body = self._take_back(RoundRecord(parameters=self.parameters, units=units, judged=judged))
         record = sign(key(0), manifest, round_, "coordinator", body)
         deadlines = manifest.deadlines
         chain.height += 1 + deadlines.reveal + deadlines.record if round_ in self.late else 3
@@ -381,7 +392,10 @@ class Testbed:
             assert decided is not None
             outcomes[draw.number] = decided
             judges += counted(manifest, draw, said)
-            self.judged.append(Judgement(round=round_, number=draw.number, outcome=decided))
+            forged_link = forged_residual(decided, [said[judge] for judge in counted(manifest, draw, said)])
+            self.judged.append(
+                Judgement(round=round_, number=draw.number, outcome=decided, forged_residual=forged_link)
+            )
             if decided == "false":
                 chain.height += 1
                 a, b = (one.body.evidence() for one in found)
@@ -391,19 +405,37 @@ class Testbed:
                 chain.out[draw.number] = chain.height
             if refused(manifest, said.values()):
                 silent.add(draw.number)
-        self.settled.append(SettledRound(round_, body, outcomes, judges, frozenset(silent)))
+        forged = frozenset(one.number for one in self.judged if one.forged_residual and one.round == round_)
+        self.settled.append(SettledRound(round_, body, outcomes, judges, frozenset(silent), forged))
         return tuple(openings), tuple(verdicts)
+
+    def _in_force(self) -> dict[int, RoundRecord]:
+        return {
+            round_: in_force(one.body, void=round_ in self.late)
+            for round_, one in sorted(self.records.items())
+        }
+
+    def _take_back(self, draft: RoundRecord) -> RoundRecord:
+        queue = waiting([*self._in_force().values(), draft])
+        count = fitting(self.updates(merged_blobs(draft)), self._shares(queue))
+        return draft.model_copy(update={"retracted": queue[:count]})
+
+    def updates(self, blobs: Iterable[str]) -> list[Symbols]:
+        size = parameter_layout(self.manifest.model).size
+        codec = self.manifest.codec
+        return [decode(self.public.get(blob, max_size=1 << 24), codec=codec, size=size) for blob in blobs]
+
+    def _shares(self, retracted: Sequence[Retraction]) -> list[Contribution]:
+        found = []
+        for old in sources(self._in_force(), retracted):
+            found += [contribution(self.updates(old.updates), place) for place in old.taken]
+        return found
 
     def _aggregate(self, record: RoundRecord) -> str:
         manifest = self.manifest
-        size = parameter_layout(manifest.model).size
         state = load_parameters(manifest, self.public.get(record.parameters, max_size=1 << 24))
-        updates = [
-            decode(self.public.get(unit.blob, max_size=1 << 24), codec=manifest.codec, size=size)
-            for unit in record.units
-            if unit.merged and unit.blob
-        ]
-        return self.public.put(parameters_file(manifest, aggregate(manifest, state, updates)))
+        updates, shares = self.updates(merged_blobs(record)), self._shares(record.retracted)
+        return self.public.put(parameters_file(manifest, aggregate(manifest, state, updates, shares)))
 
     def play_run(self, cheats: Mapping[tuple[int, int], Mapping[str, Cheat]] | None = None) -> None:
         """Play all rounds, settle them, finish, and write the public folder."""
@@ -414,7 +446,11 @@ class Testbed:
         wallets = {number: wallet(number) for number in chain.numbers}
         for epoch in range(manifest.epochs):
             inside = [one for one in self.settled if manifest.epoch_of(one.round) == epoch]
-            epochs.append(earned_in_epoch(manifest, inside))
+            done = [one for one in self.settled if manifest.epoch_of(one.round) <= epoch]
+            unpaid = chained(
+                [one.record for one in self.settled], {key for one in done for key in one.forged_units}
+            )
+            epochs.append(earned_in_epoch(manifest, inside, unpaid))
             entries = reward_entries(epochs, wallets)
             table = RewardTable(epoch=epoch, entries=entries)
             tables.append(sign(key(0), manifest, inside[-1].round, "coordinator", table))
