@@ -43,6 +43,7 @@ class AttackResult(BaseModel):
     tolerance: float | None = None  # of that segment
     ratio: float | None = None  # distance over tolerance
     tensor: str = ""
+    exact_distance: float | None = None  # of the same segment from exact arithmetic, once it is disputed
     outcome: (
         str  # when a draw meets it: passed, void, proven false; or refused, when nothing of it is ever drawn
     )
@@ -112,14 +113,30 @@ def measure_honest(
     Raises:
         OwnFault: a replay process died or failed.
     """
+    import trio
+
     from murmur.laboratory import EMULATED
+    from murmur.machines import AT_ONCE
 
     units = [laboratory.honest_unit(), laboratory.newcomer_unit()]
-    found: list[HonestResult] = []
-    for machine in EMULATED if machines is None else machines:
-        found += _replay_on(laboratory, machine, units)
-        say(f"honest on {machine.name}: {max(one.ratio for one in found[-2:]):.2f} of the tolerance")
-    return found
+    chosen = tuple(EMULATED if machines is None else machines)
+    found: dict[str, list[HonestResult]] = {}
+
+    async def replay_everywhere() -> None:
+        limiter = trio.CapacityLimiter(AT_ONCE)
+
+        async def replay(machine: "Machine") -> None:
+            async with limiter:
+                found[machine.name] = await _replay_on(laboratory, machine, units)
+            worst = max(one.ratio for one in found[machine.name])
+            say(f"honest on {machine.name}: {worst:.2f} of the tolerance")
+
+        async with trio.open_nursery() as nursery:
+            for machine in chosen:
+                nursery.start_soon(replay, machine)
+
+    trio.run(replay_everywhere)
+    return [one for machine in chosen for one in found[machine.name]]
 
 
 def _result(cheat: Cheat, trial: "Trial", slack: float) -> AttackResult:
@@ -154,8 +171,11 @@ def _result(cheat: Cheat, trial: "Trial", slack: float) -> AttackResult:
     if mildest is not None and mildest.report is not None and mildest.tolerance is not None:
         result.distance, result.tolerance = mildest.report.distance, mildest.tolerance
         result.ratio, result.tensor = _ratio(mildest), mildest.report.tensor
-    if not result.caught:
-        result.gain = f"moves its update by at most {slack:.2%}"
+        result.exact_distance = mildest.report.exact_distance if mildest.report.exact else None
+    if not result.caught and mildest is None:
+        result.gain = "nothing: to the last bit what honest work is under this profile"
+    elif not result.caught:
+        result.gain = f"moves its update by at most {slack:.2g} of it"
         if kind.saving:
             result.gain += f", saves at most {kind.saving:.0%} of the compute"
     return result
@@ -176,9 +196,9 @@ def _visibility(finding: "Finding") -> tuple[int, float]:
     return (0, _ratio(finding)) if finding.report is not None else (1, 0.0)
 
 
-def _replay_on(laboratory: "Laboratory", machine: "Machine", units: "Sequence[Unit]") -> list[HonestResult]:
-    import trio
-
+async def _replay_on(
+    laboratory: "Laboratory", machine: "Machine", units: "Sequence[Unit]"
+) -> list[HonestResult]:
     from protocol.worker import Worker
     from training.workbench import DeviceLoadRequest
     from verification.judge import is_fresh
@@ -193,18 +213,15 @@ def _replay_on(laboratory: "Laboratory", machine: "Machine", units: "Sequence[Un
     )
     found: dict[bool, list[tuple[float, int]]] = {False: [], True: []}
 
-    async def replay() -> None:
-        argv = [sys.executable, "-m", "verification.replayer"]
-        async with Worker(argv, log_path=log, env=machine.environment()) as worker:
-            await worker.call("load", asked.params(), deadline_s=REPLAY_DEADLINE_S)
-            for unit in units:
-                for segment in range(laboratory.manifest.segments):
-                    request = ReplayRequest.of(*laboratory.drawn(unit, segment)).model_dump(mode="json")
-                    answer = await worker.call("replay", request, deadline_s=REPLAY_DEADLINE_S)
-                    report = ReplayAnswer.model_validate(answer).report()
-                    found[is_fresh(unit.commitment, segment)].append((report.distance, report.outcome))
-
-    trio.run(replay)
+    argv = [sys.executable, "-m", "verification.replayer"]
+    async with Worker(argv, log_path=log, env=machine.environment()) as worker:
+        await worker.call("load", asked.params(), deadline_s=REPLAY_DEADLINE_S)
+        for unit in units:
+            for segment in range(laboratory.manifest.segments):
+                request = ReplayRequest.of(*laboratory.drawn(unit, segment)).model_dump(mode="json")
+                answer = await worker.call("compare", request, deadline_s=REPLAY_DEADLINE_S)
+                report = ReplayAnswer.model_validate(answer).report()
+                found[is_fresh(unit.commitment, segment)].append((report.distance, report.outcome))
     results = []
     for fresh, reports in found.items():
         distance, bound = max(distance for distance, _ in reports), laboratory.profile.bound(fresh)
@@ -244,11 +261,12 @@ def measure(cheats: Sequence[Cheat], *, honest: bool, say: Say) -> AttackReport:
 def markdown(report: AttackReport) -> str:
     """Write a report as Markdown tables."""
     lines = [
-        "| attack | caught by | outcome | distance | tolerance | ratio | draws that catch it |",
-        "|---|---|---|---|---|---|---|",
+        "| attack | caught by | outcome | distance | tolerance | ratio | from exact | draws that catch it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in report.attacks:
-        figures = [_figure(value) for value in (one.distance, one.tolerance, one.ratio)]
+        values = (one.distance, one.tolerance, one.ratio, one.exact_distance)
+        figures = [_figure(value) for value in values]
         check = one.check if one.caught else f"**no**: {one.gain}"
         lines.append(
             f"| `{one.name}` | {check} | {one.outcome} | {' | '.join(figures)} | {one.detection:.0%} |"
@@ -266,13 +284,15 @@ def markdown(report: AttackReport) -> str:
     lines += [
         "",
         f"Profile `{report.profile}`: proven false beyond {report.slash_tolerance:g}; "
-        f"shifts within the tolerance move an update by at most {report.slack:.2%}.",
+        f"shifts within the tolerance move an update by at most {report.slack:.2g} of it.",
     ]
     return "\n".join(lines)
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}"
+    if value is None:
+        return ""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def attacks(
@@ -312,4 +332,4 @@ def _show(report: AttackReport) -> None:
     for row in report.honest:
         word = "REJECTED" if row.rejected else "passed"
         typer.echo(f"{'honest':20} {word:10} {row.name}: {row.ratio:.2g} of the tolerance")
-    typer.echo(f"what the tolerance leaves: {report.slack:.2%} of an update")
+    typer.echo(f"what the tolerance leaves: {report.slack:.2g} of an update")

@@ -194,6 +194,11 @@ class Laboratory:
         """Return what stands for the block hash that fixes a round's draws."""
         return tagged_digest("murmur/laboratory", self.manifest.run_id, round_)
 
+    @property
+    def sampling(self) -> str:
+        """Return what stands for the beacon that draws units of the measured round."""
+        return tagged_digest("murmur/laboratory-sampling", self.manifest.run_id, self.round)
+
     def try_cheat(self, cheat: Cheat | None) -> Trial:
         """Have a contributor make the next unit, dishonestly or not, and put all it says to the checks."""
         return trio.run(self._try, honesty_of(cheat))
@@ -215,7 +220,9 @@ class Laboratory:
         """Return a unit as a draw asks for it, and its honest opening."""
         number = unit.commitment.number
         commitment = self._sign(number, unit.round, unit.commitment)
-        asked = DrawnUnit(commitment, segment, self.beacon(unit.round), self._expected(number, unit.round))
+        asked = DrawnUnit(
+            commitment, segment, self.beacon(unit.round), self._expected(number, unit.round), self.sampling
+        )
         return asked, self._sign(number, unit.round, opening(unit, segment))
 
     def honest_unit(self) -> Unit:
@@ -320,7 +327,9 @@ class Laboratory:
         self, commitment: Signed[Commitment], segment: int, said: Opening | None, waited: int
     ) -> Finding:
         """Do what a verifier does with a drawn unit."""
-        unit = DrawnUnit(commitment, segment, self.beacon(self.round), self._expected(ATTACKER, self.round))
+        unit = DrawnUnit(
+            commitment, segment, self.beacon(self.round), self._expected(ATTACKER, self.round), self.sampling
+        )
         in_time = opening_time(self.manifest, Draw(ATTACKER, segment, JUDGES), JUDGES[0])
         if said is None or waited >= in_time:
             return Finding("opening", REJECTED, "not opened in time")
