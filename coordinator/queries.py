@@ -250,6 +250,7 @@ def _verification(session: Session, manifest: RunManifest) -> dict[str, Any]:
         "drawn": drawn,
         **{outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
         "undecided": drawn - sum(counts.values()),
+        "retracted": session.scalar(select(func.count(UnitRow.retracted))) or 0,
         "verdicts": verdicts,
         "replay_cpu_s": replay,
         "train_cpu_s": train,  # as the peers say

@@ -98,6 +98,7 @@ class UnitRow(Base):
     drawn: Mapped[bool | None]  # None: not yet known
     segment: Mapped[int | None]
     outcome: Mapped[str | None]
+    retracted: Mapped[int | None]  # round whose record takes it back
     slash_tx: Mapped[str | None]
 
 

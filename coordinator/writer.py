@@ -152,6 +152,8 @@ class Writer:
             if found.merged:
                 row.merged += 1
                 row.update_bytes += unit.blob_bytes or 0
+        for one in record.retracted:
+            self._unit(one.round, one.number).retracted = round_
 
     def voided(self, round_: int) -> None:
         """Note that nothing of a round merged, because its record came too late."""
@@ -159,6 +161,8 @@ class Writer:
         row.merged, row.update_bytes = 0, 0
         for unit in self._session.scalars(select(UnitRow).where(UnitRow.round == round_)):
             unit.merged, unit.reason = False, "void: the record was anchored too late"
+        for unit in self._session.scalars(select(UnitRow).where(UnitRow.retracted == round_)):
+            unit.retracted = None
 
     def drawn(self, effect: Drawn) -> None:
         """Note which units of a round were drawn."""

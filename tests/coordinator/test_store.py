@@ -13,7 +13,15 @@ from coordinator.store import Store
 from coordinator.tables import DATABASE_FILE
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
-from protocol.messages import CommitmentEntry, CommitmentList, Ready, RoundRecord, UnitRecord, sign
+from protocol.messages import (
+    CommitmentEntry,
+    CommitmentList,
+    Ready,
+    Retraction,
+    RoundRecord,
+    UnitRecord,
+    sign,
+)
 
 KEY = PeerKey(b"\x11" * 32)
 
@@ -178,3 +186,24 @@ def test_a_void_round_shows_nothing_as_merged(folder: Path, manifest: Any) -> No
         (0, "void: the record was anchored too late")
     ]
     connection.close()
+
+
+def test_a_unit_that_was_taken_back_says_in_which_round(folder: Path, manifest: Any) -> None:
+    unit = UnitRecord(number=1, commitment="aa" * 32, merged=True, symbols="bb" * 32, blob="cc" * 32)
+    first = RoundRecord(parameters="dd" * 32, units=(unit,), judged=())
+    second = RoundRecord(
+        parameters="ee" * 32, units=(), judged=(), retracted=(Retraction(round=0, number=1),)
+    )
+    with _open(folder, manifest) as store:
+        found = []
+        with store.write() as tx:
+            tx.say(sign(KEY, manifest, 0, "coordinator", first))
+            tx.say(sign(KEY, manifest, 1, "coordinator", second))
+        for void in (False, True):
+            with store.write() as tx:
+                if void:
+                    tx.voided(1)
+            connection = sqlite3.connect(folder / DATABASE_FILE)
+            found += connection.execute("select retracted from units").fetchall()
+            connection.close()
+    assert found == [(1,), (None,)], "a record that came too late takes nothing back"
