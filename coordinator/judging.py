@@ -207,6 +207,7 @@ def export(anchored: AnchoredRound) -> RoundDossier:
         listed=anchored.listed,
         commitments=tuple(anchored.commitments[entry.number] for entry in anchored.listed.body.entries),
         reveals=tuple(message for _, message in sorted(anchored.reveals.items())),
+        receipts=anchored.receipts,
         record=anchored.record,
         openings=tuple(message for _, message in sorted(anchored.openings.items())),
         verdicts=tuple(verdicts),

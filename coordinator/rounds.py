@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from coordinator import witnessing
 from coordinator.judging import export, judge
 from coordinator.settling import settle
 from coordinator.state import (
@@ -26,7 +27,6 @@ from coordinator.state import (
     Event,
     Export,
     Fetched,
-    FetchUpdate,
     Heard,
     Looked,
     Open,
@@ -52,6 +52,7 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Ready,
+    Receipt,
     Reveal,
     RewardTable,
     RoundRecord,
@@ -63,10 +64,11 @@ from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
 from verification.facts import commitments_root
-from verification.lateness import is_void
+from verification.lateness import is_late, is_void
 from verification.merge import check_reveal, copied_from
 from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
 from verification.sample import NEWCOMER, count_listed, doubt
+from verification.witness import RoundReceipts, check_receipt
 
 MAX_LISTED = 100  # units in a round, so that its record stays a single message
 MAX_JUDGED = 200  # judgements in one record, for the same reason; what is left over goes into the next
@@ -172,8 +174,10 @@ def _hear(state: State, message: Signed[Body]) -> Step:
     if current is not None and current.round == round_:
         if isinstance(body, Commitment) and current.phase != "commit":
             return state, (Refused(message, f"late: the list of round {round_} is closed"),)
-        if isinstance(body, Reveal) and current.phase == "anchor":
-            return state, (Refused(message, f"late: the record of round {round_} is closed"),)
+        if isinstance(body, Reveal | Receipt) and current.phase == "anchor":
+            record = state.records[round_].body
+            if message.id not in record.receipts:
+                return state, (Refused(message, f"late: the record of round {round_} is closed"),)
     inbox = {**state.inbox, round_: (*state.inbox.get(round_, ()), message)}
     return replace(state, inbox=inbox), ()
 
@@ -207,10 +211,10 @@ def _fetched(state: State, event: Fetched) -> State:
     current = state.current
     if current is None or current.round != event.round or event.number not in current.reveals:
         return state
-    if event.fault:
+    if not event.fault:
+        current = replace(current, delivered={event.number: event.blob, **current.delivered})
+    elif event.blob == current.reveals[event.number].body.blob:
         current = replace(current, faults={**current.faults, event.number: event.fault})
-    else:
-        current = replace(current, delivered=current.delivered | {event.number})
     return replace(state, current=current)
 
 
@@ -366,6 +370,8 @@ def _post(state: State, current: CurrentRound, chain: ChainView) -> Step:
 
 def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
     state, effects = _check_reveals(state, current)
+    state, more = _check_receipts(state, _current(state), chain)
+    effects += more
     current = _current(state)
     if current.round in state.records:
         return replace(state, current=replace(current, phase="anchor", asked=False)), effects
@@ -375,18 +381,26 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
         return replace(
             state, trouble=f"the record of round {current.round} is lost; waiting for a peer's copy"
         ), effects
-    complete = current.commitments.keys() <= current.delivered | current.faults.keys()
-    closes = posted.block + state.manifest.deadlines.reveal
-    if current.asked or not (complete or passed(state, chain, closes)):
+    heard = witnessing.round_receipts(state, current, chain)
+    deadlines = state.manifest.deadlines
+    closes = posted.block + deadlines.reveal + (deadlines.receipt if heard.drawn else 0)
+    over = passed(state, chain, closes)
+    if current.asked or not (over or witnessing.is_complete(current, heard)):
         return state, effects
-    return _finish_record(state, current, chain, effects)
+    lacking = [number for number in current.commitments if witnessing.is_lacking(current, heard, number)]
+    if lacking and not is_late(state.manifest, posted.block, chain.height):
+        # A record without them would be a lie, and one that comes too late is none.
+        trouble = f"waiting for updates of {lacking}, which witnesses say they hold" if over else ""
+        return replace(state, trouble=trouble), effects
+    return _finish_record(replace(state, trouble=""), current, chain, effects)
 
 
 def _finish_record(
     state: State, current: CurrentRound, chain: ChainView, effects: tuple[Effect, ...]
 ) -> Step:
     """Say the record; where something waits to be taken back, first have it weighed against the round's updates."""
-    draft, round_ = _compose(state, current), current.round
+    heard = witnessing.round_receipts(state, current, chain)
+    draft, round_ = _compose(state, current, heard), current.round
     earlier = records_in_force(state, chain, round_)
     queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
     merged = merged_blobs(draft)
@@ -422,12 +436,31 @@ def _check_reveals(state: State, current: CurrentRound) -> Step:
             effects.append(Refused(message, error.message))
         else:
             reveals[number] = message
-            effects.append(FetchUpdate(message))
+            faults.pop(number, None)  # of another reveal, which did not open the commitment
     current = replace(current, reveals=reveals, faults=faults)
+    current, more = witnessing.fetch(current)
+    effects += more
     return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
 
 
-def _compose(state: State, current: CurrentRound) -> RoundRecord:
+def _check_receipts(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    effects: list[Effect] = []
+    receipts = dict(current.receipts)
+    mine, rest = _split(state, current.round, Receipt)
+    drawn = witnessing.round_receipts(state, current, chain).drawn if mine else ()
+    for message in mine:
+        try:
+            check_receipt(message.body, drawn, current.commitments)
+        except Malformed as error:
+            effects.append(Refused(message, error.message))
+        else:
+            receipts[message.body.number] = message
+    current, more = witnessing.fetch(replace(current, receipts=receipts))
+    effects += more
+    return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
+
+
+def _compose(state: State, current: CurrentRound, heard: RoundReceipts) -> RoundRecord:
     """Write the record: every listed unit by number, merged or why not, and what was decided since the last."""
     earlier = dict(state.shown)
     judged = state.undeclared[:MAX_JUDGED]
@@ -448,14 +481,17 @@ def _compose(state: State, current: CurrentRound) -> RoundRecord:
             units.append(unit.model_copy(update={"reason": reason}))
             continue
         body = reveal.body
-        reason = current.faults.get(number, "")
-        if not reason and number not in current.delivered:
-            reason = "late: update not delivered in time"
-        reason = reason or copied_from(body.symbols, number, earlier)
+        reason = witnessing.why_left_out(current, heard, number) or copied_from(body.symbols, number, earlier)
         earlier.setdefault(body.symbols, (current.round, number))
-        shown = {"merged": not reason, "reason": reason, "symbols": body.symbols, "blob": body.blob}
+        blob = current.delivered.get(number, body.blob)
+        shown = {"merged": not reason, "reason": reason, "symbols": body.symbols, "blob": blob}
         units.append(unit.model_copy(update=shown))
-    return RoundRecord(parameters=state.parameters[current.round], units=tuple(units), judged=judged)
+    return RoundRecord(
+        parameters=state.parameters[current.round],
+        units=tuple(units),
+        judged=judged,
+        receipts=tuple(message.id for _, message in sorted(current.receipts.items())),
+    )
 
 
 # Anchoring
@@ -464,21 +500,24 @@ def _compose(state: State, current: CurrentRound) -> RoundRecord:
 def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     round_ = current.round
     record = state.records[round_]
+    state, effects = _check_receipts(state, current, chain)
+    current = _current(state)
     digest, anchored = record.body.digest().hex(), chain.record_hash(round_)
     if anchored is None:
         if current.asked:
-            return state, ()
-        return replace(state, current=replace(current, asked=True)), (Anchor(round_, digest),)
+            return state, effects
+        return replace(state, current=replace(current, asked=True)), (*effects, Anchor(round_, digest))
     if anchored != digest:
-        return replace(state, trouble=f"the chain holds another hash for round {round_} than our record"), ()
+        trouble = f"the chain holds another hash for round {round_} than our record"
+        return replace(state, trouble=trouble), effects
     done = _done(state, current, record, void=is_void(state.manifest, chain, round_))
-    effects: list[Effect] = [Export(export(done))]
+    effects += (Export(export(done)),)
     if done.void:
-        effects.append(Voided(round_))
+        effects += (Voided(round_),)
     if round_ + 1 not in state.parameters:
         earlier = records_in_force(state, chain, round_)
         old = sources(earlier, done.standing.retracted)
-        effects.append(Aggregate(round_, record.body.parameters, merged_blobs(done.standing), old))
+        effects += (Aggregate(round_, record.body.parameters, merged_blobs(done.standing), old),)
     shown = dict(state.shown)
     for unit in record.body.units:
         if unit.symbols is not None:
@@ -486,8 +525,8 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     late: list[Signed[Body]] = []
     rest: list[Signed[Body]] = []
     for message in state.inbox.get(round_, ()):
-        (late if isinstance(message.body, Commitment | Reveal) else rest).append(message)
-    effects += [Refused(message, f"late: round {round_} is over") for message in late]
+        (late if isinstance(message.body, Commitment | Reveal | Receipt) else rest).append(message)
+    effects += tuple(Refused(message, f"late: round {round_} is over") for message in late)
     state = replace(
         state,
         current=None,
@@ -502,16 +541,18 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         inbox={**state.inbox, round_: tuple(rest)},
         trouble="",
     )
-    return state, tuple(effects)
+    return state, effects
 
 
 def _done(state: State, current: CurrentRound, record: Signed[RoundRecord], *, void: bool) -> AnchoredRound:
+    named = {message.id: message for message in current.receipts.values()}
     return AnchoredRound(
         round=current.round,
         listed=state.lists[current.round],
         commitments=current.commitments,
         reveals=current.reveals,
         record=record,
+        receipts=tuple(named[one] for one in record.body.receipts if one in named),
         void=void,
     )
 

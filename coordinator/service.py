@@ -65,6 +65,7 @@ from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
 from verification.merge import check_update
+from verification.witness import RoundReceipts
 
 log = logging.getLogger(__name__)
 
@@ -237,26 +238,29 @@ class Service:
 
     async def _fetch(self, effect: FetchUpdate) -> None:
         """Fetch a revealed update while its reveal phase lasts, and decode it."""
-        reveal = effect.reveal
+        reveal, blob = effect.reveal, effect.blob
         manifest, body = self._peer.manifest, reveal.body
         size = parameter_layout(manifest.model).size
         limit = max_update_bytes(manifest.codec, size)
-        while self.state.current is not None and self.state.current.round == reveal.round:
+        while (current := self.state.current) is not None and current.round == reveal.round:
+            receipts = {number: message.body for number, message in current.receipts.items()}
+            numbers = (body.number, *RoundReceipts((), receipts).holders(blob))
             try:
                 async with self._fetches:
                     await self._peer.fetch(
-                        body.blob, max_size=limit, deadline_s=UPDATE_DEADLINE_S, numbers=(body.number,)
+                        blob, max_size=limit, deadline_s=UPDATE_DEADLINE_S, numbers=numbers
                     )
-                data = await trio.to_thread.run_sync(partial(self._peer.store.get, body.blob, max_size=limit))
-                await trio.to_thread.run_sync(check_update, manifest, size, body, data)
+                data = await trio.to_thread.run_sync(partial(self._peer.store.get, blob, max_size=limit))
+                check = partial(check_update, manifest, size, body, data, address=blob)
+                await trio.to_thread.run_sync(check)
             except Malformed as error:
-                self._deliver(Fetched(reveal.round, body.number, error.message))
+                self._deliver(Fetched(reveal.round, body.number, blob, error.message))
                 return
             except NetworkError as error:
                 log.info("update of number %d: %s", body.number, error)
                 await trio.sleep(FETCH_PAUSE_S)
             else:
-                self._deliver(Fetched(reveal.round, body.number))
+                self._deliver(Fetched(reveal.round, body.number, blob))
                 return
 
     async def _aggregate(self, effect: Aggregate) -> None:

@@ -18,6 +18,7 @@ from protocol.messages import (
     Judgement,
     Opening,
     Ready,
+    Receipt,
     Retraction,
     Reveal,
     RewardTable,
@@ -56,6 +57,7 @@ class Fetched:
 
     round: int
     number: int
+    blob: str  # encoding
     fault: str = ""
 
 
@@ -189,6 +191,7 @@ class FetchUpdate:
     """Fetch a revealed update until the reveal phase closes, and decode it."""
 
     reveal: Signed[Reveal]
+    blob: str  # the encoding that its owner revealed, or one that a witness holds
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,11 @@ class CurrentRound:
     refused: frozenset[int] = frozenset()  # numbers whose commitment does not count
     reveals: Mapping[int, Signed[Reveal]] = field(default_factory=dict)  # that open their commitment
     faults: Mapping[int, str] = field(default_factory=dict)  # why a listed unit does not merge
-    delivered: frozenset[int] = frozenset()  # whose update is here and decodes
+    delivered: Mapping[int, str] = field(
+        default_factory=dict
+    )  # whose update is here and decodes, in which blob
+    fetching: frozenset[tuple[int, str]] = frozenset()  # (number, blob) asked for
+    receipts: Mapping[int, Signed[Receipt]] = field(default_factory=dict)  # by witness
     asked: bool = False  # the phase's transaction
     draft: RoundRecord | None = None  # its record, all but what it takes back
     waiting: tuple[Retraction, ...] = ()  # for that, oldest first
@@ -295,6 +302,7 @@ class AnchoredRound:
     commitments: Mapping[int, Signed[Commitment]]
     reveals: Mapping[int, Signed[Reveal]]
     record: Signed[RoundRecord]
+    receipts: tuple[Signed[Receipt], ...] = ()  # that the record names
     void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
     openings: Mapping[int, Signed[Opening]] = field(default_factory=dict)

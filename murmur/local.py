@@ -32,7 +32,13 @@ DISPUTE_BLOCKS = 4
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21
 UP_FILE = "up.json"
-DEADLINES = {"ready": 480, "commit": 30, "reveal": 30, "verify": 120}  # blocks of half a second
+DEADLINES = {
+    "ready": 480,
+    "commit": 30,
+    "reveal": 30,
+    "receipt": 10,
+    "verify": 120,
+}  # blocks of half a second
 
 
 @dataclass(frozen=True)

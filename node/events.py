@@ -5,7 +5,7 @@ from typing import Literal
 
 from node.facts import Facts
 from node.unit import Unit, Work
-from protocol.messages import Body
+from protocol.messages import Body, Reveal
 from training.workbench import RetractedRound
 
 Carry = Literal["nothing", "unit", "lost"]
@@ -72,6 +72,19 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Receive:
+    """Fetch a revealed update and check it, beside any job, until it is here or `StopReceiving`."""
+
+    round: int
+    reveal: Reveal
+
+
+@dataclass(frozen=True)
+class StopReceiving:
+    """End every `Receive` that is still under way."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Journal the round reached."""
 
@@ -89,7 +102,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Delete every blob but these; no job runs that could be writing another."""
+    """Delete every blob but these; nothing runs that could be writing another."""
 
     keep: frozenset[str]
 
@@ -102,7 +115,7 @@ class Stop:
     hint: str = ""
 
 
-Effect = Start | Cancel | Publish | Progress | Release | Sweep | Stop
+Effect = Start | Cancel | Publish | Receive | StopReceiving | Progress | Release | Sweep | Stop
 
 
 @dataclass(frozen=True)
@@ -136,4 +149,13 @@ class CarryLost:
     round: int
 
 
-Event = Facts | Trained | Fetched | Aggregated | CarryLost
+@dataclass(frozen=True)
+class Received:
+    """Tell that a revealed update is in the store, or (not `good`) that its bytes are not that update."""
+
+    round: int
+    number: int
+    good: bool
+
+
+Event = Facts | Trained | Fetched | Aggregated | CarryLost | Received

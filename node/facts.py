@@ -1,14 +1,19 @@
 """What a contributor's machine looks at: the public facts of its rounds, chain and messages together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from protocol.chain import OPENING_ROUND, ChainView, PostedRoot
+from protocol.errors import Malformed
 from protocol.manifest import RunManifest
-from protocol.messages import CommitmentList, Judgement, RoundRecord
+from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
+from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
 from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
+from verification.merge import check_reveal
+from verification.witness import witnesses
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class RoundFacts:
     verifiers: tuple[int, ...] = ()
     sealed: frozenset[int] = frozenset()  # verifiers whose seal on our unit was heard
     own: str | None = None  # id of a commitment of ours that the network has heard
+    witnesses: tuple[int, ...] = ()
+    reveals: Mapping[int, Reveal] = field(default_factory=dict)  # that open a commitment heard, by number
+    reveals_close: int | None = None  # block from which a reveal is late
+    testified: bool = False  # the network has heard a receipt of ours
 
     @property
     def confirmed(self) -> RoundRecord | None:
@@ -107,11 +116,15 @@ def _of_round(
     anchored = chain.anchor(round_)
     announced, record = pool.commitment_list(round_), pool.record(round_)
     own = pool.commitments(round_).get(number)
+    roster = frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_))
+    beacon, posted = chain.assignment_beacon(round_), chain.commitments(round_)
+    drawn = () if beacon is None else witnesses(manifest, pool.run, beacon, round_, roster)
+    watching = number in drawn and posted is not None and anchored is None
     return RoundFacts(
-        roster=frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_)),
-        beacon=chain.assignment_beacon(round_),
+        roster=roster,
+        beacon=beacon,
         commit_closes=None if begun is None else begun + 1 + manifest.deadlines.commit,
-        posted=chain.commitments(round_),
+        posted=posted,
         announced=None if announced is None else announced.body,
         record=None if record is None else record.body,
         record_hash=chain.record_hash(round_),
@@ -121,4 +134,21 @@ def _of_round(
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
         sealed=frozenset(judge for accused, judge in pool.seals(round_) if accused == number),
         own=None if own is None else own.id,
+        witnesses=drawn,
+        reveals=dict(_reveals(manifest, pool, round_)) if watching else {},
+        reveals_close=None if posted is None else posted.block + manifest.deadlines.reveal,
+        testified=number in pool.receipts(round_),
     )
+
+
+def _reveals(manifest: RunManifest, pool: MessagePool, round_: int) -> Iterator[tuple[int, Reveal]]:
+    """Yield the reveals that open the commitment heard of their number."""
+    limit = max_update_bytes(manifest.codec, parameter_layout(manifest.model).size)
+    commitments = pool.commitments(round_)
+    for number, reveal in pool.reveals(round_).items():
+        try:
+            if number in commitments:
+                check_reveal(commitments[number], reveal.body, limit)
+                yield number, reveal.body
+        except Malformed:
+            continue

@@ -5,7 +5,7 @@ one for the same run, kind and round is refused. So a kill at any moment costs a
 never make this peer contradict itself. The file is `protocol.journal`'s.
 """
 
-from typing import get_args
+from typing import cast, get_args
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from protocol.errors import Equivocation
 from protocol.journal import JournalKind, SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Signed, sign, signing_digest
+from protocol.messages import Body, Receipt, Signed, sign, signing_digest
 
 _SCHEMA = """
 CREATE TABLE statement (
@@ -82,6 +82,14 @@ class Journal(SigningJournal):
                     "INSERT INTO unit VALUES (?, ?, ?, 0)", (run, round_, unit.model_dump_json())
                 )
         return message
+
+    def receipts(self, run: str) -> dict[int, Receipt]:
+        """Return the receipts signed for the round reached and later ones, by round."""
+        progress = self.progress(run)
+        recent = 0 if progress is None else progress.round
+        query = "SELECT round, wire FROM statement WHERE run = ? AND kind = ? AND round >= ?"
+        rows = self._database.execute(query, (run, Receipt.kind, recent)).fetchall()
+        return {round_: cast("Receipt", self._parse(wire).body) for round_, wire in rows}
 
     def advance(self, run: str, progress: Progress) -> None:
         """Store the round reached."""

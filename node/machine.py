@@ -25,6 +25,7 @@ from node.events import (
     Job,
     Progress,
     Publish,
+    Received,
     Release,
     Start,
     Stop,
@@ -34,9 +35,19 @@ from node.events import (
 )
 from node.facts import Facts, RoundFacts
 from node.unit import Unit, commit, opening, reveal
+from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Commitment, Judgement, Opening, Reveal, RoundRecord, signing_digest
+from protocol.messages import (
+    Body,
+    Commitment,
+    Judgement,
+    Opening,
+    Receipt,
+    Reveal,
+    RoundRecord,
+    signing_digest,
+)
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
 from verification.retract import sources
@@ -77,6 +88,8 @@ class State:
     facts: Facts = field(default_factory=Facts)
     job: Job | None = None
     kept: frozenset[str] | None = None  # what the store was last reduced to; None: it may hold more
+    receipts: Mapping[int, Receipt] = field(default_factory=dict)  # signed before the start, by round
+    watch: Watch | None = None  # what we have of the round's updates as its witness
     stopped: bool = False
 
     @property
@@ -90,7 +103,8 @@ class State:
                 blobs |= unit.carried_files
             if round_ > self.round - KEEP_ROUNDS:
                 blobs.add(unit.work.blob)
-        return frozenset(blobs.union(*(one.blobs for one in self.served.values())))
+        watched = frozenset[str]() if self.watch is None else self.watch.blobs
+        return frozenset(blobs.union(watched, *(one.blobs for one in self.served.values())))
 
     @property
     def withheld(self) -> frozenset[str]:
@@ -160,6 +174,7 @@ def begin(
     released: frozenset[int],
     has: Callable[[str], bool],
     profile: str | None = None,
+    receipts: Mapping[int, Receipt] | None = None,
 ) -> State:
     """Return the state of a peer that starts, from what its journal and its store hold.
 
@@ -167,6 +182,7 @@ def begin(
         progress: the round reached; None for a newcomer, who starts from the run's initial parameters.
         has: tells whether a blob is in the store.
         profile: name of our numeric profile; None takes the run's first.
+        receipts: those in the journal, by round.
     """
     now = progress or Progress(0, manifest.initial_parameters, "nothing")
     carry = now.carry
@@ -185,6 +201,7 @@ def begin(
         carry,
         units=dict(units),
         released=released,
+        receipts=dict(receipts or {}),
     )
 
 
@@ -198,6 +215,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         state = _settle(state, effects)
         state = _catch_up(state, effects)
         state = _speak(state, effects)
+        state = _witness(state, effects)
         state = _forget(state)
     if not state.stopped:
         state = _choose_job(state, effects)
@@ -218,6 +236,8 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
             return _commit(state, event, effects)
         case Aggregated():
             return _next_round(state, event, effects)
+        case Received():
+            return state if state.watch is None else replace(state, watch=take(state.watch, event))
 
 
 def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
@@ -402,6 +422,26 @@ def _speak(state: State, effects: list[Effect]) -> State:
     return state
 
 
+def _witness(state: State, effects: list[Effect]) -> State:
+    """Watch the updates of the round come in, if we are drawn for it."""
+    watch = state.watch
+    if watch is not None and (state.stopped or watch.round != state.round):
+        _, ending = end(watch)
+        effects += ending
+        watch = None
+    if state.stopped:
+        return replace(state, watch=watch)
+    watch, more = witness(
+        watch or Watch(state.round),
+        state.facts.of(state.round),
+        state.facts.height,
+        state.number,
+        state.receipts.get(state.round),
+    )
+    effects += more
+    return replace(state, watch=watch)
+
+
 def _forget(state: State) -> State:
     """Drop what no rule needs any more."""
     oldest = state.round - KEEP_ROUNDS
@@ -418,7 +458,8 @@ def _choose_job(state: State, effects: list[Effect]) -> State:
     if wanted != state.job and state.job is not None:
         effects.append(Cancel())
         state = replace(state, job=None, kept=None)
-    if state.job is None and state.kept != state.owned:
+    busy = state.watch is not None and state.watch.busy
+    if state.job is None and not busy and state.kept != state.owned:
         # Only between jobs: a running one may just have written a file that an older unit is letting go.
         effects.append(Sweep(state.owned))
         state = replace(state, kept=state.owned)

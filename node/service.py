@@ -19,9 +19,12 @@ from node.events import (
     Job,
     Progress,
     Publish,
+    Receive,
+    Received,
     Release,
     Start,
     Stop,
+    StopReceiving,
     Sweep,
 )
 from node.facts import observe
@@ -74,6 +77,7 @@ class Node:
         self._events: deque[Event] = deque()
         self._outbox: list[Signed[Body]] = []
         self._job: tuple[trio.CancelScope, trio.Event] | None = None
+        self._receiving: list[tuple[trio.CancelScope, trio.Event]] = []
         self._tally = Tally(peer.manifest, peer.run, shop.number)
         self._round = -1
         self._finished = False
@@ -89,6 +93,7 @@ class Node:
             released=released,
             has=peer.store.has,
             profile=shop.profile,
+            receipts=journal.receipts(peer.run),
         )
         peer.store.withheld = self.state.withheld
 
@@ -144,6 +149,13 @@ class Node:
                 self._nursery.start_soon(self._show_work, effect, self.state.units[effect.round])
             case Publish():
                 self._say(effect)
+            case Receive():
+                scope, done = trio.CancelScope(), trio.Event()
+                running = [one for one in self._receiving if not one[1].is_set()]
+                self._receiving = [*running, (scope, done)]
+                self._nursery.start_soon(self._receive, effect, scope, done)
+            case StopReceiving():
+                await self._stop_receiving()
             case Progress():
                 self._journal.advance(run, effect)
                 log.info("round %d starts from parameters %s", effect.round, effect.parameters[:16])
@@ -216,8 +228,23 @@ class Node:
         scope, done = self._job
         scope.cancel()
         await done.wait()
-        self._events.clear()  # it may have delivered just before, but nobody wants it any more
+        # It may have delivered just before, but nobody wants that any more.
+        self._events = deque(event for event in self._events if isinstance(event, Received))
         self._job = None
+
+    async def _receive(self, effect: Receive, scope: trio.CancelScope, done: trio.Event) -> None:
+        try:
+            with scope:
+                self._deliver(await self._shop.receive(effect))
+        finally:
+            done.set()
+
+    async def _stop_receiving(self) -> None:
+        receiving, self._receiving = self._receiving, []
+        for scope, _ in receiving:
+            scope.cancel()
+        for _, done in receiving:
+            await done.wait()
 
     def _sweep(self, keep: frozenset[str]) -> None:
         self._shelf.look()

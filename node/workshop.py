@@ -4,16 +4,29 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
 from node.config import TRAINER_LOG_FILE, NodeConfig
-from node.events import Aggregate, Aggregated, CarryLost, Event, Fetch, Fetched, Job, Train, Trained
+from node.events import (
+    Aggregate,
+    Aggregated,
+    CarryLost,
+    Event,
+    Fetch,
+    Fetched,
+    Job,
+    Receive,
+    Received,
+    Train,
+    Trained,
+)
 from node.honesty import Honesty
 from node.unit import Work
 from protocol.daemon import MANIFEST_FILE
-from protocol.errors import ConfigError, Malformed, MurmurError
+from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.peer import Peer
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
@@ -21,6 +34,7 @@ from protocol.worker import Worker
 from training.outer import outer_layout
 from training.program import check_program
 from training.workbench import AggregateRequest, TrainerLoadRequest, child_environment
+from verification.merge import check_update
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +42,10 @@ TRAINER_NICE = 5  # messages and openings come before training
 LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
 FETCH_DEADLINE_S = 60.0
 FETCHES_AT_ONCE = 4
+RECEIVE_DEADLINE_S = (
+    5.0  # of one try, so that peers who do not deliver cannot hold the places of those who do
+)
+RECEIVED_AT_ONCE = 16
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 20.0
 
@@ -50,6 +68,7 @@ class Shop:
         self._config = config
         self._peer = peer
         self._honesty = honesty
+        self._receiving = trio.CapacityLimiter(RECEIVED_AT_ONCE)
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
         self._update_bytes = max_update_bytes(peer.manifest.codec, parameter_layout(peer.manifest.model).size)
         self._worker = Worker(
@@ -125,6 +144,27 @@ class Shop:
                 return Trained(job.round, work, secrets.token_hex(32))
             case Aggregate():
                 return Aggregated(job.round, await self._aggregate(job))
+
+    async def receive(self, wanted: Receive) -> Received:
+        """Fetch a revealed update, again and again until it is here, and check it."""
+        reveal, limit = wanted.reveal, self._update_bytes
+        size = parameter_layout(self.manifest.model).size
+        while True:
+            try:
+                async with self._receiving:
+                    await self._peer.fetch(
+                        reveal.blob, max_size=limit, deadline_s=RECEIVE_DEADLINE_S, numbers=(reveal.number,)
+                    )
+                data = await trio.to_thread.run_sync(partial(self.store.get, reveal.blob, max_size=limit))
+                await trio.to_thread.run_sync(check_update, self.manifest, size, reveal, data)
+            except Malformed as error:
+                log.warning("update of number %d in round %d: %s", reveal.number, wanted.round, error)
+                return Received(wanted.round, reveal.number, good=False)
+            except NetworkError as error:
+                log.info("update of number %d in round %d: %s", reveal.number, wanted.round, error)
+                await trio.sleep(FIRST_PAUSE_S)
+            else:
+                return Received(wanted.round, reveal.number, good=True)
 
     async def train(self, job: Train) -> Work:
         """Have the trainer make a unit.

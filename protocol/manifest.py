@@ -247,6 +247,7 @@ class DeadlineConfig(Frozen):
     ready: int = Field(default=240, ge=1)  # from the run's creation until it opens with who is there
     commit: int = Field(default=40, ge=2)  # from the assignment beacon
     reveal: int = Field(default=20, ge=2)  # from the commitment root
+    receipt: int = Field(default=5, ge=1)  # from the end of the reveals, for the witnesses' receipts to come
     record: int = Field(default=200, ge=2)  # from the end of the reveals; a record anchored later is void
     verify: int = Field(default=60, ge=2)  # from the sampling beacon, for each rank of verifiers
 

@@ -114,6 +114,7 @@ class ReceivedUpdate(Frozen):
 
     number: Number
     symbols: Digest
+    blob: Digest  # content address of the encoding that it holds
 
 
 class Receipt(Body):

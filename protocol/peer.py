@@ -160,7 +160,10 @@ class Peer:
         merged = {unit.number for unit in record.body.units if unit.merged}
         heard = {number: message.id for number, message in self.pool.commitments(round_).items()}
         committed = all(heard.get(entry.number) == entry.commitment for entry in listed.body.entries)
-        return committed and merged <= self.pool.reveals(round_).keys()
+        received = {message.id for message in self.pool.receipts(round_).values()}
+        return (
+            committed and merged <= self.pool.reveals(round_).keys() and received >= set(record.body.receipts)
+        )
 
     def missing(self, request: SyncRequest) -> Iterable[bytes]:
         """Tell anti-entropy what an asker lacks."""

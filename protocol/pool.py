@@ -2,8 +2,9 @@
 
 The pool bounds itself: only keys that the chain knows may speak, each fills one slot a kind and round, and nobody
 speaks of rounds far ahead. A second, different statement for one slot is equivocation: refused, but kept as evidence.
-Of two commitments the one that the coordinator's list names takes the slot, whichever came first: otherwise a peer
-could keep its listed unit from verifiers by showing them another one.
+What a later statement refers to takes the slot, whichever came first: of two commitments the listed one, of two
+reveals the one that opens it, of two receipts the one that the record names. Otherwise a peer could keep its listed
+unit from verifiers by showing them another one, or its update from the coordinator alone.
 """
 
 from collections import defaultdict
@@ -28,6 +29,7 @@ from protocol.messages import (
     Verdict,
     parse_message,
 )
+from protocol.state import update_root
 
 KeyOf = Callable[[int], tuple[str, str] | None]
 """Map a registration number to (peer key address, role), or None if the chain knows no such number."""
@@ -44,7 +46,7 @@ class MessagePool:
 
     def __init__(self, manifest: RunManifest, key_of: KeyOf) -> None:
         self._manifest = manifest
-        self._run = manifest.run_id
+        self.run = manifest.run_id
         self._key_of = key_of
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
@@ -73,7 +75,7 @@ class MessagePool:
         if before is not None and not isinstance(message.body, Ready):
             if len(self.equivocations) < MAX_EQUIVOCATIONS:
                 self.equivocations.append((before, message))
-            if not self._is_listed(message):
+            if not self._counts(message, before):
                 raise Equivocation(
                     f"a second {message.body.kind} for round {message.round} by {message.author}"
                 )
@@ -84,18 +86,31 @@ class MessagePool:
             self.round = max(self.round, message.round)
         return message
 
-    def _is_listed(self, message: Signed[Body]) -> bool:
-        """Tell whether a message is the commitment that the coordinator's list names for its number."""
-        listed = self.commitment_list(message.round)
-        if listed is None or not isinstance(message.body, Commitment):
+    def _counts(self, message: Signed[Body], before: Signed[Body]) -> bool:
+        """Tell whether of two statements in one slot the later is the one that others refer to."""
+        listed, record = self.commitment_list(message.round), self.record(message.round)
+        match message.body:
+            case Commitment() if listed is not None:
+                return any(entry.commitment == message.id for entry in listed.body.entries)
+            case Reveal() as reveal:
+                return self._opens(message.round, reveal) and not self._opens(
+                    message.round, cast("Reveal", before.body)
+                )
+            case Receipt() if record is not None:
+                return message.id in record.body.receipts
+            case _:
+                return False
+
+    def _opens(self, round_: int, reveal: Reveal) -> bool:
+        commitment = self.commitments(round_).get(reveal.number)
+        if commitment is None or commitment.id != reveal.commitment:
             return False
-        number = message.body.number
-        named = (entry.commitment for entry in listed.body.entries if entry.number == number)
-        return next(named, None) == message.id
+        root = update_root(self.run, round_, reveal.number, reveal.symbols, reveal.salt)
+        return root == commitment.body.update
 
     def _check_binding(self, message: Signed[Body]) -> None:
         manifest, body = self._manifest, message.body
-        if message.run != self._run:
+        if message.run != self.run:
             raise Malformed("message of another run")
         if message.chain_id != manifest.chain_id or message.ledger.lower() != manifest.ledger.lower():
             raise Malformed("message for another chain or ledger")

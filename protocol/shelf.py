@@ -59,7 +59,9 @@ class Shelf:
             for unit in record.body.units:
                 if unit.merged and unit.blob is not None:
                     reveal = reveals.get(unit.number)
-                    told = self._update_bytes if reveal is None else reveal.body.blob_bytes
+                    told = self._update_bytes
+                    if reveal is not None and reveal.body.blob == unit.blob:
+                        told = reveal.body.blob_bytes
                     self._sizes[unit.blob] = min(told, self._update_bytes)
                     self._owners[unit.blob] = (unit.number,)
         if waiting != self._waiting:

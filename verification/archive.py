@@ -1,7 +1,7 @@
 """The public folder of a run: what anyone needs to recompute it, as the signed messages themselves.
 
     manifest.json         canonical manifest; its BLAKE3 hash is the run id
-    rounds/000007.json    one round: list, commitments, reveals, record, openings, verdicts
+    rounds/000007.json    one round: list, commitments, reveals, receipts, record, openings, verdicts
     settlement.json       who was ready, the reward tables, the closing word
     beacons/1234.json     the signature of one drand round, where the manifest demands drand
     blobs/                parameters and updates by content address (`protocol.blobs`)
@@ -29,6 +29,7 @@ from protocol.messages import (
     Finish,
     Opening,
     Ready,
+    Receipt,
     Reveal,
     RewardTable,
     RoundRecord,
@@ -41,6 +42,7 @@ MAX_DOSSIER_BYTES = 64 << 20
 MAX_SETTLEMENT_BYTES = 256 << 20
 MAX_VERDICTS = 16 * MAX_UNITS
 MAX_READY = 65_536
+MAX_RECEIPTS = 16  # the most witnesses that a manifest may ask for
 _DOSSIER_NAME = re.compile(r"([0-9]{6,7})\.json")
 
 B = TypeVar("B", bound=Body)
@@ -54,6 +56,7 @@ class RoundDossier:
     listed: Signed[CommitmentList]
     commitments: tuple[Signed[Commitment], ...]  # exactly those of the list, in its order
     reveals: tuple[Signed[Reveal], ...] = ()
+    receipts: tuple[Signed[Receipt], ...] = ()  # that the record names, in its order
     record: Signed[RoundRecord] | None = None  # None until the reveal phase is over
     openings: tuple[Signed[Opening], ...] = ()
     verdicts: tuple[Signed[Verdict], ...] = ()  # only those that were heard before their unit was decided
@@ -61,7 +64,8 @@ class RoundDossier:
     def messages(self) -> tuple[Signed[Body], ...]:
         """Return everything that was said."""
         records = () if self.record is None else (self.record,)
-        return (self.listed, *self.commitments, *self.reveals, *records, *self.openings, *self.verdicts)
+        said = (*self.commitments, *self.reveals, *self.receipts)
+        return (self.listed, *said, *records, *self.openings, *self.verdicts)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
@@ -71,6 +75,7 @@ class RoundDossier:
                 "listed": self.listed.to_json(),
                 "commitments": [message.to_json() for message in self.commitments],
                 "reveals": [message.to_json() for message in self.reveals],
+                "receipts": [message.to_json() for message in self.receipts],
                 "record": None if self.record is None else self.record.to_json(),
                 "openings": [message.to_json() for message in self.openings],
                 "verdicts": [message.to_json() for message in self.verdicts],
@@ -88,7 +93,7 @@ class RoundDossier:
         value = _object(
             data,
             MAX_DOSSIER_BYTES,
-            {"round", "listed", "commitments", "reveals", "record", "openings", "verdicts"},
+            {"round", "listed", "commitments", "reveals", "receipts", "record", "openings", "verdicts"},
         )
         if value["round"] != round_:
             raise Malformed(f"dossier of another round than {round_}")
@@ -99,6 +104,7 @@ class RoundDossier:
             listed=listed,
             commitments=reader.many(Commitment, value["commitments"], MAX_UNITS),
             reveals=reader.many(Reveal, value["reveals"], MAX_UNITS),
+            receipts=reader.many(Receipt, value["receipts"], MAX_RECEIPTS),
             record=None if value["record"] is None else reader.one(RoundRecord, value["record"]),
             openings=reader.many(Opening, value["openings"], MAX_UNITS),
             verdicts=reader.many(Verdict, value["verdicts"], MAX_VERDICTS),
@@ -114,6 +120,7 @@ class RoundDossier:
             _unique(kind, of)
             if not set(of) <= numbers:
                 raise Malformed(f"{kind} of a number that the list does not name")
+        _unique("receipt", [message.body.number for message in dossier.receipts])
         pairs = [(message.body.number, message.body.verifier) for message in dossier.verdicts]
         _unique("verdict", pairs)
         if not {number for number, _ in pairs} <= numbers:

@@ -1,8 +1,8 @@
 """Audit a run from public data alone: nobody is believed but the chain.
 
 Each check recomputes one thing from the public folder and the chain's events and compares; a check that cannot be
-made because data is missing is inconclusive, and so is an audit that executed no training step again. Late deliveries
-are the one thing that only the coordinator saw.
+made because data is missing is inconclusive, and so is an audit that executed no training step again. Where fewer than
+a majority of a round's witnesses signed, what was late is the one thing that only the coordinator saw.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,14 @@ from protocol.blobs import BlobStore
 from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from training.corpus import Shard
-from verification import audit_beacons, audit_money, audit_retract, audit_rounds, audit_verdicts
+from verification import (
+    audit_beacons,
+    audit_choices,
+    audit_money,
+    audit_retract,
+    audit_rounds,
+    audit_verdicts,
+)
 from verification.archive import Archive
 from verification.audit_rounds import Found
 from verification.blobs import find_blob
@@ -31,8 +38,10 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("beacons", audit_beacons.check_beacons),
     ("assignments", audit_rounds.check_assignments),
     ("merging", audit_rounds.check_merging),
+    ("witnesses", audit_choices.check_witnesses),
     ("retractions", audit_retract.check_retractions),
     ("aggregation", audit_rounds.check_aggregation),
+    ("sampling", audit_choices.check_sampling),
     ("draws", audit_verdicts.check_draws),
     ("verdicts", audit_verdicts.check_verdicts),
     ("outcomes", audit_verdicts.check_outcomes),

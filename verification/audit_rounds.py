@@ -128,19 +128,29 @@ def check_assignments(run: PublicRun) -> Found:
 
 
 def check_merging(run: PublicRun) -> Found:
-    """Every merged unit was revealed as committed, and no other was; lateness is the coordinator's word."""
+    """Every merged unit was revealed as committed, and who was is left out only as late."""
     earlier: dict[str, tuple[int, int]] = {}
     merged = late = 0
     for round_, record in enumerate(run.records):
         reveals = {one.body.number: one for one in run.dossiers[round_].reveals}
+        opened = run.reveals(round_)
         void = run.is_void(round_)
         for unit in record.body.units:
             if round_ in run.scope and not void:  # in a void round nothing merges, whatever its record says
                 late += _check_merged(run, round_, unit, _why_not(run, round_, unit, reveals, earlier))
                 merged += unit.merged
             if unit.symbols is not None:
+                _check_shown(round_, unit, opened.get(unit.number))
                 earlier.setdefault(unit.symbols, (round_, unit.number))
-    return merged, f"merged units; {late} left out as late on the coordinator's word"
+    return merged, f"merged units; {late} revealed ones left out as late"
+
+
+def _check_shown(round_: int, unit: UnitRecord, reveal: Reveal | None) -> None:
+    """Check that a record shows only symbols that their owner revealed: whoever shows them first, merges them."""
+    if reveal is None or reveal.symbols != unit.symbols:
+        raise ProofRejected(
+            f"the record of round {round_} shows symbols of number {unit.number} that it did not reveal"
+        )
 
 
 def _check_merged(run: PublicRun, round_: int, unit: UnitRecord, why_not: str) -> bool:
@@ -172,14 +182,15 @@ def _why_not(
     try:
         check_reveal(commitment, body, limit)
         # A record that leaves a revealed unit out does not excuse it by leaving its name out too.
-        if unit.merged and (unit.symbols, unit.blob) != (body.symbols, body.blob):
+        if unit.merged and (unit.symbols != body.symbols or unit.blob is None):
             return "the record names another update than the revealed one"
-        blob = run.find(body.blob, limit)
+        address = unit.blob if unit.merged and unit.blob is not None else body.blob
+        blob = run.find(address, limit)
         if blob is None:
             if unit.merged:
-                raise ProofInconclusive(f"the update {body.blob} of round {round_} is missing")
+                raise ProofInconclusive(f"the update {address} of round {round_} is missing")
             return "its update was never public"
-        check_update(run.manifest, size, body, blob)
+        check_update(run.manifest, size, body, blob, address=address)
     except Malformed as error:
         return error.message
     return copied_from(body.symbols, unit.number, earlier)

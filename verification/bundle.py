@@ -335,9 +335,9 @@ def bundle_files(bundle: Bundle) -> dict[str, int]:
         unit = bundle.unit(bundle.opening.body.segment)
         for needed in needed_files(bundle.manifest, unit, bundle.opening.body):
             wanted[needed.address] = needed.bytes
-    if bundle.reveal is not None and bundle.entry is not None and bundle.entry.merged:
+    if bundle.entry is not None and bundle.entry.merged and bundle.entry.blob is not None:
         size = parameter_layout(bundle.manifest.model).size
-        wanted[bundle.reveal.body.blob] = max_update_bytes(bundle.manifest.codec, size)
+        wanted[bundle.entry.blob] = max_update_bytes(bundle.manifest.codec, size)
     return wanted
 
 

@@ -24,16 +24,19 @@ def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int)
         raise Malformed(f"update of {reveal.blob_bytes} bytes exceeds {max_bytes}")
 
 
-def check_update(manifest: RunManifest, size: int, reveal: Reveal, blob: bytes) -> None:
-    """Check that update bytes have the revealed length and decode to the revealed symbols.
+def check_update(
+    manifest: RunManifest, size: int, reveal: Reveal, blob: bytes, *, address: str | None = None
+) -> None:
+    """Check that bytes are an encoding of the revealed update, and as long as revealed if it is the revealed one.
 
     Args:
         size: number of parameters.
+        address: content address of the bytes; None: the revealed one.
 
     Raises:
         Malformed: another length, not well formed, or other symbols.
     """
-    if len(blob) != reveal.blob_bytes:
+    if address in (None, reveal.blob) and len(blob) != reveal.blob_bytes:
         raise Malformed("update of another length than revealed")
     if len(blob) > max_update_bytes(manifest.codec, size):
         raise Malformed("update container too large")

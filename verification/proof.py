@@ -15,6 +15,7 @@ from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofReje
 from protocol.merkle import commitment_leaf, verify_proof
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
 from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard, prepare_corpus
 from training.inner import prepare_process
@@ -336,13 +337,13 @@ def _check_update(bundle: Bundle) -> str:
         raise ProofRejected("the record merges an update that was not revealed")
     reveal = bundle.reveal.body
     size = parameter_layout(bundle.manifest.model).size
-    check_reveal(bundle.commitment, reveal, bundle_files(bundle)[reveal.blob])
-    if (entry.symbols, entry.blob) != (reveal.symbols, reveal.blob):
+    check_reveal(bundle.commitment, reveal, max_update_bytes(bundle.manifest.codec, size))
+    if entry.symbols != reveal.symbols or entry.blob is None:
         raise ProofRejected("the record merges another update than the revealed one")
-    blob = bundle.files.get(reveal.blob)
+    blob = bundle.files.get(entry.blob)
     if blob is None:
         raise ProofInconclusive("the bundle lacks the update")
-    check_update(bundle.manifest, size, reveal, blob)
+    check_update(bundle.manifest, size, reveal, blob, address=entry.blob)
     return f"update {reveal.symbols}"
 
 

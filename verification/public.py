@@ -8,13 +8,16 @@ from typing import Protocol
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
-from protocol.errors import ProofInconclusive
+from protocol.errors import Malformed, ProofInconclusive
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Commitment, Judgement, RoundRecord, Signed, Verdict
+from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Signed, Verdict
+from protocol.tensors import parameter_layout
+from protocol.update import max_update_bytes
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
 from verification.judge import counted, refused
 from verification.lateness import in_force, is_void
+from verification.merge import check_reveal
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -134,6 +137,20 @@ class PublicRun:
         if not 0 <= round_ < len(self.dossiers):
             return None
         return next((one for one in self.dossiers[round_].commitments if one.body.number == number), None)
+
+    def reveals(self, round_: int) -> dict[int, Reveal]:
+        """Return the published reveals that open their listed commitment, by number."""
+        limit = max_update_bytes(self.manifest.codec, parameter_layout(self.manifest.model).size)
+        found = {}
+        for message in self.dossiers[round_].reveals:
+            commitment = self.commitment(round_, message.body.number)
+            try:
+                if commitment is not None:
+                    check_reveal(commitment, message.body, limit)
+                    found[message.body.number] = message.body
+            except Malformed:
+                continue
+        return found
 
     @cached_property
     def draws(self) -> Mapping[tuple[int, int], Draw]:

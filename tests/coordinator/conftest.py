@@ -71,6 +71,11 @@ COORDINATOR = PeerKey(b"\x11" * 32)
 PROGRAM = "ab" * 32
 
 
+def verification(**changes: object) -> VerificationConfig:
+    fields = {"segment_steps": 2, "schedule": SamplingSchedule(fresh_probability=1.0)}
+    return VerificationConfig.model_validate(fields | changes)
+
+
 def make_manifest(**changes: object) -> RunManifest:
     fields: dict[str, object] = {
         "name": "test run",
@@ -81,7 +86,7 @@ def make_manifest(**changes: object) -> RunManifest:
         "model": ModelConfig(vocab=256, width=16, layers=1, heads=1, feed_forward=16, context=8),
         "inner": InnerConfig(steps=4, batch=2),
         "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
-        "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
+        "verification": verification(witnesses=0),
         "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6),
         "pay": PayConfig(epoch_rounds=2),
         "initial_parameters": digest(b"start"),
@@ -195,7 +200,8 @@ class World:
         self.decisions: list[Decision] = []
         self.effects: list[Effect] = []
         self.fits = 100  # units that a round's bound lets be taken back
-        self.withheld: set[int] = set()  # numbers whose update never arrives
+        self.withheld: set[int] = set()  # numbers whose update never arrives from them
+        self.held_by_witnesses: set[str] = set()  # blobs that arrive all the same
         self.hold: set[type] = set()  # transactions that do not happen for now
         self.held: list[Effect] = []
         self.slashed: list[tuple[int, int]] = []  # (round, number), as the ledger remembers them
@@ -239,10 +245,10 @@ class World:
             case Anchor(round_, record):
                 chain.mine()
                 chain.records[round_] = (record, chain.height)
-            case FetchUpdate(reveal):
-                if reveal.body.number in self.withheld:
+            case FetchUpdate(reveal, blob):
+                if reveal.body.number in self.withheld and blob not in self.held_by_witnesses:
                     return []
-                return [Fetched(reveal.round, reveal.body.number)]
+                return [Fetched(reveal.round, reveal.body.number, blob)]
             case Weigh(round_, _, queue):
                 return [Weighed(round_, min(self.fits, sum(len(old.taken) for old in queue)))]
             case Aggregate(round_, parameters, updates, retracted):

@@ -13,7 +13,7 @@ from node.events import Progress
 from node.journal import Journal
 from node.unit import Unit, commit, reveal
 from protocol.errors import ConfigError, Equivocation
-from protocol.messages import signing_digest
+from protocol.messages import Receipt, ReceivedUpdate, signing_digest
 from tests.node.world import manifest, name, work
 from tests.verification.testbed import key
 from verification.commit import Carried
@@ -188,3 +188,18 @@ def test_a_start_that_was_killed_half_way_leaves_nothing_to_stumble_over(path: P
     path.with_name(path.name + ".new").write_bytes(b"half a journal")
     opened(path).close()
     assert path.exists()
+
+
+def test_a_witness_finds_its_receipt_again_and_signs_no_other(path: Path) -> None:
+    entry = ReceivedUpdate(number=2, symbols=name("s"), blob=name("b"))
+    first, second = Receipt(number=1, entries=()), Receipt(number=1, entries=(entry,))
+    with opened(path) as journal:
+        assert journal.receipts(RUN) == {}
+        journal.sign(KEY, MANIFEST, 3, first)
+        journal.sign(KEY, MANIFEST, 3, unit_of(3).commitment, unit=unit_of(3))
+    with opened(path) as journal:
+        assert journal.receipts(RUN) == {3: first}
+        with pytest.raises(Equivocation):
+            journal.sign(KEY, MANIFEST, 3, second)
+        journal.advance(RUN, Progress(4, name("p"), "nothing"))
+        assert journal.receipts(RUN) == {}, "of rounds that are over nothing is said again"

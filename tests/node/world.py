@@ -20,9 +20,12 @@ from node.events import (
     Job,
     Progress,
     Publish,
+    Receive,
+    Received,
     Release,
     Start,
     Stop,
+    StopReceiving,
     Sweep,
     Train,
     Trained,
@@ -38,6 +41,7 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Judgement,
+    Receipt,
     RoundRecord,
     UnitRecord,
     sign,
@@ -120,6 +124,8 @@ class World:
         roles = dict.fromkeys((1, 2, 3), "contributor") | dict.fromkeys((7, 8, 9), "verifier")
         self.chain = SimChain(self.manifest, roles)
         self.pool = MessagePool(self.manifest, self._key_of)
+        self.withheld: set[int] = set()  # numbers whose updates do not arrive
+        self.damaged: set[int] = set()  # numbers whose updates are none
         self.mine(1)
 
     def _key_of(self, number: int) -> tuple[str, str] | None:
@@ -201,6 +207,7 @@ class Disk:
     released: set[int] = field(default_factory=set)
     progress: Progress | None = None
     blobs: set[str] = field(default_factory=set)
+    receipts: dict[int, Receipt] = field(default_factory=dict)
 
 
 class Contributor:
@@ -211,6 +218,7 @@ class Contributor:
         self.disk = disk or Disk()
         self.effects: list[Effect] = []
         self.job: Job | None = None
+        self.arriving: list[Receive] = []
         self.state = machine.begin(
             world.manifest,
             world.manifest.run_id,
@@ -219,6 +227,7 @@ class Contributor:
             units=self.disk.units,
             released=frozenset(self.disk.released),
             has=self.disk.blobs.__contains__,
+            receipts=self.disk.receipts,
         )
 
     def look(self) -> list[Effect]:
@@ -238,7 +247,20 @@ class Contributor:
                     others=state.others,
                 )
             )
+            arrived, self.arriving = self.arriving, []
+            for wanted in arrived:
+                self.receive(wanted)
         return self.effects[before:]
+
+    def receive(self, wanted: Receive) -> None:
+        """Let an update arrive, unless its owner withholds it, or bytes that are not it."""
+        reveal = wanted.reveal
+        if reveal.number in self.world.withheld:
+            self.arriving.append(wanted)
+            return
+        self.disk.blobs.add(reveal.blob)
+        good = reveal.number not in self.world.damaged
+        self._take(Received(wanted.round, reveal.number, good=good))
 
     def do(self, parameters: str | None = None) -> list[Effect]:
         """Finish the job at hand, and look again. `parameters`: what an aggregation gives instead of the usual."""
@@ -307,13 +329,21 @@ class Contributor:
             case Publish():
                 slot = (effect.body.kind, effect.round)
                 assert disk.signed.setdefault(slot, effect.body) == effect.body, "a second statement"
+                if isinstance(effect.body, Receipt):
+                    disk.receipts[effect.round] = effect.body
                 if effect.unit is not None:
                     disk.units[effect.round] = effect.unit
                 self.world.say(effect.round, effect.body, self.state.number)
+            case Receive():
+                self.arriving.append(effect)
+            case StopReceiving():
+                assert self.arriving, "something to stop"
+                self.arriving.clear()
             case Progress():
                 disk.progress = effect
             case Release():
                 disk.released.add(effect.round)
             case Sweep():
                 assert self.job is None, "nothing is swept from under a job"
+                assert not self.arriving, "nor from under an update on its way"
                 disk.blobs &= effect.keep

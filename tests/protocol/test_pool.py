@@ -8,13 +8,18 @@ from protocol.messages import (
     CommitmentEntry,
     CommitmentList,
     Ready,
+    Receipt,
+    ReceivedUpdate,
+    Reveal,
     RewardEntry,
     RewardTable,
+    RoundRecord,
     Signed,
     Verdict,
     sign,
 )
 from protocol.pool import ROUNDS_AHEAD, MessagePool
+from protocol.state import update_root
 from tests.protocol.makers import commitment, digest_of, key, manifest
 
 KEYS = {1: ("peer-1", "contributor"), 2: ("peer-2", "contributor"), 7: ("judge", "verifier")}
@@ -158,3 +163,48 @@ def test_an_asker_gets_what_it_lacks_and_nothing_else() -> None:
     assert list(held.missing(0, {one.wire_digest})) == [two.wire]
     assert list(held.missing(1, set())) == [two.wire]
     assert held.wire_digests(1) == [two.wire_digest]
+
+
+def test_of_two_reveals_the_one_that_opens_the_commitment_counts_whichever_came_first() -> None:
+    held, run = pool(), manifest().run_id
+    update = update_root(run, 0, 1, digest_of("symbols"), digest_of("salt"))
+    committed = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1, update=update))
+    body = Reveal(
+        number=1,
+        commitment=committed.id,
+        symbols=digest_of("symbols"),
+        salt=digest_of("salt"),
+        blob=digest_of("blob"),
+        blob_bytes=1,
+        train_cpu_s=0.0,
+    )
+
+    def reveal(**changes: object) -> Signed[Reveal]:
+        return sign(key("peer-1"), manifest(), 0, "contributor", body.model_copy(update=changes))
+
+    first, good, other = reveal(salt=digest_of("wrong")), reveal(), reveal(blob=digest_of("elsewhere"))
+    held.add(committed)
+    held.add(first)
+    assert held.add(good) == good, "otherwise it could show the coordinator another one than the witnesses"
+    assert held.reveals(0) == {1: good}
+    for late in (first, other):
+        with pytest.raises(Equivocation):
+            held.add(late)
+    assert held.reveals(0) == {1: good}
+    assert len(held.equivocations) == 3
+
+
+def test_of_two_receipts_the_one_that_the_record_names_counts() -> None:
+    held = pool()
+
+    def receipt(number: int) -> Signed[Receipt]:
+        entry = ReceivedUpdate(number=number, symbols=digest_of("s"), blob=digest_of("b"))
+        return sign(key("peer-1"), manifest(), 0, "contributor", Receipt(number=1, entries=(entry,)))
+
+    held.add(receipt(1))
+    with pytest.raises(Equivocation):
+        held.add(receipt(2))
+    record = RoundRecord(parameters=digest_of("p"), units=(), judged=(), receipts=(receipt(2).id,))
+    held.add(sign(key("coordinator"), manifest(), 0, "coordinator", record))
+    assert held.add(receipt(2)) == receipt(2)
+    assert held.receipts(0) == {1: receipt(2)}

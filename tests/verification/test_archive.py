@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Ready,
+    Receipt,
+    ReceivedUpdate,
     RewardTable,
     RoundRecord,
     Signed,
@@ -86,8 +89,14 @@ def _dossier() -> RoundDossier:
         listed=sign(KEY, MANIFEST, 7, "coordinator", CommitmentList(entries=entries)),
         commitments=commitments,
         record=sign(KEY, MANIFEST, 7, "coordinator", RoundRecord(parameters=ZERO, units=(), judged=())),
+        receipts=(_receipt(1), _receipt(2)),
         verdicts=(_verdict(1, 5), _verdict(1, 6)),
     )
+
+
+def _receipt(number: int) -> Signed[Receipt]:
+    entry = ReceivedUpdate(number=1, symbols=ZERO, blob=ZERO)
+    return sign(PEER, MANIFEST, 7, "contributor", Receipt(number=number, entries=(entry,)))
 
 
 def _coordinator(round_: int, body: Body) -> Any:
@@ -216,3 +225,12 @@ def test_writing_the_same_again_leaves_the_file_alone(tmp_path: Path) -> None:
     before = (tmp_path / "rounds" / "000007.json").stat().st_ino
     folder.write_round(_dossier())
     assert (tmp_path / "rounds" / "000007.json").stat().st_ino == before
+
+
+def test_two_receipts_of_one_witness_are_refused() -> None:
+    again = dataclasses.replace(_dossier(), receipts=(_receipt(1), _receipt(1)))
+    with pytest.raises(Malformed, match="two receipt messages"):
+        RoundDossier.from_bytes(again.to_bytes(), MANIFEST, 7)
+    many = dataclasses.replace(_dossier(), receipts=tuple(map(_receipt, range(1, 18))))
+    with pytest.raises(Malformed, match="at most 16"):
+        RoundDossier.from_bytes(many.to_bytes(), MANIFEST, 7)

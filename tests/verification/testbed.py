@@ -31,6 +31,8 @@ from protocol.messages import (
     Finish,
     Judgement,
     Opening,
+    Receipt,
+    ReceivedUpdate,
     Retraction,
     RewardTable,
     RoundRecord,
@@ -64,9 +66,10 @@ from verification.judge import counted, forged_residual, outcome, refused
 from verification.lateness import in_force, is_void
 from verification.replay import TrainingUnits
 from verification.retract import chained, merged_blobs, sources, waiting
-from verification.sample import Draw, draws
+from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
 from verification.settle import SettledRound, earned_in_epoch, reward_entries
 from verification.unit import DrawnUnit, ReplayReport
+from verification.witness import witnesses
 
 SALT = "5a" * 32
 
@@ -173,6 +176,7 @@ class Testbed:
         self.settled: list[SettledRound] = []
         self.judged: list[Judgement] = []
         self.undecided: list[Judgement] = []
+        self.standings: Mapping[int, Standing] = {}
         self.late: set[int] = set()  # rounds whose record is anchored too late
 
     @property
@@ -333,18 +337,30 @@ class Testbed:
             root = StandardMerkleTree([commitment_leaf(e.number, e.commitment) for e in entries]).root.hex()
         chain.height += 3
         chain.posted[round_] = PostedRoot(root, len(entries), chain.height)
+        judged, self.judged = tuple(self.judged), []
+        self.standings = doubt(manifest, self.standings, judged)
+        before = {number: self.standings.get(number, NEWCOMER) for number in numbers}
+        receipts = self.receipts(round_, dict(zip(numbers, made, strict=True)))
         units = tuple(
             UnitRecord(
                 number=number,
                 commitment=one.commitment.id,
+                earlier=before[number].earlier,
+                suspect=before[number].suspect,
                 merged=True,
                 symbols=one.unit.work.symbols,
                 blob=one.unit.work.blob,
             )
             for number, one in zip(numbers, made, strict=True)
         )
-        judged, self.judged = tuple(self.judged), []
-        body = self._take_back(RoundRecord(parameters=self.parameters, units=units, judged=judged))
+        body = self._take_back(
+            RoundRecord(
+                parameters=self.parameters,
+                units=units,
+                judged=judged,
+                receipts=tuple(one.id for one in receipts),
+            )
+        )
         record = sign(key(0), manifest, round_, "coordinator", body)
         deadlines = manifest.deadlines
         chain.height += 1 + deadlines.reveal + deadlines.record if round_ in self.late else 3
@@ -352,6 +368,7 @@ class Testbed:
         chain.height += 2
         self.listed[round_], self.records[round_] = listed, record
         standing = in_force(body, void=round_ in self.late)
+        self.standings = count_listed(manifest, self.standings, (unit.number for unit in standing.units))
         openings, verdicts = self._judge_round(round_, standing)
         dossier = RoundDossier(
             round_,
@@ -361,13 +378,28 @@ class Testbed:
                 sign(key(n), manifest, round_, "contributor", reveal(m.unit))
                 for n, m in zip(numbers, made, strict=True)
             ),
-            record,
-            openings,
-            verdicts,
+            receipts=receipts,
+            record=record,
+            openings=openings,
+            verdicts=verdicts,
         )
         self.dossiers[round_] = dossier
         self.parameters = self._aggregate(standing)
         return dossier
+
+    def receipts(self, round_: int, made: Mapping[int, Made]) -> tuple[Signed[Receipt], ...]:
+        """Return the receipts of a round's witnesses, who all received everything in time."""
+        beacon = self.chain.assignment_beacon(round_)
+        assert beacon is not None
+        works = {number: one.unit.work for number, one in sorted(made.items())}
+        entries = tuple(
+            ReceivedUpdate(number=number, symbols=work.symbols, blob=work.blob)
+            for number, work in works.items()
+        )
+        return tuple(
+            sign(key(number), self.manifest, round_, "contributor", Receipt(number=number, entries=entries))
+            for number in witnesses(self.manifest, self.run, beacon, round_, made)
+        )
 
     def _judge_round(
         self, round_: int, body: RoundRecord
