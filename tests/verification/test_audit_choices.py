@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Receipt, sign
-from tests.verification.simchain import key
 from tests.verification.test_audit import Forge, failed
-from tests.verification.testbed import Testbed
+from tests.verification.testbed import Testbed, key
 from verification.archive import Archive
 
 
