@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-contracts check format bench lock
+.PHONY: help setup up test test-contracts check format bench fuzz lock
 
 help:
 	@echo 'make up              set up once, then run a whole network here: murmur up   (ARGS="--rounds 6 --json")'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check           format, lint, types, import layers'
 	@echo 'make format          apply format and safe lint fixes'
 	@echo 'make bench           measurements                                            (ARGS="gap")'
+	@echo 'make fuzz            readers of hostile bytes, with atheris, for longer       (ARGS="bundle 600")'
 	@echo 'make lock            resolve the dependencies again into constraints.txt'
 
 setup:
@@ -54,6 +55,11 @@ format:
 bench:
 	@$(SETUP) test >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz:
+	@$(SETUP) test >&2
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris >&2
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lock:
 	@$(SETUP) lock >&2

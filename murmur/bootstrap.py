@@ -361,7 +361,9 @@ def write_lock() -> None:
         python = Path(folder, "venv", "bin", "python")
         create_venv(python.parent.parent, python)
         say("resolving (this downloads every package)")
-        command = pip_command(python, "install", "--quiet", "--upgrade", "setuptools", f"{ROOT}[dev,nodejs]")
+        command = pip_command(
+            python, "install", "--quiet", "--upgrade", "setuptools", f"{ROOT}[dev,fuzz,nodejs]"
+        )
         subprocess.run(command, stdout=sys.stderr, check=True)
         frozen = subprocess.run(
             pip_command(python, "freeze", "--all", "--exclude", "pip", "--exclude", "murmur-network"),

@@ -19,6 +19,7 @@ from protocol.drand import QUICKNET, SCHEME, DrandChain, check_public_key
 from protocol.errors import Malformed
 
 MAX_MANIFEST_BYTES = 64 * 1024
+MAX_UNIT_SAMPLES = 1 << 20
 LOCAL_CHAIN_ID = 31337
 """The chain that anvil and its like run on one machine, where nobody's money is at stake."""
 
@@ -331,6 +332,13 @@ class RunManifest(Frozen):
     def _segments_fill_the_round(self) -> "RunManifest":
         if self.inner.steps % self.verification.segment_steps:
             raise ValueError("inner steps must be a multiple of the segment length")
+        return self
+
+    @model_validator(mode="after")
+    def _a_unit_is_assigned_quickly(self) -> "RunManifest":
+        # Everybody draws the samples of every unit one by one, whoever wrote the manifest.
+        if self.inner.steps * self.inner.batch > MAX_UNIT_SAMPLES:
+            raise ValueError(f"a unit has more than {MAX_UNIT_SAMPLES} samples")
         return self
 
     @model_validator(mode="after")

@@ -148,7 +148,7 @@ class Network:
             if peer != self.peer_id:
                 named.append(peer)
         connected = self.connected_peers()
-        with trio.move_on_after(deadline_s):
+        with trio.move_on_after(max(deadline_s, 0.0)):
             for peer in named:
                 if peer not in connected:
                     await self._try_dial(running.host, peer)

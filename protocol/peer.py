@@ -54,6 +54,7 @@ class PeerConfig:
     max_blob_bytes: int | None = None  # cap of the store; the least recently used go first
     poll_s: float = 0.2  # between two looks at the chain
     sync_interval_s: float = 2.0  # between two rounds of anti-entropy
+    manifest_wait_s: float | None = None  # how long to look for somebody who has the manifest
     drand: tuple[str, ...] = PUBLIC_ENDPOINTS
     beacons: Path | None = None  # kept drand signatures; default: directory / "beacons"
 
@@ -218,7 +219,8 @@ def _dialable(address: str) -> bool:
 
 async def _fetch_manifest(network: Network, config: PeerConfig) -> RunManifest:
     """Fetch the manifest from whoever has it; one who is still starting is asked again."""
-    deadline = trio.current_time() + MANIFEST_WAIT_S
+    patience = MANIFEST_WAIT_S if config.manifest_wait_s is None else config.manifest_wait_s
+    deadline = trio.current_time() + patience
     while True:
         left = deadline - trio.current_time()
         try:

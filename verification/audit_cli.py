@@ -1,6 +1,7 @@
 """`murmur audit`: recompute a whole run from public data, or decide one bundle the same way."""
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -135,6 +136,7 @@ def audit_fetch(
     from verification.fetch import FetchConfig, fetch_archive
     from verification.tarball import pack_folder
 
+    logging.basicConfig(level=logging.ERROR)  # who has what is told in the report
     packed = out.suffix == ".tar"
     folder = out.with_name(f".{out.name}.fetch") if packed else out
     config = FetchConfig(

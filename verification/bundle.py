@@ -32,7 +32,7 @@ from protocol.update import max_update_bytes
 from training.outer import outer_layout
 from verification.archive import Archive, RoundDossier
 from verification.commit import Carried, carried
-from verification.container import MAX_DOCUMENT_BYTES, read_bundle, write_bundle
+from verification.container import MAX_DOCUMENT_BYTES, Contents, read_bundle, write_bundle
 from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
 from verification.judge import is_fresh
 from verification.lateness import in_force, is_late
@@ -167,16 +167,25 @@ def load_bundle(path: Path) -> Bundle:
         ConfigError: there is no such file.
         ProofRejected: it does not have a bundle's form; the message says where.
     """
+    return parse_bundle(read_bundle(path, file_limit))
 
-    def file_limit(document: bytes) -> int:
-        manifest = _manifest(_document(document))
-        return max(
-            outer_layout(manifest).file_bytes,
-            moment_layout(manifest.model).file_bytes,
-            max_update_bytes(manifest.codec, parameter_layout(manifest.model).size),
-        )
 
-    contents = read_bundle(path, file_limit)
+def file_limit(document: bytes) -> int:
+    """Return the size of the largest file that a bundle with this document may hold.
+
+    Raises:
+        ProofRejected: the document is not one.
+    """
+    manifest = _manifest(_document(document))
+    return max(
+        outer_layout(manifest).file_bytes,
+        moment_layout(manifest.model).file_bytes,
+        max_update_bytes(manifest.codec, parameter_layout(manifest.model).size),
+    )
+
+
+def parse_bundle(contents: Contents) -> Bundle:
+    """Parse what was read from a bundle's file; see `load_bundle`."""
     said = _document(contents.document)
     manifest = _manifest(said)
     round_ = said.facts.round

@@ -17,6 +17,7 @@ from protocol.errors import ConfigError, MurmurError, ProofRejected
 
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_FILES = 16
+MAX_BUNDLE_BYTES = 64 << 30
 BLOCK = 512
 _NAME = re.compile(rb"(bundle\.json|files/[0-9a-f]{64})\0+")
 _SIZE = re.compile(rb"([0-7]{11})\0")
@@ -70,12 +71,16 @@ def read_bundle(path: Path, file_limit: Callable[[bytes], int]) -> Contents:
     """
     try:
         with path.open("rb") as source:
-            return _read(source, path.stat().st_size, file_limit)
+            size = path.stat().st_size
+            if size > MAX_BUNDLE_BYTES:
+                raise ProofRejected(f"bundle of {size} bytes exceeds {MAX_BUNDLE_BYTES}")
+            return read_contents(source, size, file_limit)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read(source: BinaryIO, size: int, file_limit: Callable[[bytes], int]) -> Contents:
+def read_contents(source: BinaryIO, size: int, file_limit: Callable[[bytes], int]) -> Contents:
+    """Read a bundle of `size` bytes from an open file; see `read_bundle`."""
     document: bytes | None = None
     limit = MAX_DOCUMENT_BYTES
     files: dict[str, bytes] = {}

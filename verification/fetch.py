@@ -111,6 +111,7 @@ async def fetch_archive(config: FetchConfig, chain: AuditChain, say: Say) -> Fet
         config.bootstrap,
         blobs=archive.blobs,
         history=scratch / "messages.sqlite",
+        manifest_wait_s=config.patience_s,
         drand=config.drand,
         beacons=archive.root / BEACONS_DIRECTORY,
     )

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
+from protocol.manifest import RunManifest
 from protocol.merkle import commitment_leaf, verify_proof
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
 from protocol.tensors import parameter_layout
@@ -37,6 +38,10 @@ OUTCOMES = {
     PROVEN_FALSE: "proven false",
     INCONCLUSIVE: "inconclusive",
 }
+
+
+MAX_STRANGER_BYTES = 1 << 30  # of parameters, or of one step's logits
+MAX_STRANGER_FLOP = 10**14
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class _Decision:
             self._checks.append(Check(name, "ok", check(self._bundle)))
         except (ProofRejected, Malformed) as error:
             self._checks.append(Check(name, "rejected", error.message))
-        except ProofInconclusive as error:
+        except (ProofInconclusive, ConfigError) as error:
             self._checks.append(Check(name, "inconclusive", error.message))
         return self._checks[-1].ok
 
@@ -174,6 +179,10 @@ class _Decision:
         opening = bundle.opening
         if opening is None:
             raise ProofInconclusive("nothing was opened, which no file can prove")
+        if self._confirmed is None and _is_heavy(bundle.manifest):
+            raise ProofInconclusive(
+                "a replay of this run takes long; it is made once an anchor knows the unit"
+            )
         unit = bundle.unit(_drawn_segment(bundle))
         try:
             check_opening(bundle.manifest, unit, opening)
@@ -225,6 +234,14 @@ class _Decision:
         return (
             f"{len(said_something)} verdicts say {OUTCOMES[ours]}, as our replay does: the unit is {decided}"
         )
+
+
+def _is_heavy(manifest: RunManifest) -> bool:
+    """Tell whether a replay costs so much that a stranger's word is no reason to make one."""
+    size = parameter_layout(manifest.model).size
+    tokens = manifest.inner.batch * manifest.model.context * manifest.verification.segment_steps
+    logits = manifest.inner.batch * manifest.model.context * manifest.model.vocab
+    return max(4 * size, 4 * logits) > MAX_STRANGER_BYTES or 6 * size * tokens > MAX_STRANGER_FLOP
 
 
 def _check_signatures(bundle: Bundle) -> str:

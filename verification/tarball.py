@@ -68,13 +68,14 @@ def unpacked_folder(path: Path) -> Iterator[Path]:
         target = Path(directory)
         try:
             with path.open("rb") as source:
-                _unpack(source, target)
+                unpack(source, target)
         except OSError as error:
             raise ConfigError(f"cannot unpack {path}: {error.strerror}") from error
         yield target
 
 
-def _unpack(source: BinaryIO, target: Path) -> None:
+def unpack(source: BinaryIO, target: Path) -> None:
+    """Unpack an open file into an empty directory; see `unpacked_folder`."""
     last: str | None = None
     while (header := source.read(BLOCK)) != bytes(BLOCK):
         name, length = parse_header(header, _NAME, Malformed, "a packed public folder")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,3 +204,38 @@ def test_a_verifier_s_settings_are_checked_before_anything_starts(tmp_path: Path
     )  # fmt: skip
     assert isinstance(result.exception, ConfigError)
     assert result.exception.message.startswith("--run")
+
+
+OFFLINE = """
+import socket, sys
+def refuse(*arguments, **options):
+    raise OSError("no network in this test")
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+socket.getaddrinfo = socket.create_connection = refuse
+from murmur.cli import main
+sys.argv = ["murmur", *sys.argv[1:]]
+main()
+"""
+
+
+def offline(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process that has no network: in a namespace without interfaces where the system allows it."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    try:
+        allowed = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        allowed = False
+    command = [*(alone if allowed else []), sys.executable, "-c", OFFLINE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_bundle_made_elsewhere_is_decided_without_a_network(
+    network: Path, played: Testbed, corpus: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "carried"
+    bundle.write_bytes(export(network, "peer-2", 0).read_bytes())
+    root = played.chain.posted[0].root
+    done = offline("proof", "verify", bundle, "--data", corpus, "--root", root, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["verdict"], told["unit"], told["replayed"]) == ("holds", "false", "proven false")
