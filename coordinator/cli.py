@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, plan, read_fields
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
 
@@ -18,12 +19,13 @@ app = typer.Typer(no_args_is_help=True, help="Run the coordinator of a run.")
 run_app = typer.Typer(no_args_is_help=True, help="Make a run, and look at one.")
 
 Directory = Annotated[Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")]
+run_app.command()(plan)
+
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
 ]
 Data = Annotated[Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")]
 
-MAX_MANIFEST_FIELDS_BYTES = 64 * 1024
 API_TIMEOUT_S = 10.0
 MAX_API_BYTES = 64 << 20
 
@@ -105,11 +107,20 @@ def create(
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
+    calibration: CalibrationFile = None,
+    cost: Cost = COST,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Create it although the plan refuses it; on the local chain only."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Define a run, show what it can cost, and create and fund it on chain."""
+    """Define a run, show what it can cost, and create and fund it on chain.
+
+    A run under which an attack pays, or honesty is not safe, is refused (`murmur run plan`).
+    """
     import secrets
 
     from contracts.chain import connect
@@ -117,12 +128,13 @@ def create(
     from contracts.client import Ledger
     from contracts.sender import Sender
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
+    from coordinator.economics import Terms
     from coordinator.run import create_run, plan_run
     from protocol.daemon import PEER_KEY_FILE
     from protocol.keys import PeerKey, load_peer_key, save_peer_key
 
     fund_wei = parse_amount(fund)
-    fields = _read_fields(manifest)
+    fields = {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
@@ -141,7 +153,14 @@ def create(
         data_dir=data_dir,
         fields=fields,
     )
-    confirm(describe_plan(plan), yes=yes, dry_run=dry_run)
+    terms = Terms(
+        stake_wei=found.min_stake,
+        unbonding_blocks=found.unbonding_blocks,
+        cost=cost,
+        verifiers=plan.manifest.verification.verifiers,
+    )
+    checked = check_plan(plan.manifest, terms, calibration, unsafe=unsafe)
+    confirm([*describe_plan(plan), *checked], yes=yes, dry_run=dry_run)
     make = open_wallet if (directory / WALLET_FILE).exists() else create_wallet
     sender = Sender(found.w3, make(directory, password_file))
     receipt = create_run(directory, plan, ledger=found, sender=sender)
@@ -268,19 +287,6 @@ def _get(client: "httpx.Client", path: str) -> Any:
             if len(data) > MAX_API_BYTES:
                 raise ValueError(f"more than {MAX_API_BYTES} bytes")
     return json.loads(data)
-
-
-def _read_fields(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with path.open("rb") as file:
-            fields = json.loads(file.read(MAX_MANIFEST_FIELDS_BYTES + 1))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", hint="a JSON object of manifest fields") from error
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path} is not a JSON object")
-    return fields
 
 
 def _print(value: dict[str, Any], as_json: bool) -> None:

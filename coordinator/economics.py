@@ -329,11 +329,14 @@ def _made(name: str, profit: float, why: str) -> Line:
     return Line(name, profit, profit > 1e-9, why)
 
 
-def lazy_segments(segments: int, caught: int, proven: int, tried: int) -> Iterable[Attack]:
+def lazy_segments(
+    segments: int, caught: int, proven: int, tried: int, *, exact: bool = False
+) -> Iterable[Attack]:
     """Yield laziness in every number of a unit's segments; a draw finds it if it falls on one of them.
 
     Args:
         caught, proven, tried: of wholly invented segments.
+        exact: bits are compared.
     """
     for lazy in range(1, segments + 1):
         share = lazy / segments
@@ -345,4 +348,5 @@ def lazy_segments(segments: int, caught: int, proven: int, tried: int) -> Iterab
             proven=proven,
             tried=tried,
             reach=share,
+            exact=exact,
         )

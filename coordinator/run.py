@@ -99,6 +99,26 @@ def initial_parameters_file(model: ModelConfig, outer: OuterConfig, seed: int) -
     return parameters_file(plain, initial_state(plain, initial_parameters(model, seed)))
 
 
+def complete(given: Mapping[str, Any]) -> RunManifest:
+    """Return the manifest that fields make: rounds, schedule and beacon follow from the others where they are left out.
+
+    Raises:
+        UsageError: they make none.
+    """
+    try:
+        values = {"rounds": 40, **given}
+        public = values.get("chain_id") != LOCAL_CHAIN_ID
+        values.setdefault("beacon", DrandBeacon() if public else BlockBeacon())
+        verification = dict(values.get("verification") or {})
+        often = draw_probability(int(values["rounds"]))
+        verification.setdefault(
+            "schedule", SamplingSchedule(fresh_probability=often, floor_probability=max(often, FLOOR))
+        )
+        return RunManifest.model_validate({**values, "verification": verification})
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(f"these fields make no manifest: {_first(error)}") from error
+
+
 def plan_run(
     directory: Path,
     *,
@@ -133,27 +153,18 @@ def plan_run(
     given = dict(fields or {})
     shard = prepare_corpus(data, data_dir or directory / "data")
     name = DEFAULT_NAME if data is None else _dataset_name(data)
-    values: dict[str, Any] = {
-        "name": "murmur",
-        "rounds": 40,
-        "dataset": dataset_config(name, shard),
-        "initial_parameters": ZERO_DIGEST,
-        "program": program_digest(),
-        "beacon": BlockBeacon() if ledger.chain_id == LOCAL_CHAIN_ID else DrandBeacon(),
-        **given,
-        "chain_id": ledger.chain_id,
-        "ledger": ledger.address,
-        "coordinator": coordinator.address,
-    }
-    try:
-        verification = dict(given.get("verification") or {})
-        often = draw_probability(int(values["rounds"]))
-        verification.setdefault(
-            "schedule", SamplingSchedule(fresh_probability=often, floor_probability=max(often, FLOOR))
-        )
-        manifest = RunManifest.model_validate({**values, "verification": verification})
-    except (ValidationError, ValueError, TypeError) as error:
-        raise UsageError(f"these fields make no manifest: {_first(error)}") from error
+    manifest = complete(
+        {
+            "name": "murmur",
+            "dataset": dataset_config(name, shard),
+            "initial_parameters": ZERO_DIGEST,
+            "program": program_digest(),
+            **given,
+            "chain_id": ledger.chain_id,
+            "ledger": ledger.address,
+            "coordinator": coordinator.address,
+        }
+    )
     if "initial_parameters" not in given:
         file = initial_parameters_file(manifest.model, manifest.outer, seed)
         address = BlobStore(Archive(directory / PUBLIC_DIRECTORY).blobs).put(file)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from node.cheats.kinds import Cheat
 from protocol import options
 from protocol.errors import UsageError
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
+from verification.cheats import Cheat
 
 if TYPE_CHECKING:
     from murmur.laboratory import Finding, Laboratory, Trial

@@ -15,7 +15,6 @@ import trio
 
 from murmur.machines import MACHINES, Machine
 from node.cheats.casting import honesty_of, steps_of
-from node.cheats.kinds import Cheat
 from node.events import Train
 from node.honesty import HonestSteps, Honesty
 from node.trainer import Bench, TrainRequest
@@ -45,6 +44,7 @@ from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import program_digest
 from training.workbench import TrainerLoadRequest
+from verification.cheats import Cheat
 from verification.commit import Carried, check_commitment
 from verification.duty import opening_time
 from verification.judge import is_fresh

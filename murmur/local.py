@@ -27,7 +27,9 @@ from protocol.manifest import LOCAL_CHAIN_ID
 TOKEN = 10**18
 SUPPLY_WEI = 100_000_000 * TOKEN
 STAKE_WEI = 100 * TOKEN
-UNBONDING_BLOCKS = 20
+UNBONDING_BLOCKS = (
+    3000  # longer than an epoch of the slowest rounds, so that no stake leaves before its verdict
+)
 DISPUTE_BLOCKS = 4
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21

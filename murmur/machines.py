@@ -66,7 +66,7 @@ class Replay(Frozen):
     """Ask for one segment: where it starts, under which profile, and whose batches it takes."""
 
     profile: ProfileName  # of the manifest
-    cheat: str = ""  # one of `node.cheats.kinds.Cheat` that is a matter of steps; empty: honest
+    cheat: str = ""  # one of `verification.cheats.Cheat` that is a matter of steps; empty: honest
     start: Files
     beacon: Digest
     round: Round

@@ -15,10 +15,8 @@ import numpy as np
 
 from murmur.machines import BASE, MACHINES, Fleet, Machine, open_fleet
 from murmur.reference import Case, Reference, reference_manifest
-from node.cheats.kinds import Cheat
 from node.unit import Files
 from protocol.blobs import BlobStore
-from protocol.canonical import canonical_json, digest
 from protocol.manifest import CPU_EXACT, NumericProfile, RunManifest
 from protocol.tensors import moment_layout, parameter_layout
 from training.distance import segment_distances
@@ -33,7 +31,9 @@ from verification.calibration import (
     Quantiles,
     Trials,
     choose,
+    measured_setting,
 )
+from verification.cheats import Cheat
 from verification.profile import this_machine
 
 STEP_CHEATS = (
@@ -242,16 +242,6 @@ class Measurement:
             MeasuredMachine(name=name, capability=facts.capability, differs=self._differs[name])
             for name, facts in sorted(fleet.facts.items())
         )
-
-
-def measured_setting(manifest: RunManifest) -> str:
-    """Return the digest of everything in a manifest that distances depend on: model, inner steps, segment length."""
-    setting = {
-        "model": manifest.model.model_dump(mode="json"),
-        "inner": manifest.inner.model_dump(mode="json"),
-        "segment_steps": manifest.verification.segment_steps,
-    }
-    return digest(canonical_json(setting))
 
 
 async def measure(

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, Field
 
-from node.cheats.kinds import Cheat, Fate
 from protocol.manifest import Wei
+from verification.cheats import Cheat, Fate
 
 
 class Loss(BaseModel):

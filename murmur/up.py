@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
-from node.cheats.kinds import Cheat
 from protocol.errors import NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
+from verification.cheats import Cheat
 
 if TYPE_CHECKING:
     import httpx

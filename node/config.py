@@ -1,9 +1,9 @@
 """What a contributor's operator sets."""
 
-from node.cheats.kinds import Cheat
 from protocol.daemon import PeerDaemonConfig
 from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, ProfileName, RunManifest
+from verification.cheats import Cheat
 
 TRAINER_LOG_FILE = "trainer.log"
 

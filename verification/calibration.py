@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from protocol.canonical import canonical_json, digest, parse_canonical_json, tagged_digest
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import Address, Digest, Frozen, NumericProfile, ProfileName
+from protocol.manifest import Address, Digest, Frozen, NumericProfile, ProfileName, RunManifest
 from verification.profile import Machine
 
 MAX_CALIBRATION_BYTES: Final = 512 * 1024
@@ -259,3 +259,13 @@ def round_up(value: float) -> float:
     exponent = math.floor(math.log10(value))
     mantissa = math.ceil(value / 10.0**exponent - 1e-9)
     return float(f"{mantissa}e{exponent}")
+
+
+def measured_setting(manifest: RunManifest) -> str:
+    """Return the digest of everything in a manifest that distances depend on: model, inner steps, segment length."""
+    setting = {
+        "model": manifest.model.model_dump(mode="json"),
+        "inner": manifest.inner.model_dump(mode="json"),
+        "segment_steps": manifest.verification.segment_steps,
+    }
+    return digest(canonical_json(setting))

@@ -13,7 +13,6 @@ from node.cheats.claims import (
     RandomUpdate,
 )
 from node.cheats.garbage import Garbage
-from node.cheats.kinds import Cheat
 from node.cheats.silence import Equivocate, LateOpening, RefuseOpening, WithholdReveal
 from node.cheats.steps import (
     Bf16,
@@ -31,6 +30,7 @@ from node.cheats.steps import (
     WrongData,
 )
 from node.honesty import HonestSteps, Honesty
+from verification.cheats import Cheat
 
 _STEPS: dict[Cheat, Callable[[], HonestSteps]] = {
     Cheat.SKIP_STEPS: lambda: SkippedSteps(every=3, taken=1),

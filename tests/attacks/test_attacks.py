@@ -9,13 +9,13 @@ import pytest
 
 from murmur.attacks import AttackReport, AttackResult, markdown, measure_attacks, measure_honest
 from murmur.laboratory import EMULATED, Laboratory
-from node.cheats.kinds import Cheat, Fate
 from protocol.blobs import BlobStore
 from protocol.manifest import CPU_FP32, VerificationConfig
 from protocol.messages import PASSED
 from protocol.tensors import pack, parameter_layout
 from tests.verification.testbed import tiny_manifest
 from training.model import initial_parameters
+from verification.cheats import Cheat, Fate
 
 STEPS = {
     Cheat.SKIP_STEPS,

@@ -11,7 +11,6 @@ import trio
 from node.cheats.casting import honesty_of, steps_of
 from node.cheats.claims import Copycat
 from node.cheats.garbage import Garbage, garbage
-from node.cheats.kinds import Cheat
 from node.cheats.silence import Equivocate, LateOpening
 from node.events import Train
 from node.honesty import HonestSteps, Honesty
@@ -29,6 +28,7 @@ from tests.verification.testbed import key
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard
 from training.workbench import TrainerLoadRequest
+from verification.cheats import Cheat
 from verification.commit import Carried, check_commitment
 from verification.merge import check_reveal, copied_from
 from verification.opening import check_opening, needed_files

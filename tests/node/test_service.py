@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.cheats.kinds import Cheat
 from node.config import NodeConfig
 from node.journal import Journal
 from node.service import run_node
@@ -29,6 +28,7 @@ from tests.node.world import name
 from tests.verification.testbed import SimChain, key
 from training.model import initial_parameters
 from training.outer import aggregate, load_parameters, parameters_file
+from verification.cheats import Cheat
 from verification.facts import commitments_root
 from verification.merge import check_reveal, check_update
 

@@ -1,0 +1,211 @@
+"""`murmur run plan`: what honesty and every attack earn under a manifest, and whether it may be run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from protocol import options
+from protocol.errors import ConfigError, MurmurError, UsageError
+
+if TYPE_CHECKING:
+    from coordinator.economics import Plan, Terms
+    from protocol.manifest import RunManifest
+
+MAX_MANIFEST_FIELDS_BYTES = 64 * 1024
+ASSUMED_STAKE_WEI = 100 * 10**18
+ASSUMED_UNBONDING_BLOCKS = 3000
+COST = 0.4
+
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration", help="Signed file of `murmur verifier calibrate`, if not the packaged one."
+    ),
+]
+Cost = Annotated[
+    float,
+    typer.Option(min=0.0, max=10.0, help="What a unit costs an honest operator, as a share of its pay."),
+]
+
+
+def plan(
+    manifest: Annotated[
+        Path, typer.Argument(help="A manifest, or a JSON file of the fields that `run create` takes.")
+    ],
+    calibration: CalibrationFile = None,
+    stake: Annotated[
+        int | None, typer.Option(min=0, help="Stake of a contributor in wei; 100 tokens are assumed.")
+    ] = None,
+    unbonding: Annotated[
+        int | None, typer.Option(min=0, help="Blocks until a stake that leaves is free; 3000 are assumed.")
+    ] = None,
+    cost: Cost = COST,
+    verifiers: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="Verifiers that are staked; as many as judge are assumed."),
+    ] = None,
+    slash_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of a slash that comes back to the offender.")
+    ] = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the arithmetic line by line.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compute what honesty and every attack earn; fail if an attack pays or honesty is not safe."""
+    from coordinator.economics import Terms
+
+    found = read_fields_or_manifest(manifest)
+    terms = Terms(
+        stake_wei=ASSUMED_STAKE_WEI if stake is None else stake,
+        unbonding_blocks=ASSUMED_UNBONDING_BLOCKS if unbonding is None else unbonding,
+        cost=cost,
+        verifiers=verifiers or found.verification.verifiers,
+        slash_share=slash_share,
+    )
+    result = make_plan(found, terms, calibration)
+    if as_json:
+        typer.echo(json.dumps(to_json(result, terms)))
+    else:
+        for line in describe(result, explain=explain):
+            typer.echo(line)
+    if not result.holds:
+        raise Refused(result)
+
+
+class Refused(MurmurError):
+    """Report a manifest under which cheating pays, or honesty is not safe."""
+
+    def __init__(self, result: "Plan") -> None:
+        more = len(result.reasons) - 1
+        super().__init__(
+            f"the manifest is refused: {result.reasons[0]}" + (f" (and {more} more)" if more else ""),
+            hint="`murmur run plan MANIFEST --explain` shows the arithmetic; draw more often, lengthen epochs or "
+            "unbonding, raise stake or pay, or calibrate with more segments",
+        )
+
+
+def check_plan(
+    manifest: "RunManifest", terms: "Terms", calibration: Path | None, *, unsafe: bool
+) -> list[str]:
+    """Return what a plan says of a run that is about to be created.
+
+    Args:
+        unsafe: let what is refused pass, on the local chain.
+
+    Raises:
+        Refused: it does not hold.
+        UsageError: `unsafe` on another chain.
+        ConfigError, Malformed, ProofRejected: as `make_plan`.
+    """
+    from protocol.manifest import LOCAL_CHAIN_ID
+
+    if unsafe:
+        if manifest.chain_id != LOCAL_CHAIN_ID:
+            raise UsageError("--unsafe is for the local chain", hint="`murmur run plan` says what to change")
+        return ["warning: whether cheating pays under this manifest was not asked"]
+    result = make_plan(manifest, terms, calibration)
+    if not result.holds:
+        raise Refused(result)
+    best = max(result.lines, key=lambda line: line.profit)
+    return [
+        f"honest work earns {result.honest_profit:.0%} of its pay and loses at most {result.false_loss:.3%} to false "
+        f"rejections; no attack pays, the best ({best.name}) by {best.profit:+.3g} of a unit's pay"
+    ]
+
+
+def make_plan(manifest: "RunManifest", terms: "Terms", calibration: Path | None) -> "Plan":
+    """Compute the plan of a manifest from a calibration file, or from the packaged one.
+
+    Raises:
+        ConfigError: the file cannot be read, or speaks of other work or tolerances.
+        Malformed, ProofRejected: it is not one, or not signed by whom it names.
+    """
+    from coordinator.economics import plan as economics
+    from coordinator.suite import attack_figures, check_covers, honest_figures
+    from verification.calibration import SignedCalibration, packaged_calibration
+
+    signed = packaged_calibration() if calibration is None else SignedCalibration.read(calibration)
+    measured = signed.calibration
+    check_covers(manifest, measured)
+    honest = honest_figures(measured, manifest.verification.profiles)
+    return economics(manifest, terms, honest, attack_figures(manifest, measured))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read a JSON object of manifest fields.
+
+    Raises:
+        ConfigError: it cannot be read, or is not one.
+    """
+    try:
+        with path.open("rb") as file:
+            fields = json.loads(file.read(MAX_MANIFEST_FIELDS_BYTES + 1))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", hint="a JSON object of manifest fields") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path} is not a JSON object")
+    return fields
+
+
+def read_fields_or_manifest(path: Path) -> "RunManifest":
+    """Read a manifest; what a file of fields leaves out is filled as `run create` fills it.
+
+    Raises:
+        ConfigError: it cannot be read.
+        UsageError: the fields make no manifest.
+    """
+    from coordinator.run import complete
+    from protocol.canonical import ZERO_DIGEST
+    from protocol.manifest import LOCAL_CHAIN_ID
+
+    nobody = "0x" + "00" * 20
+    placeholders = {
+        "name": "plan",
+        "chain_id": LOCAL_CHAIN_ID,
+        "ledger": nobody,
+        "coordinator": nobody,
+        "dataset": {"name": "plan", "root": ZERO_DIGEST, "tokens": 1},
+        "initial_parameters": ZERO_DIGEST,
+        "program": ZERO_DIGEST,
+    }
+    fields = read_fields(path)
+    return complete({**placeholders, **fields})
+
+
+def describe(result: "Plan", *, explain: bool) -> list[str]:
+    """Return a plan for a person: a table, or the arithmetic."""
+    lines = [f"honest profit {result.honest_profit:.3g} of a unit's pay"]
+    lines.append(f"at most {result.false_loss:.4%} of pay lost to false rejections")
+    if explain:
+        lines += ["", *result.steps, ""]
+    width = max((len(line.name) for line in result.lines), default=0)
+    for line in result.lines:
+        lines.append(f"{line.name:{width}}  {line.profit:+12.4f}  {'PAYS' if line.pays else 'does not pay'}")
+        if explain:
+            lines.append(f"  {line.why}")
+    lines += [f"refused: {reason}" for reason in result.reasons]
+    return [*lines, "the manifest holds" if result.holds else "the manifest is refused"]
+
+
+def to_json(result: "Plan", terms: "Terms") -> dict[str, object]:
+    """Return a plan as plain JSON data; profits are in units of a unit's pay."""
+    return {
+        "holds": result.holds,
+        "reasons": list(result.reasons),
+        "honest_profit": result.honest_profit,
+        "false_rejection_loss": result.false_loss,
+        "assumed": {
+            "stake_wei": str(terms.stake_wei),
+            "unbonding_blocks": terms.unbonding_blocks,
+            "cost": terms.cost,
+            "verifiers": terms.verifiers,
+            "collusion": terms.collusion,
+            "slash_share": terms.slash_share,
+        },
+        "strategies": [
+            {"name": line.name, "profit": line.profit, "pays": line.pays, "arithmetic": line.why}
+            for line in result.lines
+        ],
+        "steps": list(result.steps),
+    }

@@ -1,0 +1,142 @@
+"""The attack suite as a plan needs it: what each way to cheat saves, and how surely a draw finds it, by calibration."""
+
+from collections.abc import Iterator
+
+from coordinator.economics import Attack, Honest, lazy_segments
+from protocol.errors import ConfigError
+from protocol.manifest import NumericProfile, RunManifest
+from verification.calibration import Attack as Measured
+from verification.calibration import Calibration, ProfileCalibration, Quantiles, measured_setting
+from verification.cheats import Cheat
+
+REFUSALS = frozenset((Cheat.REFUSE_OPENING, Cheat.LATE_OPENING))
+UNPAID = frozenset((Cheat.WITHHOLD_REVEAL, Cheat.GARBAGE, Cheat.COPYCAT))
+"""Never merged, so never paid: not revealed, not heard, or symbols that were shown before."""
+INVENTED = frozenset((Cheat.PERTURBED_COPY, Cheat.RANDOM_UPDATE, Cheat.STALE_START))
+"""Their segments do not follow from their start at all: at least as far off as honest steps on other text."""
+BITS = frozenset(
+    (
+        Cheat.DROPPED_RESIDUAL,
+        Cheat.FORGED_RESIDUAL,
+        Cheat.CARRIED_RESIDUAL,
+        Cheat.FORGED_UPDATE,
+        Cheat.FORGED_BYTES,
+    )
+)
+"""Found by hashes and symbols that differ, whichever segment is drawn. A residual that was forged once and carried on
+is one in the unit that forges it."""
+
+
+COARSE = frozenset((Cheat.BF16, Cheat.TF32))
+
+
+def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
+    """Check that a calibration speaks of this manifest's work and tolerances.
+
+    Raises:
+        ConfigError: another model, inner step or segment length was measured, or other tolerances follow from it.
+    """
+    if calibration.model != measured_setting(manifest):
+        raise ConfigError(
+            "the calibration is of another model, inner step or segment length than the manifest's",
+            hint="`murmur verifier calibrate --out FILE` measures the default one; name a file with --calibration",
+        )
+    for profile in manifest.verification.profiles:
+        found = calibration.of(profile.name)
+        if found is None:
+            continue
+        for name in ("tolerance", "fresh_tolerance", "slash_tolerance"):
+            ours, theirs = getattr(profile, name), getattr(found.chosen, name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"profile {profile.name}: {name} is {ours:g} in the manifest, and {theirs:g} was calibrated",
+                    hint="set the manifest's profile to the calibrated tolerances, or calibrate again",
+                )
+
+
+def honest_figures(calibration: Calibration, profiles: tuple[NumericProfile, ...]) -> dict[str, Honest]:
+    """Return what was measured of honest work, by profile; a profile that was not is left out."""
+    figures = {}
+    for profile in profiles:
+        found = calibration.of(profile.name)
+        if found is not None:
+            figures[profile.name] = _honest(profile, found)
+    return figures
+
+
+def _honest(profile: NumericProfile, found: ProfileCalibration) -> Honest:
+    if profile.arithmetic == "exact":
+        # Equal bits are no sample: golden vectors hold on every instruction set or the program digest differs.
+        return Honest(0, 10**9, 0, 10**9, 10**9, 0.0)
+    carried, fresh = (
+        [one.rejected for one in found.honest if one.moments == moments] for moments in ("carried", "fresh")
+    )
+    exact = found.exact
+    return Honest(
+        rejected=max((one.count for one in carried), default=0),
+        tried=min((one.tried for one in carried), default=0),
+        fresh_rejected=max((one.count for one in fresh), default=0),
+        fresh_tried=min((one.tried for one in fresh), default=0),
+        exact_tried=0 if exact is None else exact.segments,
+        exact_ratio=1.0 if exact is None else exact.max / profile.slash_tolerance,
+    )
+
+
+def attack_figures(manifest: RunManifest, calibration: Calibration) -> dict[str, tuple[Attack, ...]]:
+    """Return the whole suite, and laziness in every number of segments, by profile."""
+    return {
+        profile.name: tuple(_attacks(manifest, profile, calibration))
+        for profile in manifest.verification.profiles
+        if calibration.of(profile.name) is not None
+    }
+
+
+def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibration) -> Iterator[Attack]:
+    found = calibration.of(profile.name)
+    assert found is not None
+    measured = {one.name: _counts(profile, found, one, calibration.segments) for one in found.attacks}
+    none = (0, 0, 0)
+    invented = measured.get(Cheat.WRONG_DATA, none)
+    exact = profile.arithmetic == "exact"  # every dishonest segment has other bits
+    for cheat in Cheat:
+        if cheat in COARSE and profile.arithmetic == "bf16":
+            continue  # computing as coarsely as the profile does is no cheat
+        caught, proven, tried = invented if cheat in INVENTED else measured.get(cheat, none)
+        saving, reach = cheat.kind.saving, 1.0
+        if cheat is Cheat.ONE_FORGED_SEGMENT:
+            saving = reach = 1 / manifest.segments
+            caught, proven, tried = invented
+        if cheat in REFUSALS:
+            yield Attack(cheat.value, cheat.kind.does, 1.0, "refusal")
+        elif cheat in UNPAID:
+            yield Attack(cheat.value, cheat.kind.does, 1.0, "unpaid")
+        elif cheat is Cheat.EQUIVOCATE:
+            yield Attack(cheat.value, cheat.kind.does, 0.0, "harmless")
+        else:
+            bits = exact or cheat in BITS
+            yield Attack(cheat.value, cheat.kind.does, saving, "measured", caught, proven, tried, reach, bits)
+    yield from lazy_segments(manifest.segments, *invented, exact=exact)
+
+
+def _counts(
+    profile: NumericProfile, found: ProfileCalibration, attack: Measured, segments: int
+) -> tuple[int, int, int]:
+    """Return how many of the drawn segments were caught and how many proven, at least.
+
+    The committed end's distance from the exact one is at least its distance from an honest end less that end's own.
+    The file keeps quantiles, so of those proven no more than a quantile vouches for is counted.
+    """
+    if attack.distance is None:
+        return (attack.caught.count, attack.caught.count, attack.caught.tried)
+    own = 0.0 if found.exact is None else found.exact.max
+    beyond = profile.slash_tolerance + own
+    proven = _beyond(attack.distance, attack.least or 0.0, beyond)
+    # Where a cheat leaves some segments honest, those were drawn too, and caught nobody.
+    return (attack.caught.count, min(proven, attack.caught.count), max(segments, attack.caught.tried))
+
+
+def _beyond(distance: Quantiles, least: float, bound: float) -> int:
+    for value, share in ((least, 1.0), (distance.q50, 0.5), (distance.q90, 0.1), (distance.q99, 0.01)):
+        if value > bound:
+            return int(distance.segments * share)
+    return 0

@@ -1,0 +1,267 @@
+"""`murmur run plan` as typed: which manifests it takes, which it refuses, and what it shows of the arithmetic."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from coordinator.cli import run_app
+from coordinator.economics import Terms
+from coordinator.plan_cli import Refused, check_plan, read_fields_or_manifest
+from coordinator.suite import attack_figures
+from protocol.canonical import canonical_json
+from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
+from protocol.keys import PeerKey
+from protocol.manifest import CPU_FP32, CUDA_FP32, NumericProfile
+from tests.protocol.makers import manifest
+from verification.calibration import (
+    Attack,
+    Calibration,
+    Chosen,
+    Honest,
+    MeasuredMachine,
+    ProfileCalibration,
+    Quantiles,
+    SignedCalibration,
+    Trials,
+    measured_setting,
+)
+from verification.cheats import Cheat
+from verification.profile import Machine
+
+KEY = PeerKey(b"\x07" * 32)
+MEASURED = (
+    Cheat.SKIP_STEPS,
+    Cheat.SKIP_TENTH,
+    Cheat.HALF_STEPS,
+    Cheat.SMALL_BATCH,
+    Cheat.WRONG_DATA,
+    Cheat.OTHER_SEED,
+    Cheat.POISON,
+    Cheat.REUSE_GRADIENTS,
+    Cheat.FROZEN_LAYERS,
+    Cheat.LR_90,
+    Cheat.LR_99,
+    Cheat.NO_WEIGHT_DECAY,
+    Cheat.BF16,
+    Cheat.TF32,
+    Cheat.NUDGE,
+)
+
+
+def calibrated(
+    segments: int = 3000,
+    profile: NumericProfile = CPU_FP32,
+    distances: dict[str, float] | None = None,
+    **fields: Any,
+) -> SignedCalibration:
+    """Return a calibration in which all dishonest segments are 0.1 off, except those named."""
+
+    def attack(cheat: Cheat) -> Attack:
+        off = (distances or {}).get(cheat.value, 0.1)
+        caught = segments if off > profile.tolerance else 0
+        spread = Quantiles(segments=segments, q50=off, q90=off, q99=off, max=off)
+        trials = Trials(count=caught, tried=segments)
+        return Attack(name=cheat.value, check="replay", distance=spread, least=off, caught=trials)
+
+    still = Quantiles(segments=segments, q50=1e-7, q90=2e-6, q99=5e-6, max=8e-6)
+    honest = [
+        Honest(
+            moments=moments,
+            replayed_under=profile.name,
+            drift=still,
+            groups=(),
+            rejected=Trials(count=0, tried=segments),
+        )
+        for moments in ("carried", "fresh")
+    ]
+    found = ProfileCalibration(
+        profile=profile,
+        honest=tuple(honest),
+        exact=Quantiles(segments=segments, q50=1e-6, q90=1e-5, q99=5e-5, max=profile.slash_tolerance / 10),
+        attacks=tuple(map(attack, MEASURED)),
+        chosen=Chosen(
+            tolerance=profile.tolerance,
+            fresh_tolerance=profile.fresh_tolerance,
+            slash_tolerance=profile.slash_tolerance,
+        ),
+    )
+    machine = Machine(device="cpu", torch=profile.torch, capability="AVX2", arithmetics=("fp32",), flags=())
+    values: dict[str, Any] = {
+        "date": datetime(2026, 1, 1, tzinfo=UTC),
+        "machine": machine,
+        "machines": (MeasuredMachine(name="native", capability="AVX2", differs=0),),
+        "model": measured_setting(manifest()),
+        "segments": segments,
+        "profiles": (found,),
+        **fields,
+    }
+    return SignedCalibration.sign(Calibration(**values), KEY)
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    path = tmp_path / "calibration.json"
+    path.write_bytes(calibrated().to_bytes())
+    return path
+
+
+def plan(tmp_path: Path, calibration: Path, *options: str, **fields: Any) -> Any:
+    path = tmp_path / "fields.json"
+    path.write_text(json.dumps(fields))
+    return CliRunner().invoke(
+        run_app, ["plan", str(path), "--calibration", str(calibration), *options], catch_exceptions=True
+    )
+
+
+def test_the_manifest_of_a_local_network_holds(tmp_path: Path, calibration: Path) -> None:
+    result = plan(tmp_path, calibration)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "the manifest holds"
+    told = json.loads(plan(tmp_path, calibration, "--json").stdout)
+    assert (told["holds"], told["reasons"]) == (True, [])
+    assert told["honest_profit"] == pytest.approx(0.6)
+    assert told["false_rejection_loss"] <= 0.001
+    names = {one["name"].removeprefix("cpu-fp32: ") for one in told["strategies"]}
+    assert {cheat.value for cheat in Cheat} <= names
+    assert {f"lazy in {lazy} of 5 segments" for lazy in range(1, 6)} <= names
+    assert not any(one["pays"] for one in told["strategies"])
+
+
+def test_a_whole_manifest_is_read_like_its_fields(tmp_path: Path, calibration: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest(rounds=40).to_bytes())
+    result = CliRunner().invoke(run_app, ["plan", str(path), "--calibration", str(calibration), "--json"])
+    told = json.loads(result.stdout)
+    assert not told["holds"], "its floor of 5 % is too rare for epochs of ten rounds"
+    assert ["refuse-opening" in reason for reason in told["reasons"]].count(True) == 1
+    assert isinstance(result.exception, Refused)
+
+
+def test_a_penalty_of_one_percent_for_refusal_is_refused(tmp_path: Path, calibration: Path) -> None:
+    result = plan(tmp_path, calibration, "--explain", pay={"refusal_percent": 1})
+    assert isinstance(result.exception, Refused)
+    assert (result.exception.exit_code, "--explain" in result.exception.hint) == (1, True)
+    assert "refuse-opening pays +" in result.exception.message
+    assert "forfeits 1% of the epoch's pay" in result.stdout
+    assert result.stdout.splitlines()[-1] == "the manifest is refused"
+
+
+def test_the_arithmetic_is_shown_line_by_line(tmp_path: Path, calibration: Path) -> None:
+    told = plan(tmp_path, calibration, "--explain").stdout
+    assert "a unit costs c = 0.4 of its pay R = 1; honest profit 0.6 a unit" in told
+    assert "stake S = 100 R, all of it burnt" in told
+    assert "of 3000 drawn segments 3000 proven, 3000 caught" in told
+    line = next(line for line in told.splitlines() if line.startswith("cpu-fp32: half-steps"))
+    # 0.5 x 0.4 - 0.1624 x 0.05^(1/3000) x (4/9 x 101 + 4/9)
+    assert float(line.split()[2]) == pytest.approx(0.2 - 0.1624 * 0.999002 * (4 / 9 * 102), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--stake", "0"), "pays"),
+        (("--unbonding", "20"), "pays"),
+        (("--cost", "1"), "honest work does not pay"),
+        (("--cost", "0.9"), "refuse-opening pays"),
+        (("--slash-share", "1"), "pays"),
+        (("--verifiers", "1"), "pays"),
+    ],
+)
+def test_what_is_assumed_can_break_a_manifest(
+    tmp_path: Path, calibration: Path, options: tuple[str, ...], reason: str
+) -> None:
+    result = plan(tmp_path, calibration, *options)
+    assert isinstance(result.exception, Refused)
+    assert reason in result.exception.message
+
+
+def test_few_samples_cannot_vouch_for_honest_operators(tmp_path: Path) -> None:
+    path = tmp_path / "few.json"
+    path.write_bytes(calibrated(100).to_bytes())
+    result = plan(tmp_path, path)
+    assert isinstance(result.exception, Refused)
+    assert "false rejections may cost an honest operator" in result.stdout
+
+
+def test_a_saving_that_only_voids_pays(tmp_path: Path) -> None:
+    path = tmp_path / "mild.json"
+    mild = CPU_FP32.slash_tolerance / 2
+    path.write_bytes(calibrated(distances={"half-steps": mild}).to_bytes())
+    result = plan(tmp_path, path)
+    assert isinstance(result.exception, Refused)
+    assert "half-steps pays" in result.exception.message
+
+
+def test_an_attack_that_no_calibration_measured_is_taken_as_unseen() -> None:
+    signed = calibrated().calibration
+    silent = signed.profiles[0].model_copy(update={"attacks": ()})
+    found = attack_figures(manifest(), signed.model_copy(update={"profiles": (silent,)}))["cpu-fp32"]
+    assert next(one for one in found if one.name == "half-steps").tried == 0
+
+
+def test_a_profile_that_was_not_measured_is_refused(tmp_path: Path, calibration: Path) -> None:
+    both = [CPU_FP32.model_dump(mode="json"), CUDA_FP32.model_dump(mode="json")]
+    result = plan(tmp_path, calibration, verification={"profiles": both})
+    assert isinstance(result.exception, Refused)
+    assert "profile cuda-fp32 is not calibrated" in result.exception.message
+
+
+def test_a_calibration_of_something_else_is_refused(tmp_path: Path, calibration: Path) -> None:
+    wider = plan(tmp_path, calibration, model={"width": 128})
+    assert isinstance(wider.exception, ConfigError)
+    assert "another model" in wider.exception.message
+    loose = CPU_FP32.model_copy(update={"tolerance": 3e-4})
+    found = plan(tmp_path, calibration, verification={"profiles": [loose.model_dump(mode="json")]})
+    assert isinstance(found.exception, ConfigError)
+    assert "tolerance is 0.0003 in the manifest" in found.exception.message
+
+
+def test_a_forged_or_unreadable_calibration_is_refused(tmp_path: Path, calibration: Path) -> None:
+    value = json.loads(calibration.read_text())
+    value["calibration"]["segments"] = 2999
+    forged = tmp_path / "forged.json"
+    forged.write_bytes(canonical_json(value))
+    assert isinstance(plan(tmp_path, forged).exception, ProofRejected)
+    forged.write_text("{}")
+    assert isinstance(plan(tmp_path, forged).exception, Malformed)
+    assert isinstance(plan(tmp_path, tmp_path / "none.json").exception, ConfigError)
+
+
+def test_a_file_that_makes_no_manifest_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fields.json"
+    for fields in (
+        {"rounds": "many"},
+        {"rounds": 0},
+        {"colour": 1},
+        {"chain_id": 1, "beacon": {"kind": "block"}},
+    ):
+        path.write_text(json.dumps(fields))
+        with pytest.raises(UsageError, match="make no manifest"):
+            read_fields_or_manifest(path)
+    path.write_text("[]")
+    with pytest.raises(ConfigError):
+        read_fields_or_manifest(path)
+
+
+def test_a_run_is_created_only_if_its_plan_holds(tmp_path: Path, calibration: Path) -> None:
+    path = tmp_path / "fields.json"
+    path.write_text("{}")
+    good = read_fields_or_manifest(path)
+    terms = Terms(stake_wei=100 * 10**18, unbonding_blocks=3000)
+    (told,) = check_plan(good, terms, calibration, unsafe=False)
+    assert "no attack pays" in told
+    short = Terms(stake_wei=100 * 10**18, unbonding_blocks=20)
+    with pytest.raises(Refused):
+        check_plan(good, short, calibration, unsafe=False)
+    (warned,) = check_plan(good, short, calibration, unsafe=True)
+    assert warned.startswith("warning")
+    public = manifest(chain_id=1, beacon={"kind": "drand"})
+    with pytest.raises(UsageError, match="for the local chain"):
+        check_plan(public, terms, calibration, unsafe=True)
+    assert issubclass(Refused, MurmurError)
