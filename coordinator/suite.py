@@ -34,7 +34,8 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
     """Check that a calibration speaks of this manifest's work and tolerances.
 
     Raises:
-        ConfigError: another model, inner step or segment length was measured, or other tolerances follow from it.
+        ConfigError: another model, inner step or segment length was measured, or a tolerance is tighter than what
+            follows from it. Wider ones reject no more honest work, and catch what is counted again.
     """
     if calibration.model != measured_setting(manifest):
         raise ConfigError(
@@ -47,10 +48,10 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
             continue
         for name in ("tolerance", "fresh_tolerance", "slash_tolerance"):
             ours, theirs = getattr(profile, name), getattr(found.chosen, name)
-            if ours != theirs:
+            if ours < theirs:
                 raise ConfigError(
-                    f"profile {profile.name}: {name} is {ours:g} in the manifest, and {theirs:g} was calibrated",
-                    hint="set the manifest's profile to the calibrated tolerances, or calibrate again",
+                    f"profile {profile.name}: {name} is {ours:g} in the manifest, below the {theirs:g} calibrated",
+                    hint="honest work is known to stay within the calibrated tolerances only: set those",
                 )
 
 
@@ -121,18 +122,20 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
 def _counts(
     profile: NumericProfile, found: ProfileCalibration, attack: Measured, segments: int
 ) -> tuple[int, int, int]:
-    """Return how many of the drawn segments were caught and how many proven, at least.
+    """Return how many of the drawn segments are caught and how many proven, at least.
 
-    The committed end's distance from the exact one is at least its distance from an honest end less that end's own.
-    The file keeps quantiles, so of those proven no more than a quantile vouches for is counted.
+    The file keeps quantiles, so no more than a quantile vouches for is counted. Another honest machine is up to the
+    honest drift nearer, and the exact reference up to its own distance from honest ends.
     """
-    if attack.distance is None:
-        return (attack.caught.count, attack.caught.count, attack.caught.tried)
+    distance, least = attack.distance, attack.least or 0.0
+    if distance is None:
+        return (0, 0, attack.caught.tried)
+    drift = max(one.drift.max for one in found.honest if one.moments == "carried")
     own = 0.0 if found.exact is None else found.exact.max
-    beyond = profile.slash_tolerance + own
-    proven = _beyond(attack.distance, attack.least or 0.0, beyond)
+    caught = _beyond(distance, least, profile.tolerance + drift)
+    proven = _beyond(distance, least, profile.slash_tolerance + own)
     # Where a cheat leaves some segments honest, those were drawn too, and caught nobody.
-    return (attack.caught.count, min(proven, attack.caught.count), max(segments, attack.caught.tried))
+    return (caught, min(proven, caught), max(segments, distance.segments))
 
 
 def _beyond(distance: Quantiles, least: float, bound: float) -> int:

@@ -216,10 +216,20 @@ def test_a_calibration_of_something_else_is_refused(tmp_path: Path, calibration:
     wider = plan(tmp_path, calibration, model={"width": 128})
     assert isinstance(wider.exception, ConfigError)
     assert "another model" in wider.exception.message
-    loose = CPU_FP32.model_copy(update={"tolerance": 3e-4})
-    found = plan(tmp_path, calibration, verification={"profiles": [loose.model_dump(mode="json")]})
+    tight = CPU_FP32.model_copy(update={"tolerance": 3e-5})
+    found = plan(tmp_path, calibration, verification={"profiles": [tight.model_dump(mode="json")]})
     assert isinstance(found.exception, ConfigError)
-    assert "tolerance is 0.0003 in the manifest" in found.exception.message
+    assert "tolerance is 3e-05 in the manifest, below" in found.exception.message
+
+
+def test_a_wider_tolerance_catches_less(tmp_path: Path) -> None:
+    path = tmp_path / "mild.json"
+    path.write_bytes(calibrated(distances={"half-steps": 0.05}).to_bytes())
+    assert plan(tmp_path, path).exit_code == 0
+    wide = CPU_FP32.model_copy(update={"slash_tolerance": 0.2})
+    found = plan(tmp_path, path, verification={"profiles": [wide.model_dump(mode="json")]})
+    assert isinstance(found.exception, Refused)
+    assert "cpu-fp32: half-steps pays" in found.stdout
 
 
 def test_a_forged_or_unreadable_calibration_is_refused(tmp_path: Path, calibration: Path) -> None:
