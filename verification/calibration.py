@@ -223,8 +223,18 @@ class SignedCalibration(Frozen):
 
 
 def packaged_calibration() -> SignedCalibration:
-    """Return the calibration of the built-in profiles that this release carries."""
-    return SignedCalibration.from_bytes((files("verification") / "data" / "calibration.json").read_bytes())
+    """Return the calibration of the built-in profiles that this release carries.
+
+    Raises:
+        ConfigError: this installation lacks it.
+    """
+    try:
+        data = (files("verification") / "data" / "calibration.json").read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "this installation carries no calibration", hint="name one with --calibration FILE"
+        ) from error
+    return SignedCalibration.from_bytes(data)
 
 
 def choose(arithmetic: str, carried: float, fresh: float, exact: float) -> Chosen:
