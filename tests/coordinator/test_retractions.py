@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from coordinator.rounds import MAX_JUDGED, MAX_LISTED
+from coordinator.settling import MAX_CLOSING
 from coordinator.state import Aggregate, Weigh, Weighed
-from protocol.messages import PASSED, PROVEN_FALSE
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    PASSED,
+    PROVEN_FALSE,
+    Finish,
+    Judgement,
+    Retraction,
+    RoundRecord,
+    UnitRecord,
+    sign,
+)
+from tests.coordinator.conftest import COORDINATOR
+from verification.retract import MAX_RETRACTED
 
 MakeWorld = Callable[..., Any]
 
@@ -119,3 +133,20 @@ def test_a_forged_residual_takes_back_the_chain_and_its_pay(make_world: MakeWorl
     pay = {int(entry.account, 16): entry.cumulative_wei for entry in last}
     assert (pay[1], pay[2]) == (6 * unit, 6 * unit)
     assert 3 not in pay, "epoch 0 is forfeit, and in epoch 1 both units carried what was forged"
+
+
+def test_the_fullest_record_is_still_one_message(world: Any) -> None:
+    root = "ab" * 32
+    why = "same symbols as number 99999 in round 999999"
+    unit = UnitRecord(number=99999, commitment=root, merged=False, reason=why, symbols=root, blob=root)
+    judgement = Judgement(round=999_999, number=99999, outcome="unjudged")
+    record = RoundRecord(
+        parameters=root,
+        units=(unit.model_copy(update={"earlier": 20, "suspect": 20}),) * MAX_LISTED,
+        judged=(judgement,) * MAX_JUDGED,
+        receipts=(root,) * 16,
+        retracted=(Retraction(round=999_999, number=99999),) * MAX_RETRACTED,
+    )
+    finish = Finish(parameters=root, judged=(judgement,) * MAX_CLOSING)
+    for body in (record, finish):
+        assert len(sign(COORDINATOR, world.manifest, 0, "coordinator", body).wire) < MAX_MESSAGE_BYTES
