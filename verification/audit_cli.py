@@ -95,6 +95,8 @@ def audit_run(
         typer.echo(json.dumps(report.to_json()))
     else:
         show_checks(report.checks)
+        for name, value in report.subject.items():
+            typer.echo(f"{name.replace('_', ' '):20} {value}")
         if report.first_violation is not None:
             typer.echo(f"{'first violated rule':20} {report.first_violation['rule']}")
         if only is not None:
