@@ -105,7 +105,7 @@ class InnerTrainer:
     """Take inner steps of one run on one device (`training.trainer.Trainer`).
 
     Args:
-        autocast: compute the model's products in bfloat16; parameters, gradients and moments stay float32.
+        autocast: compute the model's products in bfloat16; attention, parameters, gradients and moments stay float32.
 
     Raises:
         ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not there.

@@ -83,7 +83,9 @@ class Transformer:
         split = projected.view(batch, time, 3, heads, width // heads)
         query, key = _rotate(split[:, :, :2], self._rotations[:time]).permute(2, 0, 3, 1, 4)
         value = split[:, :, 2].transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        # In float32 under autocast too: the bfloat16 kernels of one processor are not there on another.
+        with torch.autocast(hidden.device.type, enabled=False):
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         joined = mixed.transpose(1, 2).reshape(batch, time, width)
         return functional.linear(joined, self._tensors[block + "attention_out"])
 

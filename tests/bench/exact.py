@@ -30,7 +30,12 @@ from training.trainer import trainer_for
 BASE = "same"
 PROFILES = (CPU_FP32, CPU_BF16)
 ALL_MACHINES = MACHINES | {
-    "oneDNN and ATen avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    "oneDNN and ATen avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "oldest": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
 }
 
 
