@@ -182,10 +182,13 @@ CPU_BF16: Final = NumericProfile(
     torch="2.13.0",
     arithmetic="bf16",
     flags=FP32_FLAGS,
-    tolerance=3e-2,
-    fresh_tolerance=6e-2,
-    slash_tolerance=2e-1,
+    tolerance=1e-1,
+    fresh_tolerance=2e-1,
+    slash_tolerance=8e-1,
 )
+"""Rounding to eight bits weighs: honest replays differ by up to 0.035 (0.067 from zero moments) between instruction
+sets, and by 0.076 (0.11) from exact arithmetic, so that only what is little better than other work is proven false.
+"""
 CPU_EXACT: Final = NumericProfile(
     name="cpu-exact",
     device="cpu",
