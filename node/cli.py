@@ -38,6 +38,14 @@ def start(
         typer.Option(help="Numeric profile of the run to compute under; default: its first for the device."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
+    state_cap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Bytes of undrawn units' states to keep on disk; a drawn unit beyond is computed again. "
+            "Default: 4 GiB.",
+        ),
+    ] = None,
     public_mib: options.PublicMib = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
 ) -> None:
@@ -62,6 +70,7 @@ def start(
         "device": device,
         "profile": profile,
         "threads": threads,
+        **({} if state_cap is None else {"state_cap": state_cap}),
         "public_mib": public_mib,
         "cheat": cheat,
     }

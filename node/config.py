@@ -1,5 +1,11 @@
 """What a contributor's operator sets."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from node.cheats.kinds import Cheat
+from node.keeping import STATE_CAP
 from protocol.daemon import PeerDaemonConfig
 from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, ProfileName, RunManifest
@@ -12,6 +18,7 @@ class NodeConfig(PeerDaemonConfig):
     """Set one contributor up for one run."""
 
     cheat: Cheat | None = None
+    state_cap: Annotated[int, Field(ge=0, lt=2**53)] = STATE_CAP  # bytes of undrawn units' states
     profile: ProfileName | None = None  # None: the run's first on the device's class
 
     def profile_in(self, manifest: RunManifest) -> NumericProfile:

@@ -47,7 +47,16 @@ class Aggregate:
         return frozenset(blob for round_ in self.retracted for blob in round_.updates)
 
 
-Job = Fetch | Train | Aggregate
+@dataclass(frozen=True)
+class Restore:
+    """Ask for the states of a unit again, which were dropped; they must be those of `work`."""
+
+    round: int
+    train: Train
+    work: Work
+
+
+Job = Fetch | Train | Aggregate | Restore
 
 
 @dataclass(frozen=True)
@@ -158,4 +167,12 @@ class Received:
     good: bool
 
 
-Event = Facts | Trained | Fetched | Aggregated | CarryLost | Received
+@dataclass(frozen=True)
+class Restored:
+    """Tell whether the states of a unit are in the store again, bit by bit."""
+
+    round: int
+    same: bool
+
+
+Event = Facts | Restored | Trained | Fetched | Aggregated | CarryLost | Received

@@ -27,6 +27,8 @@ from node.events import (
     Publish,
     Received,
     Release,
+    Restore,
+    Restored,
     Start,
     Stop,
     Sweep,
@@ -34,6 +36,7 @@ from node.events import (
     Trained,
 )
 from node.facts import Facts, RoundFacts
+from node.keeping import STATE_CAP, drop, restore, unit_bytes
 from node.unit import Unit, commit, opening, reveal
 from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
@@ -87,6 +90,9 @@ class State:
     previous: str | None = None  # parameters of the round before, for peers one round behind
     facts: Facts = field(default_factory=Facts)
     job: Job | None = None
+    room: int = 1  # so many undrawn units' states fit on the disk
+    dropped: frozenset[int] = frozenset()  # rounds whose states are gone, to be computed again if drawn
+    lost: frozenset[int] = frozenset()  # of those, rounds that gave other bits or have nothing to start from
     kept: frozenset[str] | None = None  # what the store was last reduced to; None: it may hold more
     receipts: Mapping[int, Receipt] = field(default_factory=dict)  # signed before the start, by round
     watch: Watch | None = None  # what we have of the round's updates as its witness
@@ -98,8 +104,8 @@ class State:
         blobs = {self.parameters} | ({self.previous} if self.previous is not None else set())
         for round_, unit in self.units.items():
             if round_ not in self.released:
-                blobs |= unit.files
-            elif round_ == self.round or (round_ == self.round - 1 and self.carry == "unit"):
+                blobs |= unit.seeds if round_ in self.dropped else unit.files
+            if round_ == self.round or (round_ == self.round - 1 and self.carry == "unit"):
                 blobs |= unit.carried_files
             if round_ > self.round - KEEP_ROUNDS:
                 blobs.add(unit.work.blob)
@@ -150,6 +156,8 @@ class State:
                 return "fetching"
             case Train():
                 return "training"
+            case Restore():
+                return "restoring"
             case Aggregate():
                 return "aggregating"
         facts = self.facts.of(self.round)
@@ -175,6 +183,7 @@ def begin(
     has: Callable[[str], bool],
     profile: str | None = None,
     receipts: Mapping[int, Receipt] | None = None,
+    state_cap: int = STATE_CAP,
 ) -> State:
     """Return the state of a peer that starts, from what its journal and its store hold.
 
@@ -183,6 +192,7 @@ def begin(
         has: tells whether a blob is in the store.
         profile: name of our numeric profile; None takes the run's first.
         receipts: those in the journal, by round.
+        state_cap: bytes of undrawn units' states that are kept; others are computed again when drawn.
     """
     now = progress or Progress(0, manifest.initial_parameters, "nothing")
     carry = now.carry
@@ -202,6 +212,12 @@ def begin(
         units=dict(units),
         released=released,
         receipts=dict(receipts or {}),
+        room=state_cap // unit_bytes(manifest),
+        dropped=frozenset(
+            round_
+            for round_, unit in units.items()
+            if round_ not in released and not all(map(has, unit.files))
+        ),
     )
 
 
@@ -217,6 +233,8 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         state = _speak(state, effects)
         state = _witness(state, effects)
         state = _forget(state)
+        gone = drop(state.interest, state.dropped, state.opened, state.room)
+        state = replace(state, dropped=gone)
     if not state.stopped:
         state = _choose_job(state, effects)
         state = _end(state, effects)
@@ -232,12 +250,23 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
             return replace(state, held=True, job=None, kept=None) if done else state
         case CarryLost():
             return replace(state, carry="lost", job=None, kept=None) if event.round == state.round else state
+        case Restored():
+            return _restored(state, event)
         case Trained():
             return _commit(state, event, effects)
         case Aggregated():
             return _next_round(state, event, effects)
         case Received():
             return state if state.watch is None else replace(state, watch=take(state.watch, event))
+
+
+def _restored(state: State, event: Restored) -> State:
+    if not isinstance(state.job, Restore) or state.job.round != event.round:
+        return state
+    state = replace(state, job=None, kept=None)
+    if event.same:
+        return replace(state, dropped=state.dropped - {event.round})
+    return replace(state, lost=state.lost | {event.round})
 
 
 def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
@@ -469,6 +498,15 @@ def _choose_job(state: State, effects: list[Effect]) -> State:
 
 
 def _wanted(state: State) -> Job | None:
+    """Return the job to do: what a draw waits for comes before anything that is not under way."""
+    next_ = _next_job(state)
+    if next_ is not None and next_ == state.job:
+        return next_
+    drawn = (state.dropped - state.lost - state.released) & state.opened.keys()
+    return restore(state.units, drawn, {one: state.facts.of(one).beacon for one in drawn}) or next_
+
+
+def _next_job(state: State) -> Job | None:
     newest = state.facts.newest
     if state.finished or (newest is not None and newest - state.round > CATCH_UP_ROUNDS):
         return None  # far behind, waiting for the newest record

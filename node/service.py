@@ -94,6 +94,7 @@ class Node:
             has=peer.store.has,
             profile=shop.profile,
             receipts=journal.receipts(peer.run),
+            state_cap=config.state_cap,
         )
         peer.store.withheld = self.state.withheld
 

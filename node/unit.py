@@ -46,8 +46,16 @@ class Unit(Frozen):
     def files(self) -> frozenset[str]:
         """Return the addresses of every blob that belongs to the unit."""
         states = {address for files in self.work.segments for address in (files.parameters, files.moments)}
-        before = {address for address in (self.moments_before, self.residual_before) if address is not None}
-        return frozenset(states | before | self.carried_files | {self.work.blob})
+        return frozenset(states | self.carried_files | self._before | {self.work.blob})
+
+    @property
+    def seeds(self) -> frozenset[str]:
+        """Return the addresses of what the unit's states can be computed from again, and its update."""
+        return self._before | {self.commitment.parameters, self.work.blob}
+
+    @property
+    def _before(self) -> frozenset[str]:
+        return frozenset(a for a in (self.moments_before, self.residual_before) if a is not None)
 
     def opened_files(self, segment: int, *, ends: bool) -> frozenset[str]:
         """Return the addresses that an opening of a segment asks for: its start, and with `ends` all of them."""

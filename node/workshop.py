@@ -20,6 +20,8 @@ from node.events import (
     Job,
     Receive,
     Received,
+    Restore,
+    Restored,
     Train,
     Trained,
 )
@@ -142,6 +144,8 @@ class Shop:
                         raise
                     return CarryLost(job.round)
                 return Trained(job.round, work, secrets.token_hex(32))
+            case Restore():
+                return Restored(job.round, await self._restore(job))
             case Aggregate():
                 return Aggregated(job.round, await self._aggregate(job))
 
@@ -165,6 +169,28 @@ class Shop:
                 await trio.sleep(FIRST_PAUSE_S)
             else:
                 return Received(wanted.round, reveal.number, good=True)
+
+    async def _restore(self, job: Restore) -> bool:
+        """Make a unit again; tell whether it has the same bits.
+
+        Raises:
+            NetworkError: the parameters it started from cannot be fetched now.
+            OwnFault: the trainer died.
+        """
+        again = job.train
+        await self._bring(again.parameters, self._parameter_bytes)
+        if not all(self.store.has(one) for one in (again.moments, again.residual) if one is not None):
+            log.error("round %d: drawn, but what its unit started from is not in the store", job.round)
+            return False
+        work = await self._honesty.work(self, again)
+        same = (work.segments, work.residual) == (job.work.segments, job.work.residual)
+        if not same:
+            log.error(
+                "round %d: drawn, but this machine does not compute the bits again that it committed to; "
+                "a larger --state-cap keeps them on disk",
+                job.round,
+            )
+        return same
 
     async def train(self, job: Train) -> Work:
         """Have the trainer make a unit.

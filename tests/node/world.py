@@ -23,6 +23,8 @@ from node.events import (
     Receive,
     Received,
     Release,
+    Restore,
+    Restored,
     Start,
     Stop,
     StopReceiving,
@@ -31,6 +33,7 @@ from node.events import (
     Trained,
 )
 from node.facts import observe
+from node.keeping import STATE_CAP
 from node.unit import Files, Unit, Work, commit
 from protocol.canonical import digest
 from protocol.chain import PostedRoot
@@ -213,7 +216,9 @@ class Disk:
 class Contributor:
     """Perform a machine's effects in memory, and record them in `effects`."""
 
-    def __init__(self, world: World, number: int, disk: Disk | None = None) -> None:
+    def __init__(
+        self, world: World, number: int, disk: Disk | None = None, state_cap: int = STATE_CAP
+    ) -> None:
         self.world = world
         self.disk = disk or Disk()
         self.effects: list[Effect] = []
@@ -228,6 +233,7 @@ class Contributor:
             released=frozenset(self.disk.released),
             has=self.disk.blobs.__contains__,
             receipts=self.disk.receipts,
+            state_cap=state_cap,
         )
 
     def look(self) -> list[Effect]:
@@ -262,8 +268,13 @@ class Contributor:
         good = reveal.number not in self.world.damaged
         self._take(Received(wanted.round, reveal.number, good=good))
 
-    def do(self, parameters: str | None = None) -> list[Effect]:
-        """Finish the job at hand, and look again. `parameters`: what an aggregation gives instead of the usual."""
+    def do(self, parameters: str | None = None, *, same: bool = True) -> list[Effect]:
+        """Finish the job at hand, and look again.
+
+        Args:
+            parameters: what an aggregation gives instead of the usual.
+            same: whether a unit computed again has the same bits.
+        """
         before = len(self.effects)
         job, blobs = self.job, self.disk.blobs
         assert job is not None
@@ -278,6 +289,11 @@ class Contributor:
                     a for f in made.segments for a in (f.parameters, f.moments)
                 }
                 self._take(Trained(job.round, made, name("salt", job.round)))
+            case Restore():
+                seeds = {job.train.parameters, job.train.moments, job.train.residual} - {None}
+                assert seeds - {job.train.parameters} <= blobs
+                blobs |= {a for f in job.work.segments for a in (f.parameters, f.moments)} if same else set()
+                self._take(Restored(job.round, same))
             case Aggregate():
                 blobs |= set(job.updates)
                 after = parameters or self.world.parameters(job.round + 1)
