@@ -4,7 +4,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from node.cheats.kinds import Cheat
 from node.keeping import STATE_CAP
 from protocol.daemon import PeerDaemonConfig
 from protocol.errors import ConfigError
