@@ -41,6 +41,10 @@ def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
         for unit in record.body.units:
             if unit.merged and unit.number not in revealed:
                 yield f"the reveal of number {unit.number} in round {round_}"
+        received = {message.id for message in pool.receipts(round_).values()}
+        for receipt in record.body.receipts:
+            if receipt not in received:
+                yield f"receipt {receipt} of round {round_}"
 
 
 def run_gaps(chain: AuditChain, pool: MessagePool) -> Iterator[str]:
@@ -66,11 +70,13 @@ def dossier_of(chain: ChainView, pool: MessagePool, round_: int) -> RoundDossier
         commitments.append(found)
     numbers = {entry.number for entry in listed.body.entries}
     reveals, openings, verdicts = pool.reveals(round_), pool.openings(round_), pool.verdicts(round_)
+    received = {message.id: message for message in pool.receipts(round_).values()}
     return RoundDossier(
         round=round_,
         listed=listed,
         commitments=tuple(commitments),
         reveals=tuple(reveals[number] for number in sorted(reveals) if number in numbers),
+        receipts=tuple(received[one] for one in record.body.receipts if one in received),
         record=record,
         openings=tuple(openings[number] for number in sorted(openings) if number in numbers),
         verdicts=tuple(verdicts[key] for key in sorted(verdicts) if key[0] in numbers),
