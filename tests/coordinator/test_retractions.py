@@ -14,6 +14,8 @@ from protocol.messages import (
     PROVEN_FALSE,
     Finish,
     Judgement,
+    Receipt,
+    ReceivedUpdate,
     Retraction,
     RoundRecord,
     UnitRecord,
@@ -150,3 +152,6 @@ def test_the_fullest_record_is_still_one_message(world: Any) -> None:
     finish = Finish(parameters=root, judged=(judgement,) * MAX_CLOSING)
     for body in (record, finish):
         assert len(sign(COORDINATOR, world.manifest, 0, "coordinator", body).wire) < MAX_MESSAGE_BYTES
+    entry = ReceivedUpdate(number=99999, symbols=root, blob=root)
+    receipt = Receipt(number=99999, entries=(entry,) * MAX_LISTED)
+    assert len(sign(COORDINATOR, world.manifest, 0, "contributor", receipt).wire) < MAX_MESSAGE_BYTES

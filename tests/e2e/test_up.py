@@ -102,6 +102,8 @@ def test_a_plain_run_trains_catches_pays_and_can_be_audited_again(tmp_path: Path
     assert again.returncode == 0, again.stderr
     report = json.loads(again.stdout)
     assert report["ok"]
+    (received,) = (check for check in report["checks"] if check["name"] == "witnesses")
+    assert received["count"] > 0, "receipts decided what merged"
 
     anchors = tmp_path / "anchors.json"
     written = murmur(
