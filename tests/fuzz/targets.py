@@ -96,7 +96,7 @@ def bodies() -> list[tuple[str, Body]]:
             ),
         ),
         ("coordinator", RoundRecord(parameters=SOME, units=(unit,), judged=judged)),
-        ("contributor", Receipt(number=1, entries=(ReceivedUpdate(number=1, symbols=SOME),))),
+        ("contributor", Receipt(number=1, entries=(ReceivedUpdate(number=1, symbols=SOME, blob=SOME),))),
         ("contributor", opening),
         ("verifier", Seal(number=1, verifier=5, commitment=SOME, opening=SOME, segment=0, seal=SOME)),
         (
@@ -125,12 +125,14 @@ def dossier() -> bytes:
     signed = {body.kind: sign(KEY, MANIFEST, ROUND, role, body) for role, body in bodies()}  # type: ignore[arg-type]
     entry = CommitmentEntry(number=1, commitment=signed["commitment"].id)
     listed = sign(KEY, MANIFEST, ROUND, "coordinator", CommitmentList(entries=(entry,)))
+    record = signed["record"].body.model_copy(update={"receipts": (signed["receipt"].id,)})
     found = RoundDossier(
         ROUND,
         listed,
         (signed["commitment"],),  # type: ignore[arg-type]
         (signed["reveal"],),  # type: ignore[arg-type]
-        signed["record"],  # type: ignore[arg-type]
+        (signed["receipt"],),  # type: ignore[arg-type]
+        sign(KEY, MANIFEST, ROUND, "coordinator", record),  # type: ignore[arg-type]
         (signed["opening"],),  # type: ignore[arg-type]
         (signed["verdict"],),  # type: ignore[arg-type]
     )

@@ -62,7 +62,7 @@ def manifest() -> RunManifest:
     address = "0x" + "00" * 20
     return RunManifest(
         name="golden",
-        chain_id=1,
+        chain_id=31337,
         ledger=address,
         coordinator=address,
         rounds=5,
