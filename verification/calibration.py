@@ -232,7 +232,8 @@ def packaged_calibration() -> SignedCalibration:
         data = (files("verification") / "data" / "calibration.json").read_bytes()
     except FileNotFoundError as error:
         raise ConfigError(
-            "this installation carries no calibration", hint="name one with --calibration FILE"
+            "this installation carries no calibration",
+            hint="`murmur verifier calibrate --out FILE` measures one; name it with --calibration FILE",
         ) from error
     return SignedCalibration.from_bytes(data)
 

@@ -9,6 +9,7 @@ import pytest
 
 from murmur.attacks import AttackReport, AttackResult, markdown, measure_attacks, measure_honest
 from murmur.laboratory import EMULATED, Laboratory
+from murmur.measuring import STEP_CHEATS
 from protocol.blobs import BlobStore
 from protocol.manifest import CPU_FP32, VerificationConfig
 from protocol.messages import PASSED
@@ -18,23 +19,9 @@ from training.model import initial_parameters
 from verification.cheats import Cheat, Fate
 
 STEPS = {
-    Cheat.SKIP_STEPS,
-    Cheat.SKIP_TENTH,
-    Cheat.HALF_STEPS,
-    Cheat.SMALL_BATCH,
-    Cheat.WRONG_DATA,
-    Cheat.OTHER_SEED,
-    Cheat.POISON,
-    Cheat.REUSE_GRADIENTS,
-    Cheat.FROZEN_LAYERS,
-    Cheat.LR_90,
-    Cheat.LR_99,
-    Cheat.NO_WEIGHT_DECAY,
-    Cheat.BF16,
-    Cheat.TF32,
+    *STEP_CHEATS,
     Cheat.STALE_START,
     Cheat.ONE_FORGED_SEGMENT,
-    Cheat.NUDGE,
     Cheat.PERTURBED_COPY,
     Cheat.RANDOM_UPDATE,
 }

@@ -14,6 +14,7 @@ from coordinator.cli import run_app
 from coordinator.economics import Terms
 from coordinator.plan_cli import Refused, check_plan, read_fields_or_manifest
 from coordinator.suite import attack_figures
+from murmur.measuring import STEP_CHEATS
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
 from protocol.keys import PeerKey
@@ -35,23 +36,6 @@ from verification.cheats import Cheat
 from verification.profile import Machine
 
 KEY = PeerKey(b"\x07" * 32)
-MEASURED = (
-    Cheat.SKIP_STEPS,
-    Cheat.SKIP_TENTH,
-    Cheat.HALF_STEPS,
-    Cheat.SMALL_BATCH,
-    Cheat.WRONG_DATA,
-    Cheat.OTHER_SEED,
-    Cheat.POISON,
-    Cheat.REUSE_GRADIENTS,
-    Cheat.FROZEN_LAYERS,
-    Cheat.LR_90,
-    Cheat.LR_99,
-    Cheat.NO_WEIGHT_DECAY,
-    Cheat.BF16,
-    Cheat.TF32,
-    Cheat.NUDGE,
-)
 
 
 def calibrated(
@@ -84,7 +68,7 @@ def calibrated(
         profile=profile,
         honest=tuple(honest),
         exact=Quantiles(segments=segments, q50=1e-6, q90=1e-5, q99=5e-5, max=profile.slash_tolerance / 10),
-        attacks=tuple(map(attack, MEASURED)),
+        attacks=tuple(map(attack, STEP_CHEATS)),
         chosen=Chosen(
             tolerance=profile.tolerance,
             fresh_tolerance=profile.fresh_tolerance,
