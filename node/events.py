@@ -1,6 +1,6 @@
 """What a contributor's machine takes in and asks for: events, jobs of the trainer, effects of the shell."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from node.facts import Facts
@@ -29,6 +29,7 @@ class Train:
     parameters: str
     moments: str | None
     residual: str | None
+    keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 
 @dataclass(frozen=True)

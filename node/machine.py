@@ -272,6 +272,8 @@ def _restored(state: State, event: Restored) -> State:
 def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
     if not isinstance(state.job, Train) or state.job.round != event.round:
         return state
+    if not state.job.keep:
+        state = replace(state, dropped=state.dropped | {event.round})
     state = replace(state, job=None, kept=None)
     if not _may_commit(state):
         return state
@@ -501,7 +503,7 @@ def _wanted(state: State) -> Job | None:
     """Return the job to do: what a draw waits for comes before anything that is not under way."""
     next_ = _next_job(state)
     if next_ is not None and next_ == state.job:
-        return next_
+        return state.job
     drawn = (state.dropped - state.lost - state.released) & state.opened.keys()
     return restore(state.units, drawn, {one: state.facts.of(one).beacon for one in drawn}) or next_
 
@@ -528,6 +530,7 @@ def _next_job(state: State) -> Job | None:
         state.parameters,
         None if previous is None else previous.moments,
         None if previous is None else previous.residual,
+        keep=len(state.interest - state.dropped) < state.room,
     )
     on_time = state.facts.height < facts.commit_closes
     return job if on_time or job == state.job else None

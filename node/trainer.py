@@ -11,6 +11,7 @@ from statistics import fmean
 from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
 from node.unit import Files, Work
+from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.manifest import Digest, Frozen
 from protocol.messages import Number, Round
@@ -35,6 +36,7 @@ class TrainRequest(Frozen):
     parameters: Digest
     moments: Digest | None
     residual: Digest | None
+    keep: bool = True  # the states between segments; else only their hashes are made, and what is carried on
 
 
 class Bench:
@@ -64,21 +66,23 @@ class Bench:
         assigned = assignment(manifest, request.beacon, request.round, request.number)
         trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
         steps = manifest.verification.segment_steps
-        files, losses = [self._put(start)], list[float]()
+        files, losses = [self._put(start, keep=request.keep)], list[float]()
         self._trainer.load(self._steps.start(start))
         for first in range(0, manifest.inner.steps, steps):
             rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
             losses += self._steps.run(self._trainer, rows, step)
-            files.append(self._put(self._trainer.state()))
+            files.append(self._put(self._trainer.view(), keep=request.keep))
             progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
-        end = self._trainer.state()
+        end, moments = self._trainer.state(), files[-1].moments
+        if not request.keep:
+            moments = self._store.put_pieces(end.moments_pieces(manifest.model))
         change = self._steps.change(start.parameters - end.parameters)
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
         container = encode(symbols)
         return Work(
             assignment=assignment_digest(assigned),
             segments=tuple(files),
-            moments=files[-1].moments,
+            moments=moments,
             residual=self._store.put(
                 pack(parameter_layout(manifest.model), self._steps.residual_after(rest))
             ),
@@ -101,12 +105,11 @@ class Bench:
         layout = parameter_layout(self.manifest.model)
         return unpack(layout, self._store.get(address, max_size=layout.file_bytes))[0]
 
-    def _put(self, state: InnerState) -> Files:
+    def _put(self, state: InnerState, *, keep: bool) -> Files:
+        """Return the addresses of a state; without `keep` its bytes are hashed and not written."""
         model = self.manifest.model
-        return Files(
-            parameters=self._store.put(state.parameters_file(model)),
-            moments=self._store.put(state.moments_file(model)),
-        )
+        put = self._store.put_pieces if keep else pieces_digest
+        return Files(parameters=put(state.parameters_pieces(model)), moments=put(state.moments_pieces(model)))
 
 
 class Trainer:

@@ -206,6 +206,7 @@ class Shop:
             "parameters": job.parameters,
             "moments": job.moments,
             "residual": job.residual,
+            "keep": job.keep,
         }
         return Work.model_validate(await self._call("train", request))
 

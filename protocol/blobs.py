@@ -7,7 +7,7 @@ its own eviction.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,6 +42,14 @@ def check_digest(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"not a blob digest: {digest[:80]!r}")
     return digest
+
+
+def pieces_digest(pieces: Iterable[bytes | memoryview]) -> str:
+    """Return the digest of the bytes of all pieces, one after the other."""
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.hexdigest()
 
 
 class Partial:
@@ -117,6 +125,16 @@ class BlobStore:
         if not self.has(digest):
             scratch = self._scratch()
             scratch.write_bytes(data)
+            self._adopt(scratch, digest)
+        return digest
+
+    def put_pieces(self, pieces: Sequence[bytes | memoryview]) -> str:
+        """Store the bytes of all pieces, one after the other, and return their digest."""
+        digest = pieces_digest(pieces)
+        if not self.has(digest):
+            scratch = self._scratch()
+            with scratch.open("wb") as writer:
+                writer.writelines(pieces)
             self._adopt(scratch, digest)
         return digest
 

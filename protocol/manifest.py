@@ -1,5 +1,6 @@
 """The run manifest: everything that defines a run, frozen. Its canonical-JSON BLAKE3 hash is the run id."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -379,7 +380,7 @@ class RunManifest(Frozen):
     @property
     def run_id(self) -> str:
         """Return the run id: 64 hex digits."""
-        return digest(self.to_bytes())
+        return _run_id(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "RunManifest":
@@ -407,3 +408,8 @@ class RunManifest(Frozen):
         """
         with path.open("rb") as file:
             return cls.from_bytes(file.read(MAX_MANIFEST_BYTES + 1))
+
+
+@lru_cache(maxsize=64)  # serialising takes milliseconds, and every draw of a replay asks
+def _run_id(manifest: RunManifest) -> str:
+    return digest(manifest.to_bytes())

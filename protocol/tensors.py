@@ -6,6 +6,7 @@ layout order as little-endian values, so the body of a float file is also one fl
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -60,14 +61,27 @@ class Layout:
         return len(self.header) + 4 * self.size + (8 if self.steps else 0)
 
 
-def pack(layout: Layout, vector: Floats, steps: int | None = None) -> bytes:
-    """Serialise a flat vector [layout.size] (and the step count) as a canonical file."""
-    if vector.shape != (layout.size,) or vector.dtype != np.float32:
-        raise ValueError(f"expected float32[{layout.size}], got {vector.dtype}{list(vector.shape)}")
+def pieces(
+    layout: Layout, vectors: Sequence[Floats], steps: int | None = None
+) -> tuple[bytes | memoryview, ...]:
+    """Serialise flat vectors, [layout.size] together, and the step count as a canonical file in pieces.
+
+    The pieces of little-endian vectors share their memory, so that hashing a state copies nothing.
+    """
+    found = [f"{vector.dtype}{list(vector.shape)}" for vector in vectors]
+    flat = all(vector.ndim == 1 and vector.dtype == np.float32 for vector in vectors)
+    if not flat or sum(vector.size for vector in vectors) != layout.size:
+        raise ValueError(f"expected float32[{layout.size}], got {', '.join(found)}")
     if (steps is not None) != layout.steps:
         raise ValueError("a step count belongs to layouts with steps, and only to them")
     tail = b"" if steps is None else steps.to_bytes(8, "little", signed=True)
-    return b"".join((layout.header, vector.astype("<f4", copy=False).tobytes(), tail))
+    bodies = (np.ascontiguousarray(vector, "<f4").data.cast("B") for vector in vectors)
+    return (layout.header, *bodies, tail)
+
+
+def pack(layout: Layout, vector: Floats, steps: int | None = None) -> bytes:
+    """Serialise a flat vector [layout.size] (and the step count) as a canonical file."""
+    return b"".join(pieces(layout, (vector,), steps))
 
 
 def unpack(layout: Layout, data: bytes) -> tuple[Floats, int]:

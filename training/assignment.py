@@ -14,11 +14,6 @@ from training.corpus import Shard
 Offsets = npt.NDArray[np.int64]
 
 
-@lru_cache(maxsize=32)
-def _run_id(manifest: RunManifest) -> str:
-    return manifest.run_id
-
-
 def heldout_start(dataset: DatasetConfig) -> int:
     """Return the first token that is held out; everything from there on is never assigned."""
     return dataset.tokens - int(dataset.tokens * dataset.heldout)
@@ -37,13 +32,17 @@ def assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> 
     places = heldout_start(manifest.dataset) - manifest.model.context
     if places < 1:
         raise ConfigError("the dataset is shorter than one sample", hint="give a longer text with --data")
-    seed_ = seed(ASSIGNMENT, beacon, _run_id(manifest), round_)
-    inner = manifest.inner
-    offsets = [
-        [draw(seed_, number, step, sample) % places for sample in range(inner.batch)]
-        for step in range(inner.steps)
+    round_seed = seed(ASSIGNMENT, beacon, manifest.run_id, round_)
+    return _offsets(round_seed, number, manifest.inner.steps, manifest.inner.batch, places).copy()
+
+
+@lru_cache(maxsize=8)  # a replay asks for its unit's several times
+def _offsets(round_seed: str, number: int, steps: int, batch_size: int, places: int) -> Offsets:
+    drawn = [
+        [draw(round_seed, number, step, sample) % places for sample in range(batch_size)]
+        for step in range(steps)
     ]
-    return np.array(offsets, dtype=np.int64)
+    return np.array(drawn, dtype=np.int64)
 
 
 def assignment_digest(offsets: Offsets) -> str:

@@ -16,7 +16,7 @@ from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.exact_math import cosine, exact_sum, power, sqrt
 from training.exact_model import ExactTransformer
-from training.inner import CLIP_EPS, InnerState, check_vocabulary
+from training.inner import CLIP_EPS, InnerState, check_vocabulary, copy_state
 
 
 def exact_learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
@@ -52,9 +52,12 @@ class ExactTrainer:
 
     def state(self) -> InnerState:
         """Return a copy of the state reached."""
+        return copy_state(self.view())
+
+    def view(self) -> InnerState:
+        """Return the state reached, in the trainer's own memory: the next step may change it."""
         parameters, exp_avg, exp_avg_sq = (
-            np.array(vector.numpy(), dtype=np.float32)
-            for vector in (self._parameters, self._exp_avg, self._exp_avg_sq)
+            vector.numpy() for vector in (self._parameters, self._exp_avg, self._exp_avg_sq)
         )
         return InnerState(parameters, exp_avg, exp_avg_sq, self._steps)
 

@@ -13,7 +13,7 @@ import torch
 
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, ModelConfig, RunManifest
-from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
+from protocol.tensors import Floats, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
@@ -49,11 +49,19 @@ class InnerState:
 
     def parameters_file(self, model: ModelConfig) -> bytes:
         """Return the canonical parameter file."""
-        return pack(parameter_layout(model), self.parameters)
+        return b"".join(self.parameters_pieces(model))
 
     def moments_file(self, model: ModelConfig) -> bytes:
         """Return the canonical file of both moments and the step count."""
-        return pack(moment_layout(model), np.concatenate((self.exp_avg, self.exp_avg_sq)), self.steps)
+        return b"".join(self.moments_pieces(model))
+
+    def parameters_pieces(self, model: ModelConfig) -> tuple[bytes | memoryview, ...]:
+        """Return the canonical parameter file in pieces that share our memory."""
+        return pieces(parameter_layout(model), (self.parameters,))
+
+    def moments_pieces(self, model: ModelConfig) -> tuple[bytes | memoryview, ...]:
+        """Return the canonical file of both moments and the step count in pieces that share our memory."""
+        return pieces(moment_layout(model), (self.exp_avg, self.exp_avg_sq), self.steps)
 
 
 def read_moments(model: ModelConfig, data: bytes) -> tuple[Floats, Floats, int]:
@@ -150,13 +158,14 @@ class InnerTrainer:
 
     def state(self) -> InnerState:
         """Return a copy of the state reached."""
+        return copy_state(self.view())
+
+    def view(self) -> InnerState:
+        """Return the state reached, in the trainer's own memory where it can: the next step changes it."""
         moments = self._optimizer.state[self._leaf]
-        return InnerState(
-            _to_array(self._leaf.detach()),
-            _to_array(moments["exp_avg"]),
-            _to_array(moments["exp_avg_sq"]),
-            int(moments["step"]),
-        )
+        vectors = (self._leaf.detach(), moments["exp_avg"], moments["exp_avg_sq"])
+        parameters, exp_avg, exp_avg_sq = (vector.cpu().numpy() for vector in vectors)
+        return InnerState(parameters, exp_avg, exp_avg_sq, int(moments["step"]))
 
     def run(self, offsets: Offsets, first_step: int) -> list[float]:
         """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
@@ -235,5 +244,8 @@ def _to_tensor(vector: Floats) -> torch.Tensor:
     return torch.from_numpy(np.array(vector, dtype=np.float32))
 
 
-def _to_array(vector: torch.Tensor) -> Floats:
-    return np.asarray(vector.to("cpu", copy=True).numpy(), dtype=np.float32)
+def copy_state(state: InnerState) -> InnerState:
+    """Return a state that shares no memory with another."""
+    vectors = (state.parameters, state.exp_avg, state.exp_avg_sq)
+    parameters, exp_avg, exp_avg_sq = (np.array(vector, dtype=np.float32) for vector in vectors)
+    return InnerState(parameters, exp_avg, exp_avg_sq, state.steps)

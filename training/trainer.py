@@ -23,6 +23,10 @@ class Trainer(Protocol):
         """Return a copy of the state reached."""
         ...
 
+    def view(self) -> InnerState:
+        """Return the state reached without copying it where that can be; the next step may change it."""
+        ...
+
     def run(self, offsets: Offsets, first_step: int) -> list[float]:
         """Take one step a row of int64[steps, batch] and return each step's loss in nats a token.
 

@@ -264,10 +264,10 @@ def choose(arithmetic: str, carried: float, fresh: float, exact: float) -> Chose
 
 
 def round_up(value: float) -> float:
-    """Round up to one significant digit."""
+    """Round up to two significant digits."""
     if value == 0:
         return 0.0
-    exponent = math.floor(math.log10(value))
+    exponent = math.floor(math.log10(value)) - 1
     mantissa = math.ceil(value / 10.0**exponent - 1e-9)
     return float(f"{mantissa}e{exponent}")
 

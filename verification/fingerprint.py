@@ -33,6 +33,7 @@ LEAST_MIDDLE: Final = 3
 _PURPOSE: Final = "murmur/fingerprint"
 _PIECE: Final = 1 << 16  # elements projected at a time, which bounds the memory for signs
 _DIGITS: Final = 9
+_SIGNS: Final = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)  # [256, 8]
 
 
 def middle_steps(segment_steps: int) -> int:
@@ -82,6 +83,8 @@ def _projections(
     for first in range(0, change.size, _PIECE):
         piece = change[first : first + _PIECE]
         raw = hasher.digest(length=2 * piece.size, seek=2 * first)
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8)).reshape(piece.size, VALUES)
-        found += piece @ (1.0 - 2.0 * bits)
+        drawn = np.frombuffer(raw, np.uint8).reshape(piece.size, VALUES // 8)
+        # Elements with the same byte have the same eight signs: they are added up before any sign is applied.
+        sums = [np.bincount(lane, weights=piece, minlength=256) @ _SIGNS for lane in drawn.T]
+        found += np.concatenate(sums)
     return np.asarray(found / scale)

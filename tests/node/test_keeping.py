@@ -136,6 +136,30 @@ def test_under_a_wide_cap_nothing_is_dropped() -> None:
     assert states(0) <= peer.disk.blobs
 
 
+def test_a_unit_that_has_no_room_is_only_hashed_and_counts_as_dropped() -> None:
+    world = World(manifest(verification=EVERYBODY))
+    peer = Contributor(world, 1, state_cap=2 * unit_bytes(world.manifest)).ready_to_train()
+    kept = []
+    for round_ in range(3):
+        assert isinstance(peer.job, Train)
+        kept.append(peer.job.keep)
+        round_of(world, round_, peer)
+    # Nobody judges here, so two drawn units fill the room.
+    assert kept == [True, True, False]
+    assert peer.state.dropped == frozenset()  # round 2 was drawn, and computed again
+
+
+def test_a_unit_that_is_only_hashed_has_the_same_roots_and_leaves_what_is_carried(place: Place) -> None:
+    load = TrainerLoadRequest.model_validate(place.load())
+    bench = Bench(load, HonestSteps())
+    hashed = bench.train(TrainRequest.model_validate(request(place, keep=False)), lambda _: None)
+    assert not any(place.store.has(files.parameters) for files in hashed.segments[1:])
+    assert all(map(place.store.has, (hashed.moments, hashed.residual, hashed.blob)))
+    written = bench.train(TrainRequest.model_validate(request(place)), lambda _: None)
+    assert written.model_copy(update={"cpu_s": hashed.cpu_s}) == hashed
+    assert all(place.store.has(files.parameters) for files in written.segments)
+
+
 @pytest.mark.parametrize("profile", [CPU_FP32, CPU_EXACT], ids=lambda profile: profile.name)
 def test_states_computed_again_give_the_committed_roots(place: Place, profile: NumericProfile) -> None:
     verification = place.manifest.verification.model_copy(update={"profiles": (profile,)})
