@@ -3,7 +3,7 @@
 Everything is in shares of a unit's pay R = 1, for one unit and over honest work. The formulas are those of PoSP
 (arXiv 2405.00295) and of the notes' section on deterrence, taken at the edge that suits the attacker: it is drawn
 with the lowest probability p, risks nothing but its stake and its unpaid epoch, and has a share r of the verifiers on
-its side. Who is convicted then is asked of the judge itself (`verification.judge`).
+its side. Who is convicted then is asked of the judges' rule itself (`verification.ruling`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,9 @@ from typing import Literal
 from coordinator.bounds import lower_bound, upper_bound
 from protocol.canonical import ZERO_DIGEST
 from protocol.manifest import RunManifest
-from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
-from verification.judge import counted, outcome, refused
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Commitment, Verdict
+from verification.judge import refused
+from verification.ruling import rule
 from verification.sample import Draw
 
 Kind = Literal["measured", "refusal", "unpaid", "harmless"]
@@ -134,19 +135,34 @@ def convictions(
         if not chance:
             return
         closed = len(said) == verifiers
-        ended: str | None = outcome(manifest, draw, said, closed=closed)
-        if ended is None:
+        ruling = rule(manifest, _COMMITMENT, draw, said, closed=closed)
+        if ruling is None:
             rank = len(said) + 1
             judge({**said, rank: _verdict(rank, honest, opened)}, chance * (1 - collusion))
             judge({**said, rank: _verdict(rank, PASSED, True)}, chance * collusion)
             return
-        deciding = [said[one] for one in counted(manifest, draw, said)]
-        if ended == "void" and refused(manifest, deciding):
+        ended: str = ruling.outcome
+        if ended == "void" and refused(manifest, (said[one] for one in ruling.right)):
             ended = "refused"
         found[ended] = found.get(ended, 0.0) + chance
 
     judge({}, 1.0)
     return found
+
+
+_COMMITMENT = Commitment(
+    number=1,
+    profile="any",
+    segments=(ZERO_DIGEST,) * 2,
+    parameters=ZERO_DIGEST,
+    assignment=ZERO_DIGEST,
+    moments_before=ZERO_DIGEST,
+    moments_after=ZERO_DIGEST,
+    residual_before=ZERO_DIGEST,
+    residual_after=ZERO_DIGEST,
+    update=ZERO_DIGEST,
+)
+"""Stands for any unit: those who replayed it and those who agreed beforehand have one fingerprint each."""
 
 
 def _verdict(verifier: int, found: Literal[1, 2, 3], opened: bool) -> Verdict:

@@ -1,16 +1,19 @@
 """Draws, verdicts and outcomes of anchored rounds, beside the rounds that follow."""
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from coordinator.state import AnchoredRound, Decision, Drawn, Effect, Export, Refused, Slash, State
 from protocol.chain import ChainView
-from protocol.manifest import RunManifest
-from protocol.messages import Judgement, Opening, Seal, Signed, Verdict
+from protocol.messages import Body, Judgement, Opening, Seal, Signed, Verdict
 from verification.archive import RoundDossier
-from verification.judge import contradiction, counted, forged_residual, inconclusive, outcome, refused
+from verification.judge import contradiction, forged_residual, refused
+from verification.ruling import fault, in_turn, may_judge, may_seal, rule, silent
 from verification.sample import Draw, draws
+from verification.seal import needs_seal
 from verification.settle import SettledRound
+
+WAITS = "waits"
 
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -36,13 +39,15 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
         anchored = replace(anchored, draws=found)
         effects.append(Drawn(anchored.round, found))
     before = state.judging[anchored.round]
-    anchored, refused = _take(state, anchored)
+    anchored, refused, waiting = _take(state, anchored, chain)
     anchored, decided = _decide(state, anchored, chain, effects)
     effects += refused
+    state = replace(state, inbox={**state.inbox, anchored.round: waiting})
     if anchored is before:
         return state, tuple(effects)
-    if (anchored.openings, anchored.verdicts, anchored.decisions) != (
+    if (anchored.openings, anchored.seals, anchored.verdicts, anchored.decisions) != (
         before.openings,
+        before.seals,
         before.verdicts,
         before.decisions,
     ):
@@ -53,6 +58,7 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
             number=one.number,
             outcome=one.outcome,
             forged_residual=_forged(anchored, one),
+            wrong=one.wrong,
         )
         for one in decided
         if (one.round, one.number) not in state.declared
@@ -60,52 +66,96 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     state = replace(
         state,
         judging={**state.judging, anchored.round: anchored},
-        inbox={**state.inbox, anchored.round: ()},
         undeclared=(*state.undeclared, *judgements),
     )
     return (_close(state, anchored) if anchored.decided else state), tuple(effects)
 
 
-def _take(state: State, anchored: AnchoredRound) -> tuple[AnchoredRound, list[Effect]]:
-    """Sort the openings and verdicts that have come in; the others are refused with the reason."""
-    if not state.inbox.get(anchored.round):
-        return anchored, []
-    assert anchored.draws is not None
-    drawn = {draw.number: draw for draw in anchored.draws}
-    openings = dict(anchored.openings)
-    verdicts = {number: dict(found) for number, found in anchored.verdicts.items()}
+def _take(
+    state: State, anchored: AnchoredRound, chain: ChainView
+) -> tuple[AnchoredRound, list[Effect], tuple[Signed[Body], ...]]:
+    """Sort the openings, seals and verdicts that have come in; others are refused with the reason.
+
+    Returns:
+        The round, the refusals, and what waits: verdicts for their seal, seals for their verifier's turn.
+    """
     refused: list[Effect] = []
-    for message in state.inbox.get(anchored.round, ()):
-        body = message.body
-        if isinstance(body, Seal):
-            continue
-        if not isinstance(body, Opening | Verdict):
-            refused.append(Refused(message, f"late: round {anchored.round} is over"))
-        elif fault := _fault(state.manifest, anchored, drawn.get(body.number), body):
-            refused.append(Refused(message, fault))
-        elif isinstance(body, Opening):
-            openings[body.number] = message  # type: ignore[assignment]
-        else:
-            verdicts.setdefault(body.number, {})[body.verifier] = message  # type: ignore[assignment]
-    return replace(anchored, openings=openings, verdicts=verdicts), refused
+    left, before = state.inbox.get(anchored.round, ()), -1
+    while len(left) != before:  # gossip keeps no order, so that a verdict may come before its own seal
+        before = len(left)
+        waiting: list[Signed[Body]] = []
+        for message in left:
+            anchored, place = _place(state, anchored, message, chain)
+            if place == WAITS:
+                waiting.append(message)
+            elif place:
+                refused.append(Refused(message, place))
+        left = tuple(waiting)
+    return anchored, refused, left
 
 
-def _fault(manifest: RunManifest, anchored: AnchoredRound, draw: Draw | None, body: Opening | Verdict) -> str:
-    """Return why an opening or verdict is not about what was drawn, or an empty string."""
+def _place(
+    state: State, anchored: AnchoredRound, message: Signed[Body], chain: ChainView
+) -> tuple[AnchoredRound, str]:
+    """Take in one message; return the round with it and an empty string, or why it does not count, or `WAITS`."""
+    assert anchored.draws is not None
+    body = message.body
+    if not isinstance(body, Opening | Seal | Verdict):
+        return anchored, f"late: round {anchored.round} is over"
+    draw = next((one for one in anchored.draws if one.number == body.number), None)
     if draw is None:
-        return f"number {body.number} was not drawn in round {anchored.round}"
+        return anchored, f"number {body.number} was not drawn in round {anchored.round}"
+    if reason := _fault(anchored, draw, body):
+        return anchored, reason
+    if isinstance(body, Opening):
+        opening = cast("Signed[Opening]", message)
+        return replace(anchored, openings={**anchored.openings, body.number: opening}), ""
+    seals = anchored.seals.get(body.number, {})
+    verdicts = anchored.verdicts.get(body.number, {})
+    if isinstance(body, Seal):
+        if reason := _seal_fault(state, anchored, draw, body, chain):
+            return anchored, reason
+        seals = {**seals, body.verifier: cast("Signed[Seal]", message)}
+        return replace(anchored, seals={**anchored.seals, body.number: seals}), ""
+    sealed = seals.get(body.verifier)
+    commitment = anchored.commitments[body.number].body
+    if needs_seal(body) and sealed is None:
+        return anchored, contradiction(state.manifest, commitment, body) or WAITS
+    seal = None if sealed is None else sealed.body
+    if reason := fault(state.manifest, state.run, anchored.round, commitment, body, seal):
+        return anchored, reason
+    verdicts = {**verdicts, body.verifier: cast("Signed[Verdict]", message)}
+    return replace(anchored, verdicts={**anchored.verdicts, body.number: verdicts}), ""
+
+
+def _fault(anchored: AnchoredRound, draw: Draw, body: Opening | Seal | Verdict) -> str:
+    """Return why a message is not about what was drawn, or an empty string."""
     if body.commitment != anchored.commitments[body.number].id:
         return "about another commitment than the listed one"
     if body.segment != draw.segment:
         return f"about segment {body.segment} instead of {draw.segment}"
-    if isinstance(body, Verdict):
-        if body.verifier not in draw.verifiers:
-            return f"verifier {body.verifier} is not on the roster of round {anchored.round}"
-        decision = anchored.decisions.get(body.number)
-        if decision is not None:
-            return "late: the unit is decided"
-        return contradiction(manifest, anchored.commitments[body.number].body, body)
+    if isinstance(body, Opening):
+        return ""
+    if body.verifier not in draw.verifiers:
+        return f"verifier {body.verifier} is not on the roster of round {anchored.round}"
+    return "late: the unit is decided" if body.number in anchored.decisions else ""
+
+
+def _seal_fault(state: State, anchored: AnchoredRound, draw: Draw, body: Seal, chain: ChainView) -> str:
+    """Return why a seal never counts, `WAITS` before its verifier's turn, or an empty string."""
+    manifest, commitment = state.manifest, anchored.commitments[draw.number].body
+    verdicts = {judge: one.body for judge, one in anchored.verdicts.get(draw.number, {}).items()}
+    if not may_judge(manifest, commitment, draw, body.verifier, verdicts, _blocks(anchored, chain)):
+        return WAITS
+    if not may_seal(manifest, draw, body.verifier, anchored.seals.get(draw.number, {}), verdicts):
+        return "late: fingerprints of this unit were shown before it"
     return ""
+
+
+def _blocks(anchored: AnchoredRound, chain: ChainView) -> int:
+    began = chain.anchor(anchored.round)
+    assert began is not None  # the round is anchored
+    return chain.height - (began + 1)
 
 
 def _decide(
@@ -113,9 +163,7 @@ def _decide(
 ) -> tuple[AnchoredRound, list[Decision]]:
     """Decide the drawn units that can be decided; return those decisions, read back or made now."""
     assert anchored.draws is not None
-    began = chain.anchor(anchored.round)
-    assert began is not None  # the round is anchored
-    blocks = chain.height - (began + 1)
+    blocks = _blocks(anchored, chain)
     found: list[Decision] = []
     for draw in anchored.draws:
         if draw.number in anchored.decisions:
@@ -123,7 +171,7 @@ def _decide(
         verdicts = anchored.verdicts.get(draw.number, {})
         decision = state.stored.get((anchored.round, draw.number))
         if decision is None:
-            decision = _decision(state, anchored.round, draw, verdicts, blocks, chain)
+            decision = _decision(state, anchored, draw, blocks, chain)
             if decision is None:
                 continue
             effects.append(decision)
@@ -138,29 +186,26 @@ def _decide(
 
 
 def _decision(
-    state: State,
-    round_: int,
-    draw: Draw,
-    verdicts: Mapping[int, Signed[Verdict]],
-    blocks: int,
-    chain: ChainView,
+    state: State, anchored: AnchoredRound, draw: Draw, blocks: int, chain: ChainView
 ) -> Decision | None:
-    manifest = state.manifest
-    # A later rank that speaks before its turn must not displace an earlier one that is on time.
-    silent = inconclusive({judge: message.body for judge, message in verdicts.items()})
-    due = {
-        judge: message
-        for judge, message in verdicts.items()
-        if draw.due(manifest, judge, blocks, verdicts=0, inconclusive=silent)
-    }
+    manifest, commitment = state.manifest, anchored.commitments[draw.number].body
+    messages = anchored.verdicts.get(draw.number, {})
+    said = {judge: message.body for judge, message in messages.items()}
+    due = in_turn(manifest, commitment, draw, said, blocks)
     grace = state.resumed_at + manifest.deadlines.reveal if state.resumed_at else 0
     closed = blocks > draw.closes_after(manifest) and chain.height >= grace
-    bodies = {judge: message.body for judge, message in due.items()}
-    found = outcome(manifest, draw, bodies, closed=closed)
-    if found is None:
+    ruling = rule(manifest, commitment, draw, due, closed=closed)
+    if ruling is None:
         return None
-    judges = counted(manifest, draw, bodies)
-    return Decision(round_, draw.number, found, judges, tuple(due[judge].id for judge in sorted(due)))
+    return Decision(
+        anchored.round,
+        draw.number,
+        ruling.outcome,
+        ruling.right,
+        tuple(messages[judge].id for judge in sorted(due)),
+        ruling.wrong,
+        silent(manifest, draw, ruling, due),
+    )
 
 
 def _forged(anchored: AnchoredRound, decision: Decision) -> bool:
@@ -211,4 +256,9 @@ def export(anchored: AnchoredRound) -> RoundDossier:
         record=anchored.record,
         openings=tuple(message for _, message in sorted(anchored.openings.items())),
         verdicts=tuple(verdicts),
+        seals=tuple(
+            message
+            for number in sorted(anchored.seals)
+            for _, message in sorted(anchored.seals[number].items())
+        ),
     )

@@ -15,6 +15,7 @@ from coordinator.tables import (
     RefusalRow,
     RoundRow,
     RunRow,
+    SilenceRow,
     TransactionRow,
     UnitRow,
     VerdictRow,
@@ -29,6 +30,7 @@ MAX_CURVE = 20_000  # points; a longer run is thinned evenly
 MAX_REFUSALS = 200
 MAX_TRANSACTIONS = 100
 
+RECORD = ("right", "wrong", "silent")
 OUTCOMES = ("passed", "void", "false", "unjudged")
 
 
@@ -196,10 +198,7 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
     outcomes = select(UnitRow.number, UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None))
     for number, outcome, count in session.execute(outcomes.group_by(UnitRow.number, UnitRow.outcome)):
         units[number][str(outcome)] = count
-    verdicts = session.execute(
-        select(VerdictRow.verifier, func.count()).where(VerdictRow.counted).group_by(VerdictRow.verifier)
-    ).all()
-    given = {row[0]: row[1] for row in verdicts}
+    records = _records(session)
     shown = ("committed", "listed", "revealed", "merged", "drawn", *OUTCOMES)
     paid = {account.lower(): amount for account, amount in claimed.items()}
     rows = session.scalars(select(PeerRow).order_by(PeerRow.number).limit(MAX_PEERS))
@@ -216,10 +215,26 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
             "earned_wei": row.earned_wei,
             "claimed_wei": paid.get(row.wallet.lower(), "0"),
             "units": {name: units.get(row.number, Counter())[name] for name in shown},
-            "verdicts": given.get(row.number, 0),
+            "verdicts": records.get(row.number, Counter())["right"],
+            "record": {name: records.get(row.number, Counter())[name] for name in RECORD},
         }
         for row in rows
     ]
+
+
+def _records(session: Session) -> dict[int, Counter[str]]:
+    """Count how often each verifier was right, wrong and silent."""
+    found: dict[int, Counter[str]] = {}
+    queries = {
+        "right": select(VerdictRow.verifier, func.count()).where(VerdictRow.counted),
+        "wrong": select(VerdictRow.verifier, func.count()).where(VerdictRow.wrong),
+    }
+    rows = {name: query.group_by(VerdictRow.verifier) for name, query in queries.items()}
+    rows["silent"] = select(SilenceRow.verifier, func.count()).group_by(SilenceRow.verifier)
+    for name, query in rows.items():
+        for verifier, count in session.execute(query):
+            found.setdefault(verifier, Counter())[name] = count
+    return found
 
 
 def _wire(session: Session, manifest: RunManifest) -> dict[str, Any]:

@@ -57,7 +57,7 @@ from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.keys import PeerKey, load_peer_key
-from protocol.messages import Body, Signed, Verdict, sign
+from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
@@ -393,7 +393,7 @@ def _record(
                 tx.voided(round_)
             case Refused(message, reason):
                 body = message.body
-                number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", 0)
+                number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
                 tx.refused(f"number {number}", reason)
             case _:
                 pass

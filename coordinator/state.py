@@ -23,6 +23,7 @@ from protocol.messages import (
     Reveal,
     RewardTable,
     RoundRecord,
+    Seal,
     Signed,
     Verdict,
 )
@@ -84,8 +85,10 @@ class Decision:
     round: int
     number: int
     outcome: Outcome
-    judges: tuple[int, ...]  # whose verdicts counted
+    judges: tuple[int, ...]  # whose verdicts were right
     verdicts: tuple[str, ...]  # message ids of all that were there
+    wrong: tuple[int, ...] = ()  # who said otherwise than the majority
+    silent: tuple[int, ...] = ()  # who said nothing in time
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,8 @@ class AnchoredRound:
     void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
     openings: Mapping[int, Signed[Opening]] = field(default_factory=dict)
+    # number -> verifier -> seal
+    seals: Mapping[int, Mapping[int, Signed[Seal]]] = field(default_factory=dict)
     # number -> verifier -> verdict
     verdicts: Mapping[int, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
     decisions: Mapping[int, Decision] = field(default_factory=dict)

@@ -135,7 +135,11 @@ def _decision(row: DecisionRow) -> Decision:
     judges: list[int] = json.loads(row.judges)
     verdicts: list[str] = json.loads(row.verdicts)
     outcome: Any = row.outcome
-    return Decision(row.round, row.number, outcome, tuple(judges), tuple(verdicts))
+    wrong: list[int] = json.loads(row.wrong)
+    missing: list[int] = json.loads(row.silent)
+    return Decision(
+        row.round, row.number, outcome, tuple(judges), tuple(verdicts), tuple(wrong), tuple(missing)
+    )
 
 
 def _lock(directory: Path) -> int:

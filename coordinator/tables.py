@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA = 1
+SCHEMA = 2
 DATABASE_FILE = "database.sqlite"
 BUSY_MS = 5000
 
@@ -114,7 +114,8 @@ class VerdictRow(Base):
     reason: Mapped[str]
     distance: Mapped[float]
     replay_cpu_s: Mapped[float]
-    counted: Mapped[bool] = mapped_column(default=False)
+    counted: Mapped[bool] = mapped_column(default=False)  # right, and paid
+    wrong: Mapped[bool] = mapped_column(default=False)  # otherwise than the majority
     __table_args__ = (Index("by_unit", "round", "number"),)
 
 
@@ -127,6 +128,17 @@ class DecisionRow(Base):
     outcome: Mapped[str]
     judges: Mapped[str] = mapped_column(Text)  # JSON list of numbers
     verdicts: Mapped[str] = mapped_column(Text)  # JSON list of message ids
+    wrong: Mapped[str] = mapped_column(Text)  # JSON list of numbers
+    silent: Mapped[str] = mapped_column(Text)  # JSON list of numbers
+
+
+class SilenceRow(Base):
+    """A verifier that said nothing about a drawn unit in time."""
+
+    __tablename__ = "silences"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    verifier: Mapped[int] = mapped_column(primary_key=True)
 
 
 class PeerRow(Base):

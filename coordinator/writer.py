@@ -16,6 +16,7 @@ from coordinator.tables import (
     RefusalRow,
     RoundRow,
     RunRow,
+    SilenceRow,
     TransactionRow,
     UnitRow,
     VerdictRow,
@@ -27,6 +28,7 @@ from protocol.messages import (
     Ready,
     RewardTable,
     RoundRecord,
+    Seal,
     Signed,
     Verdict,
     parse_message,
@@ -49,7 +51,7 @@ class Writer:
         if self._session.scalar(select(MessageRow.sequence).where(MessageRow.id == message.id)) is not None:
             return False
         body = message.body
-        number = body.verifier if isinstance(body, Verdict) else getattr(body, "number", None)
+        number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", None)
         self._log(message, number=number, own=False, label=0)
         if isinstance(body, Ready):  # its latest word counts, and a peer may say as many as it likes
             same = (MessageRow.kind == body.kind, MessageRow.number == number, MessageRow.id != message.id)
@@ -182,11 +184,17 @@ class Writer:
                     outcome=decision.outcome,
                     judges=json.dumps(decision.judges),
                     verdicts=json.dumps(decision.verdicts),
+                    wrong=json.dumps(decision.wrong),
+                    silent=json.dumps(decision.silent),
                 )
             )
+            for verifier in decision.silent:
+                self._session.add(SilenceRow(round=decision.round, number=decision.number, verifier=verifier))
         self._unit(*key).outcome = decision.outcome
         counted = (VerdictRow.id.in_(decision.verdicts), VerdictRow.verifier.in_(decision.judges))
         self._session.execute(update(VerdictRow).where(*counted).values(counted=True))
+        wrong = (VerdictRow.id.in_(decision.verdicts), VerdictRow.verifier.in_(decision.wrong))
+        self._session.execute(update(VerdictRow).where(*wrong).values(wrong=True))
 
     def slashed(self, round_: int, number: int, tx: str) -> None:
         """Note the transaction that took a unit's stake."""

@@ -32,6 +32,7 @@ MOUNTS = (
 COMMANDS = (
     ("verifier", "murmur.attacks", "attacks"),
     ("verifier", "murmur.calibrate", "calibrate"),
+    ("verifier", "murmur.simulator", "simulate"),
 )
 
 

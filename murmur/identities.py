@@ -8,7 +8,9 @@ from blake3 import blake3
 from contracts.types import Role
 from contracts.wallet import save_unattended_wallet
 from protocol.keys import PeerKey, save_peer_key
+from verification.liars import VerifierCheat
 
+VERIFIER_CHEATS = tuple(cheat.value for cheat in VerifierCheat)
 DEMO_SCRYPT_N = 4096  # the password lies beside the file, so a high work factor would only cost time
 
 
@@ -27,11 +29,16 @@ class Identity:
 
 
 def cast(peers: int, cheats: list[str], verifiers: int) -> tuple[Identity, ...]:
-    """Name everybody: the coordinator, honest contributors, cheating ones, verifiers."""
+    """Name everybody: the coordinator, honest contributors, cheating ones, verifiers, and those who do not verify."""
+    accusers = [cheat for cheat in cheats if cheat in VERIFIER_CHEATS]
+    cheats = [cheat for cheat in cheats if cheat not in VERIFIER_CHEATS]
     honest = [Identity(f"peer-{i + 1}", Role.CONTRIBUTOR) for i in range(peers)]
     dishonest = [Identity(f"peer-{peers + i + 1}", Role.CONTRIBUTOR, cheat) for i, cheat in enumerate(cheats)]
     judges = [Identity(f"verifier-{i + 1}", Role.VERIFIER) for i in range(verifiers)]
-    return (Identity("coordinator", None), *honest, *dishonest, *judges)
+    liars = [
+        Identity(f"verifier-{verifiers + i + 1}", Role.VERIFIER, cheat) for i, cheat in enumerate(accusers)
+    ]
+    return (Identity("coordinator", None), *honest, *dishonest, *judges, *liars)
 
 
 def derive_key(seed: int, name: str, purpose: str) -> bytes:

@@ -40,6 +40,7 @@ class Wiring:
                 command += ["--cheat", identity.cheat] if identity.cheat else []
             case Role.VERIFIER:
                 command = ["verifier", "start", *common, *self._network()]
+                command += ["--cheat", identity.cheat] if identity.cheat else []
             case None:
                 listen = f"/ip4/127.0.0.1/tcp/{self.listen_port}"
                 command = [

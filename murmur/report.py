@@ -1,5 +1,6 @@
 """From a finished run to its summary: counted from the public folder and the chain, as any auditor would."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from murmur.summary import (
 from protocol.messages import PASSED
 from protocol.tensors import parameter_layout
 from verification.public import PublicRun
+from verification.ruling import silent
 
 
 def units_of(run: PublicRun, number: int, trained: int) -> Units:
@@ -122,6 +124,13 @@ def summarize(
     slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
     operators = {operator.number: operator for operator in chain.operators()}
     peers, verifiers = [], []
+    declared = [(one.round, one.number) for one, _ in run.judgements]
+    rulings = [run.ruling(key) for key in declared]
+    silences = Counter(
+        judge
+        for key, ruling in zip(declared, rulings, strict=True)
+        for judge in silent(run.manifest, run.draws[key], ruling, run.verdict_bodies(key))
+    )
     for identity in identities:
         if identity.role is None:
             continue
@@ -135,7 +144,12 @@ def summarize(
                     number=operator.number,
                     peer_id=operator.peer_id,
                     address=wallet,
+                    honest=identity.honest,
+                    cheat=identity.cheat,
                     verdicts=count,
+                    right=sum(operator.number in one.right for one in rulings),
+                    wrong=sum(operator.number in one.wrong for one in rulings),
+                    silent=silences[operator.number],
                     credited_wei=pay.get(wallet, 0),
                     claimed_wei=paid.get(wallet, 0),
                 )
@@ -191,5 +205,7 @@ def summarize(
         ),
         audit=audit_summary,
         wall_s=round(wall_s, 1),
-        not_demonstrated=not_demonstrated(peers, audit_summary, rounds_done=done, rounds=run.manifest.rounds),
+        not_demonstrated=not_demonstrated(
+            peers, audit_summary, rounds_done=done, rounds=run.manifest.rounds, verifiers=verifiers
+        ),
     )

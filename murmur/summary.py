@@ -1,6 +1,6 @@
 """The document that `murmur up` ends with, and what it has to show for itself. Token amounts are decimal strings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, Field
 
@@ -53,7 +53,12 @@ class VerifierSummary(BaseModel):
     number: int
     peer_id: str
     address: str
+    honest: bool = True
+    cheat: str | None = None
     verdicts: int
+    right: int = 0
+    wrong: int = 0  # otherwise than the majority of those who judged the unit
+    silent: int = 0
     credited_wei: Wei
     claimed_wei: Wei
 
@@ -125,13 +130,20 @@ class Summary(BaseModel):
 
 
 def not_demonstrated(
-    peers: Iterable[PeerSummary], audit: AuditSummary, *, rounds_done: int, rounds: int
+    peers: Iterable[PeerSummary],
+    audit: AuditSummary,
+    *,
+    rounds_done: int,
+    rounds: int,
+    verifiers: Sequence[VerifierSummary] = (),
 ) -> list[str]:
     """Return what the run was to show and did not, one line each; empty means success.
 
     The run must have ended, every honest peer been paid and none slashed, every cheat met the fate of its kind (most
-    are drawn, rejected and slashed), and the audit passed.
+    are drawn, rejected and slashed), every dishonest verifier been found wrong, earned less than each honest one and
+    cost no honest peer a unit, and the audit passed.
     """
+    peers = list(peers)
     missing = []
     if rounds_done < rounds:
         missing.append(f"the run ended after {rounds_done} of {rounds} rounds")
@@ -143,9 +155,32 @@ def not_demonstrated(
             missing.append(f"{peer.name} is honest and was slashed")
         if not peer.claimed_wei:
             missing.append(f"{peer.name} is honest and was not paid")
+    missing += _liars_not_met(peers, verifiers)
     if not audit.ok:
         failed = next((check.name for check in audit.checks if not check.ok), "no check ran")
         missing.append(f"the audit failed: {failed}")
+    return missing
+
+
+def _liars_not_met(peers: Iterable[PeerSummary], verifiers: Sequence[VerifierSummary]) -> list[str]:
+    """Return what should have become of dishonest verifiers and those they judged, and did not."""
+    missing = []
+    honest = [one for one in verifiers if one.honest]
+    liars = [one for one in verifiers if not one.honest]
+    for liar in liars:
+        if not liar.wrong:
+            missing.append(f"{liar.name} ({liar.cheat}) was never found wrong")
+        missing += [
+            f"{liar.name} ({liar.cheat}) earned no less than {one.name}, who is honest"
+            for one in honest
+            if liar.credited_wei >= one.credited_wei
+        ]
+    if liars:
+        missing += [
+            f"{peer.name} is honest and lost units: {peer.units.rejected} false, {peer.units.void} void"
+            for peer in peers
+            if peer.honest and (peer.units.rejected or peer.units.void)
+        ]
     return missing
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.cli import format_amount
-from murmur.summary import Summary
+from murmur.summary import Summary, VerifierSummary
 
 MARKS = {True: "[green]yes[/green]", False: "[red]no[/red]"}
 
@@ -68,6 +68,13 @@ def live_view(
     return Group(*lines, Text(f"live page: {url}", style="dim"))
 
 
+def record_of(judge: VerifierSummary) -> str:
+    """Say what a verifier's verdicts were worth."""
+    told = [f"{judge.right} verdicts"]
+    told += [f"{count} {what}" for count, what in ((judge.wrong, "wrong"), (judge.silent, "silent")) if count]
+    return ", ".join([*([judge.cheat] if judge.cheat else []), *told])
+
+
 def print_summary(console: Console, summary: Summary) -> None:
     """Print the picture at the end."""
     loss, wire, checked = summary.loss, summary.wire, summary.verification
@@ -103,7 +110,11 @@ def print_summary(console: Console, summary: Summary) -> None:
         )
     for judge in summary.verifiers:
         table.add_row(
-            judge.name, f"{judge.verdicts} verdicts", "", "", "", "", "", "", tokens(judge.claimed_wei)
+            judge.name,
+            record_of(judge),
+            *[""] * 6,
+            tokens(judge.claimed_wei),
+            style=None if judge.honest else "red",
         )
     console.print(table)
     passed = sum(check.ok for check in summary.audit.checks)

@@ -19,6 +19,7 @@ from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
 from verification.cheats import Cheat
+from verification.liars import VerifierCheat
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-CHEATS = tuple(cheat.value for cheat in Cheat)
+VERIFIER_CHEATS = tuple(cheat.value for cheat in VerifierCheat)
+CHEATS = (*(cheat.value for cheat in Cheat), *VERIFIER_CHEATS)
 LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
@@ -230,7 +232,7 @@ class LocalRun:
 
         options = self.options
         key = staked.keys["coordinator"]
-        contributors = options.peers + len(options.cheats)
+        contributors = options.peers + sum(cheat not in VERIFIER_CHEATS for cheat in options.cheats)
         plan = plan_run(
             options.directory / "coordinator",
             ledger=staked.ledger,

@@ -146,6 +146,7 @@ class Judgement(Frozen):
     number: Number
     outcome: Literal["passed", "void", "false", "unjudged"]
     forged_residual: bool = False  # false, and the verdicts say of what it carries on that it does not follow
+    wrong: tuple[Number, ...] = Field(default=(), max_length=31)  # verifiers who said otherwise
 
 
 class Retraction(Frozen):

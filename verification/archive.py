@@ -1,7 +1,7 @@
 """The public folder of a run: what anyone needs to recompute it, as the signed messages themselves.
 
     manifest.json         canonical manifest; its BLAKE3 hash is the run id
-    rounds/000007.json    one round: list, commitments, reveals, receipts, record, openings, verdicts
+    rounds/000007.json    one round: list, commitments, reveals, receipts, record, openings, seals, verdicts
     settlement.json       who was ready, the reward tables, the closing word
     beacons/1234.json     the signature of one drand round, where the manifest demands drand
     blobs/                parameters and updates by content address (`protocol.blobs`)
@@ -33,6 +33,7 @@ from protocol.messages import (
     Reveal,
     RewardTable,
     RoundRecord,
+    Seal,
     Signed,
     Verdict,
     parse_message,
@@ -60,12 +61,15 @@ class RoundDossier:
     record: Signed[RoundRecord] | None = None  # None until the reveal phase is over
     openings: tuple[Signed[Opening], ...] = ()
     verdicts: tuple[Signed[Verdict], ...] = ()  # only those that were heard before their unit was decided
+    seals: tuple[
+        Signed[Seal], ...
+    ] = ()  # only those that were heard before a fingerprint could be copied into them
 
     def messages(self) -> tuple[Signed[Body], ...]:
         """Return everything that was said."""
         records = () if self.record is None else (self.record,)
         said = (*self.commitments, *self.reveals, *self.receipts)
-        return (self.listed, *said, *records, *self.openings, *self.verdicts)
+        return (self.listed, *said, *records, *self.openings, *self.seals, *self.verdicts)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
@@ -79,6 +83,7 @@ class RoundDossier:
                 "record": None if self.record is None else self.record.to_json(),
                 "openings": [message.to_json() for message in self.openings],
                 "verdicts": [message.to_json() for message in self.verdicts],
+                "seals": [message.to_json() for message in self.seals],
             }
         )
 
@@ -93,7 +98,17 @@ class RoundDossier:
         value = _object(
             data,
             MAX_DOSSIER_BYTES,
-            {"round", "listed", "commitments", "reveals", "receipts", "record", "openings", "verdicts"},
+            {
+                "round",
+                "listed",
+                "commitments",
+                "reveals",
+                "receipts",
+                "record",
+                "openings",
+                "seals",
+                "verdicts",
+            },
         )
         if value["round"] != round_:
             raise Malformed(f"dossier of another round than {round_}")
@@ -108,6 +123,7 @@ class RoundDossier:
             record=None if value["record"] is None else reader.one(RoundRecord, value["record"]),
             openings=reader.many(Opening, value["openings"], MAX_UNITS),
             verdicts=reader.many(Verdict, value["verdicts"], MAX_VERDICTS),
+            seals=reader.many(Seal, value["seals"], MAX_VERDICTS),
         )
         named = [(entry.number, entry.commitment) for entry in listed.body.entries]
         if named != [(message.body.number, message.id) for message in dossier.commitments]:
@@ -121,10 +137,13 @@ class RoundDossier:
             if not set(of) <= numbers:
                 raise Malformed(f"{kind} of a number that the list does not name")
         _unique("receipt", [message.body.number for message in dossier.receipts])
-        pairs = [(message.body.number, message.body.verifier) for message in dossier.verdicts]
-        _unique("verdict", pairs)
-        if not {number for number, _ in pairs} <= numbers:
-            raise Malformed("verdict on a number that the list does not name")
+        for kind, judged in (("verdict", dossier.verdicts), ("seal", dossier.seals)):
+            pairs = [
+                (one.body.number, one.body.verifier) for one in cast("tuple[Signed[Verdict], ...]", judged)
+            ]
+            _unique(kind, pairs)
+            if not {number for number, _ in pairs} <= numbers:
+                raise Malformed(f"{kind} on a number that the list does not name")
         return dossier
 
 

@@ -9,11 +9,12 @@ from training.corpus import Shard
 from training.inner import prepare_process
 from verification.audit_rounds import Found
 from verification.commit import carried
-from verification.judge import counted, disagreement
+from verification.judge import disagreement
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
 from verification.replay import TrainingUnits
 from verification.report import Extent
+from verification.ruling import fingerprint_fault
 from verification.unit import DrawnUnit, ReplayReport, proven_false
 
 
@@ -99,17 +100,21 @@ def _case(run: PublicRun, round_: int, number: int) -> _Case | None:
 
 
 def _compare(run: PublicRun, case: _Case, report: ReplayReport) -> None:
-    """Hold a replay against the verdicts that counted.
+    """Hold a replay against the verdicts that were right, or against a lone one.
 
     Raises:
         ProofRejected: one of them says otherwise.
     """
     key = (case.unit.round, case.unit.number)
     verdicts = run.verdict_bodies(key)
-    for judge in counted(run.manifest, run.draws[key], verdicts):
+    ruling = run.ruling(key)
+    for judge in ruling.right or ruling.moot[: len(ruling.moot) == 1]:
         # Of one that met no opening, or another, this replay says nothing.
         answered = verdicts[judge].opening == case.opening.id
-        if answered and (difference := disagreement(verdicts[judge], report)):
+        difference = disagreement(verdicts[judge], report) or fingerprint_fault(
+            run.manifest, case.unit.commitment.body, verdicts[judge], report
+        )
+        if answered and difference:
             raise ProofRejected(
                 f"number {key[1]} in round {key[0]}: verifier {judge} {difference} "
                 f"(distance {report.distance:.3g}) {report.reason}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
-from protocol.messages import Retraction, Reveal, Signed, UnitRecord, Verdict
+from protocol.messages import Retraction, Reveal, Seal, Signed, UnitRecord, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import Symbols, decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
@@ -47,7 +47,7 @@ def check_authors(run: PublicRun) -> Found:
         if message.role == "coordinator":
             expected, role = run.manifest.coordinator, "coordinator"
         else:
-            number = body.verifier if isinstance(body, Verdict) else int(getattr(body, "number", 0))
+            number = body.verifier if isinstance(body, Verdict | Seal) else int(getattr(body, "number", 0))
             operator = run.chain.operator(number)
             if operator is None:
                 raise ProofRejected(

@@ -3,8 +3,9 @@
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PROVEN_FALSE
 from verification.audit_rounds import Found
-from verification.judge import contradiction, counted, forged_residual, inconclusive, outcome
+from verification.judge import forged_residual
 from verification.public import PublicRun
+from verification.ruling import fault, in_turn, rule
 
 
 def check_draws(run: PublicRun) -> Found:
@@ -27,7 +28,7 @@ def check_draws(run: PublicRun) -> Found:
 
 
 def check_verdicts(run: PublicRun) -> Found:
-    """Every verdict is by a drawn verifier, about what was drawn and opened, and agrees with its own distance."""
+    """Every verdict is by a drawn verifier, about what was drawn and opened, sealed, and agrees with itself."""
     count, elsewhere = 0, ""
     for (round_, number), found in run.verdicts.items():
         if round_ not in run.scope:
@@ -45,8 +46,9 @@ def check_verdicts(run: PublicRun) -> Found:
                 raise ProofRejected(f"{where}: about another commitment or segment")
             if body.opening is not None and body.opening != opened.get(number, body.opening):
                 elsewhere = elsewhere or where
-            if fault := contradiction(run.manifest, commitment.body, body):
-                raise ProofRejected(f"{where}: {fault}")
+            seal = run.seals((round_, number)).get(judge)
+            if reason := fault(run.manifest, run.run, round_, commitment.body, body, seal):
+                raise ProofRejected(f"{where}: {reason}")
             count += 1
     if elsewhere:
         # The accused may have signed two, and shown each to whom it liked.
@@ -66,23 +68,24 @@ def check_outcomes(run: PublicRun) -> Found:
         if draw is None or key in declared:
             raise ProofRejected(f"{where} has an outcome {'twice' if draw else 'but was not drawn'}")
         declared.add(key)
+        found, commitment = run.ruling(key), run.commitment(*key)
+        assert commitment is not None, "there is a ruling"
+        if found.outcome != judgement.outcome:
+            raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found.outcome}")
+        if found.wrong != judgement.wrong:
+            raise ProofRejected(
+                f"{where}: the verdicts prove {_listed(found.wrong)} wrong, not {_listed(judgement.wrong)}"
+            )
         verdicts = run.verdict_bodies(key)
-        found = outcome(run.manifest, draw, verdicts, closed=True)
-        if found != judgement.outcome:
-            raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found}")
-        judges = counted(run.manifest, draw, verdicts)
-        forged = forged_residual(judgement.outcome, [verdicts[judge] for judge in judges])
+        forged = forged_residual(judgement.outcome, [verdicts[judge] for judge in found.right])
         if judgement.forged_residual != forged:
             raise ProofRejected(f"{where}: the verdicts say otherwise of its residual")
         blocks = _declared_after(run, round_=key[0], declared_in=declared_in)
-        if len(judges) < run.manifest.verification.verifiers and blocks <= draw.closes_after(run.manifest):
+        ended = rule(run.manifest, commitment.body, draw, verdicts, closed=False) is not None
+        if not ended and blocks <= draw.closes_after(run.manifest):
             raise ProofRejected(f"{where} was decided before its verifiers' time was over")
-        silent = inconclusive(verdicts)
-        early = [
-            judge
-            for judge in judges
-            if not draw.due(run.manifest, judge, blocks, verdicts=0, inconclusive=silent)
-        ]
+        on_time = in_turn(run.manifest, commitment.body, draw, verdicts, blocks)
+        early = [judge for judge in (*found.right, *found.wrong, *found.moot) if judge not in on_time]
         if early:
             raise ProofRejected(f"{where} was decided on a verdict of {early[0]}, whose turn had not come")
     open_ = {key for key in run.draws if key[0] in run.scope} - declared
@@ -90,6 +93,10 @@ def check_outcomes(run: PublicRun) -> Found:
         round_, number = min(open_)
         raise ProofRejected(f"number {number} in round {round_} was drawn and has no outcome")
     return len(declared), f"outcomes, {len(open_)} still open"
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers)) or "nobody"
 
 
 def _declared_after(run: PublicRun, *, round_: int, declared_in: int | None) -> int:

@@ -22,6 +22,7 @@ from protocol.messages import (
     Opening,
     Reveal,
     RoundRecord,
+    Seal,
     Signed,
     UnitRecord,
     Verdict,
@@ -63,6 +64,7 @@ class BundleDocument(Frozen):
     previous_record: Wire | None
     reveal: Wire | None
     opening: Wire | None
+    seals: Annotated[tuple[Wire, ...], Field(max_length=64)]
     verdicts: Annotated[tuple[Wire, ...], Field(max_length=64)]
 
 
@@ -82,6 +84,7 @@ class Bundle:
     previous_record: Signed[RoundRecord] | None
     reveal: Signed[Reveal] | None
     opening: Signed[Opening] | None
+    seals: tuple[Signed[Seal], ...]
     verdicts: tuple[Signed[Verdict], ...]
     files: Mapping[str, bytes]
 
@@ -157,7 +160,7 @@ class Bundle:
             self.opening,
         )
         present: tuple[Signed[Body], ...] = tuple(one for one in optional if one is not None)
-        return (self.listed, self.commitment, self.record, *present, *self.verdicts)
+        return (self.listed, self.commitment, self.record, *present, *self.seals, *self.verdicts)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -202,6 +205,7 @@ def parse_bundle(contents: Contents) -> Bundle:
         previous_record=_optional(manifest, round_ - 1, RoundRecord, said.previous_record),
         reveal=_optional(manifest, round_, Reveal, said.reveal),
         opening=_optional(manifest, round_, Opening, said.opening),
+        seals=tuple(_message(manifest, round_, Seal, wire) for wire in said.seals),
         verdicts=tuple(_message(manifest, round_, Verdict, wire) for wire in said.verdicts),
         files=contents.files,
     )
@@ -295,7 +299,10 @@ def _describe(
     assert dossier.record is not None
     number = commitment.body.number
     verdicts = tuple(one for one in dossier.verdicts if one.body.number == number)
-    signers = sorted({number, *(one.body.verifier for one in verdicts)})
+    seals = tuple(one for one in dossier.seals if one.body.number == number)
+    signers = sorted(
+        {number, *(one.body.verifier for one in verdicts), *(one.body.verifier for one in seals)}
+    )
     unknown = [signer for signer in signers if signer not in chain.operators]
     if unknown:
         raise ConfigError(f"the chain does not know number {unknown[0]}")
@@ -312,6 +319,7 @@ def _describe(
         previous_record=None if previous is None else previous.record,
         reveal=_of(dossier.reveals, number),
         opening=_of(dossier.openings, number),
+        seals=seals,
         verdicts=verdicts,
         files={},
     )
@@ -332,6 +340,7 @@ def _describe(
         previous_record=wire(bundle.previous_record),
         reveal=wire(bundle.reveal),
         opening=wire(bundle.opening),
+        seals=tuple(seal.to_json() for seal in seals),
         verdicts=tuple(verdict.to_json() for verdict in verdicts),
     )
     return document, bundle

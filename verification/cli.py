@@ -18,6 +18,12 @@ Data = Annotated[Path | None, typer.Option(help="Text of the dataset (.xz too), 
 Device = Annotated[str, typer.Option(help="Torch device to replay on.")]
 
 
+CHEATS_HELP = (
+    "For demonstrations: behave dishonestly on purpose, as lazy-verifier or false-accuser. "
+    "It is found out and not paid."
+)
+
+
 @verifier_app.callback()
 def _verifier() -> None:
     """Run a verifier."""
@@ -41,6 +47,7 @@ def start(
     evidence_units: Annotated[
         int, typer.Option(min=0, help="Judged units whose opened files are kept.")
     ] = 64,
+    cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
     public_mib: options.PublicMib = None,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
@@ -65,6 +72,7 @@ def start(
         "threads": threads,
         "evidence_units": evidence_units,
         "public_mib": public_mib,
+        "cheat": cheat,
     }
     config = parse_config(VerifierConfig, values)
     log_to_stderr()

@@ -9,8 +9,8 @@ from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, 
 from protocol.pool import MessagePool
 from verification.commit import carried
 from verification.facts import commitments_root
-from verification.judge import contradiction, inconclusive
 from verification.lateness import in_force, is_void
+from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
 from verification.seal import ends_are_due, may_speak
 from verification.unit import DrawnUnit
@@ -89,7 +89,7 @@ def duties(
         drawn: the round's draws.
         judged: (round, number) -> whether this verifier has given its verdict.
     """
-    blocks = _blocks(chain, round_)
+    blocks, run = _blocks(chain, round_), manifest.run_id
     said = pool.verdicts(round_)
     for draw in drawn:
         if judged(round_, draw.number) or blocks > draw.closes_after(manifest):
@@ -98,20 +98,22 @@ def duties(
         if unit is None:
             continue
         about = {judge: message.body for (number, judge), message in said.items() if number == draw.number}
-        silent = inconclusive(about)
-        others = sum(
-            draw.due(manifest, judge, blocks, 0, silent)
-            and not contradiction(manifest, unit.commitment.body, verdict)
+        commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
+        valid = {
+            judge: verdict
             for judge, verdict in about.items()
-            if judge != me and judge not in silent
-        )
-        if not draw.due(manifest, me, blocks, others, silent):
+            if judge != me and not fault(manifest, run, round_, commitment, verdict, seals.get(judge))
+        }
+        heard = in_turn(manifest, commitment, draw, valid, blocks)
+        if rule(manifest, commitment, draw, heard, closed=False) is not None:
+            continue
+        if not may_judge(manifest, commitment, draw, me, heard, blocks):
             continue
         opening = pool.openings(round_).get(draw.number)
         overdue = blocks >= opening_time(manifest, draw, me)
         if opening is None and not overdue:
             continue
-        sealed = seals_on(pool, round_, draw, unit)
+        sealed = {one for one in seals if may_judge(manifest, commitment, draw, one, heard, blocks)}
         yield Duty(
             round_,
             draw,

@@ -29,7 +29,7 @@ _MEANINGS = {
     "passed": "The unit passed: it is paid in full and nobody loses anything.",
     "void": "The unit is void: it earns nothing, and no stake is lost.",
     "false": "The unit is proven false: it earns nothing, and the peer's stake is taken.",
-    "unjudged": "Nobody judged the unit in time: it is paid like one that was not drawn.",
+    "unjudged": "Nobody judged the unit in time: it is not decided, and its pay stays in the pot.",
 }
 _FACTS = {
     "chain and ledger": "the chain and the ledger",

@@ -148,7 +148,7 @@ class _Gathering:
         report.rounds = len(rounds)
         report.missing = self._lacking()
         for round_ in rounds:
-            dossier = dossier_of(self._chain, peer.pool, round_)
+            dossier = dossier_of(peer.manifest, self._chain, peer.pool, round_)
             if dossier is not None:
                 self._archive.write_round(dossier)
         self._archive.write_settlement(settlement_of(peer.pool))

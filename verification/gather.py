@@ -13,6 +13,7 @@ from protocol.pool import MessagePool
 from verification.archive import RoundDossier, Settlement
 from verification.duty import confirmed_list
 from verification.public import AuditChain
+from verification.ruling import fault
 
 
 def anchored_rounds(manifest: RunManifest, chain: ChainView) -> range:
@@ -56,7 +57,9 @@ def run_gaps(chain: AuditChain, pool: MessagePool) -> Iterator[str]:
         yield "the closing word"
 
 
-def dossier_of(chain: ChainView, pool: MessagePool, round_: int) -> RoundDossier | None:
+def dossier_of(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int
+) -> RoundDossier | None:
     """Put the file of an anchored round together, or return None while its list, a commitment or its record lacks."""
     listed, record = confirmed_list(chain, pool, round_), pool.record(round_)
     if listed is None or record is None or record.body.digest().hex() != chain.record_hash(round_):
@@ -71,6 +74,15 @@ def dossier_of(chain: ChainView, pool: MessagePool, round_: int) -> RoundDossier
     numbers = {entry.number for entry in listed.body.entries}
     reveals, openings, verdicts = pool.reveals(round_), pool.openings(round_), pool.verdicts(round_)
     received = {message.id: message for message in pool.receipts(round_).values()}
+    seals = {key: one for key, one in pool.seals(round_).items() if key[0] in numbers}
+    bodies = {one.body.number: one.body for one in commitments}
+
+    run = manifest.run_id
+
+    def counts(key: tuple[int, int]) -> bool:
+        seal = seals[key].body if key in seals else None
+        return not fault(manifest, run, round_, bodies[key[0]], verdicts[key].body, seal)
+
     return RoundDossier(
         round=round_,
         listed=listed,
@@ -79,7 +91,8 @@ def dossier_of(chain: ChainView, pool: MessagePool, round_: int) -> RoundDossier
         receipts=tuple(received[one] for one in record.body.receipts if one in received),
         record=record,
         openings=tuple(openings[number] for number in sorted(openings) if number in numbers),
-        verdicts=tuple(verdicts[key] for key in sorted(verdicts) if key[0] in numbers),
+        verdicts=tuple(verdicts[key] for key in sorted(verdicts) if key[0] in numbers and counts(key)),
+        seals=tuple(seals[key] for key in sorted(seals)),
     )
 
 

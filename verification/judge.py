@@ -1,4 +1,4 @@
-"""From verdicts to an outcome. Only two proven faults slash; doubt costs at most the unit's pay."""
+"""What one verdict says, and whether it contradicts itself. How several make a ruling is in `verification.ruling`."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,6 @@ from typing import Final, Literal
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Commitment, Verdict
 from protocol.state import NOTHING_CARRIED
-from verification.sample import Draw
 from verification.unit import ReplayReport
 
 Outcome = Literal["passed", "void", "false", "unjudged"]
@@ -101,55 +100,22 @@ def _short(root: str | None) -> str:
     return "none" if root is None else root[:16]
 
 
-def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:
-    """Return the verifiers whose verdicts decide a unit, best rank first; only those are paid."""
-    said = (one for one in draw.verifiers if one in verdicts and verdicts[one].outcome != INCONCLUSIVE)
-    return tuple(said)[: manifest.verification.verifiers]
-
-
 def refused(manifest: RunManifest, verdicts: Iterable[Verdict]) -> bool:
     """Tell whether so many verdicts say that nothing was opened as it takes to judge a unit.
 
     One alone could be a lie that costs another's epoch.
 
     Args:
-        verdicts: those that counted.
+        verdicts: those that were right.
     """
     return sum(verdict.opening is None for verdict in verdicts) >= manifest.verification.verifiers
-
-
-def outcome(
-    manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict], *, closed: bool
-) -> Outcome | None:
-    """Decide a drawn unit, or return None while verdicts may still come.
-
-    All passed: passed. All proven false with one exact reference, or by faults that need none: false, which
-    slashes. Anything mixed or merely out of tolerance: void. When the time is over, one lone verdict passes or
-    voids the unit and none leaves it unjudged, paid like undrawn.
-
-    Args:
-        verdicts: by the verifier's registration number.
-        closed: the time for verdicts is over.
-    """
-    judges = counted(manifest, draw, verdicts)
-    if len(judges) < manifest.verification.verifiers:
-        if not closed:
-            return None
-        if not judges:
-            return "unjudged"
-        return "passed" if all(verdicts[judge].outcome == PASSED for judge in judges) else "void"
-    outcomes = {verdicts[judge].outcome for judge in judges}
-    if outcomes == {PASSED}:
-        return "passed"
-    references = {verdicts[judge].exact for judge in judges}
-    return "false" if outcomes == {PROVEN_FALSE} and len(references) == 1 else "void"
 
 
 def forged_residual(outcome: Outcome, judges: Iterable[Verdict]) -> bool:
     """Tell whether a unit was found false because what it carries on does not follow.
 
     Args:
-        judges: the verdicts that decided it.
+        judges: those that were right.
     """
     accusers = [verdict for verdict in judges if verdict.outcome == PROVEN_FALSE]
     return outcome == "false" and bool(accusers) and all(verdict.forged_residual for verdict in accusers)

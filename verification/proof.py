@@ -14,7 +14,7 @@ from time import process_time
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.merkle import commitment_leaf, verify_proof
-from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
+from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Seal, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
@@ -25,11 +25,12 @@ from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
 from verification.commit import check_commitment
 from verification.facts import commitments_root
-from verification.judge import disagreement, outcome
+from verification.judge import disagreement
 from verification.merge import check_reveal, check_update
 from verification.opening import check_opening
 from verification.replay import TrainingUnits
 from verification.report import Check, exit_code
+from verification.ruling import fault, fingerprint_fault, rule
 from verification.unit import ReplayReport, proven_false
 
 OUTCOMES = {
@@ -221,19 +222,27 @@ class _Decision:
             if body.verifier in verdicts:
                 raise ProofRejected(f"two verdicts by verifier {body.verifier}")
             _check_verdict_subject(bundle, body)
+            seal = next((one.body for one in bundle.seals if one.body.verifier == body.verifier), None)
+            run, commitment = bundle.manifest.run_id, bundle.commitment.body
+            if reason := fault(bundle.manifest, run, bundle.round, commitment, body, seal):
+                raise ProofRejected(f"verdict by verifier {body.verifier}: {reason}")
             verdicts[body.verifier] = body
-        decided = outcome(bundle.manifest, bundle.draw, verdicts, closed=True)
-        self._unit = decided
+        commitment = bundle.commitment.body
+        ruling = rule(bundle.manifest, commitment, bundle.draw, verdicts, closed=True)
+        assert ruling is not None, "what is closed is decided"
+        self._unit = ruling.outcome
         ours = self._replay.outcome
-        said_something = {judge: one for judge, one in verdicts.items() if one.outcome != INCONCLUSIVE}
-        for judge, verdict in sorted(said_something.items()):
-            if difference := disagreement(verdict, self._replay):
+        for judge in (*ruling.right, *ruling.moot):
+            difference = disagreement(verdicts[judge], self._replay) or fingerprint_fault(
+                bundle.manifest, commitment, verdicts[judge], self._replay
+            )
+            if difference:
                 raise ProofRejected(f"verifier {judge} {difference}")
-        if not said_something and ours != PASSED:
+        judges = len(ruling.right) + len(ruling.moot)
+        if not judges and ours != PASSED:
             raise ProofRejected(f"nobody judged the unit, and our replay says {OUTCOMES[ours]}")
-        return (
-            f"{len(said_something)} verdicts say {OUTCOMES[ours]}, as our replay does: the unit is {decided}"
-        )
+        against = f" ({len(ruling.wrong)} said otherwise)" if ruling.wrong else ""
+        return f"{judges} verdicts say {OUTCOMES[ours]}{against}, as our replay does: the unit is {ruling.outcome}"
 
 
 def _is_heavy(manifest: RunManifest) -> bool:
@@ -254,7 +263,7 @@ def _check_signatures(bundle: Bundle) -> str:
         if message.role == "coordinator":
             expected: str | None = bundle.manifest.coordinator
         else:
-            number = body.verifier if isinstance(body, Verdict) else bundle.number
+            number = body.verifier if isinstance(body, Verdict | Seal) else bundle.number
             if getattr(body, "number", bundle.number) != bundle.number:
                 raise ProofRejected(f"{body.kind} about another number")
             expected = keys.get((number, message.role))

@@ -8,16 +8,17 @@ from typing import Protocol
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
-from protocol.errors import Malformed, ProofInconclusive
+from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Signed, Verdict
+from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Seal, Signed, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.judge import counted, refused
+from verification.judge import refused
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
+from verification.ruling import Ruling, rule
 from verification.sample import Draw, draws
 from verification.settle import SettledRound
 
@@ -179,6 +180,24 @@ class PublicRun:
         """Return the verdicts on one unit by verifier."""
         return {judge: message.body for judge, message in self.verdicts.get(key, {}).items()}
 
+    def seals(self, key: tuple[int, int]) -> dict[int, Seal]:
+        """Return the published seals on one unit by verifier."""
+        dossier = self.dossiers[key[0]]
+        return {one.body.verifier: one.body for one in dossier.seals if one.body.number == key[1]}
+
+    def ruling(self, key: tuple[int, int]) -> Ruling:
+        """Return what the published verdicts make of a drawn unit.
+
+        Raises:
+            ProofRejected: its commitment was not listed.
+        """
+        commitment = self.commitment(*key)
+        if commitment is None:
+            raise ProofRejected(f"number {key[1]} was drawn in round {key[0]} and not listed")
+        found = rule(self.manifest, commitment.body, self.draws[key], self.verdict_bodies(key), closed=True)
+        assert found is not None, "what is closed is decided"
+        return found
+
     @cached_property
     def judgements(self) -> Sequence[tuple[Judgement, int | None]]:
         """Return every declared outcome with the round whose record declares it; None: the closing word."""
@@ -200,12 +219,11 @@ class PublicRun:
             return None
         judges: list[int] = []
         silent: set[int] = set()
-        for key, draw in drawn.items():
-            said = self.verdict_bodies(key)
-            deciding = counted(self.manifest, draw, said)
-            judges += deciding
-            if refused(self.manifest, (said[judge] for judge in deciding)):
-                silent.add(draw.number)
+        for key in drawn:
+            said, right = self.verdict_bodies(key), self.ruling(key).right
+            judges += right
+            if refused(self.manifest, (said[judge] for judge in right)):
+                silent.add(key[1])
         found = [declared[key] for key in drawn]
         return SettledRound(
             round_,

@@ -60,6 +60,7 @@ class Draw:
         blocks: int,
         verdicts: int,
         inconclusive: Collection[int] = (),
+        further: int = 0,
     ) -> bool:
         """Tell whether a verifier should judge now.
 
@@ -71,12 +72,13 @@ class Draw:
             blocks: blocks since the sampling beacon.
             verdicts: how many others have judged.
             inconclusive: verifiers whose verdict is inconclusive.
+            further: how many more are called at once because earlier ones disagree.
         """
         needed = manifest.verification.verifiers
         if verifier not in self.verifiers or verdicts >= needed:
             return False
         earlier = self.verifiers[: self.verifiers.index(verifier)]
-        rank = sum(judge not in inconclusive for judge in earlier)
+        rank = sum(judge not in inconclusive for judge in earlier) - further
         return rank < needed or blocks >= (rank - needed + 1) * manifest.deadlines.verify
 
     def closes_after(self, manifest: RunManifest) -> int:

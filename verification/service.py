@@ -34,6 +34,7 @@ from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
 from verification.duty import Duty, duties, is_over, round_draws
 from verification.journal import VerdictJournal
+from verification.liars import honesty_of
 from verification.opening import check_opening, needed_files
 from verification.profile import Pair, describe, judging_pairs
 from verification.sample import Draw
@@ -68,6 +69,7 @@ class Verifier:
         self._number = number
         self._journal = journal
         self._bench = bench
+        self._honesty = honesty_of(config.cheat)
         self._shelf = Shelf(
             peer,
             parameter_bytes=outer_layout(peer.manifest).file_bytes,
@@ -204,18 +206,16 @@ class Verifier:
         if sealed is not None and not duty.ends_due:
             return None
         try:
-            await self._bench.bring(duty.unit, opening.body, late=False)
             if sealed is not None:
-                await self._bench.bring(duty.unit, opening.body, late=True)
+                shown = sealed.fingerprint
+                report = await self._honesty.compare(self._bench, duty.unit, opening, shown)
+                return replace(report, fingerprint=shown) if report.fingerprint else report
+            fingerprint, proven = await self._honesty.begin(self._bench, duty.unit, opening)
         except NotServed as error:
             if not (duty.overdue if sealed is None else duty.ends_overdue):
                 raise
             self._check_own_connection()
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
-        if sealed is not None:
-            report = await self._bench.compare(duty.unit, opening)
-            return replace(report, fingerprint=sealed.fingerprint) if report.fingerprint else report
-        fingerprint, proven = await self._bench.begin(duty.unit, opening)
         if proven is not None:
             return proven
         await self._seal(duty, opening, fingerprint)
@@ -365,6 +365,7 @@ class Verifier:
             "number": self._number,
             "peer": peer.key.address,
             "peer_id": peer.key.peer_id,
+            "cheat": self._config.cheat,
             "stake_wei": "0" if operator is None else str(operator.stake_wei),
             "phase": "replaying" if self._active else "waiting",
             "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],

@@ -16,7 +16,7 @@ class SettledRound:
     round: int
     record: RoundRecord
     outcomes: Mapping[int, Outcome]  # by contributor number
-    judges: Iterable[int]  # verifier numbers, one for each verdict that counted
+    judges: Iterable[int]  # verifier numbers, one for each verdict that was right
     refused: frozenset[int] = frozenset()  # contributor numbers that did not open their drawn unit
     forged: frozenset[int] = frozenset()  # contributor numbers whose residual was forged
 
@@ -31,10 +31,10 @@ def earned_in_epoch(
 ) -> dict[int, int]:
     """Return what each registration number earned in one epoch, in wei.
 
-    A merged unit that passed, was not drawn, or found no judge earns the unit's pay. A number with a unit
-    proven false in the epoch earns nothing in it; one that did not open a drawn unit loses a share of the
-    epoch's pay for each, because otherwise hiding a fault would cost less than it saves. Each counted verdict
-    earns the verdict's pay.
+    A merged unit that passed or was not drawn earns the unit's pay; one that nobody judged in time is not decided
+    and earns nothing, and its pay stays in the pot. A number with a unit proven false in the epoch earns nothing in
+    it; one that did not open a drawn unit loses a share of the epoch's pay for each, because otherwise hiding a fault
+    would cost less than it saves. Each right verdict earns the verdict's pay.
 
     Args:
         unpaid: units by (round, number) that carried a residual forged in this epoch or an earlier one
@@ -51,7 +51,7 @@ def earned_in_epoch(
         for unit in settled.record.units:
             if (settled.round, unit.number) in unpaid:
                 continue
-            if unit.merged and settled.outcomes.get(unit.number, "passed") in ("passed", "unjudged"):
+            if unit.merged and settled.outcomes.get(unit.number, "passed") == "passed":
                 earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
         for judge in settled.judges:
             earned[judge] = earned.get(judge, 0) + manifest.pay.verdict_wei

@@ -58,6 +58,7 @@ from protocol.messages import (
     RewardTable,
     Role,
     RoundRecord,
+    Seal,
     Signed,
     Verdict,
     sign,
@@ -66,9 +67,11 @@ from protocol.state import moments_root, residual_root, segment_root, update_roo
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried
 from verification.sample import Draw
+from verification.seal import seal_digest
 
 COORDINATOR = PeerKey(b"\x11" * 32)
 PROGRAM = "ab" * 32
+SHOWN = (0.5, -1.25)  # fingerprint of every honest replay
 
 
 def verification(**changes: object) -> VerificationConfig:
@@ -385,10 +388,27 @@ class World:
     def draws(self, round_: int) -> tuple[Draw, ...]:
         return self.state.judging[round_].draws or ()
 
+    def seal(self, round_: int, draw: Draw, verifier: int, shown: tuple[float, ...] = SHOWN) -> list[Effect]:
+        place = {"number": draw.number, "verifier": verifier, "segment": draw.segment}
+        place |= {"commitment": self.state.judging[round_].commitments[draw.number].id, "opening": "dd" * 32}
+        fixed = seal_digest(self.run, round_, **place, fingerprint=shown, salt="5a" * 32)
+        return self.hear(verifier, round_, Seal.model_validate(place | {"seal": fixed}), "verifier")
+
     def verdict(
-        self, round_: int, draw: Draw, verifier: int, outcome: int = PASSED, *, forged: bool = False
+        self,
+        round_: int,
+        draw: Draw,
+        verifier: int,
+        outcome: int = PASSED,
+        shown: tuple[float, ...] = SHOWN,
+        *,
+        sealed: bool = True,
+        forged: bool = False,
     ) -> list[Effect]:
+        """Let a verifier judge; a unit that passes was replayed, and the replay sealed."""
         anchored = self.state.judging[round_]
+        if outcome == PASSED and sealed:
+            self.seal(round_, draw, verifier, shown)
         body = Verdict(
             number=draw.number,
             verifier=verifier,
@@ -401,6 +421,8 @@ class World:
             distance=0.0,
             forged_residual=forged,
             tensor="",
+            fingerprint=shown if outcome == PASSED else (),
+            salt="5a" * 32 if outcome == PASSED else None,
             replay_cpu_s=0.1,
         )
         return self.hear(verifier, round_, body, "verifier")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from coordinator.state import Finalize, Pending, Propose, Proposed, Rewards, Slash
+from coordinator.state import Export, Finalize, Pending, Propose, Proposed, Rewards, Slash
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
 
 MakeWorld = Callable[..., Any]
@@ -64,13 +64,75 @@ def test_a_slash_that_was_not_mined_is_asked_for_again_after_a_restart(world: An
     assert draw.number in world.chain.lost
 
 
-def test_a_mixed_pair_voids_the_unit_and_slashes_nobody(world: Any) -> None:
+def test_a_third_verifier_settles_a_disagreement_and_who_was_wrong_is_not_paid(world: Any) -> None:
     _to_verdicts(world)
     draw = world.draws(0)[0]
-    world.verdict(0, draw, draw.verifiers[0], PASSED)
-    world.verdict(0, draw, draw.verifiers[1], PROVEN_FALSE)
-    assert _outcomes(world) == {draw.number: "void"}
+    first, accuser, third = draw.verifiers
+    world.verdict(0, draw, first, PASSED)
+    world.verdict(0, draw, accuser, PROVEN_FALSE)
+    assert draw.number not in _outcomes(world), "one says otherwise"
+    world.verdict(0, draw, third, PASSED)
+    decision = next(one for one in world.decisions if one.number == draw.number)
+    assert (decision.outcome, decision.judges, decision.wrong) == ("passed", (first, third), (accuser,))
     assert not world.wanted(Slash)
+    world.commit(1)
+    world.reveal(1)
+    judged = next(one for one in world.record(1).judged if one.number == draw.number)
+    assert (judged.outcome, judged.wrong) == ("passed", (accuser,))
+
+
+def test_a_fingerprint_that_no_other_replay_gives_is_wrong_although_the_outcome_is_right(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    lazy, second, third = draw.verifiers
+    world.verdict(0, draw, lazy, PASSED, (0.5, -1.2))
+    world.verdict(0, draw, second, PASSED)
+    assert draw.number not in _outcomes(world)
+    world.verdict(0, draw, third, PASSED)
+    decision = next(one for one in world.decisions if one.number == draw.number)
+    assert (decision.outcome, decision.judges, decision.wrong) == ("passed", (second, third), (lazy,))
+
+
+def test_a_verdict_waits_for_its_seal_and_counts_only_with_the_fingerprint_in_it(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    first, second, _ = draw.verifiers
+    world.verdict(0, draw, first, PASSED, sealed=False)
+    world.verdict(0, draw, second, PASSED)
+    assert draw.number not in _outcomes(world), "the first verdict has no seal yet"
+    world.seal(0, draw, first)
+    assert _outcomes(world)[draw.number] == "passed"
+    other = world.draws(0)[1]
+    world.seal(0, other, other.verifiers[0], (9.0, 9.0))
+    world.verdict(0, other, other.verifiers[0], PASSED, sealed=False)
+    assert world.refusals() == ["its fingerprint is not the sealed one"]
+
+
+def test_who_waits_for_the_others_fingerprints_seals_too_late(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    first, copier, third = draw.verifiers
+    world.seal(0, draw, first)
+    world.mine(world.manifest.deadlines.verify)
+    world.seal(0, draw, third)
+    world.verdict(0, draw, first, PASSED, sealed=False)
+    world.verdict(0, draw, copier, PASSED)
+    assert world.refusals() == ["late: fingerprints of this unit were shown before it"]
+    world.verdict(0, draw, third, PASSED, sealed=False)
+    decision = next(one for one in world.decisions if one.number == draw.number)
+    assert (decision.judges, decision.silent) == ((first, third), (copier,))
+    seals = world.wanted(Export)[-1].dossier.seals
+    assert {one.body.verifier for one in seals if one.body.number == draw.number} == {first, third}
+
+
+def test_three_who_all_say_otherwise_void_the_unit_and_nobody_is_right(make_world: MakeWorld) -> None:
+    world = make_world(verifiers=3)
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    for verifier, shown in zip(draw.verifiers, ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0)), strict=True):
+        world.verdict(0, draw, verifier, PASSED, shown)
+    decision = next(one for one in world.decisions if one.number == draw.number)
+    assert (decision.outcome, decision.judges, decision.wrong) == ("void", (), ())
 
 
 def test_a_silent_verifier_is_replaced_by_the_next_rank(world: Any) -> None:
@@ -83,12 +145,15 @@ def test_a_silent_verifier_is_replaced_by_the_next_rank(world: Any) -> None:
     assert _outcomes(world)[draw.number] == "passed"
     decision = next(one for one in world.decisions if one.number == draw.number)
     assert decision.judges == (draw.verifiers[0], draw.verifiers[2])
+    assert decision.silent == (draw.verifiers[1],)
 
 
-def test_no_verdict_in_time_leaves_the_unit_unjudged(world: Any) -> None:
+def test_no_verdict_in_time_leaves_the_unit_unjudged_and_every_verifier_silent(world: Any) -> None:
     _to_verdicts(world)
     world.mine(world.manifest.deadlines.verify * 3 + 2)
     assert set(_outcomes(world).values()) == {"unjudged"}
+    draw = world.draws(0)[0] if 0 in world.state.judging else None
+    assert all(len(one.silent) == 3 and not one.judges for one in world.decisions), draw
 
 
 def test_one_lone_rejection_voids(world: Any) -> None:
@@ -112,7 +177,7 @@ def test_a_verdict_after_the_decision_is_late(world: Any) -> None:
 def test_a_verdict_on_another_segment_is_refused(world: Any) -> None:
     _to_verdicts(world)
     draw = world.draws(0)[0]
-    world.verdict(0, replace(draw, segment=draw.segment + 7), draw.verifiers[0])
+    world.verdict(0, replace(draw, segment=draw.segment + 7), draw.verifiers[0], sealed=False)
     assert world.refusals() == [f"about segment {draw.segment + 7} instead of {draw.segment}"]
 
 

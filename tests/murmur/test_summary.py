@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmur.summary import AuditCheck, AuditSummary, PeerSummary, Units, not_demonstrated
+from murmur.summary import AuditCheck, AuditSummary, PeerSummary, Units, VerifierSummary, not_demonstrated
 
 PASSED = AuditSummary(ok=True, checks=[AuditCheck(name="signatures", ok=True)])
 
@@ -67,3 +67,38 @@ def test_what_is_missing_is_named(
 ) -> None:
     found = not_demonstrated(peers, audit, rounds_done=rounds, rounds=6)
     assert any(missing in line for line in found)
+
+
+def verifier(name: str, *, cheat: str | None = None, credited: int = 5, wrong: int = 0) -> VerifierSummary:
+    return VerifierSummary(
+        name=name,
+        number=9,
+        peer_id="16U",
+        address="0x" + "22" * 20,
+        honest=cheat is None,
+        cheat=cheat,
+        verdicts=3,
+        wrong=wrong,
+        credited_wei=credited,
+        claimed_wei=credited,
+    )
+
+
+@pytest.mark.parametrize(
+    ("liar", "units", "expected"),
+    [
+        (verifier("liar", cheat="lazy-verifier", credited=1, wrong=3), Units(), None),
+        (verifier("liar", cheat="lazy-verifier", credited=0), Units(), "never found wrong"),
+        (verifier("liar", cheat="false-accuser", credited=5, wrong=1), Units(), "earned no less than judge"),
+        (verifier("liar", cheat="false-accuser", credited=0, wrong=1), Units(void=1), "lost units"),
+    ],
+)
+def test_a_dishonest_verifier_must_be_found_out_and_harm_nobody(
+    liar: VerifierSummary, units: Units, expected: str | None
+) -> None:
+    judges = [verifier("judge"), verifier("other"), liar]
+    missing = not_demonstrated([peer(units=units)], PASSED, rounds_done=6, rounds=6, verifiers=judges)
+    if expected is None:
+        assert missing == []
+    else:
+        assert any(expected in line for line in missing)

@@ -24,6 +24,17 @@ from protocol.messages import (
     Signed,
     sign,
 )
+from tests.verification.lies import (
+    change_verdict,
+    hidden_verdict,
+    ignored_verdict,
+    judged_out_of_turn,
+    other_fingerprint,
+    slandered_verifier,
+    unsealed_verdict,
+    verdict_beside_its_distance,
+    verdict_of_nothing,
+)
 from tests.verification.testbed import SimChain, Testbed, key, wallet
 from training.corpus import Shard
 from verification.archive import Archive, RoundDossier
@@ -147,6 +158,7 @@ def dropped_unit(forge: Forge) -> None:
             dossier,
             listed=listed,
             commitments=dossier.commitments[1:],
+            seals=tuple(one for one in dossier.seals if one.body.number in kept),
             reveals=tuple(one for one in dossier.reveals if one.body.number in kept),
             openings=tuple(one for one in dossier.openings if one.body.number in kept),
             verdicts=tuple(one for one in dossier.verdicts if one.body.number in kept),
@@ -262,47 +274,6 @@ def other_segment(forge: Forge) -> None:
     forge.archive.write_round(dataclasses.replace(dossier, openings=(forged, *dossier.openings[1:])))
 
 
-def change_verdict(forge: Forge, **changes: Any) -> None:
-    dossier = forge.round(1)
-    verdict = dossier.verdicts[0]
-    body = verdict.body.model_copy(update=changes)
-    forged = sign(key(body.verifier), forge.bed.manifest, 1, "verifier", body)
-    forge.archive.write_round(dataclasses.replace(dossier, verdicts=(forged, *dossier.verdicts[1:])))
-
-
-def verdict_of_nothing(forge: Forge) -> None:
-    change_verdict(forge, opening=None)
-
-
-def verdict_beside_its_distance(forge: Forge) -> None:
-    change_verdict(forge, distance=0.5)
-
-
-def ignored_verdict(forge: Forge) -> None:
-    change_verdict(forge, outcome=3, distance=0.5, exact="ab" * 32, exact_distance=0.5)
-
-
-def hidden_verdict(forge: Forge) -> None:
-    # The judgement stands on one verdict, long before the time for the others was over.
-    dossier = forge.round(1)
-    forge.chain.anchors[2] = forge.chain.anchors[1] + 2
-    forge.archive.write_round(dataclasses.replace(dossier, verdicts=dossier.verdicts[1:]))
-
-
-def judged_out_of_turn(forge: Forge) -> None:
-    # The last rank's verdict displaces an earlier one's, long before its turn came.
-    dossier = forge.round(1)
-    verdict = dossier.verdicts[1].body
-    judges = {one.body.verifier for one in dossier.verdicts if one.body.number == verdict.number}
-    (last,) = set(forge.bed.judges) - judges
-    said = verdict.model_copy(update={"verifier": last})
-    forged = sign(key(last), forge.bed.manifest, 1, "verifier", said)
-    forge.archive.write_round(
-        dataclasses.replace(dossier, verdicts=(dossier.verdicts[0], forged, *dossier.verdicts[2:]))
-    )
-    forge.chain.anchors[2] = forge.chain.anchors[1] + 2
-
-
 def whitewashed(forge: Forge) -> None:
     judged = tuple(
         Judgement(round=one.round, number=one.number, outcome="passed")
@@ -401,6 +372,9 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (ignored_verdict, {"outcomes"}),
     (hidden_verdict, {"outcomes"}),
     (judged_out_of_turn, {"outcomes"}),
+    (unsealed_verdict, {"verdicts"}),
+    (other_fingerprint, {"outcomes"}),
+    (slandered_verifier, {"outcomes"}),
     (whitewashed, {"outcomes"}),
     (never_judged, {"outcomes"}),
     (judged_undrawn, {"outcomes"}),

@@ -251,7 +251,7 @@ def test_a_verdict_that_is_wrong_does_not_hold(
 ) -> None:
     def lie(document: dict[str, Any]) -> None:
         verdict = parse_message(canonical_json(document["verdicts"][0]))
-        body = verdict.body.model_copy(update={"outcome": 3, "distance": 0.5})
+        body = verdict.body.model_copy(update={"outcome": 3, "fingerprint": (), "salt": None})
         judge = verdict.body.verifier
         document["verdicts"][0] = sign(key(judge), played.manifest, 1, "verifier", body).to_json()
 
@@ -266,7 +266,8 @@ def test_hiding_a_cheat_behind_false_verdicts_does_not_hold(
     def cover(document: dict[str, Any]) -> None:
         for index, wire in enumerate(document["verdicts"]):
             verdict = parse_message(canonical_json(wire))
-            body = verdict.body.model_copy(update={"outcome": 1, "distance": 0.0, "reason": ""})
+            cleared = {"outcome": 1, "distance": 0.0, "reason": "", "exact": None, "exact_distance": 0.0}
+            body = verdict.body.model_copy(update=cleared)
             signed = sign(key(verdict.body.verifier), played.manifest, 0, "verifier", body)
             document["verdicts"][index] = signed.to_json()
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import Equivocation
-from protocol.messages import INCONCLUSIVE, Signed, Verdict, sign
+from protocol.messages import INCONCLUSIVE, PROVEN_FALSE, Signed, Verdict, sign
 from protocol.pool import MessagePool
 from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
 from verification.duty import Duty, duties, is_over, round_draws
-from verification.judge import counted, outcome
+from verification.ruling import Ruling, rule
 from verification.sample import Draw
 
 
@@ -28,8 +28,8 @@ class Watch:
         assert dossier.record is not None
         for message in (dossier.listed, dossier.record, *dossier.commitments, *dossier.reveals):
             self.pool.add(message)
-        for opening in dossier.openings if openings else ():
-            self.pool.add(opening)
+        for message in (*dossier.openings, *dossier.seals) if openings else ():
+            self.pool.add(message)
 
     def draws(self, round_: int = 0) -> tuple[Draw, ...]:
         found = round_draws(self.bed.manifest, self.chain, self.pool, round_)
@@ -109,8 +109,46 @@ def test_the_next_rank_steps_in_at_once_for_one_that_cannot_judge(bed: Testbed, 
     report = bed.reports[0, draw.number]
     watch.pool.add(bed.verdict(draw, 0, last, report, second.body.opening))
     judged = {judge: one.body for (_, judge), one in watch.pool.verdicts(0).items()}
-    assert counted(bed.manifest, draw, judged) == (second.body.verifier, last)
-    assert outcome(bed.manifest, draw, judged, closed=False) == "passed"
+    commitment = bed.made[0, draw.number].commitment.body
+    ruling = rule(bed.manifest, commitment, draw, judged, closed=False)
+    assert ruling == Ruling("passed", (second.body.verifier, last))
+
+
+def test_the_next_rank_steps_in_at_once_when_two_disagree(bed: Testbed, watch: Watch) -> None:
+    dossier = bed.play_round(0)
+    watch.hear(dossier)
+    draw = watch.draws()[0]
+    bed.chain.height = bed.chain.anchors[0] + 1
+    honest, other = (one for one in dossier.verdicts if one.body.number == draw.number)
+    watch.pool.add(honest)
+    lie = other.body.model_copy(
+        update={
+            "outcome": PROVEN_FALSE,
+            "fingerprint": (),
+            "salt": None,
+            "reason": "invented",
+            "distance": 0.0,
+        }
+    )
+    assert draw.number not in watch.due(draw.verifiers[2])
+    watch.pool.add(sign(key(other.body.verifier), bed.manifest, 0, "verifier", lie))
+    assert draw.number in watch.due(draw.verifiers[2])
+
+
+def test_a_verdict_without_its_seal_makes_nobody_s_turn_end(bed: Testbed, watch: Watch) -> None:
+    dossier = bed.play_round(0)
+    watch.hear(dossier, openings=False)
+    draw = watch.draws()[0]
+    first, second = (one for one in dossier.verdicts if one.body.number == draw.number)
+    for opening in dossier.openings:
+        watch.pool.add(opening)
+    watch.pool.add(first)
+    watch.pool.add(second)
+    bed.chain.height = bed.chain.anchors[0] + 1 + bed.manifest.deadlines.verify
+    assert draw.number in watch.due(draw.verifiers[2])
+    for seal in dossier.seals:
+        watch.pool.add(seal)
+    assert draw.number not in watch.due(draw.verifiers[2])
 
 
 def test_nobody_steps_in_once_two_have_judged_in_their_turn(bed: Testbed, watch: Watch) -> None:

@@ -22,7 +22,7 @@ from protocol.messages import (
 from protocol.state import NOTHING_CARRIED
 from tests.verification.testbed import Testbed
 from verification.commit import Carried, carried, check_commitment
-from verification.judge import contradiction, counted, disagreement, grade, is_disputed, outcome
+from verification.judge import contradiction, disagreement, grade, is_disputed
 from verification.lateness import in_force
 from verification.merge import check_reveal, check_update, copied_from
 from verification.sample import Draw, draws
@@ -152,55 +152,6 @@ def test_the_next_rank_takes_the_place_of_an_inconclusive_one_at_once(manifest: 
 # judging
 
 
-OUTCOMES = st.sampled_from([PASSED, REJECTED, PROVEN_FALSE])
-
-
-@given(
-    st.dictionaries(st.integers(1, 5), OUTCOMES, max_size=5), st.booleans(), st.permutations([1, 2, 3, 4, 5])
-)
-def test_only_two_proven_faults_slash_and_doubt_never_does(
-    manifest: RunManifest, said: dict[int, int], closed: bool, ranked: list[int]
-) -> None:
-    draw = Draw(1, 0, tuple(ranked))
-    verdicts = {judge: verdict(one, judge) for judge, one in said.items()}
-    found = outcome(manifest, draw, verdicts, closed=closed)
-    judges = counted(manifest, draw, verdicts)
-    outcomes = [said[judge] for judge in judges]
-    assert len(judges) == min(2, len(said))
-    assert (found is None) == (len(judges) < 2 and not closed)
-    assert (found == "false") == (outcomes == [PROVEN_FALSE, PROVEN_FALSE])
-    if found == "passed":
-        assert set(outcomes) == {PASSED}
-    if found == "unjudged":
-        assert not said
-
-
-def test_the_verdict_of_somebody_who_was_not_drawn_does_not_count(manifest: RunManifest) -> None:
-    verdicts = {judge: verdict(PROVEN_FALSE, judge) for judge in (8, 9)}
-    assert counted(manifest, Draw(1, 0, (1, 2, 8)), verdicts) == (8,)
-    assert outcome(manifest, Draw(1, 0, (1, 2)), verdicts, closed=True) == "unjudged"
-
-
-@pytest.mark.parametrize(
-    ("said", "closed", "expected"),
-    [
-        ([PASSED], False, None),
-        ([PASSED], True, "passed"),
-        ([REJECTED], True, "void"),
-        ([PROVEN_FALSE], True, "void"),
-        ([], True, "unjudged"),
-        ([PASSED, PROVEN_FALSE], False, "void"),
-        ([REJECTED, PROVEN_FALSE], False, "void"),
-        ([PROVEN_FALSE, PROVEN_FALSE], False, "false"),
-    ],
-)
-def test_what_verdicts_make_of_a_unit(
-    manifest: RunManifest, said: list[int], closed: bool, expected: str | None
-) -> None:
-    verdicts = {judge: verdict(one, judge) for judge, one in enumerate(said, start=1)}
-    assert outcome(manifest, Draw(1, 0, (1, 2, 3)), verdicts, closed=closed) == expected
-
-
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_distance_is_disputed_by_the_profile_and_graded_by_exact_arithmetic(fresh: bool) -> None:
     bound, proven = CPU_FP32.bound(fresh), CPU_FP32.slash_bound(fresh)
@@ -222,20 +173,6 @@ def test_exact_arithmetic_disputes_and_proves_any_difference() -> None:
         assert not is_disputed(CPU_EXACT, 0.0, fresh=fresh)
         assert is_disputed(CPU_EXACT, 1e-30, fresh=fresh)
         assert grade(CPU_EXACT, 1e-30, fresh=fresh) == PROVEN_FALSE
-
-
-def test_two_exact_references_prove_nothing(manifest: RunManifest) -> None:
-    def said(*exact: str | None) -> dict[int, Verdict]:
-        return {
-            judge: verdict(PROVEN_FALSE, judge).model_copy(update={"exact": root})
-            for judge, root in enumerate(exact, start=1)
-        }
-
-    draw = Draw(1, 0, (1, 2, 3))
-    assert outcome(manifest, draw, said("ab" * 32, "ab" * 32), closed=False) == "false"
-    assert outcome(manifest, draw, said(None, None), closed=False) == "false"
-    assert outcome(manifest, draw, said("ab" * 32, "cd" * 32), closed=False) == "void"
-    assert outcome(manifest, draw, said("ab" * 32, None), closed=False) == "void"
 
 
 def test_a_verdict_is_compared_with_our_replay() -> None:
@@ -395,13 +332,12 @@ def units(*merged: int) -> RoundRecord:
     )
 
 
-def test_what_passed_was_not_drawn_or_found_no_judge_is_paid_and_nothing_else(manifest: RunManifest) -> None:
+def test_what_passed_or_was_not_drawn_is_paid_and_what_nobody_judged_is_not(manifest: RunManifest) -> None:
     pay = manifest.pay
     outcomes = {1: "passed", 2: "void", 3: "unjudged"}
     settled = SettledRound(0, units(1, 2, 3, 4), outcomes, [8, 9, 8])  # type: ignore[arg-type]
     assert earned_in_epoch(manifest, [settled]) == {
         1: pay.unit_wei,
-        3: pay.unit_wei,
         4: pay.unit_wei,
         8: 2 * pay.verdict_wei,
         9: pay.verdict_wei,

@@ -36,6 +36,7 @@ from protocol.messages import (
     Retraction,
     RewardTable,
     RoundRecord,
+    Seal,
     Signed,
     UnitRecord,
     Verdict,
@@ -62,11 +63,13 @@ from training.program import program_digest
 from training.trainer import Trainer, trainer_for
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
-from verification.judge import counted, forged_residual, outcome, refused
+from verification.judge import forged_residual, refused
 from verification.lateness import in_force, is_void
 from verification.replay import TrainingUnits
 from verification.retract import chained, merged_blobs, sources, waiting
+from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
+from verification.seal import needs_seal, seal_digest
 from verification.settle import SettledRound, earned_in_epoch, reward_entries
 from verification.unit import DrawnUnit, ReplayReport
 from verification.witness import witnesses
@@ -311,12 +314,31 @@ class Testbed:
             reason=report.reason,
             distance=report.distance,
             tensor=report.tensor,
+            fingerprint=report.fingerprint,
+            salt=SALT if report.fingerprint else None,
             exact=report.exact,
             exact_distance=report.exact_distance,
             forged_residual=report.forged_residual,
             replay_cpu_s=0.1,
         )
         return sign(key(judge), self.manifest, round_, "verifier", body)
+
+    def seal(self, verdict: Signed[Verdict]) -> Signed[Seal]:
+        """Return what its verifier sealed before it gave a verdict."""
+        said, round_ = verdict.body, verdict.round
+        assert said.opening is not None
+        place = {"number": said.number, "verifier": said.verifier, "segment": said.segment}
+        fixed = seal_digest(
+            self.run,
+            round_,
+            **place,
+            commitment=said.commitment,
+            opening=said.opening,
+            fingerprint=said.fingerprint,
+            salt=SALT,
+        )
+        body = Seal(**place, commitment=said.commitment, opening=said.opening, seal=fixed)
+        return sign(key(said.verifier), self.manifest, round_, "verifier", body)
 
     # whole rounds
 
@@ -370,6 +392,7 @@ class Testbed:
         standing = in_force(body, void=round_ in self.late)
         self.standings = count_listed(manifest, self.standings, (unit.number for unit in standing.units))
         openings, verdicts = self._judge_round(round_, standing)
+        seals = tuple(self.seal(one) for one in verdicts if needs_seal(one.body))
         dossier = RoundDossier(
             round_,
             listed,
@@ -382,6 +405,7 @@ class Testbed:
             record=record,
             openings=openings,
             verdicts=verdicts,
+            seals=seals,
         )
         self.dossiers[round_] = dossier
         self.parameters = self._aggregate(standing)
@@ -420,15 +444,20 @@ class Testbed:
             openings.append(opened)
             verdicts += found
             said = {one.body.verifier: one.body for one in found}
-            decided = outcome(manifest, draw, said, closed=False)
-            assert decided is not None
-            outcomes[draw.number] = decided
-            judges += counted(manifest, draw, said)
-            forged_link = forged_residual(decided, [said[judge] for judge in counted(manifest, draw, said)])
+            ruling = rule(manifest, made.commitment.body, draw, said, closed=False)
+            assert ruling is not None
+            outcomes[draw.number] = ruling.outcome
+            judges += ruling.right
             self.judged.append(
-                Judgement(round=round_, number=draw.number, outcome=decided, forged_residual=forged_link)
+                Judgement(
+                    round=round_,
+                    number=draw.number,
+                    outcome=ruling.outcome,
+                    forged_residual=forged_residual(ruling.outcome, [said[judge] for judge in ruling.right]),
+                    wrong=ruling.wrong,
+                )
             )
-            if decided == "false":
+            if ruling.outcome == "false":
                 chain.height += 1
                 a, b = (one.body.evidence() for one in found)
                 chain.slashings.append(
