@@ -12,6 +12,7 @@ from protocol.messages import (
     MAX_MESSAGE_BYTES,
     PASSED,
     PROVEN_FALSE,
+    REJECTED,
     Finish,
     Judgement,
     Receipt,
@@ -38,11 +39,9 @@ def play(world: Any, round_: int, *, void: tuple[int, ...] = (), forged: tuple[i
 
 def judge(world: Any, round_: int, *, void: tuple[int, ...] = (), forged: tuple[int, ...] = ()) -> None:
     for draw in world.draws(round_):
-        first, second = draw.verifiers[:2]
-        bad = draw.number in void or draw.number in forged
-        world.verdict(round_, draw, first, PROVEN_FALSE if bad else PASSED, forged=draw.number in forged)
-        again = draw.number in forged
-        world.verdict(round_, draw, second, PROVEN_FALSE if again else PASSED, forged=again)
+        outcome = PROVEN_FALSE if draw.number in forged else REJECTED if draw.number in void else PASSED
+        for verifier in draw.verifiers[:2]:
+            world.verdict(round_, draw, verifier, outcome, forged=draw.number in forged)
 
 
 def taken(world: Any, round_: int) -> list[tuple[int, int]]:
