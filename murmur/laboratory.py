@@ -5,6 +5,7 @@ middle of a run. Then a contributor with a `Cheat` makes one more unit, and ever
 the order in which a network meets it: gossip, commitment, reveal, merge, opening, files, replay.
 """
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ from protocol.tensors import Floats, moment_layout, parameter_layout
 from protocol.update import decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
+from training.distance import PARAMETER_FLOOR
 from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
@@ -206,14 +208,24 @@ class Laboratory:
     def path_factor(self, unit: Unit) -> float:
         """Return the length of a unit's path, segment by segment, over its length from start to end.
 
-        A shift of `tolerance` in every segment moves the end by at most that times this of the whole change.
+        Times the tolerance it bounds how much of its update a contributor can choose unseen. Segments count with what
+        distances are relative to: the change of each tensor, or the floor where that is larger.
         """
-        model = self.manifest.model
+        model, inner = self.manifest.model, self.manifest.inner
+        layout = parameter_layout(model)
+
+        def length(change: Floats) -> float:
+            norms = (
+                max(_norm(change[place]), PARAMETER_FLOOR * inner.lr * math.sqrt(change[place].size))
+                for place in layout.slices.values()
+            )
+            return math.hypot(*norms)
+
         states = [
             InnerState.from_files(model, self._get(files.parameters), None).parameters
             for files in unit.work.segments
         ]
-        steps = sum(_norm(after - before) for before, after in pairwise(states))
+        steps = sum(length(after - before) for before, after in pairwise(states))
         return steps / _norm(states[-1] - states[0])
 
     def drawn(self, unit: Unit, segment: int) -> tuple[DrawnUnit, Signed[Opening]]:

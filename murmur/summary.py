@@ -201,7 +201,10 @@ def _not_met(peer: PeerSummary) -> list[str]:
             ]
         case Fate.HARMLESS:
             checks = [
-                (not peer.refused, f"({peer.cheat}) was refused nothing"),
+                (
+                    not any("Equivocation" in reason for reason in peer.refused),
+                    f"({peer.cheat}) was not noticed",
+                ),
                 (units.rejected, f"({peer.cheat}) did honest work that was rejected"),
             ]
         case Fate.SLASHED | Fate.CAUGHT | Fate.VOID:

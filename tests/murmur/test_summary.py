@@ -39,7 +39,20 @@ def test_a_full_demonstration_misses_nothing() -> None:
     garbage = peer(
         honest=False, cheat="garbage", credited_wei=0, claimed_wei=0, refused={"malformed message": 3}
     )
-    assert not_demonstrated([peer(), caught(), garbage], PASSED, rounds_done=6, rounds=6) == []
+    met = [
+        caught(),
+        garbage,
+        caught(cheat="tf32", units=Units(drawn=2, void=2), slashed_wei=0),
+        caught(cheat="refuse-opening", units=Units(drawn=2, void=2), slashed_wei=0),
+        caught(
+            cheat="withhold-reveal",
+            units=Units(committed=6, drawn=6, passed=6),
+            credited_wei=0,
+            slashed_wei=0,
+        ),
+        peer(honest=False, cheat="equivocate", refused={"message (Equivocation)": 18}),
+    ]
+    assert not_demonstrated([peer(), *met], PASSED, rounds_done=6, rounds=6) == []
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,12 @@ def test_a_full_demonstration_misses_nothing() -> None:
         ([caught(units=Units())], PASSED, 6, "never drawn"),
         ([caught(units=Units(drawn=1))], PASSED, 6, "not rejected"),
         ([caught(slashed_wei=0)], PASSED, 6, "not slashed"),
+        ([caught(cheat="tf32", units=Units(drawn=2, passed=2))], PASSED, 6, "not rejected"),
+        ([caught(cheat="refuse-opening", units=Units(drawn=1, void=1))], PASSED, 6, "slashed without proof"),
+        ([caught(cheat="refuse-opening", units=Units(drawn=1, passed=1))], PASSED, 6, "not rejected"),
+        ([caught(cheat="withhold-reveal", units=Units(committed=1))], PASSED, 6, "was paid"),
+        ([caught(cheat="withhold-reveal", units=Units(), credited_wei=0)], PASSED, 6, "never committed"),
+        ([caught(cheat="equivocate", refused={"late: over": 1})], PASSED, 6, "not noticed"),
         ([peer(honest=False, cheat="garbage", credited_wei=1)], PASSED, 6, "counted as work"),
         ([peer(honest=False, cheat="garbage", credited_wei=0)], PASSED, 6, "nobody refused"),
         (
