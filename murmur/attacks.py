@@ -48,7 +48,7 @@ class AttackResult(BaseModel):
         str  # when a draw meets it: passed, void, proven false; or refused, when nothing of it is ever drawn
     )
     paid_undrawn: bool  # its unit merges and is paid when no draw falls on it
-    detection: float  # share of draws of its unit that catch it
+    detection: float  # share of draws of its unit that catch it; 1 if there is no unit to draw
     saving: float  # of a unit's honest compute, at most
     gain: str = ""  # what it could gain at most where the tolerance does not see it
     reason: str = ""  # in the words of the check
@@ -72,7 +72,7 @@ class AttackReport(BaseModel):
     tolerance: float
     fresh_tolerance: float
     slash_tolerance: float
-    slack: float  # share of an update that a tolerance leaves: tolerance times path factor
+    slack: float  # what shifts of parameters within the tolerance add up to: tolerance times path factor
     attacks: list[AttackResult]
     honest: list[HonestResult]
 
@@ -96,7 +96,10 @@ def measure_attacks(
 
 
 def slack_of(laboratory: "Laboratory") -> float:
-    """Return the share of an update that shifts within the tolerance can make up: tolerance times path factor."""
+    """Return what shifts of parameters within the tolerance add up to at most, as a share of an update.
+
+    What training makes of shifted moments afterwards comes on top, and is not bounded by it.
+    """
     return laboratory.profile.tolerance * laboratory.path_factor(laboratory.honest_unit())
 
 
@@ -175,7 +178,7 @@ def _result(cheat: Cheat, trial: "Trial", slack: float) -> AttackResult:
     if not result.caught and mildest is None:
         result.gain = "nothing: to the last bit what honest work is under this profile"
     elif not result.caught:
-        result.gain = f"moves its update by at most {slack:.2g} of it"
+        result.gain = f"shifts its parameters by at most {slack:.2g} of its update"
         if kind.saving:
             result.gain += f", saves at most {kind.saving:.0%} of the compute"
     return result
@@ -261,16 +264,16 @@ def measure(cheats: Sequence[Cheat], *, honest: bool, say: Say) -> AttackReport:
 def markdown(report: AttackReport) -> str:
     """Write a report as Markdown tables."""
     lines = [
-        "| attack | caught by | outcome | distance | tolerance | ratio | from exact | draws that catch it |",
-        "|---|---|---|---|---|---|---|---|",
+        "| attack | caught | by | when drawn | distance | tolerance | ratio | from exact | draws that catch it |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in report.attacks:
         values = (one.distance, one.tolerance, one.ratio, one.exact_distance)
         figures = [_figure(value) for value in values]
-        check = one.check if one.caught else f"**no**: {one.gain}"
-        lines.append(
-            f"| `{one.name}` | {check} | {one.outcome} | {' | '.join(figures)} | {one.detection:.0%} |"
-        )
+        caught = "yes" if one.caught else f"**no**: {one.gain}"
+        found = f"{caught} | {one.check} | {one.outcome}"
+        draws = "" if one.outcome == "refused" else f"{one.detection:.0%}"
+        lines.append(f"| `{one.name}` | {found} | {' | '.join(figures)} | {draws} |")
     if report.honest:
         lines += [
             "",
@@ -284,7 +287,7 @@ def markdown(report: AttackReport) -> str:
     lines += [
         "",
         f"Profile `{report.profile}`: proven false beyond {report.slash_tolerance:g}; "
-        f"shifts within the tolerance move an update by at most {report.slack:.2g} of it.",
+        f"shifts of parameters within the tolerance add up to at most {report.slack:.2g} of an update.",
     ]
     return "\n".join(lines)
 
@@ -332,4 +335,4 @@ def _show(report: AttackReport) -> None:
     for row in report.honest:
         word = "REJECTED" if row.rejected else "passed"
         typer.echo(f"{'honest':20} {word:10} {row.name}: {row.ratio:.2g} of the tolerance")
-    typer.echo(f"what the tolerance leaves: {report.slack:.2g} of an update")
+    typer.echo(f"what the tolerance leaves to shifts of parameters: {report.slack:.2g} of an update")

@@ -208,8 +208,8 @@ class Laboratory:
     def path_factor(self, unit: Unit) -> float:
         """Return the length of a unit's path, segment by segment, over its length from start to end.
 
-        Times the tolerance it bounds how much of its update a contributor can choose unseen. Segments count with what
-        distances are relative to: the change of each tensor, or the floor where that is larger.
+        Times the tolerance it bounds what unseen shifts of parameters add up to. Segments count with what distances
+        are relative to: the change of each tensor, or the floor where that is larger.
         """
         model, inner = self.manifest.model, self.manifest.inner
         layout = parameter_layout(model)

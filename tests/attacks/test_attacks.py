@@ -175,7 +175,7 @@ def test_what_a_wide_tolerance_cannot_see_is_said_with_its_price(tmp_path: Path)
     assert found["lr-0.99"].detection == 0.0
     assert found["lr-0.99"].ratio is not None
     assert 0 < found["lr-0.99"].ratio < 1
-    assert "moves its update by at most" in found["lr-0.99"].gain
+    assert "shifts its parameters by at most" in found["lr-0.99"].gain
     assert "saves" in found["tf32"].gain
     assert found["lr-0.9"].caught
 
