@@ -31,10 +31,11 @@ COARSE = frozenset((Cheat.BF16, Cheat.TF32))
 
 
 def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
-    """Check that a calibration speaks of this manifest's work and tolerances.
+    """Check that a calibration speaks of this manifest's work, of its profiles' arithmetic, and of their tolerances.
 
     Raises:
-        ConfigError: another model, inner step or segment length was measured, or a tolerance is tighter than what
+        ConfigError: another model, inner step or segment length was measured, another device, torch release,
+            arithmetic or flags under the profile's name, not who judges it, or a tolerance is tighter than what
             follows from it. Wider ones reject no more honest work, and catch what is counted again.
     """
     if calibration.model != measured_setting(manifest):
@@ -46,6 +47,18 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
         found = calibration.of(profile.name)
         if found is None:
             continue
+        if _computes(profile) != _computes(found.profile):
+            raise ConfigError(
+                f"profile {profile.name} was calibrated as another than the manifest's: {_computes(found.profile)}",
+                hint="give a profile that nobody measured a name of its own; `murmur verifier calibrate` measures one",
+            )
+        judges = {profile.name, *profile.judged_by} & {one.name for one in manifest.verification.profiles}
+        unmeasured = sorted(judges - {one.replayed_under for one in found.honest})
+        if unmeasured:
+            raise ConfigError(
+                f"profile {profile.name}: nobody measured its replays under {', '.join(unmeasured)}",
+                hint="take that profile out of judged_by",
+            )
         for name in ("tolerance", "fresh_tolerance", "slash_tolerance"):
             ours, theirs = getattr(profile, name), getattr(found.chosen, name)
             if ours < theirs:
@@ -53,6 +66,12 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
                     f"profile {profile.name}: {name} is {ours:g} in the manifest, below the {theirs:g} calibrated",
                     hint="honest work is known to stay within the calibrated tolerances only: set those",
                 )
+
+
+def _computes(profile: NumericProfile) -> str:
+    """Return what distances depend on: all of a profile but its tolerances and judges."""
+    flags = ", ".join(sorted(profile.flags)) or "no flags"
+    return f"{profile.arithmetic} on {profile.device}, torch {profile.torch}, {flags}"
 
 
 def honest_figures(calibration: Calibration, profiles: tuple[NumericProfile, ...]) -> dict[str, Honest]:
@@ -72,14 +91,18 @@ def _honest(profile: NumericProfile, found: ProfileCalibration) -> Honest:
     carried, fresh = (
         [one.rejected for one in found.honest if one.moments == moments] for moments in ("carried", "fresh")
     )
-    exact = found.exact
+    exact = [
+        (one.segments, one.max / profile.slash_bound(fresh))
+        for fresh, one in ((False, found.exact), (True, found.fresh_exact))
+        if one is not None
+    ]
     return Honest(
         rejected=max((one.count for one in carried), default=0),
         tried=min((one.tried for one in carried), default=0),
         fresh_rejected=max((one.count for one in fresh), default=0),
         fresh_tried=min((one.tried for one in fresh), default=0),
-        exact_tried=0 if exact is None else exact.segments,
-        exact_ratio=1.0 if exact is None else exact.max / profile.slash_tolerance,
+        exact_tried=sum(segments for segments, _ in exact),
+        exact_ratio=max((ratio for _, ratio in exact), default=1.0),
     )
 
 
@@ -95,7 +118,7 @@ def attack_figures(manifest: RunManifest, calibration: Calibration) -> dict[str,
 def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibration) -> Iterator[Attack]:
     found = calibration.of(profile.name)
     assert found is not None
-    measured = {one.name: _counts(profile, found, one, calibration.segments) for one in found.attacks}
+    measured = {one.name: _counts(profile, found, one) for one in found.attacks}
     none = (0, 0, 0)
     invented = measured.get(Cheat.WRONG_DATA, none)
     exact = profile.arithmetic == "exact"  # every dishonest segment has other bits
@@ -119,9 +142,7 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
     yield from lazy_segments(manifest.segments, *invented, exact=exact)
 
 
-def _counts(
-    profile: NumericProfile, found: ProfileCalibration, attack: Measured, segments: int
-) -> tuple[int, int, int]:
+def _counts(profile: NumericProfile, found: ProfileCalibration, attack: Measured) -> tuple[int, int, int]:
     """Return how many of the drawn segments are caught and how many proven, at least.
 
     The file keeps quantiles, so no more than a quantile vouches for is counted. Another honest machine is up to the
@@ -129,13 +150,13 @@ def _counts(
     """
     distance, least = attack.distance, attack.least or 0.0
     if distance is None:
-        return (0, 0, attack.caught.tried)
+        return (0, 0, attack.drawn)
     drift = max(one.drift.max for one in found.honest if one.moments == "carried")
     own = 0.0 if found.exact is None else found.exact.max
     caught = _beyond(distance, least, profile.tolerance + drift)
     proven = _beyond(distance, least, profile.slash_tolerance + own)
     # Where a cheat leaves some segments honest, those were drawn too, and caught nobody.
-    return (caught, min(proven, caught), max(segments, distance.segments))
+    return (caught, min(proven, caught), attack.drawn)
 
 
 def _beyond(distance: Quantiles, least: float, bound: float) -> int:

@@ -117,11 +117,12 @@ def _show_profile(found: "ProfileCalibration") -> None:
     typer.echo(f"  {'honest replays':32} {'median':>9} {'90 %':>9} {'99 %':>9} {'largest':>9}  rejected")
     for honest in found.honest:
         _show_honest(honest)
-    if found.exact is not None:
-        drift = found.exact
+    for moments, drift in (("carried", found.exact), ("fresh", found.fresh_exact)):
+        if drift is None:
+            continue
         typer.echo(
-            f"  {'from the exact end':32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} {drift.max:9.2g}  "
-            f"{drift.segments} segments"
+            f"  {f'{moments} moments, from exact end':32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} "
+            f"{drift.max:9.2g}  {drift.segments} segments"
         )
     if found.attacks:
         typer.echo(f"  {'attacks, carried moments':32} {'least':>9} {'median':>9} {'x toler.':>9}    caught")

@@ -59,7 +59,7 @@ COARSE = frozenset((Cheat.BF16, Cheat.TF32))  # are no cheats where the profile 
 CALIBRATED = tuple(one for one in MACHINES if one.name not in ("two threads", "SSE4.1"))
 """Machines that replay: those whose switches change bits, the two that only repeat another's left out."""
 EXACT_MACHINES = (BASE.name, MACHINES[-1].name)  # the two that differ most
-EVERY = {"fp32": 1, "bf16": 2, "exact": 4}
+EVERY = {"fp32": 1, "bf16": 4, "exact": 2}
 """Units of the reference run to one that an arithmetic replays: what is slow is measured on fewer segments."""
 ATTACKED = 4  # units to one whose segments are made dishonest too
 
@@ -114,8 +114,9 @@ class Measurement:
     def __init__(self, manifest: RunManifest, store: BlobStore, profiles: Sequence[NumericProfile]) -> None:
         self._manifest, self._store, self._profiles = manifest, store, profiles
         self._honest: dict[tuple[str, str, bool], Samples] = {}  # (unit, replay, fresh)
-        self._exact: dict[str, list[float]] = {}
+        self._exact: dict[tuple[str, bool], list[float]] = {}  # (profile, fresh)
         self._attacks: dict[tuple[str, Cheat], list[float]] = {}
+        self._attacked: Counter[tuple[str, Cheat]] = Counter()  # segments, those that a cheat left honest too
         self._differs: Counter[str] = Counter()
 
     async def take(self, fleet: Fleet, chunk: Sequence[Case], index: int, *, attacks: bool) -> None:
@@ -148,6 +149,7 @@ class Measurement:
                 continue
             replays = [case.under(profile.name, cheat.value) for _, case in carried]
             found = (await fleet.replay(replays, (BASE.name,)))[BASE.name]
+            self._attacked[profile.name, cheat] += len(found)
             for (place, case), end in zip(carried, found, strict=True):
                 honest = ends[profile.name][BASE.name][place]
                 if end != honest:  # one step in ten is not in every segment
@@ -174,7 +176,7 @@ class Measurement:
                     max(self._distances(case, claimed, reference).values())
                     for claimed, reference in product(set(mine.values()), exact)
                 )
-                self._exact.setdefault(profile.name, []).append(farthest)
+                self._exact.setdefault((profile.name, case.fresh), []).append(farthest)
 
     def _judges(self, profile: NumericProfile) -> list[NumericProfile]:
         return [one for one in self._profiles if one.name in (profile.name, *profile.judged_by)]
@@ -199,10 +201,17 @@ class Measurement:
                 max(s.worst) for (name, _, f), s in self._honest.items() if (name, f) == (profile.name, fresh)
             )
 
-        distances = self._exact.get(profile.name)
-        exact = None if distances is None else quantiles(distances)
-        farthest = 0.0 if exact is None else exact.max
-        chosen = choose(profile.arithmetic, largest(fresh=False), largest(fresh=True), farthest)
+        exact, fresh_exact = (
+            quantiles(found) if (found := self._exact.get((profile.name, fresh))) else None
+            for fresh in (False, True)
+        )
+        chosen = choose(
+            profile.arithmetic,
+            largest(fresh=False),
+            largest(fresh=True),
+            0.0 if exact is None else exact.max,
+            0.0 if fresh_exact is None else fresh_exact.max,
+        )
         honest = []
         for (name, judge, fresh), samples in self._honest.items():
             if name != profile.name:
@@ -225,6 +234,7 @@ class Measurement:
             Attack(
                 name=cheat.value,
                 check="replay",
+                drawn=self._attacked[name, cheat],
                 distance=quantiles(found),
                 least=float(f"{min(found):.3g}"),
                 caught=Trials(count=sum(one > chosen.tolerance for one in found), tried=len(found)),
@@ -233,7 +243,12 @@ class Measurement:
             if name == profile.name
         ]
         return ProfileCalibration(
-            profile=profile, honest=tuple(honest), exact=exact, attacks=tuple(attacks), chosen=chosen
+            profile=profile,
+            honest=tuple(honest),
+            exact=exact,
+            fresh_exact=fresh_exact,
+            attacks=tuple(attacks),
+            chosen=chosen,
         )
 
     def machines(self, fleet: Fleet) -> tuple[MeasuredMachine, ...]:

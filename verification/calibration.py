@@ -101,9 +101,16 @@ class Attack(Frozen):
 
     name: Text
     check: Text  # the first to catch it, or empty
+    drawn: Annotated[int, Field(ge=1, le=10_000_000)]  # segments of units with it, honest ones among them
     distance: Quantiles | None  # None where no distance is compared
     least: Distance | None  # smallest distance of a dishonest segment
-    caught: Trials
+    caught: Trials  # of the dishonest segments
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.caught.tried > self.drawn:
+            raise ValueError("more segments were dishonest than were drawn")
+        return self
 
 
 class Chosen(Frozen):
@@ -119,7 +126,8 @@ class ProfileCalibration(Frozen):
 
     profile: NumericProfile  # as the run that was measured names it
     honest: Annotated[tuple[Honest, ...], Field(min_length=1, max_length=16)]
-    exact: Quantiles | None  # of honest ends from the exact ones; None for the exact profile
+    exact: Quantiles | None  # of honest ends from the exact ones, carried moments; None for the exact profile
+    fresh_exact: Quantiles | None  # the same from zero moments
     attacks: Annotated[tuple[Attack, ...], Field(max_length=128)]
     chosen: Chosen
 
@@ -238,19 +246,23 @@ def packaged_calibration() -> SignedCalibration:
     return SignedCalibration.from_bytes(data)
 
 
-def choose(arithmetic: str, carried: float, fresh: float, exact: float) -> Chosen:
+def choose(arithmetic: str, carried: float, fresh: float, exact: float, fresh_exact: float) -> Chosen:
     """Return the tolerances that follow from the largest honest distances.
+
+    The slash tolerance is of carried moments: from zero moments it is wider by as much as the tolerance is
+    (`NumericProfile.slash_bound`), and then too at least `EXACT_FACTOR` times the largest distance.
 
     Args:
         arithmetic: of the profile.
         carried, fresh: largest honest drift from carried and from zero moments.
-        exact: largest honest distance from the exact end.
+        exact, fresh_exact: largest honest distance from the exact end, likewise.
     """
     if arithmetic == "exact":
         return Chosen(tolerance=0, fresh_tolerance=0, slash_tolerance=0)
     tolerance = max(LEAST[arithmetic], round_up(HONEST_FACTOR * carried))
     fresh_tolerance = max(tolerance, round_up(HONEST_FACTOR * fresh))
-    slash = max(round_up(EXACT_FACTOR * exact), round_up(2 * fresh_tolerance))
+    narrowed = fresh_exact * tolerance / fresh_tolerance
+    slash = max(round_up(EXACT_FACTOR * max(exact, narrowed)), round_up(2 * tolerance))
     return Chosen(
         **{
             name: min(value, 0.99)

@@ -51,7 +51,9 @@ def calibrated(
         caught = segments if off > profile.tolerance else 0
         spread = Quantiles(segments=segments, q50=off, q90=off, q99=off, max=off)
         trials = Trials(count=caught, tried=segments)
-        return Attack(name=cheat.value, check="replay", distance=spread, least=off, caught=trials)
+        return Attack(
+            name=cheat.value, check="replay", drawn=segments, distance=spread, least=off, caught=trials
+        )
 
     still = Quantiles(segments=segments, q50=1e-7, q90=2e-6, q99=5e-6, max=8e-6)
     honest = [
@@ -68,6 +70,7 @@ def calibrated(
         profile=profile,
         honest=tuple(honest),
         exact=Quantiles(segments=segments, q50=1e-6, q90=1e-5, q99=5e-5, max=profile.slash_tolerance / 10),
+        fresh_exact=None,
         attacks=tuple(map(attack, STEP_CHEATS)),
         chosen=Chosen(
             tolerance=profile.tolerance,

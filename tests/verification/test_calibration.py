@@ -40,7 +40,12 @@ HONEST = Honest(
     rejected=Trials(count=0, tried=100),
 )
 ATTACK = Attack(
-    name="skip-steps", check="replay", distance=DRIFT, least=1e-6, caught=Trials(count=60, tried=60)
+    name="skip-steps",
+    check="replay",
+    drawn=80,
+    distance=DRIFT,
+    least=1e-6,
+    caught=Trials(count=60, tried=60),
 )
 CALIBRATION = Calibration(
     date=datetime(2026, 11, 22, tzinfo=UTC),
@@ -53,8 +58,9 @@ CALIBRATION = Calibration(
             profile=CPU_FP32,
             honest=(HONEST,),
             exact=DRIFT,
+            fresh_exact=DRIFT,
             attacks=(ATTACK,),
-            chosen=choose("fp32", 8e-6, 8e-5, 1e-4),
+            chosen=choose("fp32", 8e-6, 8e-5, 8e-6, 1e-4),
         ),
     ),
 )
@@ -124,6 +130,7 @@ def test_a_long_file_is_not_read_to_its_end(tmp_path: Path) -> None:
         (("profiles", 0, "honest", 0, "drift", "q99"), 1.0),
         (("profiles", 0, "honest", 0, "rejected", "count"), 101),
         (("profiles", 0, "attacks", 0, "least"), -1.0),
+        (("profiles", 0, "attacks", 0, "drawn"), 59),
         (("profiles", 0, "chosen", "tolerance"), 1.0),
     ],
 )
@@ -155,12 +162,23 @@ def test_bounds_lie_on_both_sides_of_the_rate(counts: tuple[int, int]) -> None:
 
 
 def test_tolerances_follow_from_the_largest_honest_distances() -> None:
-    small = choose("fp32", 1e-6, 2e-6, 3e-6)
+    small = choose("fp32", 1e-6, 2e-6, 3e-6, 3e-6)
     assert (small.tolerance, small.fresh_tolerance, small.slash_tolerance) == (1e-4, 1e-4, 2e-4)
-    real = choose("fp32", 4.1e-5, 8.8e-5, 1.3e-4)
+    real = choose("fp32", 4.1e-5, 8.8e-5, 1.3e-4, 1.4e-4)
     assert (real.tolerance, real.fresh_tolerance, real.slash_tolerance) == (2.1e-4, 4.4e-4, 1.3e-3)
-    assert choose("exact", 0, 0, 0).slash_tolerance == 0
-    assert choose("bf16", 0.9, 0.9, 0.9).tolerance < 1
+    assert choose("exact", 0, 0, 0, 0).slash_tolerance == 0
+    assert choose("bf16", 0.9, 0.9, 0.9, 0.9).tolerance < 1
+
+
+@given(*[st.floats(1e-7, 1e-3)] * 4)
+def test_slash_tolerances_are_ten_times_the_largest_honest_distance_from_exact_ends(
+    carried: float, fresh: float, exact: float, fresh_exact: float
+) -> None:
+    found = choose("fp32", carried, fresh, exact, fresh_exact)
+    profile = CPU_FP32.model_copy(update=found.model_dump())
+    assert profile.slash_bound(fresh=False) >= 10 * exact * (1 - 1e-9)
+    assert profile.slash_bound(fresh=True) >= 10 * fresh_exact * (1 - 1e-9)
+    assert profile.slash_tolerance >= 2 * profile.tolerance
 
 
 @given(st.floats(1e-12, 1e6))
@@ -170,4 +188,5 @@ def test_rounding_up_never_rounds_down(value: float) -> None:
 
 def test_built_in_profiles_leave_room_between_their_tolerances() -> None:
     for profile in BUILT_IN_PROFILES:
-        assert profile.fresh_tolerance <= profile.slash_tolerance / 2 or profile.arithmetic == "exact"
+        for fresh in (False, True):
+            assert profile.bound(fresh) <= profile.slash_bound(fresh) / 2 or profile.arithmetic == "exact"
