@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, plan, read_fields
+from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
 
@@ -128,7 +128,6 @@ def create(
     from contracts.client import Ledger
     from contracts.sender import Sender
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
-    from coordinator.economics import Terms
     from coordinator.run import create_run, plan_run
     from protocol.daemon import PEER_KEY_FILE
     from protocol.keys import PeerKey, load_peer_key, save_peer_key
@@ -153,12 +152,7 @@ def create(
         data_dir=data_dir,
         fields=fields,
     )
-    terms = Terms(
-        stake_wei=found.min_stake,
-        unbonding_blocks=found.unbonding_blocks,
-        cost=cost,
-        verifiers=plan.manifest.verification.verifiers,
-    )
+    terms = ledger_terms(found, cost=cost, verifiers=plan.manifest.verification.verifiers)
     checked = check_plan(plan.manifest, terms, calibration, unsafe=unsafe)
     confirm([*describe_plan(plan), *checked], yes=yes, dry_run=dry_run)
     make = open_wallet if (directory / WALLET_FILE).exists() else create_wallet

@@ -6,6 +6,7 @@ with the lowest probability p, risks nothing but its stake and its unpaid epoch,
 its side. Who is convicted then is asked of the judges' rule itself (`verification.ruling`).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +69,8 @@ class Honest:
     fresh_tried: int
     exact_tried: int  # compared with the exact reference
     exact_ratio: float  # largest distance from it, over the slash tolerance
+    fresh_exact_tried: int  # the same of segments that start from zero moments
+    fresh_exact_ratio: float
 
 
 @dataclass(frozen=True)
@@ -279,17 +282,24 @@ def false_loss(manifest: RunManifest, honest: Honest, stake: float) -> tuple[flo
     p = (fresh * schedule.fresh_probability + (rounds - fresh) * schedule.floor_probability) / rounds
     rate = upper_bound(honest.rejected, honest.tried)
     first = upper_bound(honest.fresh_rejected, honest.fresh_tried)
+    false = min(rate, _false_rate(honest.exact_tried, honest.exact_ratio))
+    first_false = min(first, _false_rate(honest.fresh_exact_tried, honest.fresh_exact_ratio))
     segments = manifest.segments * rounds
     rate += max(0.0, first - rate) / segments  # only the first segment of the first unit starts from zero
-    beyond = min(1.0, honest.exact_ratio) ** TAIL_INDEX
-    false = min(rate, upper_bound(0, honest.exact_tried) * beyond)
+    false += max(0.0, first_false - false) / segments
     loss = p * (rate + false * (stake + 1))
     step = (
         f"honest segments rejected {honest.rejected} of {honest.tried}, at most {rate:.3g}; proven false at most "
-        f"{false:.2g} (none of {honest.exact_tried}, the largest at {honest.exact_ratio:.2g} of the slash tolerance, "
+        f"{false:.2g} (none of {honest.exact_tried}, the largest at {honest.exact_ratio:.2g} of the slash tolerance; "
+        f"from zero moments none of {honest.fresh_exact_tried}, the largest at {honest.fresh_exact_ratio:.2g}; "
         f"tail index {TAIL_INDEX:g}); loss p({rate:.3g} + {false:.2g}(S+R)) = {loss:.4%} at p = {p:.3g}"
     )
     return loss, step
+
+
+def _false_rate(tried: int, ratio: float) -> float:
+    """Return a bound on how often honest segments are proven false, of which none was among so many."""
+    return upper_bound(0, tried) * math.pow(min(1.0, ratio), TAIL_INDEX)
 
 
 def _line(manifest: RunManifest, terms: Terms, attack: Attack, profile: str, p: float, net: float) -> Line:

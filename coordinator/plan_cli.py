@@ -10,6 +10,7 @@ from protocol import options
 from protocol.errors import ConfigError, MurmurError, UsageError
 
 if TYPE_CHECKING:
+    from contracts.client import Ledger
     from coordinator.economics import Plan, Terms
     from protocol.manifest import RunManifest
 
@@ -83,6 +84,18 @@ class Refused(MurmurError):
             hint="`murmur run plan MANIFEST --explain` shows the arithmetic; draw more often, lengthen epochs or "
             "unbonding, raise stake or pay, or calibrate with more segments",
         )
+
+
+def ledger_terms(ledger: "Ledger", *, cost: float, verifiers: int) -> "Terms":
+    """Return what a plan assumes, as far as a ledger says it: the least stake, and how long it stays bound."""
+    from coordinator.economics import Terms
+
+    return Terms(
+        stake_wei=ledger.min_stake,
+        unbonding_blocks=ledger.unbonding_blocks,
+        cost=cost,
+        verifiers=verifiers,
+    )
 
 
 def check_plan(

@@ -27,6 +27,9 @@ BITS = frozenset(
 is one in the unit that forges it."""
 
 
+MEASURE = (
+    "`murmur verifier calibrate --manifest MANIFEST --out FILE` measures it; take it by --calibration FILE"
+)
 COARSE = frozenset((Cheat.BF16, Cheat.TF32))
 
 
@@ -41,7 +44,7 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
     if calibration.model != measured_setting(manifest):
         raise ConfigError(
             "the calibration is of another model, inner step or segment length than the manifest's",
-            hint="`murmur verifier calibrate --out FILE` measures the default one; name a file with --calibration",
+            hint=MEASURE,
         )
     for profile in manifest.verification.profiles:
         found = calibration.of(profile.name)
@@ -50,7 +53,7 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
         if _computes(profile) != _computes(found.profile):
             raise ConfigError(
                 f"profile {profile.name} was calibrated as another than the manifest's: {_computes(found.profile)}",
-                hint="give a profile that nobody measured a name of its own; `murmur verifier calibrate` measures one",
+                hint=MEASURE,
             )
         judges = {profile.name, *profile.judged_by} & {one.name for one in manifest.verification.profiles}
         unmeasured = sorted(judges - {one.replayed_under for one in found.honest})
@@ -87,23 +90,27 @@ def honest_figures(calibration: Calibration, profiles: tuple[NumericProfile, ...
 def _honest(profile: NumericProfile, found: ProfileCalibration) -> Honest:
     if profile.arithmetic == "exact":
         # Equal bits are no sample: golden vectors hold on every instruction set or the program digest differs.
-        return Honest(0, 10**9, 0, 10**9, 10**9, 0.0)
+        return Honest(0, 10**9, 0, 10**9, 10**9, 0.0, 10**9, 0.0)
     carried, fresh = (
         [one.rejected for one in found.honest if one.moments == moments] for moments in ("carried", "fresh")
     )
-    exact = [
-        (one.segments, one.max / profile.slash_bound(fresh))
-        for fresh, one in ((False, found.exact), (True, found.fresh_exact))
-        if one is not None
-    ]
+    exact, exact_ratio = _from_exact(profile, found.exact, fresh=False)
+    fresh_exact, fresh_exact_ratio = _from_exact(profile, found.fresh_exact, fresh=True)
     return Honest(
         rejected=max((one.count for one in carried), default=0),
         tried=min((one.tried for one in carried), default=0),
         fresh_rejected=max((one.count for one in fresh), default=0),
         fresh_tried=min((one.tried for one in fresh), default=0),
-        exact_tried=sum(segments for segments, _ in exact),
-        exact_ratio=max((ratio for _, ratio in exact), default=1.0),
+        exact_tried=exact,
+        exact_ratio=exact_ratio,
+        fresh_exact_tried=fresh_exact,
+        fresh_exact_ratio=fresh_exact_ratio,
     )
+
+
+def _from_exact(profile: NumericProfile, distances: Quantiles | None, *, fresh: bool) -> tuple[int, float]:
+    """Return how many ends were compared with exact ones, and the largest distance over the slash tolerance."""
+    return (0, 1.0) if distances is None else (distances.segments, distances.max / profile.slash_bound(fresh))
 
 
 def attack_figures(manifest: RunManifest, calibration: Calibration) -> dict[str, tuple[Attack, ...]]:

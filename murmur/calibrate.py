@@ -4,7 +4,7 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from protocol import options
 from protocol.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from protocol.manifest import NumericProfile
     from verification.calibration import Honest, ProfileCalibration, SignedCalibration
 
 SEGMENTS = 100
@@ -30,8 +31,15 @@ def calibrate(
             help="The verifier's directory, whose peer.key signs; without it a key made for this file.",
         ),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="A manifest, or a JSON file of the fields that `run create` takes, whose model, inner steps, "
+            "segments and CPU profiles are measured. Default: those built in."
+        ),
+    ] = None,
     profiles: Annotated[
-        list[str] | None, typer.Option(help="A built-in CPU profile; repeatable. Default: all of them.")
+        list[str] | None, typer.Option(help="One of its CPU profiles; repeatable. Default: all of them.")
     ] = None,
     segments: Annotated[
         int, typer.Option(min=5, max=100_000, help="Segments with carried moments, and as many without.")
@@ -46,13 +54,13 @@ def calibrate(
     from verification.calibration import SignedCalibration
 
     if check is not None:
-        if out is not None or profiles:
-            raise UsageError("--check measures nothing", hint="leave --out and --profiles out")
+        if out is not None or profiles or manifest is not None:
+            raise UsageError("--check measures nothing", hint="leave --out, --manifest and --profiles out")
         signed = SignedCalibration.read(check)
     else:
         if out is not None and not out.parent.is_dir():
             raise ConfigError(f"{out.parent} is not a directory", hint=f"mkdir -p {out.parent}")
-        signed = _measure(directory, profiles, segments)
+        signed = _measure(directory, manifest, profiles, segments)
         if out is not None:
             out.write_bytes(signed.to_bytes())
     if as_json:
@@ -63,7 +71,35 @@ def calibrate(
             typer.echo(f"written to {out}", err=True)
 
 
-def _measure(directory: Path | None, names: list[str] | None, segments: int) -> "SignedCalibration":
+def setting(manifest: Path | None, names: list[str] | None) -> "tuple[list[NumericProfile], dict[str, Any]]":
+    """Return the profiles to measure, and the fields of the reference run that are not the default's.
+
+    Raises:
+        UsageError: a profile is not there, or not of the CPU, or the file makes no manifest.
+        ConfigError: the file cannot be read.
+    """
+    from coordinator.plan_cli import read_fields_or_manifest
+    from protocol.manifest import CPU_PROFILES, NumericProfile
+
+    listed: tuple[NumericProfile, ...] = CPU_PROFILES
+    fields: dict[str, Any] = {}
+    if manifest is not None:
+        found = read_fields_or_manifest(manifest)
+        listed = tuple(one for one in found.verification.profiles if one.device == "cpu")
+        fields = {name: getattr(found, name) for name in ("model", "inner", "outer", "codec")}
+        fields["segment_steps"] = found.verification.segment_steps
+    known = {one.name: one for one in listed}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UsageError(f"no CPU profile {unknown[0]}", hint=f"one of {', '.join(known) or 'none'}")
+    if not known:
+        raise UsageError(f"{manifest} has no CPU profile", hint="no other can be calibrated here")
+    return [known[name] for name in dict.fromkeys(names or known)], fields
+
+
+def _measure(
+    directory: Path | None, manifest: Path | None, names: list[str] | None, segments: int
+) -> "SignedCalibration":
     import secrets
 
     import trio
@@ -71,15 +107,10 @@ def _measure(directory: Path | None, names: list[str] | None, segments: int) -> 
     from murmur.measuring import measure
     from protocol.daemon import PEER_KEY_FILE
     from protocol.keys import PeerKey, load_peer_key
-    from protocol.manifest import CPU_PROFILES
     from verification.calibration import SignedCalibration
 
-    built_in = {one.name: one for one in CPU_PROFILES}
-    unknown = [name for name in names or () if name not in built_in]
-    if unknown:
-        raise UsageError(f"no built-in CPU profile {unknown[0]}", hint=f"one of {', '.join(built_in)}")
+    chosen, fields = setting(manifest, names)
     key = PeerKey(secrets.token_bytes(32)) if directory is None else load_peer_key(directory / PEER_KEY_FILE)
-    chosen = [built_in[name] for name in dict.fromkeys(names or built_in)]
     began = time.monotonic()
 
     def say(done: int, total: int) -> None:
@@ -88,7 +119,9 @@ def _measure(directory: Path | None, names: list[str] | None, segments: int) -> 
         typer.echo(f"unit {done} of {total}, {spent:.0f} s{left}", err=True)
 
     async def run() -> "SignedCalibration":
-        found = await measure(chosen, segments, date=datetime.now(UTC).replace(microsecond=0), say=say)
+        found = await measure(
+            chosen, segments, date=datetime.now(UTC).replace(microsecond=0), say=say, **fields
+        )
         return SignedCalibration.sign(found, key)
 
     return trio.run(run)

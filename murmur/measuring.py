@@ -17,6 +17,7 @@ from murmur.machines import BASE, MACHINES, Fleet, Machine, open_fleet
 from murmur.reference import Case, Reference, reference_manifest
 from node.unit import Files
 from protocol.blobs import BlobStore
+from protocol.errors import ConfigError
 from protocol.manifest import CPU_EXACT, NumericProfile, RunManifest
 from protocol.tensors import moment_layout, parameter_layout
 from training.distance import segment_distances
@@ -272,7 +273,7 @@ async def measure(
     """Measure profiles on this machine.
 
     Args:
-        profiles: of the CPU; their torch release is taken to be this machine's.
+        profiles: of the CPU, under their names; their torch release is taken to be this machine's.
         segments: of carried moments, and as many first segments of newcomers, in the fastest arithmetic (`EVERY`).
         date: of the measurement.
         attacks: replay dishonest segments too.
@@ -280,12 +281,15 @@ async def measure(
 
     Raises:
         OwnFault: a machine failed.
-        ConfigError: there is no scratch space, or the corpus is damaged.
+        ConfigError: there is no scratch space, the corpus is damaged, or a profile has the name of the reference.
     """
     prepare_process(1)
     machine = this_machine("cpu")
     measured = [one.model_copy(update={"torch": machine.torch}) for one in profiles]
-    listed = {one.name: one for one in (*measured, CPU_EXACT.model_copy(update={"torch": machine.torch}))}
+    exact = CPU_EXACT.model_copy(update={"torch": machine.torch})
+    if any(one.name == exact.name and one.arithmetic != "exact" for one in measured):
+        raise ConfigError(f"{exact.name} names the exact reference", hint="call the profile otherwise")
+    listed = {one.name: one for one in (*measured, exact)}
     with tempfile.TemporaryDirectory(prefix="murmur-calibrate-") as name:
         directory = Path(name)
         manifest, shard = reference_manifest(directory, list(listed.values()), **fields)

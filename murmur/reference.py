@@ -14,7 +14,7 @@ from murmur.machines import Replay
 from node.unit import Files
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
-from protocol.manifest import CPU_FP32, NumericProfile, RunManifest
+from protocol.manifest import CPU_FP32, NumericProfile, RunManifest, VerificationConfig
 from protocol.tensors import Floats, pack, parameter_layout
 from protocol.update import Symbols
 from training.assignment import assignment
@@ -31,7 +31,13 @@ NOWHERE = "0x" + "00" * 20
 
 
 def reference_manifest(
-    directory: Path, profiles: Sequence[NumericProfile], *, seed: int = 0, rounds: int = 40, **fields: Any
+    directory: Path,
+    profiles: Sequence[NumericProfile],
+    *,
+    seed: int = 0,
+    rounds: int = 40,
+    segment_steps: int = VerificationConfig().segment_steps,
+    **fields: Any,
 ) -> tuple[RunManifest, Shard]:
     """Return a run over the packaged corpus, default but for the named fields, and its shard.
 
@@ -47,7 +53,7 @@ def reference_manifest(
         "coordinator": NOWHERE,
         "rounds": rounds,
         "dataset": dataset_config(DEFAULT_NAME, path),
-        "verification": {"profiles": list(profiles)},
+        "verification": {"profiles": list(profiles), "segment_steps": segment_steps},
         "initial_parameters": ZERO_DIGEST,
         "program": program_digest(),
         **fields,

@@ -26,7 +26,7 @@ from tests.protocol.makers import manifest
 
 TOKEN = 10**18
 PROFILE = "cpu-fp32"
-SURE = Honest(0, 10_000, 0, 10_000, 10_000, 0.1)
+SURE = Honest(0, 10_000, 0, 10_000, 10_000, 0.1, 10_000, 0.1)
 TERMS = Terms(stake_wei=100 * TOKEN, unbonding_blocks=3000, cost=0.4, verifiers=2)
 HALF = Attack("half-steps", "", 0.5, caught=100, proven=100, tried=100)
 REFUSAL = Attack("refuse-opening", "", 1.0, kind="refusal")
@@ -187,21 +187,24 @@ def test_refusal_pays_where_draws_are_rare_epochs_short_or_stakes_soon_free() ->
 
 def test_what_honest_work_may_lose_is_what_a_pencil_gives() -> None:
     # 1 - 0.05^(1/1000) = 0.0029913; a hundredth of it, by the tail, costs 101.
-    loss, _ = false_loss(run(0.2), Honest(0, 1000, 0, 1000, 1000, 0.1), 100)
+    loss, _ = false_loss(run(0.2), Honest(0, 1000, 0, 1000, 1000, 0.1, 1000, 0.1), 100)
     assert loss == pytest.approx(0.2 * (0.0029913 + 0.000029913 * 101), rel=1e-4)
     # A tenth in the first half of 40 units, then a twentieth.
-    loss, _ = false_loss(run(0.1, 0.05), Honest(0, 1000, 0, 1000, 1000, 0.0), 100)
+    loss, _ = false_loss(run(0.1, 0.05), Honest(0, 1000, 0, 1000, 1000, 0.0, 1000, 0.0), 100)
     assert loss == pytest.approx(0.075 * 0.0029913, rel=1e-4)
 
 
 def test_a_newcomers_first_segment_weighs_once_in_a_run() -> None:
-    found, honest = run(0.2), Honest(0, 1000, 0, 10, 1000, 0.0)
+    found, honest = run(0.2), Honest(0, 1000, 0, 10, 1000, 0.0, 1000, 0.0)
     extra = (1 - 0.05 ** (1 / 10)) - (1 - 0.05 ** (1 / 1000))
     assert false_loss(found, honest, 100)[0] == pytest.approx(0.2 * (0.0029913 + extra / (5 * 40)), rel=1e-4)
+    far = replace(honest, fresh_tried=1000, fresh_exact_ratio=0.1)
+    once = 0.0029913 * 0.1**2 / (5 * 40)
+    assert false_loss(found, far, 100)[0] == pytest.approx(0.2 * (0.0029913 + 101 * once), rel=1e-4)
 
 
 def test_honest_operators_may_not_lose_more_than_a_thousandth() -> None:
-    few = Honest(0, 200, 0, 200, 200, 0.05)
+    few = Honest(0, 200, 0, 200, 200, 0.05, 200, 0.05)
     refused = whole(run(0.2), honest=few)
     assert refused.false_loss > 0.001
     assert "calibrate with more segments" in refused.reasons[0]
@@ -211,7 +214,7 @@ def test_honest_operators_may_not_lose_more_than_a_thousandth() -> None:
 
 
 def test_exact_arithmetic_has_no_false_rejections_to_bound() -> None:
-    assert false_loss(run(1.0), Honest(0, 10**7, 0, 10**7, 10**7, 0.0), 100)[0] < 1e-6
+    assert false_loss(run(1.0), Honest(0, 10**7, 0, 10**7, 10**7, 0.0, 10**7, 0.0), 100)[0] < 1e-6
 
 
 def test_a_profile_without_calibration_is_refused() -> None:

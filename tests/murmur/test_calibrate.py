@@ -8,6 +8,8 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
+from coordinator.plan_cli import read_fields_or_manifest
+from murmur.calibrate import setting
 from murmur.cli import app
 from murmur.machines import BASE, MACHINES
 from murmur.measuring import Samples, measure, quantiles
@@ -15,10 +17,10 @@ from murmur.reference import Reference, reference_manifest
 from protocol.blobs import BlobStore
 from protocol.errors import ConfigError, Malformed, ProofRejected, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import CPU_EXACT, CPU_FP32, InnerConfig, ModelConfig
+from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, InnerConfig, ModelConfig
 from tests.verification.test_calibration import CALIBRATION
 from training.inner import prepare_process
-from verification.calibration import SignedCalibration
+from verification.calibration import SignedCalibration, measured_setting
 
 SMALL = {
     "model": ModelConfig(width=16, layers=1, heads=2, feed_forward=16, context=16),
@@ -112,11 +114,32 @@ def test_a_file_is_checked_and_shown_without_measuring(tmp_path: Path) -> None:
     )
 
 
+def test_a_manifest_says_what_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "fields.json"
+    twin, gpu = CPU_FP32.model_copy(update={"name": "twin"}), CUDA_FP32
+    listed = [one.model_dump(mode="json") for one in (gpu, CPU_BF16, twin)]
+    verification = {"segment_steps": 5, "profiles": listed}
+    path.write_text(json.dumps({"inner": {"steps": 30}, "verification": verification}))
+    profiles, fields = setting(path, None)
+    assert profiles == [CPU_BF16, twin]
+    assert (fields["inner"].steps, fields["segment_steps"]) == (30, 5)
+    measured, _ = reference_manifest(tmp_path, profiles, **fields)
+    assert measured_setting(measured) == measured_setting(read_fields_or_manifest(path))
+    assert setting(path, ["twin"])[0] == [twin]
+    with pytest.raises(UsageError, match="no CPU profile cuda-fp32"):
+        setting(path, ["cuda-fp32"])
+    path.write_text(json.dumps({"verification": {"profiles": [gpu.model_dump(mode="json")]}}))
+    with pytest.raises(UsageError, match="has no CPU profile"):
+        setting(path, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         (["--check", "c.json", "--out", "d.json"], UsageError),
+        (["--check", "c.json", "--manifest", "d.json"], UsageError),
         (["--profiles", "cuda-fp32"], UsageError),
+        (["--manifest", "/nowhere/at/all/m.json"], ConfigError),
         (["--out", "/nowhere/at/all/c.json"], ConfigError),
         (["--dir", "/nowhere/at/all"], ConfigError),
     ],
