@@ -3,8 +3,8 @@
 import threading
 
 from web3 import Web3
-from web3.exceptions import Web3RPCError
-from web3.types import BlockData
+from web3.exceptions import BlockNotFound, Web3RPCError
+from web3.types import BlockData, FilterParams, LogReceipt
 
 from contracts.chain import block_hash, get_block, ledger_errors
 from contracts.client import Ledger
@@ -62,9 +62,12 @@ class EventIndex:
         """
         with self._lock, ledger_errors():
             try:
-                self._rollback()
-                while self._advance():
-                    pass
+                latest = self._block("latest")
+                if not self._follows(latest):
+                    self._rollback()
+                    latest = self._block("latest")
+                while self._advance(latest):
+                    latest = self._block("latest")
             finally:
                 if self._changed:
                     self._snapshot = tuple(self._events)
@@ -107,6 +110,13 @@ class EventIndex:
         self._blocks[number] = bytes(found["hash"]), int(found["timestamp"])
         return self._blocks[number]
 
+    def _follows(self, latest: BlockData) -> bool:
+        """Tell whether the newest block is the highest mark, or the one right after it."""
+        name = "hash" if latest["number"] == self.height else "parentHash"
+        return (
+            latest["number"] - self.height in (0, 1) and self._marks.get(self.height) == bytes(latest[name])  # type: ignore[literal-required]
+        )
+
     def _rollback(self) -> None:
         """Drop what is above the highest mark that still holds."""
         if self._top_holds():
@@ -119,31 +129,41 @@ class EventIndex:
         self._returned = min(self._returned, len(self._events))
         self._changed = True
 
-    def _advance(self) -> bool:
-        """Read one chunk; tell whether there is more."""
-        low, latest = self.height + 1, self._block("latest")
+    def _advance(self, latest: BlockData) -> bool:
+        """Read one chunk of what lies below the newest block; tell whether there is more."""
+        low = self.height + 1
         high = min(latest["number"], low + self._chunk - 1)
         if high < low:
             return False
-        end = self._block(high)
-        try:
-            logs = self._w3.eth.get_logs(
-                {"address": self.ledger.contract.address, "fromBlock": low, "toBlock": high}
-            )
-        except Web3RPCError:
-            if self._chunk == 1:
-                raise
-            self._chunk //= 2  # endpoints limit ranges and results
-            return True
-        # The logs belong to the indexed chain only if both ends stand after they were read.
-        if block_hash(self._w3, high) != bytes(end["hash"]) or not self._top_holds():
-            return False  # a fork happened meanwhile; the next poll sorts it out
+        end = latest if high == latest["number"] else self._block(high)
+        logs = self._logs_of(end) if high == low and self._follows(end) else None
+        if logs is None:
+            try:
+                logs = self._logs({"fromBlock": low, "toBlock": high})
+            except Web3RPCError:
+                if self._chunk == 1:
+                    raise
+                self._chunk //= 2  # endpoints limit ranges and results
+                return True
+            # The logs belong to the indexed chain only if both ends stand after they were read.
+            if block_hash(self._w3, high) != bytes(end["hash"]) or not self._top_holds():
+                return False  # a fork happened meanwhile; the next poll sorts it out
         self._changed = self._changed or bool(logs)
         logs = sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))
         self._events += [event for event in map(parse_log, logs) if event is not None]
         self._marks |= {int(log["blockNumber"]): bytes(log["blockHash"]) for log in logs}
         self._marks[high] = bytes(end["hash"])
         return high < latest["number"]
+
+    def _logs_of(self, block: BlockData) -> list[LogReceipt] | None:
+        """Return the logs of one block by its hash (EIP-234), which no fork can mix up; None if it is gone."""
+        try:
+            return self._logs({"blockHash": block["hash"]})
+        except (Web3RPCError, BlockNotFound):
+            return None
+
+    def _logs(self, where: FilterParams) -> list[LogReceipt]:
+        return self._w3.eth.get_logs({"address": self.ledger.contract.address, **where})
 
     def _top_holds(self) -> bool:
         top = self.height

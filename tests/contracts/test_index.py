@@ -1,5 +1,9 @@
 """The event index says what the chain says, also after the chain has changed its mind."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
 
 from contracts.anvil import request
@@ -102,6 +106,80 @@ def test_long_ranges_are_read_in_chunks(network: Network, monkeypatch: pytest.Mo
     index = index_of(network)
     assert len(index.poll()) == 4
     assert index.height == network.chain.w3.eth.block_number
+
+
+@dataclass
+class Requests:
+    """Count what is asked of the chain, and refuse logs by block hash, after something has happened, as told."""
+
+    ask: Callable[[str, Any], Any]
+    refuse: bool = False
+    before_logs: Callable[[], object] | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, method: str, params: Any) -> Any:
+        self.asked.append(method)
+        if method == "eth_getLogs" and "blockHash" in params[0]:
+            if self.before_logs is not None:
+                happen, self.before_logs = self.before_logs, None
+                happen()
+            if self.refuse:
+                return {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "unknown field"}}
+        return self.ask(method, params)
+
+
+@pytest.fixture
+def requests(network: Network, monkeypatch: pytest.MonkeyPatch) -> Requests:
+    provider = network.chain.w3.provider
+    found = Requests(provider.make_request)
+    monkeypatch.setattr(provider, "make_request", found)
+    monkeypatch.setattr(provider, "_request_func_cache", (None, None))  # holds the one above otherwise
+    return found
+
+
+def test_a_chain_that_stands_still_is_asked_once_and_a_new_block_twice(
+    network: Network, requests: Requests
+) -> None:
+    index = index_of(network)
+    index.poll()
+    requests.asked.clear()
+    assert index.poll() == []
+    assert requests.asked == ["eth_getBlockByNumber"]
+    network.chain.mine(1)
+    requests.asked.clear()
+    assert index.poll() == []
+    assert requests.asked == ["eth_getBlockByNumber", "eth_getLogs"]
+    assert index.height == network.chain.w3.eth.block_number
+
+
+def test_an_endpoint_without_logs_by_block_hash_is_asked_by_number(
+    network: Network, requests: Requests
+) -> None:
+    index, requests.refuse = index_of(network), True
+    index.poll()
+    network.register("alice")
+    index.poll()
+    network.ledger.unbond(network.person("alice"), MIN_STAKE)
+    requests.asked.clear()
+    assert [type(event).__name__ for event in index.poll()] == ["StakeChanged", "UnbondingStarted"]
+    assert requests.asked.count("eth_getLogs") == 2
+    assert index.height == network.chain.w3.eth.block_number
+
+
+def test_a_block_that_is_replaced_while_it_is_read_leaves_nothing_behind(
+    network: Network, requests: Requests
+) -> None:
+    index = index_of(network)
+    network.register("alice")
+    index.poll()
+    kept = index.events
+    network.ledger.unbond(network.person("alice"), MIN_STAKE)
+    requests.before_logs = lambda: request(network.chain.w3, "anvil_reorg", 1, [])
+    index.poll()
+    assert requests.before_logs is None, "the block was one of its own"
+    assert index.poll() == []
+    assert index.events == kept
+    assert index.block_hash(index.height) == bytes(network.chain.w3.eth.get_block("latest")["hash"])
 
 
 def test_events_of_an_abandoned_fork_are_dropped(network: Network) -> None:
