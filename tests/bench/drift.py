@@ -1,13 +1,12 @@
 """How far honest replays differ between instruction sets, and dishonest ones from honest: what a tolerance rests on.
 
-One peer's run is recorded, then every segment of some of its rounds is replayed in processes whose environment
-forces other kernels (ATEN_CPU_CAPABILITY, MKL_CBWR, two threads), from carried moments and, as a newcomer, from
-zero moments. Distances are those of `training.distance`, the worst tensor of each segment.
+One peer's run is recorded, then every segment of some of its rounds is replayed on emulated machines
+(`murmur.machines`), from carried moments and, as a newcomer, from zero moments. Distances are those of
+`training.distance`, the worst tensor of each segment.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from murmur.machines import BASE, MACHINES
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Layout, parameter_layout
 from tests.bench.gap import Peer, beacon, bench_manifest
@@ -32,14 +32,7 @@ MANIFEST = "manifest.json"
 NUMBER, OTHER_NUMBER = 1, 2_000_000
 ROUNDS = (0, 1, 2, 5, 10, 20, 30, 39)
 NEWCOMER_ROUNDS = (1, 5, 10, 20, 30, 39)
-MACHINES: dict[str, dict[str, str]] = {
-    "same": {},
-    "two threads": {"OMP_NUM_THREADS": "2"},
-    "ATen avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
-    "ATen default": {"ATEN_CPU_CAPABILITY": "default"},
-    "MKL compatible": {"MKL_CBWR": "COMPATIBLE"},
-    "ATen default, MKL compatible": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
-}
+BY_NAME = {machine.name: machine for machine in MACHINES}
 CHEATS = ("learning rate x 0.99", "one step of three", "other data")
 
 
@@ -108,9 +101,9 @@ def run_segment(
     trainer.run(rows, round_ * manifest.inner.steps + segment * length)
 
 
-def replay_all(directory: Path, label: str, threads: int, newcomers: int) -> None:
+def replay_all(directory: Path, label: str, newcomers: int) -> None:
     """Replay every case on this machine and keep the ends under `label`."""
-    prepare_process(threads)
+    prepare_process(BY_NAME.get(label, BASE).threads)
     honest = manifest = RunManifest.from_bytes((directory / MANIFEST).read_bytes())
     shard = Shard.open(manifest.dataset, directory)
     if label == "learning rate x 0.99":
@@ -124,6 +117,13 @@ def replay_all(directory: Path, label: str, threads: int, newcomers: int) -> Non
         steps = 1 if label == "one step of three" else None
         run_segment(manifest, trainer, offsets, case.round, case.segment, steps)
         save(directory, f"{label}.{case.name}", manifest, trainer.state())
+
+
+def run_on(label: str, bench: str, directory: str, newcomers: int) -> None:
+    """Have a process of the machine that `label` names, or of this one, replay with `python -m tests.bench`."""
+    command = [sys.executable, "-m", "tests.bench", bench, "--replay", directory, label]
+    command += ["--newcomers", str(newcomers)]
+    subprocess.run(command, env=BY_NAME.get(label, BASE).environment(), check=True)
 
 
 def unfloored(
@@ -150,7 +150,7 @@ def compare(
     for case in listed:
         start, base, other = (
             load(directory, name, manifest)
-            for name in (case.start, f"same.{case.name}", f"{label}.{case.name}")
+            for name in (case.start, f"{BASE.name}.{case.name}", f"{label}.{case.name}")
         )
         distances = segment_distances(manifest, start, other, base)
         tensor = max(distances, key=lambda name: distances[name])
@@ -169,7 +169,7 @@ def compare(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Record, replay under each environment, and print quantiles over segments of the worst tensor's distance."""
+    """Record, replay on each machine, and print quantiles over segments of the worst tensor's distance."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench drift", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     parser.add_argument(
@@ -178,11 +178,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--replay", nargs=2, metavar=("DIR", "LABEL"), help=argparse.SUPPRESS)
     parser.add_argument("--newcomers", type=int, default=4, help="with zero moments, in each of six rounds")
     parser.add_argument("--eps", type=float, help="of AdamW, instead of the default")
-    parser.add_argument("--machines", nargs="+", choices=[*MACHINES, *CHEATS], help="instead of all")
+    parser.add_argument("--machines", nargs="+", choices=[*BY_NAME, *CHEATS], help="instead of all")
     options = parser.parse_args(arguments)
     if options.replay:
-        threads = int(os.environ["OMP_NUM_THREADS"])
-        replay_all(Path(options.replay[0]), options.replay[1], threads, options.newcomers)
+        replay_all(Path(options.replay[0]), options.replay[1], options.newcomers)
         return 0
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -191,12 +190,9 @@ def main(arguments: Sequence[str]) -> int:
         manifest, shard = bench_manifest(directory, 0, inner=inner)
         (directory / MANIFEST).write_bytes(manifest.to_bytes())
         record(directory, manifest, shard)
-        labels = list(dict.fromkeys(["same", *(options.machines or [*MACHINES, *CHEATS])]))
+        labels = list(dict.fromkeys([BASE.name, *(options.machines or [*BY_NAME, *CHEATS])]))
         for label in labels:
-            command = [sys.executable, "-m", "tests.bench", "drift", "--replay", name, label]
-            command += ["--newcomers", str(options.newcomers)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", **MACHINES.get(label, {})}
-            subprocess.run(command, env=environment, check=True)
+            run_on(label, "drift", name, options.newcomers)
         every = cases(manifest, options.newcomers)
         groups = [[case for case in every if bool(case.newcomer) is zero] for zero in (False, True)]
         found = [

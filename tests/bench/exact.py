@@ -1,16 +1,13 @@
 """What exact arithmetic costs, and how far honest float32 and bfloat16 are from it and from themselves elsewhere.
 
 One peer's run is recorded in float32, then segments of it, from carried and from zero moments, are replayed in every
-arithmetic by processes whose environment forces other kernels. `exact` distances are from the exact reference, which a
+arithmetic on emulated machines (`murmur.machines`). `exact` distances are from the exact reference, which a
 proven fault rests on (NumericProfile.slash_tolerance); `replay` ones from the same arithmetic on this machine, which a
 replay's tolerance rests on. Costs are CPU time of the same segments in one process, one thread.
 """
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from murmur.machines import BASE
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, NumericProfile, RunManifest
-from tests.bench.drift import MACHINES, MANIFEST, Case, cases, load, record, run_segment, save
+from tests.bench.drift import BY_NAME, MANIFEST, Case, cases, load, record, run_on, run_segment, save
 from tests.bench.gap import beacon, bench_manifest
 from training.assignment import assignment
 from training.corpus import Shard
@@ -27,16 +25,7 @@ from training.distance import segment_distances
 from training.inner import prepare_process
 from training.trainer import trainer_for
 
-BASE = "same"
 PROFILES = (CPU_FP32, CPU_BF16)
-ALL_MACHINES = MACHINES | {
-    "oneDNN and ATen avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "oldest": {
-        "ATEN_CPU_CAPABILITY": "default",
-        "MKL_CBWR": "COMPATIBLE",
-        "ONEDNN_MAX_CPU_ISA": "SSE41",
-    },
-}
 
 
 def name(profile: NumericProfile, machine: str, case: Case) -> str:
@@ -77,7 +66,7 @@ def compare(
         for case in listed:
             start, end, other = (
                 load(directory, one, manifest)
-                for one in (case.start, name(profile, machine, case), name(base, BASE, case))
+                for one in (case.start, name(profile, machine, case), name(base, BASE.name, case))
             )
             distances = segment_distances(manifest, start, end, other)
             worst.append(max((distance, tensor) for tensor, distance in distances.items()))
@@ -90,14 +79,15 @@ def compare(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Record, replay under each environment, and print costs, and the distances of the worst tensors."""
+    """Record, replay on each machine, and print costs, and the distances of the worst tensors."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench exact", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     parser.add_argument("--newcomers", type=int, default=4, help="with zero moments, in each of six rounds")
-    parser.add_argument("--machines", nargs="+", choices=list(ALL_MACHINES), help="instead of all")
+    parser.add_argument("--machines", nargs="+", choices=list(BY_NAME), help="instead of all")
     parser.add_argument("--replay", nargs=2, metavar=("DIR", "MACHINE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    prepare_process(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    machine = BASE if options.replay is None else BY_NAME[options.replay[1]]
+    prepare_process(machine.threads)
     if options.replay:
         replay_all(Path(options.replay[0]), options.replay[1], PROFILES, options.newcomers)
         return 0
@@ -106,19 +96,16 @@ def main(arguments: Sequence[str]) -> int:
         manifest, shard = bench_manifest(directory, 0)
         (directory / MANIFEST).write_bytes(manifest.to_bytes())
         record(directory, manifest, shard)
-        spent = replay_all(directory, BASE, (*PROFILES, CPU_EXACT), options.newcomers)
-        others = [one for one in options.machines or ALL_MACHINES if one != BASE]
-        for machine in others:
-            command = [sys.executable, "-m", "tests.bench", "exact", "--replay", folder, machine]
-            command += ["--newcomers", str(options.newcomers)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", **ALL_MACHINES[machine]}
-            subprocess.run(command, env=environment, check=True)
+        spent = replay_all(directory, BASE.name, (*PROFILES, CPU_EXACT), options.newcomers)
+        others = [one for one in options.machines or BY_NAME if one != BASE.name]
+        for label in others:
+            run_on(label, "exact", folder, options.newcomers)
         every = cases(manifest, options.newcomers)
         groups = [[case for case in every if bool(case.newcomer) is zero] for zero in (False, True)]
         found = [
-            compare(directory, manifest, profile, machine, group)
+            compare(directory, manifest, profile, label, group)
             for profile in PROFILES
-            for machine in (BASE, *others)
+            for label in (BASE.name, *others)
             for group in groups
             if group
         ]

@@ -7,20 +7,29 @@ moment. Exits with 1 when an honest one is beyond the tolerance, or an interpola
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from murmur.machines import BASE
 from protocol.canonical import ZERO_DIGEST
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, sign
-from tests.bench.drift import MACHINES, MANIFEST, NUMBER, Case, beacon, cases, load, record, run_segment
+from tests.bench.drift import (
+    BY_NAME,
+    MANIFEST,
+    NUMBER,
+    Case,
+    beacon,
+    cases,
+    load,
+    record,
+    run_on,
+    run_segment,
+)
 from tests.bench.gap import bench_manifest
 from training.assignment import assignment
 from training.corpus import Shard
@@ -58,7 +67,7 @@ def midpoint(start: InnerState, end: InnerState) -> InnerState:
 
 def replay_all(directory: Path, label: str, newcomers: int) -> None:
     """Fingerprint every case on this machine."""
-    prepare_process(int(os.environ["OMP_NUM_THREADS"]))
+    prepare_process(BY_NAME.get(label, BASE).threads)
     manifest = RunManifest.from_bytes((directory / MANIFEST).read_bytes())
     trainer = InnerTrainer(manifest, Shard.open(manifest.dataset, directory))
     steps = manifest.verification.segment_steps
@@ -78,12 +87,12 @@ def replay_all(directory: Path, label: str, newcomers: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Record, fingerprint under each environment, and print quantiles of the distance to the first machine's."""
+    """Record, fingerprint on each machine, and print quantiles of the distance to the first machine's."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench fingerprint", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     parser.add_argument("--replay", nargs=2, metavar=("DIR", "LABEL"), help=argparse.SUPPRESS)
     parser.add_argument("--newcomers", type=int, default=4, help="with zero moments, in each of six rounds")
-    parser.add_argument("--machines", nargs="+", choices=[*MACHINES], help="instead of all")
+    parser.add_argument("--machines", nargs="+", choices=[*BY_NAME], help="instead of all")
     options = parser.parse_args(arguments)
     if options.replay:
         replay_all(Path(options.replay[0]), options.replay[1], options.newcomers)
@@ -95,19 +104,16 @@ def main(arguments: Sequence[str]) -> int:
         manifest, shard = bench_manifest(directory, 0)
         (directory / MANIFEST).write_bytes(manifest.to_bytes())
         record(directory, manifest, shard)
-        labels = list(dict.fromkeys(["same", *(options.machines or MACHINES), LINEAR]))
+        labels = list(dict.fromkeys([BASE.name, *(options.machines or BY_NAME), LINEAR]))
         shown = {}
         for label in labels:
-            command = [sys.executable, "-m", "tests.bench", "fingerprint", "--replay", name, label]
-            command += ["--newcomers", str(options.newcomers)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", **MACHINES.get(label, {})}
-            subprocess.run(command, env=environment, check=True)
+            run_on(label, "fingerprint", name, options.newcomers)
             shown[label] = json.loads((directory / f"{label}.json").read_text())
         for label in labels[1:]:
             for zero in (False, True):
                 tolerance = fingerprint_tolerance(manifest.verification.profiles[0].bound(zero))
                 distances = [
-                    fingerprint_distance(shown[label][case.name], shown["same"][case.name])
+                    fingerprint_distance(shown[label][case.name], shown[BASE.name][case.name])
                     for case in cases(manifest, options.newcomers)
                     if bool(case.newcomer) is zero
                 ]
