@@ -12,8 +12,10 @@ from verification.cheats import Cheat
 REFUSALS = frozenset((Cheat.REFUSE_OPENING, Cheat.LATE_OPENING))
 UNPAID = frozenset((Cheat.WITHHOLD_REVEAL, Cheat.GARBAGE, Cheat.COPYCAT))
 """Never merged, so never paid: not revealed, not heard, or symbols that were shown before."""
-INVENTED = frozenset((Cheat.PERTURBED_COPY, Cheat.RANDOM_UPDATE, Cheat.STALE_START))
-"""Their segments do not follow from their start at all: at least as far off as honest steps on other text."""
+INVENTED = frozenset((Cheat.PERTURBED_COPY, Cheat.RANDOM_UPDATE, Cheat.STALE_START, Cheat.ONE_FORGED_SEGMENT))
+"""Their segments do not follow from their start at all: counted as honest steps on other text are."""
+ONE_SEGMENT = frozenset((Cheat.ONE_FORGED_SEGMENT, Cheat.STALE_START))
+"""Dishonest in one segment, and found by a draw of that one only."""
 BITS = frozenset(
     (
         Cheat.DROPPED_RESIDUAL,
@@ -133,10 +135,10 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
         if cheat in COARSE and profile.arithmetic == "bf16":
             continue  # computing as coarsely as the profile does is no cheat
         caught, proven, tried = invented if cheat in INVENTED else measured.get(cheat, none)
-        saving, reach = cheat.kind.saving, 1.0
-        if cheat is Cheat.ONE_FORGED_SEGMENT:
-            saving = reach = 1 / manifest.segments
-            caught, proven, tried = invented
+        # Calibration counts the segments that a cheat in some steps leaves honest; where bits decide, nothing does.
+        alone = cheat in ONE_SEGMENT or (exact and cheat is Cheat.SKIP_TENTH)
+        reach = 1 / manifest.segments if alone else 1.0
+        saving = reach if cheat is Cheat.ONE_FORGED_SEGMENT else cheat.kind.saving
         if cheat in REFUSALS:
             yield Attack(cheat.value, cheat.kind.does, 1.0, "refusal")
         elif cheat in UNPAID:

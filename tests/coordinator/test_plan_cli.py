@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from coordinator.cli import run_app
 from coordinator.economics import Terms
 from coordinator.plan_cli import Refused, check_plan, read_fields_or_manifest
-from coordinator.suite import attack_figures
+from coordinator.suite import BITS, REFUSALS, UNPAID, attack_figures
 from murmur.measuring import STEP_CHEATS
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import CPU_FP32, CUDA_FP32, NumericProfile
+from protocol.manifest import CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
 from tests.protocol.makers import manifest
 from verification.calibration import (
     Attack,
@@ -66,10 +66,11 @@ def calibrated(
         )
         for moments in ("carried", "fresh")
     ]
+    beside = still.model_copy(update={"max": max(still.max, profile.slash_tolerance / 10)})
     found = ProfileCalibration(
         profile=profile,
         honest=tuple(honest),
-        exact=Quantiles(segments=segments, q50=1e-6, q90=1e-5, q99=5e-5, max=profile.slash_tolerance / 10),
+        exact=None if profile.arithmetic == "exact" else beside,
         fresh_exact=None,
         attacks=tuple(map(attack, STEP_CHEATS)),
         chosen=Chosen(
@@ -190,6 +191,35 @@ def test_an_attack_that_no_calibration_measured_is_taken_as_unseen() -> None:
     silent = signed.profiles[0].model_copy(update={"attacks": ()})
     found = attack_figures(manifest(), signed.model_copy(update={"profiles": (silent,)}))["cpu-fp32"]
     assert next(one for one in found if one.name == "half-steps").tried == 0
+
+
+def test_every_detection_figure_comes_from_calibration_or_from_construction() -> None:
+    """As the table of docs/economics.md says."""
+    calibration = calibrated(distances={Cheat.WRONG_DATA.value: 5e-4}).calibration
+    suite = {one.name: one for one in attack_figures(manifest(), calibration)["cpu-fp32"]}
+    assert {one for one in Cheat if one.value not in suite} == set()
+    wrong_data = suite["wrong-data"]
+    assert (wrong_data.caught, wrong_data.proven) == (3000, 0)
+    for name in ("perturbed-copy", "random-update", "one-forged-segment", "stale-start"):
+        assert (suite[name].caught, suite[name].proven) == (3000, 0), name
+    assert suite["half-steps"].proven == 3000
+    assert {name for name, one in suite.items() if one.exact} == BITS
+    assert {name for name, one in suite.items() if one.kind != "measured"} == REFUSALS | UNPAID | {
+        Cheat.EQUIVOCATE
+    }
+    partial = {name for name, one in suite.items() if one.reach < 1 and not name.startswith("lazy")}
+    assert partial == {Cheat.STALE_START, Cheat.ONE_FORGED_SEGMENT}
+    assert suite["stale-start"].reach == 1 / manifest().segments
+
+
+def test_where_roots_must_be_equal_a_draw_still_has_to_fall_on_a_dishonest_segment() -> None:
+    calibration = calibrated(profile=CPU_EXACT).calibration
+    verification = manifest().verification.model_copy(update={"profiles": (CPU_EXACT,)})
+    exact = manifest().model_copy(update={"verification": verification})
+    suite = {one.name: one for one in attack_figures(exact, calibration)["cpu-exact"]}
+    assert all(suite[cheat].exact for cheat in STEP_CHEATS)
+    partial = {name for name, one in suite.items() if one.reach < 1 and not name.startswith("lazy")}
+    assert partial == {Cheat.STALE_START, Cheat.ONE_FORGED_SEGMENT, Cheat.SKIP_TENTH}
 
 
 def test_a_profile_that_was_not_measured_is_refused(tmp_path: Path, calibration: Path) -> None:
