@@ -1,9 +1,11 @@
 """What verification costs, as shares of the training in the same run: commitments, replays, exact replays, transfer.
 
-One peer trains units of 30 steps in segments of 3, as a node's trainer does. Times are CPU-seconds of one process and
-one thread. Each share is taken within a unit, so that whatever else the machine does weighs on both sides, and its
-median over units is told. A replay is the verifier's own: it executes the drawn segment, makes the fingerprint,
-compares every tensor, and recomputes symbols and residual. Exits with 1 when a share exceeds its bound.
+One peer trains units of 30 steps (or `--inner-steps`) in segments of 3, as a node's trainer does. Times are
+CPU-seconds of one process and one thread. Each share is taken within a unit, so that whatever else the machine does
+weighs on both sides, and its median over units is told. A replay is the verifier's own: it reads and hashes what was
+opened, executes the drawn segment, makes the fingerprint, compares every tensor, and recomputes symbols and residual.
+What the network itself costs is not in it; `opening_bytes` says how much passes. Exits with 1 when a share exceeds its
+bound.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from training.inner import InnerState, prepare_process
 from training.trainer import Trainer, trainer_for
 from verification.opening import needed_files
 from verification.replay import TrainingUnits
+from verification.unit import NeededFile
 
 STEPS, SEGMENT = 30, 3
 COMMITMENT_BOUND = 0.015  # of training time
@@ -56,7 +59,7 @@ def trained(
     manifest: RunManifest, trainer: Trainer, start: InnerState, store: BlobStore, beacon: str
 ) -> Clock:
     """Train one unit; return what was spent on steps, on hashing states, and on hashing and writing them."""
-    clock, model = Clock(), manifest.model
+    clock, model, steps = Clock(), manifest.model, manifest.inner.steps
     offsets = assignment(manifest, beacon, 1, 1)
 
     def commit() -> None:
@@ -70,11 +73,11 @@ def trained(
         store.put_pieces(state.moments_pieces(model))
 
     trainer.load(start)
-    for first in range(0, STEPS, SEGMENT):
+    for first in range(0, steps, SEGMENT):
         clock("hash", commit)
         clock("write", write)
         rows = offsets[first : first + SEGMENT]
-        clock("steps", trainer.run, rows, STEPS + first)
+        clock("steps", trainer.run, rows, steps + first)
     clock("hash", commit)
     clock("write", write)
     return clock
@@ -85,9 +88,9 @@ def signed(manifest: RunManifest, unit: Unit) -> None:
     sign(PeerKey(b"\x01" * 32), manifest, unit.round, "contributor", unit.commitment)
 
 
-def measure(directory: Path, model: ModelConfig, units: int) -> dict[str, object]:
+def measure(directory: Path, model: ModelConfig, units: int, steps: int) -> dict[str, object]:
     """Return every figure."""
-    manifest = laboratory_manifest(directory, model=model, inner=InnerConfig(steps=STEPS))
+    manifest = laboratory_manifest(directory, model=model, inner=InnerConfig(steps=steps))
     laboratory = Laboratory.open(directory, manifest, rounds=1)
     unit, newcomer = laboratory.honest_unit(), laboratory.newcomer_unit()
     shard, store = Shard.open(manifest.dataset, directory), BlobStore(directory / "blobs")
@@ -100,15 +103,12 @@ def measure(directory: Path, model: ModelConfig, units: int) -> dict[str, object
         clock("sign", signed, manifest, unit)
         segment = index % manifest.segments
         drawn, opened = laboratory.drawn(unit, segment)
-        files = {
-            one.address: store.get(one.address, max_size=one.bytes)
-            for one in needed_files(manifest, drawn, opened.body)
-        }
+        files = clock("replay", _read, store, needed_files(manifest, drawn, opened.body))
         report = clock("replay", verifier.replay, manifest, drawn, opened.body, files)
         assert not report.reason, report.reason
         rows = assignment(manifest, laboratory.beacon(index), 1, 1)[:SEGMENT]
         exact.load(state)
-        clock("exact", exact.run, rows, STEPS)
+        clock("exact", exact.run, rows, steps)
         spent = clock.spent
         training = spent["steps"] + spent["hash"] + spent["sign"]
         for name, value in {
@@ -116,14 +116,14 @@ def measure(directory: Path, model: ModelConfig, units: int) -> dict[str, object
             "writing": (spent["write"] - spent["hash"]) / training,
             "replay": spent["replay"] / training,
             "exact": spent["exact"] * manifest.segments / spent["steps"],
-            "step_ms": 1000 * spent["steps"] / STEPS,
+            "step_ms": 1000 * spent["steps"] / steps,
         }.items():
             shares.setdefault(name, []).append(value)
     found = {name: median(values) for name, values in shares.items()}
     judged = manifest.verification.verifiers * found["replay"]
     return {
         "parameters": parameter_layout(model).size,
-        "steps": STEPS,
+        "steps": steps,
         "segment": SEGMENT,
         "units": units,
         "step_ms": round(found["step_ms"], 2),
@@ -138,6 +138,10 @@ def measure(directory: Path, model: ModelConfig, units: int) -> dict[str, object
         "update_bytes": unit.work.blob_bytes,
         "reached": found["commitments"] <= COMMITMENT_BOUND and FLOOR * judged <= REPLAY_BOUND,
     }
+
+
+def _read(store: BlobStore, needed: Sequence[NeededFile]) -> dict[str, bytes]:
+    return {one.address: store.get(one.address, max_size=one.bytes) for one in needed}
 
 
 def _state(manifest: RunManifest, store: BlobStore, unit: Unit) -> InnerState:
@@ -164,13 +168,14 @@ def main(arguments: Sequence[str]) -> int:
     """Print one document or one line a figure."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench cost", description=__doc__)
     parser.add_argument("--units", type=int, default=10)
+    parser.add_argument("--inner-steps", type=int, default=STEPS, help="of a unit, a multiple of 3")
     parser.add_argument("--width", type=int, default=ModelConfig().width, help="of the model")
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     options = parser.parse_args(arguments)
     prepare_process(1)
     model = ModelConfig(width=options.width, feed_forward=3 * options.width)
     with tempfile.TemporaryDirectory() as name:
-        found = measure(Path(name), model, options.units)
+        found = measure(Path(name), model, options.units, options.inner_steps)
     if options.json:
         print(json.dumps(found))
     else:
