@@ -59,9 +59,11 @@ STEP_CHEATS = (
 COARSE = frozenset((Cheat.BF16, Cheat.TF32))  # are no cheats where the profile computes in bfloat16
 CALIBRATED = tuple(one for one in MACHINES if one.name not in ("two threads", "SSE4.1"))
 """Machines that replay: those whose switches change bits, the two that only repeat another's left out."""
-EXACT_MACHINES = (BASE.name, MACHINES[-1].name)  # the two that differ most
-EVERY = {"fp32": 1, "bf16": 4, "exact": 2}
+OTHER = MACHINES[-1].name
+"""The machine that differs most from this one: exact ends are compared between the two (`EXACT_TWICE`)."""
+EVERY = {"fp32": 1, "bf16": 8, "exact": 2}
 """Units of the reference run to one that an arithmetic replays: what is slow is measured on fewer segments."""
+EXACT_TWICE = 8  # units to one that is replayed in exact arithmetic on two machines
 ATTACKED = 4  # units to one whose segments are made dishonest too
 
 Ends = Mapping[str, tuple[Files, ...]]  # by machine
@@ -132,7 +134,9 @@ class Measurement:
         ends: dict[str, Ends] = {}
         for profile in {one.name: one for one in (*self._profiles, CPU_EXACT)}.values():
             if index % EVERY[profile.arithmetic] == 0:
-                names = EXACT_MACHINES if profile.arithmetic == "exact" else None
+                names = None
+                if profile.arithmetic == "exact":
+                    names = (BASE.name, OTHER) if index % EXACT_TWICE == 0 else (BASE.name,)
                 ends[profile.name] = await fleet.replay([one.under(profile.name) for one in chunk], names)
         for place, case in enumerate(chunk):
             self._compare(
@@ -145,7 +149,7 @@ class Measurement:
     async def _attack(
         self, fleet: Fleet, carried: Sequence[tuple[int, Case]], ends: Mapping[str, Ends]
     ) -> None:
-        for profile, cheat in product(self._profiles, STEP_CHEATS):
+        for profile, cheat in product((one for one in self._profiles if one.name in ends), STEP_CHEATS):
             if profile.arithmetic == "exact" or (profile.arithmetic == "bf16" and cheat in COARSE):
                 continue
             replays = [case.under(profile.name, cheat.value) for _, case in carried]
@@ -167,6 +171,8 @@ class Measurement:
                 self._differs[name] += end != mine[BASE.name]
             for judge in (one for one in self._judges(profile) if one.name in ends):
                 pairs: Iterable[tuple[Files, Files]] = combinations(set(mine.values()), 2)
+                if judge.name == profile.name and len(mine) == 1:
+                    continue  # nothing was compared
                 if judge.name != profile.name:
                     pairs = product(set(mine.values()), set(ends[judge.name].values()))
                 samples = self._honest.setdefault((profile.name, judge.name, case.fresh), Samples())
@@ -198,9 +204,10 @@ class Measurement:
         """Return what was found of a profile."""
 
         def largest(*, fresh: bool) -> float:
-            return max(
-                max(s.worst) for (name, _, f), s in self._honest.items() if (name, f) == (profile.name, fresh)
+            found = (
+                s.worst for (name, _, f), s in self._honest.items() if (name, f) == (profile.name, fresh)
             )
+            return max(map(max, found), default=0.0)
 
         exact, fresh_exact = (
             quantiles(found) if (found := self._exact.get((profile.name, fresh))) else None
