@@ -45,7 +45,8 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
     """
     if calibration.model != measured_setting(manifest):
         raise ConfigError(
-            "the calibration is of another model, inner step or segment length than the manifest's",
+            "the calibration is of another model, inner step or segment length than the manifest's, or took distances "
+            "otherwise",
             hint=MEASURE,
         )
     for profile in manifest.verification.profiles:

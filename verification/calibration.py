@@ -11,12 +11,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json, tagged_digest
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import Address, Digest, Frozen, NumericProfile, ProfileName, RunManifest
+from protocol.manifest import (
+    Address,
+    Digest,
+    Frozen,
+    InnerConfig,
+    ModelConfig,
+    NumericProfile,
+    ProfileName,
+    RunManifest,
+)
+from protocol.tensors import parameter_layout
 from verification.profile import Machine
 
 MAX_CALIBRATION_BYTES: Final = 512 * 1024
@@ -147,7 +158,7 @@ class Calibration(Frozen):
     date: datetime
     machine: Machine
     machines: Annotated[tuple[MeasuredMachine, ...], Field(min_length=1, max_length=64)]
-    model: Digest  # hash of the configuration of model, inner steps and segment length that was measured
+    model: Digest  # of what was measured, and how: see `measured_setting`
     segments: Annotated[int, Field(ge=1, le=10_000_000)]  # of each kind
     profiles: Annotated[tuple[ProfileCalibration, ...], Field(min_length=1, max_length=16)]
 
@@ -285,10 +296,39 @@ def round_up(value: float) -> float:
 
 
 def measured_setting(manifest: RunManifest) -> str:
-    """Return the digest of everything in a manifest that distances depend on: model, inner steps, segment length."""
+    """Return the digest of all that distances depend on: model, inner steps, segment length, and what a distance is."""
     setting = {
         "model": manifest.model.model_dump(mode="json"),
         "inner": manifest.inner.model_dump(mode="json"),
         "segment_steps": manifest.verification.segment_steps,
+        "distances": _distances_of_a_sample(manifest),
     }
     return digest(canonical_json(setting))
+
+
+def _distances_of_a_sample(manifest: RunManifest) -> list[dict[str, str]]:
+    """Measure two segments of made-up numbers, so that figures of one measure are not taken for those of another.
+
+    The second changes so little that distances are relative to the measure's floors.
+    """
+    # Imported here: torch is heavy, and a signature is checked without it.
+    from training.distance import segment_distances
+    from training.inner import InnerState
+
+    small = ModelConfig(vocab=16, width=16, layers=1, heads=1, feed_forward=16, context=8)
+    plain = manifest.model_copy(update={"model": small, "inner": InnerConfig()})
+    places = np.arange(parameter_layout(small).size, dtype=np.int64)
+
+    def made_up(factor: int, scales: tuple[float, float, float]) -> InnerState:
+        parameters, exp_avg, exp_avg_sq = (
+            ((places * factor * odd) % 997 / 997 * scale).astype(np.float32)
+            for odd, scale in zip((3, 5, 7), scales, strict=True)
+        )
+        return InnerState(parameters, exp_avg, exp_avg_sq, steps=factor)
+
+    found = []
+    for scales in ((1e-1, 1e-3, 1e-6), (1e-7, 1e-9, 1e-15)):
+        start, claimed, replayed = (made_up(factor, scales) for factor in (11, 13, 17))
+        distances = segment_distances(plain, start, claimed, replayed)
+        found.append({name: f"{distance:.6e}" for name, distance in distances.items()})
+    return found

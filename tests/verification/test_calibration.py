@@ -13,6 +13,8 @@ from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey
 from protocol.manifest import BUILT_IN_PROFILES, CPU_FP32
+from tests.protocol.makers import manifest
+from training import distance
 from verification.calibration import (
     MAX_CALIBRATION_BYTES,
     Attack,
@@ -25,6 +27,7 @@ from verification.calibration import (
     SignedCalibration,
     Trials,
     choose,
+    measured_setting,
     round_up,
 )
 from verification.profile import Machine
@@ -179,6 +182,14 @@ def test_slash_tolerances_are_ten_times_the_largest_honest_distance_from_exact_e
     assert profile.slash_bound(fresh=False) >= 10 * exact * (1 - 1e-9)
     assert profile.slash_bound(fresh=True) >= 10 * fresh_exact * (1 - 1e-9)
     assert profile.slash_tolerance >= 2 * profile.tolerance
+
+
+@pytest.mark.parametrize("floor", ["PARAMETER_FLOOR", "MOMENT_FLOOR"])
+def test_what_a_distance_is_belongs_to_what_was_measured(floor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = measured_setting(manifest())
+    assert measured_setting(manifest(rounds=7)) == before
+    monkeypatch.setattr(distance, floor, 2 * getattr(distance, floor))
+    assert measured_setting(manifest()) != before
 
 
 @given(st.floats(1e-12, 1e6))
