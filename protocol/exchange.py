@@ -8,7 +8,8 @@ again later). Integers are big-endian.
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,10 @@ class _Busy(_Refused):
     """The provider has the blob's name but no upload slot now."""
 
 
+class _Crowded(_Busy):
+    """The provider has as many transfers to us under way as it gives one peer."""
+
+
 class BlobExchange:
     """Serve blobs of a store to peers, and fetch blobs into it."""
 
@@ -70,6 +75,7 @@ class BlobExchange:
         self._limits = limits
         self._may_serve = may_serve
         self._uploads: Counter[str] = Counter()
+        self._places: dict[str, trio.CapacityLimiter] = {}  # of ours, by provider
         self._fetching: dict[str, trio.Lock] = {}
         host.set_stream_handler(BLOB_PROTOCOL, self._serve)
 
@@ -107,13 +113,19 @@ class BlobExchange:
         limit = min(max_size, self._limits.max_blob_bytes)
         while providers:
             busy: list[str] = []
+            pause = 0.0
             for provider in providers:
-                reasons[provider] = "under way"
+                # The likeliest is waited for: the next ones are often strangers who have to be asked in vain.
+                patience = self._limits.busy_pause_s if provider == providers[0] else 0.0
                 try:
-                    path = await self._fetch_one(digest, provider, limit)
+                    async with self._place(provider, patience):
+                        reasons[provider] = "under way"
+                        path = await self._fetch_one(digest, provider, limit)
                 except _Busy as error:
                     busy.append(provider)
                     reasons[provider] = str(error)
+                    if not isinstance(error, _Crowded):
+                        pause = self._limits.busy_pause_s
                 except _Refused as error:
                     reasons[provider] = str(error)
                     log.info("blob %s not from %s: %s", digest[:16], provider, error)
@@ -121,9 +133,34 @@ class BlobExchange:
                     self._stats.blobs_fetched += 1
                     return path
             providers = busy
-            if providers:
-                await trio.sleep(self._limits.busy_pause_s)
+            if pause:
+                await trio.sleep(pause)
         raise self._failure(digest, "no provider delivered", reasons)
+
+    @asynccontextmanager
+    async def _place(self, provider: str, patience_s: float) -> AsyncIterator[None]:
+        """Take one of the places that a provider has for us: asking beyond them costs both sides a refusal.
+
+        Raises:
+            _Crowded: none got free in time.
+        """
+        places = self._places.setdefault(provider, trio.CapacityLimiter(self._limits.max_uploads_per_peer))
+        try:
+            try:
+                places.acquire_nowait()
+            except trio.WouldBlock:
+                with trio.move_on_after(patience_s) as waiting:
+                    await places.acquire()
+                if waiting.cancelled_caught:
+                    raise _Crowded("busy with us") from None
+            try:
+                yield
+            finally:
+                places.release()
+        finally:
+            unused = not places.borrowed_tokens and not places.statistics().tasks_waiting
+            if unused and self._places.get(provider) is places:
+                del self._places[provider]
 
     @staticmethod
     def _failure(digest: str, what: str, reasons: dict[str, str]) -> NetworkError:

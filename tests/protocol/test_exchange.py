@@ -6,10 +6,12 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from blake3 import blake3
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
@@ -203,6 +205,66 @@ async def test_uploads_are_bounded_and_a_stalled_reader_frees_its_slot(
             small, max_size=5, deadline_s=20, providers=[holder.network.addresses[0]]
         )
         assert path.read_bytes() == b"small"
+
+
+async def test_a_provider_is_not_asked_for_more_at_once_than_it_gives_one_peer(
+    nodes: Any, bare_host: OpenHost
+) -> None:
+    async with bare_host(9) as (host, address), nodes.open(2) as asker:
+        blobs = {digest_of(bytes([n]) * 100): bytes([n]) * 100 for n in range(5)}
+        asked: list[str] = []
+        go_on = trio.Event()
+
+        async def serve(stream: Any, digest: bytes, offset: int) -> None:
+            asked.append(digest.hex())
+            await go_on.wait()
+            await answer(100, blobs[digest.hex()])(stream, digest, offset)
+
+        provider(host, serve)
+
+        async def fetch(digest: str) -> None:
+            await asker.network.fetch(digest, max_size=100, deadline_s=20, providers=[address])
+
+        async with trio.open_nursery() as nursery:
+            for digest in blobs:
+                nursery.start_soon(fetch, digest)
+            while len(asked) < ExchangeLimits().max_uploads_per_peer:
+                await trio.testing.wait_all_tasks_blocked()
+            places = asker.network._running.exchange._places[address.rpartition("/")[2]]
+            while places.statistics().tasks_waiting < len(blobs) - len(asked):
+                await trio.testing.wait_all_tasks_blocked()
+            assert len(asked) == ExchangeLimits().max_uploads_per_peer
+            go_on.set()
+        assert sorted(asked) == sorted(blobs)
+        assert not asker.network._running.exchange._places, "nothing is remembered of who is not asked"
+
+
+async def test_who_is_busy_with_us_is_passed_over_for_who_is_not(nodes: Any, bare_host: OpenHost) -> None:
+    limits = ExchangeLimits(busy_pause_s=0.05)
+    async with (
+        bare_host(9) as (stuck, address),
+        nodes.open(1) as holder,
+        nodes.open(2, config=replace(nodes.defaults, blobs=limits)) as asker,
+    ):
+        asked: list[str] = []
+
+        async def take_it_and_wait(stream: Any, digest: bytes, offset: int) -> None:
+            asked.append(digest.hex())
+            await trio.sleep_forever()
+
+        provider(stuck, take_it_and_wait)
+        wanted = holder.store.put(DATA)
+        elsewhere = partial(asker.network.fetch, max_size=9, deadline_s=60, providers=[address])
+        async with trio.open_nursery() as nursery:
+            for n in range(limits.max_uploads_per_peer):
+                nursery.start_soon(elsewhere, digest_of(bytes([n])))
+            while len(asked) < limits.max_uploads_per_peer:
+                await trio.testing.wait_all_tasks_blocked()
+            both = [address, holder.network.addresses[0]]
+            with trio.fail_after(limits.idle_timeout_s / 2):  # before a place could get free
+                await asker.network.fetch(wanted, max_size=len(DATA), deadline_s=20, providers=both)
+            assert wanted not in asked
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_blob_that_may_not_be_served_looks_absent(nodes: Any) -> None:
