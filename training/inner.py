@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import numpy as np
 import torch
+from torch.optim.adamw import adamw
 
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, ModelConfig, RunManifest
@@ -90,7 +91,8 @@ def prepare_process(threads: int | None) -> None:
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms(True), which would first import the whole compiler: 2 s of every process.
+    torch.set_deterministic_debug_mode("error")
     # Filling costs a twentieth of a step, and no kernel here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
@@ -132,29 +134,21 @@ class InnerTrainer:
                 f"device {device} cannot be used: {error}", hint="choose --device cpu"
             ) from error
         self._autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
-        inner = manifest.inner
         # One flat tensor: the fused kernel walks it once a step instead of once a layer.
         self._leaf = self._model.parameters.detach().requires_grad_()
         self._leaf.grad = self._model.gradient
-        self._optimizer = torch.optim.AdamW(
-            [self._leaf],
-            lr=inner.lr,
-            betas=(inner.beta1, inner.beta2),
-            eps=inner.eps,
-            weight_decay=inner.weight_decay,
-            fused=True,
-        )
+        self._exp_avg = torch.zeros_like(self._leaf)
+        self._exp_avg_sq = torch.zeros_like(self._leaf)
+        self._steps = torch.zeros((), device=self._leaf.device)
 
     def load(self, state: InnerState) -> None:
         """Take over a state; its arrays are copied."""
         device = self._leaf.device
         with torch.no_grad():
             self._leaf.copy_(_to_tensor(state.parameters))
-        self._optimizer.state[self._leaf] = {
-            "step": torch.tensor(float(state.steps), device=device),
-            "exp_avg": _to_tensor(state.exp_avg).to(device),
-            "exp_avg_sq": _to_tensor(state.exp_avg_sq).to(device),
-        }
+        self._steps = torch.tensor(float(state.steps), device=device)
+        self._exp_avg = _to_tensor(state.exp_avg).to(device)
+        self._exp_avg_sq = _to_tensor(state.exp_avg_sq).to(device)
 
     def state(self) -> InnerState:
         """Return a copy of the state reached."""
@@ -162,10 +156,9 @@ class InnerTrainer:
 
     def view(self) -> InnerState:
         """Return the state reached, in the trainer's own memory where it can: the next step changes it."""
-        moments = self._optimizer.state[self._leaf]
-        vectors = (self._leaf.detach(), moments["exp_avg"], moments["exp_avg_sq"])
+        vectors = (self._leaf.detach(), self._exp_avg, self._exp_avg_sq)
         parameters, exp_avg, exp_avg_sq = (vector.cpu().numpy() for vector in vectors)
-        return InnerState(parameters, exp_avg, exp_avg_sq, int(moments["step"]))
+        return InnerState(parameters, exp_avg, exp_avg_sq, int(self._steps))
 
     def run(self, offsets: Offsets, first_step: int) -> list[float]:
         """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
@@ -199,10 +192,25 @@ class InnerTrainer:
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
-        self._optimizer.param_groups[0]["lr"] = learning_rate(
-            self._manifest.inner, step, self._manifest.total_steps
-        )
-        self._optimizer.step()
+        inner = self._manifest.inner
+        # The function under torch.optim.AdamW: the class first imports the whole compiler, 2 s of every process.
+        with torch.no_grad():
+            adamw(
+                [self._leaf],
+                [self._model.gradient],
+                [self._exp_avg],
+                [self._exp_avg_sq],
+                [],
+                [self._steps],
+                fused=True,
+                amsgrad=False,
+                beta1=inner.beta1,
+                beta2=inner.beta2,
+                lr=learning_rate(inner, step, self._manifest.total_steps),
+                weight_decay=inner.weight_decay,
+                eps=inner.eps,
+                maximize=False,
+            )
 
     def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
         loss = self.backward(offsets)

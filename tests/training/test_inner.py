@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +43,34 @@ def trained(
     for round_ in range(rounds):
         losses += trainer.run(assignment(manifest, BEACON, round_, 1), round_ * manifest.inner.steps)
     return trainer.state(), losses
+
+
+ONE_STEP = """
+import sys
+from pathlib import Path
+from protocol.manifest import RunManifest
+from training.assignment import assignment
+from training.corpus import Shard
+from training.inner import InnerState, InnerTrainer, prepare_process
+from training.model import initial_parameters
+
+prepare_process(1)
+manifest = RunManifest.from_bytes(Path(sys.argv[1]).read_bytes())
+trainer = InnerTrainer(manifest, Shard.read(Path(sys.argv[2])))
+trainer.load(InnerState.fresh(initial_parameters(manifest.model, 1)))
+trainer.run(assignment(manifest, "cd" * 32, 0, 1)[:1], 0)
+assert trainer.state().steps == 1
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_step_does_without_torchs_compiler(manifest: RunManifest, shard: Shard, tmp_path: Path) -> None:
+    """Importing it costs every trainer, replayer and audit as much time again as torch itself."""
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest.to_bytes())
+    argv = [sys.executable, "-c", ONE_STEP, str(path), str(shard.path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_training_lowers_the_loss(
