@@ -28,7 +28,7 @@ TOKEN = 10**18
 SUPPLY_WEI = 100_000_000 * TOKEN
 STAKE_WEI = 100 * TOKEN
 UNBONDING_BLOCKS = (
-    3000  # longer than an epoch of the slowest rounds, so that no stake leaves before its verdict
+    4000  # longer than an epoch of the slowest rounds, so that no stake leaves before its verdict
 )
 DISPUTE_BLOCKS = 4
 BLOCK_TIME_S = 0.5
@@ -39,7 +39,7 @@ DEADLINES = {
     "commit": 30,
     "reveal": 30,
     "receipt": 10,
-    "verify": 120,
+    "verify": 180,
 }  # blocks of half a second
 
 
