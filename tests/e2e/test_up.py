@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 def start_up(directory: Path, *options: str) -> "subprocess.Popen[str]":
-    """Start `murmur up` for six rounds with its document on stdout and its progress in a file."""
+    """Start `murmur up` for a few rounds with its document on stdout and its progress in a file."""
     argv = [
         sys.executable,
         "-m",
@@ -77,17 +77,23 @@ def check_money(document: dict[str, Any]) -> None:
     assert int(ledger["slashed_wei"]) == sum(int(peer["slashed_wei"]) for peer in document["peers"])
 
 
-def test_a_plain_run_trains_catches_pays_and_can_be_audited_again(tmp_path: Path) -> None:
+def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again(tmp_path: Path) -> None:
     directory = tmp_path / "net"
-    document = finish(start_up(directory), directory)
+    kinds = ("skip-steps", "wrong-data", "copycat", "garbage")
+    cheats = [word for kind in kinds for word in ("--cheat", kind)]
+    document = finish(start_up(directory, "--peers", "3", *cheats), directory)
     honest = [peer for peer in document["peers"] if peer["honest"]]
-    cheat = next(peer for peer in document["peers"] if not peer["honest"])
-    assert len(honest) == 4
+    assert len(honest) == 3
     assert all(int(peer["claimed_wei"]) > 0 and peer["slashed_wei"] == "0" for peer in honest)
-    assert cheat["cheat"] == "skip-steps"
-    assert cheat["units"]["rejected"] >= 1
-    assert int(cheat["slashed_wei"]) > 0
-    assert cheat["stake_wei"] == "0"
+    found = {peer["cheat"]: peer for peer in document["peers"] if not peer["honest"]}
+    assert set(found) == set(kinds)
+    for kind in ("skip-steps", "wrong-data", "copycat"):
+        assert found[kind]["units"]["rejected"] >= 1
+        assert int(found[kind]["slashed_wei"]) > 0
+        assert found[kind]["stake_wei"] == "0"
+    assert found["garbage"]["credited_wei"] == "0"
+    assert found["garbage"]["units"]["committed"] == 0
+    assert sum(found["garbage"]["refused"].values()) > 0
     assert document["loss"]["last"] < document["loss"]["first"] - 0.5
     assert len(document["loss"]["curve"]) == ROUNDS + 1
     assert document["verification"]["false_rejections"] == 0
@@ -119,7 +125,7 @@ def test_a_plain_run_trains_catches_pays_and_can_be_audited_again(tmp_path: Path
         "--round",
         "0",
         "--peer",
-        cheat["name"],
+        found["skip-steps"]["name"],
         "-o",
         str(bundle),
     )
@@ -139,7 +145,7 @@ def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_pa
 
     wait_until(lambda: reached("peer-2", 1), up)
     os.kill(int(read_status(directory / "peer-2")["pid"]), signal.SIGKILL)
-    wait_until(lambda: reached("coordinator", 3), up)
+    wait_until(lambda: reached("coordinator", 2), up)
     os.kill(int(read_status(directory / "coordinator")["pid"]), signal.SIGKILL)
     document = finish(up, directory)
     said = directory.with_suffix(".log").read_text()
@@ -147,20 +153,4 @@ def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_pa
     assert "coordinator died" in said
     assert document["rounds"] == ROUNDS
     assert all(peer["slashed_wei"] == "0" for peer in document["peers"] if peer["honest"])
-    check_money(document)
-
-
-def test_three_kinds_of_cheats_are_caught_and_garbage_earns_nothing(tmp_path: Path) -> None:
-    directory = tmp_path / "net"
-    cheats = ("--cheat", "wrong-data", "--cheat", "copycat", "--cheat", "garbage")
-    document = finish(start_up(directory, "--peers", "3", *cheats), directory)
-    found = {peer["cheat"]: peer for peer in document["peers"] if not peer["honest"]}
-    assert set(found) == {"wrong-data", "copycat", "garbage"}
-    for kind in ("wrong-data", "copycat"):
-        assert found[kind]["units"]["rejected"] >= 1
-        assert int(found[kind]["slashed_wei"]) > 0
-    assert found["garbage"]["credited_wei"] == "0"
-    assert found["garbage"]["units"]["committed"] == 0
-    assert sum(found["garbage"]["refused"].values()) > 0
-    assert document["verification"]["false_rejections"] == 0
     check_money(document)
