@@ -53,6 +53,7 @@ STEP_CHEATS = (
     Cheat.BF16,
     Cheat.TF32,
     Cheat.NUDGE,
+    Cheat.HIDDEN_MOMENTS,
 )
 """Those whose every segment is dishonest by itself, so that any segment of the reference run can be one."""
 

@@ -5,15 +5,17 @@ from typing import Final
 
 import numpy as np
 
-from protocol.manifest import RunManifest
+from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Floats, Layout, parameter_layout
 from training.inner import InnerState
 
+Reals = np.ndarray[tuple[int], np.dtype[np.float64]]
+
 PARAMETER_FLOOR: Final = 1.0
 MOMENT_FLOOR: Final = 0.1
-"""Smallest root mean square change that distances are relative to, in units of the learning rate (parameters)
-and of a clipped gradient's root mean square (moments; its square for the second). Below it fp32 rounding, which
-does not shrink with the change, would look like a difference.
+"""Smallest root mean square change that distances are relative to, in units of the learning rate (parameters) and of
+what a step is made of (moments, see `felt_moments`). Below it fp32 rounding, which does not shrink with the change,
+would look like a difference.
 
 With them, honest segments of three steps of the default run differ by at most 8e-6 between instruction sets when
 moments are carried, and by 9e-5 (99 of 100: 3e-5) in a newcomer's first segment; a learning rate of 0.99 times the
@@ -23,13 +25,13 @@ so eps has to stay above the rounding noise of a gradient: with 1e-8 in place of
 
 
 def change_distance(
-    start: Floats, claimed: Floats, replayed: Floats, layout: Layout, floor: float
+    start: Floats | Reals, claimed: Floats | Reals, replayed: Floats | Reals, layout: Layout, floor: float
 ) -> dict[str, float]:
     """Return |claimed - replayed| / max(|replayed - start|, floor sqrt(n)) for each tensor of n values, in
     float64.
 
     Args:
-        start, claimed, replayed: float32[layout.size], the opened start, the opened end, the verifier's end.
+        start, claimed, replayed: [layout.size], the opened start, the opened end, the verifier's end.
         floor: smallest root mean square change to be relative to, above zero.
     """
     difference = claimed.astype(np.float64) - replayed
@@ -44,24 +46,39 @@ def segment_distances(
     manifest: RunManifest, start: InnerState, claimed: InnerState, replayed: InnerState
 ) -> dict[str, float]:
     """Return the distance of every tensor of a segment's end: parameters and both moments, by name."""
-    layout = parameter_layout(manifest.model)
-    rms = manifest.inner.clip_norm / math.sqrt(layout.size)
-    parts = {
-        "parameters": (
-            start.parameters,
-            claimed.parameters,
-            replayed.parameters,
-            PARAMETER_FLOOR * manifest.inner.lr,
-        ),
-        "exp_avg": (start.exp_avg, claimed.exp_avg, replayed.exp_avg, MOMENT_FLOOR * rms),
-        "exp_avg_sq": (start.exp_avg_sq, claimed.exp_avg_sq, replayed.exp_avg_sq, MOMENT_FLOOR * rms * rms),
+    layout, inner = parameter_layout(manifest.model), manifest.inner
+    before, claim, replay = (felt_moments(inner, state, replayed) for state in (start, claimed, replayed))
+    rate = PARAMETER_FLOOR * inner.lr
+    parts: dict[str, tuple[Floats | Reals, Floats | Reals, Floats | Reals, float]] = {
+        "parameters": (start.parameters, claimed.parameters, replayed.parameters, rate),
+        "exp_avg": (before[0], claim[0], replay[0], MOMENT_FLOOR),
+        "exp_avg_sq": (before[1], claim[1], replay[1], MOMENT_FLOOR),
     }
     return {
         f"{part}.{name}": distance
-        for part, (before, claim, replay, floor) in parts.items()
-        for name, distance in change_distance(before, claim, replay, layout, floor).items()
+        for part, (first, claimed_end, replayed_end, floor) in parts.items()
+        for name, distance in change_distance(first, claimed_end, replayed_end, layout, floor).items()
     }
 
 
-def _norm(vector: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) -> tuple[Reals, Reals]:
+    """Return both moments as AdamW's next step feels them: m / (sqrt(v) + eps), and sqrt(v) over the same.
+
+    The divisor is the replay's, and both are corrected for their bias. Compared as they are, moments would weigh by
+    their size, and what the smallest become would be lost in the norm of their tensor; yet where v is smallest the
+    same shift of m or v moves a step most.
+    """
+    m, root = _corrected(inner, state)
+    scale = _corrected(inner, replayed)[1] + inner.eps
+    return m / scale, root / scale
+
+
+def _corrected(inner: InnerConfig, state: InnerState) -> tuple[Reals, Reals]:
+    steps = max(state.steps, 1)  # moments before the first step are zero, which no correction changes
+    m = state.exp_avg.astype(np.float64) / (1 - inner.beta1**steps)
+    v = state.exp_avg_sq.astype(np.float64) / (1 - inner.beta2**steps)
+    return m, np.copysign(np.sqrt(np.abs(v)), v)  # a claim may hold anything
+
+
+def _norm(vector: Reals) -> float:
     return float(np.linalg.norm(vector))

@@ -44,6 +44,7 @@ class Cheat(StrEnum):
     STALE_START = "stale-start"
     ONE_FORGED_SEGMENT = "one-forged-segment"
     NUDGE = "nudge"
+    HIDDEN_MOMENTS = "hidden-moments"
     COPYCAT = "copycat"
     PERTURBED_COPY = "perturbed-copy"
     RANDOM_UPDATE = "random-update"
@@ -82,6 +83,7 @@ _KINDS = {
     Cheat.STALE_START: Kind("trains from the parameters of the round before"),
     Cheat.ONE_FORGED_SEGMENT: Kind("invents one segment among honest ones", 0.2),
     Cheat.NUDGE: Kind("adds a little to one tensor after each segment", fate=Fate.CAUGHT),
+    Cheat.HIDDEN_MOMENTS: Kind("shifts the smallest moments by what is lost in the norm of their tensor"),
     Cheat.COPYCAT: Kind("commits to what another peer revealed, around invented states", 1.0),
     Cheat.PERTURBED_COPY: Kind("commits to another peer's update, perturbed, on states made to fit", 1.0),
     Cheat.RANDOM_UPDATE: Kind("commits to noise of an update's norm, on states made to fit", 1.0),

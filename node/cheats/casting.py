@@ -17,6 +17,7 @@ from node.cheats.silence import Equivocate, LateOpening, RefuseOpening, Withhold
 from node.cheats.steps import (
     Bf16,
     FrozenLayers,
+    HiddenMoments,
     Nudge,
     OneForgedSegment,
     OtherOptimizer,
@@ -50,6 +51,7 @@ _STEPS: dict[Cheat, Callable[[], HonestSteps]] = {
     Cheat.STALE_START: StaleStart,
     Cheat.ONE_FORGED_SEGMENT: OneForgedSegment,
     Cheat.NUDGE: Nudge,
+    Cheat.HIDDEN_MOMENTS: HiddenMoments,
     Cheat.DROPPED_RESIDUAL: DroppedResidual,
     Cheat.FORGED_RESIDUAL: ForgedResidual,
     Cheat.CARRIED_RESIDUAL: lambda: ForgedResidual(FORGES_EVERY),

@@ -1,5 +1,6 @@
 """What a trainer can do wrong with its steps. Torch is loaded by what runs, because the daemon reads this too."""
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -220,4 +221,41 @@ class Nudge(HonestSteps):
         parameters = state.parameters.copy()
         parameters[self._place] += np.float32(NUDGE)
         trainer.load(replace(state, parameters=parameters))
+        return losses
+
+
+class HiddenMoments(HonestSteps):
+    """Train honestly, and then steer the next steps where moments are smallest.
+
+    Both moments change by less than the tolerance of their tensor's own norm. But a step is m / (sqrt(v) + eps), so it
+    follows a small m wherever v was set to zero.
+    """
+
+    def __init__(self) -> None:
+        self._places: tuple[slice, ...] = ()
+        self._tolerance = 0.0
+
+    def recipe(self, manifest: RunManifest) -> RunManifest:
+        """Take down tensors and tolerance."""
+        self._places = tuple(parameter_layout(manifest.model).slices.values())
+        self._tolerance = manifest.verification.profiles[0].tolerance
+        return manifest
+
+    def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
+        """Shift the moments after the segment."""
+        before = trainer.state()
+        losses = trainer.run(offsets, first_step)
+        state = trainer.state()
+        m, v = state.exp_avg.astype(np.float64), state.exp_avg_sq.astype(np.float64)
+        for place in self._places:
+            room_m, room_v = (
+                self._tolerance * float(np.linalg.norm(after[place] - start[place]))
+                for after, start in ((m, before.exp_avg), (v, before.exp_avg_sq))
+            )
+            rising = np.argsort(v[place])
+            hidden = np.cumsum(v[place][rising] ** 2) <= room_v**2
+            chosen = np.arange(place.start, place.stop)[rising[hidden]]
+            v[chosen] = 0.0
+            m[chosen] += room_m / math.sqrt(max(1, chosen.size))
+        trainer.load(replace(state, exp_avg=m.astype(np.float32), exp_avg_sq=v.astype(np.float32)))
         return losses

@@ -101,3 +101,20 @@ def test_one_edited_tensor_is_seen(
     distances = segment_distances(manifest, start, replace(end, parameters=edited), end)
     assert max(distances, key=lambda name: distances[name]) == "parameters.norm"
     assert distances["parameters.norm"] > CPU_FP32.tolerance
+
+
+def test_moments_weigh_as_the_next_step_feels_them(
+    manifest: RunManifest, segment: tuple[InnerState, InnerState, np.ndarray]
+) -> None:
+    start, end, _ = segment
+    place = parameter_layout(manifest.model).slices["embedding"]
+    small = place.start + int(np.argmin(end.exp_avg_sq[place]))
+    shift = np.float32(1e-6 * np.linalg.norm(end.exp_avg[place] - start.exp_avg[place]))
+    moved = end.exp_avg.copy()
+    moved[small] += shift
+    distances = segment_distances(manifest, start, replace(end, exp_avg=moved), end)
+    assert distances["exp_avg.embedding"] > 1e-5, "next to nothing in the norm of its tensor, much in a step"
+    erased = end.exp_avg_sq.copy()
+    erased[small] = -1.0
+    distances = segment_distances(manifest, start, replace(end, exp_avg_sq=erased), end)
+    assert distances["exp_avg_sq.embedding"] > 1, "what no honest state holds is far off"
