@@ -159,6 +159,7 @@ class Verifier:
                     await trio.sleep(pause)
                     pause = min(2 * pause, PAUSE_MAX_S)
                 else:
+                    pause = FIRST_PAUSE_S
                     await moved.wait()
         finally:
             self._reports.pop(duty.key, None)
