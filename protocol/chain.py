@@ -31,6 +31,27 @@ class PostedRoot:
     block: int
 
 
+@dataclass(frozen=True)
+class Appeal:
+    """Ask, with a bond, that one segment of a unit be judged by fresh ranks of verifiers.
+
+    Its owner contests what was said of it; anybody else accuses it.
+    """
+
+    case: int  # the ledger's number of it, from 1, over all runs
+    round: int
+    number: int  # whose unit
+    segment: int
+    appellant: int  # registration number
+    bond_wei: int
+    block: int  # that holds it, and fixes its beacon
+
+    @property
+    def contests(self) -> bool:
+        """Tell whether the unit's owner appeals."""
+        return self.appellant == self.number
+
+
 class ChainView(Protocol):
     """Show one run on one chain. `refresh` blocks on I/O; everything else only reads what it brought."""
 
@@ -75,6 +96,12 @@ class ChainView(Protocol):
 
     def sampling_beacon(self, round_: int) -> str | None:
         """Return the beacon fixed by the round's own anchor, 64 hex digits, once it exists."""
+
+    def appeals(self, round_: int) -> tuple[Appeal, ...]:
+        """Return the appeals about a round's units, oldest first; whether they count is not the chain's to say."""
+
+    def appeal_beacon(self, case: int) -> str | None:
+        """Return the beacon fixed by the block that holds an appeal, 64 hex digits, once it exists."""
 
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block seen."""

@@ -255,6 +255,7 @@ class DeadlineConfig(Frozen):
     receipt: int = Field(default=5, ge=1)  # from the end of the reveals, for the witnesses' receipts to come
     record: int = Field(default=200, ge=2)  # from the end of the reveals; a record anchored later is void
     verify: int = Field(default=60, ge=2)  # from the sampling beacon, for each rank of verifiers
+    appeal: int = Field(default=60, ge=1)  # in which a unit can be accused, and what voids it be contested
 
 
 class PayConfig(Frozen):

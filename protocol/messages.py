@@ -26,6 +26,7 @@ INCONCLUSIVE: Final = 4
 
 Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
+Case = Annotated[int, Field(ge=0, lt=2**53)]  # 0: the beacon's draw; else the ledger's number of the appeal
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Reason = Annotated[
     str, Field(max_length=200, pattern=r"^[ -~]*$")
@@ -140,10 +141,11 @@ class UnitRecord(Frozen):
 
 
 class Judgement(Frozen):
-    """Carry the outcome of a drawn unit of an earlier round."""
+    """Carry the outcome of a drawn unit of an earlier round, or of an appeal about one."""
 
     round: Round
     number: Number
+    case: Case = 0
     outcome: Literal["passed", "void", "false", "unjudged"]
     forged_residual: bool = False  # false, and the verdicts say of what it carries on that it does not follow
     wrong: tuple[Number, ...] = Field(default=(), max_length=31)  # verifiers who said otherwise
@@ -174,6 +176,7 @@ class Opening(Body):
     kind = "opening"
     roles = ("contributor",)
     number: Number
+    case: Case = 0
     commitment: Digest
     segment: int = Field(ge=0, le=1000)
     start_parameters: Digest
@@ -194,6 +197,7 @@ class Seal(Body):
     kind = "seal"
     roles = ("verifier",)
     number: Number
+    case: Case = 0
     verifier: Number
     commitment: Digest
     opening: Digest  # message id
@@ -202,11 +206,12 @@ class Seal(Body):
 
 
 class Verdict(Body):
-    """Say what a replay found. The ledger reads (number, verifier, outcome, evidence)."""
+    """Say what a replay found. The ledger reads (number, case, verifier, outcome, evidence)."""
 
     kind = "verdict"
     roles = ("verifier",)
     number: Number
+    case: Case = 0
     verifier: Number
     outcome: Literal[1, 2, 3, 4]
     commitment: Digest
@@ -230,9 +235,10 @@ class Verdict(Body):
         return super().digest()
 
     def digest(self) -> bytes:
-        """Return keccak(abi.encode(number, verifier, outcome, evidence)), which `Ledger.slash` rebuilds."""
-        types = ("uint64", "uint64", "uint8", "bytes32")
-        return keccak(encode(types, (self.number, self.verifier, self.outcome, self.evidence())))
+        """Return keccak(abi.encode(number, case, verifier, outcome, evidence)), which the ledger rebuilds."""
+        types = ("uint64", "uint64", "uint64", "uint8", "bytes32")
+        said = (self.number, self.case, self.verifier, self.outcome, self.evidence())
+        return keccak(encode(types, said))
 
 
 class RewardEntry(Frozen):
