@@ -16,7 +16,8 @@ import {ErrorsLib} from "./libraries/ErrorsLib.sol";
 import {EventsLib} from "./libraries/EventsLib.sol";
 
 /// @title Ledger
-/// @notice See `ILedger`. The balance is the sum of stakes, unbonding funds and what the pots have not paid.
+/// @notice See `ILedger`. The balance is the sum of stakes, unbonding funds, bonds of open appeals and what the pots
+/// have not paid.
 contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
@@ -28,7 +29,13 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     uint8 private constant OPEN = 2;
     uint8 private constant FINISHED = 3;
 
+    uint8 private constant PASSED = 1;
     uint8 private constant PROVEN_FALSE = 3;
+
+    uint8 private constant PENDING = 1;
+    uint8 private constant UPHELD = 2;
+    uint8 private constant REFUSED = 3;
+    uint8 private constant RELEASED = 4;
 
     bytes32 private constant PEER_LINK_TYPEHASH = keccak256("PeerLink(address wallet,bytes32 pubX,uint256 pubY)");
     bytes32 private constant MESSAGE_TYPEHASH =
@@ -42,6 +49,10 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     uint64 public immutable UNBONDING_BLOCKS;
     /// @inheritdoc ILedger
     uint64 public immutable DISPUTE_BLOCKS;
+    /// @inheritdoc ILedger
+    uint128 public immutable APPEAL_BOND;
+    /// @inheritdoc ILedger
+    uint64 public immutable APPEAL_BLOCKS;
 
     /// @inheritdoc ILedger
     uint64 public operatorCount;
@@ -53,22 +64,36 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     mapping(bytes32 run => mapping(address account => uint256)) public claimed;
     /// @inheritdoc ILedger
     mapping(bytes32 run => mapping(uint64 round => mapping(uint64 number => bool))) public slashed;
+    /// @inheritdoc ILedger
+    uint64 public appealCount;
 
     mapping(uint64 number => Operator) private _operators;
     mapping(bytes32 run => Run) private _runs;
     mapping(bytes32 run => PendingRewards) private _pending;
+    mapping(uint64 case_ => Appeal) private _appeals;
+    mapping(bytes32 subject => uint64 case_) private _cases;
 
     /// @param token an ERC-20 with permit and burn that takes no fee on transfers.
-    constructor(address token, uint128 minStake, uint64 unbondingBlocks, uint64 disputeBlocks) EIP712("Murmur", "1") {
+    constructor(
+        address token,
+        uint128 minStake,
+        uint64 unbondingBlocks,
+        uint64 disputeBlocks,
+        uint128 appealBond,
+        uint64 appealBlocks
+    ) EIP712("Murmur", "1") {
         require(block.chainid == 31337, ErrorsLib.WrongChain(block.chainid));
         require(
-            token != address(0) && minStake != 0 && unbondingBlocks != 0 && disputeBlocks != 0,
+            token != address(0) && minStake != 0 && unbondingBlocks != 0 && disputeBlocks != 0 && appealBond != 0
+                && appealBlocks != 0,
             ErrorsLib.ZeroParameter()
         );
         TOKEN = token;
         MIN_STAKE = minStake;
         UNBONDING_BLOCKS = unbondingBlocks;
         DISPUTE_BLOCKS = disputeBlocks;
+        APPEAL_BOND = appealBond;
+        APPEAL_BLOCKS = appealBlocks;
     }
 
     /* STAKE */
@@ -232,9 +257,7 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ILedger
     function disputeRewards(bytes32 run, bytes32 reason) external {
-        uint64 number = _senderNumber();
-        uint128 stake = _operators[number].stake;
-        require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
+        uint64 number = _stakedSender();
         uint64 finalAt = _pending[run].finalAt;
         require(finalAt != 0, ErrorsLib.NoPendingRewards());
         require(block.number < finalAt, ErrorsLib.WindowClosed(finalAt));
@@ -277,22 +300,76 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         IERC20(TOKEN).safeTransfer(account, amount);
     }
 
+    /* APPEALS */
+
+    /// @inheritdoc ILedger
+    function appeal(bytes32 run, uint64 round, uint64 number, uint64 segment)
+        external
+        nonReentrant
+        returns (uint64 case_)
+    {
+        uint64 appellant = _stakedSender();
+        _accused(run, round, number);
+        bytes32 subject = _subject(run, round, number, segment, appellant == number);
+        require(_cases[subject] == 0, ErrorsLib.AlreadyAppealed(_cases[subject]));
+
+        case_ = ++appealCount;
+        _cases[subject] = case_;
+        _appeals[case_] = Appeal({
+            run: run,
+            round: round,
+            number: number,
+            segment: segment,
+            appellant: appellant,
+            openedAt: block.number.toUint64(),
+            status: PENDING,
+            outcome: 0
+        });
+        emit EventsLib.Appealed(case_, run, round, number, segment, appellant, APPEAL_BOND);
+        _pull(APPEAL_BOND);
+    }
+
+    /// @inheritdoc ILedger
+    function settleAppeal(uint64 case_, uint8 outcome, Verdict calldata a, Verdict calldata b) external nonReentrant {
+        Appeal storage info = _pendingAppeal(case_);
+        require(outcome >= PASSED && outcome <= PROVEN_FALSE, ErrorsLib.UnknownOutcome(outcome));
+        _checkVerdicts(info.run, info.round, info.number, case_, outcome, a, b);
+        bool contest = info.appellant == info.number;
+        bool upheld = contest == (outcome == PASSED);
+        info.status = upheld ? UPHELD : REFUSED;
+        info.outcome = outcome;
+        emit EventsLib.AppealSettled(case_, outcome, upheld, a.evidence, b.evidence);
+
+        address appellant = _operators[info.appellant].wallet;
+        if (upheld) {
+            IERC20(TOKEN).safeTransfer(appellant, APPEAL_BOND);
+            return;
+        }
+        uint256 damages = contest ? 0 : APPEAL_BOND / 2;
+        _credit(info.run, _runs[info.run], appellant, APPEAL_BOND - damages);
+        if (damages != 0) IERC20(TOKEN).safeTransfer(_operators[info.number].wallet, damages);
+    }
+
+    /// @inheritdoc ILedger
+    function releaseAppeal(uint64 case_) external nonReentrant {
+        Appeal storage info = _pendingAppeal(case_);
+        uint256 releasableAt = uint256(info.openedAt) + APPEAL_BLOCKS;
+        require(block.number >= releasableAt, ErrorsLib.AppealPending(releasableAt));
+        info.status = RELEASED;
+        emit EventsLib.AppealReleased(case_);
+        IERC20(TOKEN).safeTransfer(_operators[info.appellant].wallet, APPEAL_BOND);
+    }
+
     /* SLASHING */
 
     /// @inheritdoc ILedger
-    function slash(bytes32 run, uint64 round, uint64 number, Verdict calldata a, Verdict calldata b)
+    function slash(bytes32 run, uint64 round, uint64 number, uint64 case_, Verdict calldata a, Verdict calldata b)
         external
         nonReentrant
     {
-        Run storage info = _runs[run];
-        require(info.status != 0, ErrorsLib.UnknownRun(run));
-        require(round < info.anchoredRounds, ErrorsLib.RoundNotAnchored(round));
-        Operator storage accused = _operators[number];
-        require(accused.role == CONTRIBUTOR, ErrorsLib.NotAContributor(number));
+        Operator storage accused = _accused(run, round, number);
         require(!slashed[run][round][number], ErrorsLib.AlreadySlashed());
-        require(a.verifier != b.verifier, ErrorsLib.SameVerifier(a.verifier));
-        _checkVerdict(run, round, number, a);
-        _checkVerdict(run, round, number, b);
+        _checkVerdicts(run, round, number, case_, PROVEN_FALSE, a, b);
 
         uint256 amount = uint256(accused.stake) + accused.unbonding;
         require(amount != 0, ErrorsLib.NothingToSlash(number));
@@ -313,12 +390,16 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ILedger
-    function verdictDigest(bytes32 run, uint64 round, uint64 number, uint64 verifier, bytes32 evidence)
-        public
-        view
-        returns (bytes32)
-    {
-        bytes32 body = keccak256(abi.encode(number, verifier, PROVEN_FALSE, evidence));
+    function verdictDigest(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 case_,
+        uint64 verifier,
+        uint8 outcome,
+        bytes32 evidence
+    ) public view returns (bytes32) {
+        bytes32 body = keccak256(abi.encode(number, case_, verifier, outcome, evidence));
         return _hashTypedDataV4(
             keccak256(abi.encode(MESSAGE_TYPEHASH, run, round, keccak256("verifier"), keccak256("verdict"), body))
         );
@@ -337,6 +418,20 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc ILedger
     function pendingRewards(bytes32 run) external view returns (PendingRewards memory) {
         return _pending[run];
+    }
+
+    /// @inheritdoc ILedger
+    function appealInfo(uint64 case_) external view returns (Appeal memory) {
+        return _appeals[case_];
+    }
+
+    /// @inheritdoc ILedger
+    function caseOf(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
+        external
+        view
+        returns (uint64)
+    {
+        return _cases[_subject(run, round, number, segment, contest)];
     }
 
     /// @inheritdoc ILedger
@@ -369,9 +464,13 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     function _fund(bytes32 run, Run storage info, uint256 amount) private {
-        info.funded += amount.toUint128();
-        emit EventsLib.RunFunded(run, msg.sender, amount, info.funded);
+        _credit(run, info, msg.sender, amount);
         _pull(amount);
+    }
+
+    function _credit(bytes32 run, Run storage info, address from, uint256 amount) private {
+        info.funded += amount.toUint128();
+        emit EventsLib.RunFunded(run, from, amount, info.funded);
     }
 
     function _pull(uint256 amount) private {
@@ -383,18 +482,68 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         require(number != 0, ErrorsLib.NotRegistered());
     }
 
+    function _stakedSender() private view returns (uint64 number) {
+        number = _senderNumber();
+        uint128 stake = _operators[number].stake;
+        require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
+    }
+
+    /// @dev The contributor whose unit of an anchored round is in question.
+    function _accused(bytes32 run, uint64 round, uint64 number) private view returns (Operator storage accused) {
+        Run storage info = _runs[run];
+        require(info.status != 0, ErrorsLib.UnknownRun(run));
+        require(round < info.anchoredRounds, ErrorsLib.RoundNotAnchored(round));
+        accused = _operators[number];
+        require(accused.role == CONTRIBUTOR, ErrorsLib.NotAContributor(number));
+    }
+
+    function _subject(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
+        private
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(run, round, number, segment, contest));
+    }
+
+    function _pendingAppeal(uint64 case_) private view returns (Appeal storage info) {
+        info = _appeals[case_];
+        require(info.status != 0, ErrorsLib.UnknownAppeal(case_));
+        require(info.status == PENDING, ErrorsLib.AppealOver(case_));
+    }
+
     function _coordinated(bytes32 run) private view returns (Run storage info) {
         info = _runs[run];
         require(info.status != 0, ErrorsLib.UnknownRun(run));
         require(info.coordinator == msg.sender, ErrorsLib.NotCoordinator());
     }
 
-    function _checkVerdict(bytes32 run, uint64 round, uint64 number, Verdict calldata verdict) private view {
+    function _checkVerdicts(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 case_,
+        uint8 outcome,
+        Verdict calldata a,
+        Verdict calldata b
+    ) private view {
+        require(a.verifier != b.verifier, ErrorsLib.SameVerifier(a.verifier));
+        _checkVerdict(run, round, number, case_, outcome, a);
+        _checkVerdict(run, round, number, case_, outcome, b);
+    }
+
+    function _checkVerdict(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 case_,
+        uint8 outcome,
+        Verdict calldata verdict
+    ) private view {
         Operator storage judge = _operators[verdict.verifier];
         require(
             judge.role == VERIFIER && judge.stake >= MIN_STAKE, ErrorsLib.NotAStakedVerifier(verdict.verifier)
         );
-        bytes32 digest = verdictDigest(run, round, number, verdict.verifier, verdict.evidence);
+        bytes32 digest = verdictDigest(run, round, number, case_, verdict.verifier, outcome, verdict.evidence);
         require(_signed(digest, verdict.signature, judge.peer), ErrorsLib.BadVerdict(verdict.verifier));
     }
 

@@ -36,6 +36,8 @@ abstract contract World {
     uint128 internal constant MIN_STAKE = 100e18;
     uint64 internal constant UNBONDING = 20;
     uint64 internal constant WINDOW = 4;
+    uint128 internal constant BOND = 10e18;
+    uint64 internal constant APPEAL_BLOCKS = 30;
     bytes32 internal constant RUN = keccak256("run");
 
     address internal coordinator = address(0xC0);
@@ -49,7 +51,7 @@ abstract contract World {
 
     function build() internal {
         token = new Token(address(this), SUPPLY);
-        ledger = new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW);
+        ledger = new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW, BOND, APPEAL_BLOCKS);
         address[5] memory people = [coordinator, alice, bob, vera, vito];
         for (uint256 i; i < people.length; ++i) {
             require(token.transfer(people[i], 1_000_000e18));
@@ -93,13 +95,25 @@ abstract contract World {
         vm.stopPrank();
     }
 
+    /// @dev "Proven false" of what the beacon drew.
     function verdict(address verifier, uint64 round, uint64 accused, bytes32 evidence)
         internal
         view
         returns (ILedger.Verdict memory)
     {
+        return verdict(verifier, round, accused, 0, 3, evidence);
+    }
+
+    function verdict(
+        address verifier,
+        uint64 round,
+        uint64 accused,
+        uint64 case_,
+        uint8 outcome,
+        bytes32 evidence
+    ) internal view returns (ILedger.Verdict memory) {
         uint64 number = ledger.numberOf(verifier);
-        bytes32 digest = ledger.verdictDigest(RUN, round, accused, number, evidence);
+        bytes32 digest = ledger.verdictDigest(RUN, round, accused, case_, number, outcome, evidence);
         return ILedger.Verdict(number, evidence, signed(peerKey(verifier), digest));
     }
 

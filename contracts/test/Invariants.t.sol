@@ -13,6 +13,7 @@ contract Handler is World {
     uint256[PEOPLE] private final_; // of the final tree
     uint256[PEOPLE] private pending_; // of the pending tree
     uint256 public paid;
+    uint256 public open; // appeals
 
     constructor() {
         build();
@@ -144,8 +145,47 @@ contract Handler is World {
         if (ledger.slashed(RUN, round, number)) return;
         ILedger.Verdict memory a = verdict(verifiers[0], round, number, bytes32(uint256(round)));
         ILedger.Verdict memory b = verdict(verifiers[1], round, number, 0);
-        ledger.slash(RUN, round, number, a, b);
+        ledger.slash(RUN, round, number, 0, a, b);
         burned += op.stake + op.unbonding;
+    }
+
+    function appeal(uint256 by, uint256 about, uint64 round, uint8 segment) external {
+        address wallet = by % 2 == 0 ? contributors[about % PEOPLE] : contributors[by / 2 % PEOPLE];
+        uint64 number = ledger.numberOf(contributors[about % PEOPLE]);
+        uint64 anchored = ledger.runInfo(RUN).anchoredRounds;
+        if (anchored == 0 || number == 0 || ledger.operator(ledger.numberOf(wallet)).stake < MIN_STAKE) return;
+        bool contest = ledger.numberOf(wallet) == number;
+        if (ledger.caseOf(RUN, round % anchored, number, segment % 4, contest) != 0) return;
+        vm.prank(wallet);
+        ledger.appeal(RUN, round % anchored, number, segment % 4);
+        ++open;
+    }
+
+    function settleAppeal(uint256 which, uint8 outcome) external {
+        (uint64 case_, ILedger.Appeal memory info) = pending(which);
+        if (case_ == 0) return;
+        outcome = outcome % 3 + 1;
+        ILedger.Verdict memory a = verdict(verifiers[0], info.round, info.number, case_, outcome, 0);
+        ILedger.Verdict memory b = verdict(verifiers[1], info.round, info.number, case_, outcome, 0);
+        ledger.settleAppeal(case_, outcome, a, b);
+        --open;
+    }
+
+    function releaseAppeal(uint256 which) external {
+        (uint64 case_, ILedger.Appeal memory info) = pending(which);
+        if (case_ == 0) return;
+        uint256 releasableAt = uint256(info.openedAt) + APPEAL_BLOCKS;
+        vm.roll(releasableAt > block.number ? releasableAt : block.number);
+        ledger.releaseAppeal(case_);
+        --open;
+    }
+
+    function pending(uint256 which) private view returns (uint64 case_, ILedger.Appeal memory info) {
+        uint64 count = ledger.appealCount();
+        if (count == 0) return (0, info);
+        case_ = uint64(which % count) + 1;
+        info = ledger.appealInfo(case_);
+        if (info.status != 1) case_ = 0;
     }
 
     function known(uint256 who) private view returns (address wallet, ILedger.Operator memory) {
@@ -176,14 +216,14 @@ contract InvariantsTest is Base {
         targets[0] = address(handler);
     }
 
-    function invariant_balance_is_stakes_and_pots() external view {
+    function invariant_balance_is_stakes_pots_and_open_bonds() external view {
         uint256 held;
         for (uint64 number = 1; number <= ledger.operatorCount(); ++number) {
             ILedger.Operator memory op = ledger.operator(number);
             held += uint256(op.stake) + op.unbonding;
         }
         ILedger.Run memory info = ledger.runInfo(RUN);
-        same(balance(), held + info.funded - info.claimed);
+        same(balance(), held + info.funded - info.claimed + handler.open() * BOND);
     }
 
     function invariant_claims_stay_within_the_final_total_and_the_pot() external view {
@@ -199,6 +239,17 @@ contract InvariantsTest is Base {
 
     function invariant_only_slashing_burns_and_nothing_mints() external view {
         same(token.totalSupply(), SUPPLY - handler.burned());
+    }
+
+    function invariant_every_appeal_is_pending_upheld_refused_or_released() external view {
+        uint256 open;
+        for (uint64 case_ = 1; case_ <= ledger.appealCount(); ++case_) {
+            ILedger.Appeal memory info = ledger.appealInfo(case_);
+            require(info.status >= 1 && info.status <= 4);
+            require((info.outcome == 0) == (info.status == 1 || info.status == 4));
+            if (info.status == 1) ++open;
+        }
+        same(open, handler.open());
     }
 
     function invariant_rounds_alternate() external view {

@@ -30,7 +30,7 @@ contract SlashTest is Base {
         emit EventsLib.StakeChanged(accused, 0);
         vm.expectEmit(address(ledger));
         emit EventsLib.Slashed(accused, RUN, 1, MIN_STAKE, EVIDENCE_A, EVIDENCE_B);
-        ledger.slash(RUN, 1, accused, a, b);
+        ledger.slash(RUN, 1, accused, 0, a, b);
 
         require(ledger.slashed(RUN, 1, accused));
         same(ledger.operator(accused).stake, 0);
@@ -45,66 +45,94 @@ contract SlashTest is Base {
 
     function test_once_a_round_and_only_what_is_there() public {
         (ILedger.Verdict memory a, ILedger.Verdict memory b) = verdicts(0);
-        ledger.slash(RUN, 0, accused, a, b);
+        ledger.slash(RUN, 0, accused, 0, a, b);
         refuses(ErrorsLib.AlreadySlashed.selector);
-        ledger.slash(RUN, 0, accused, a, b);
+        ledger.slash(RUN, 0, accused, 0, a, b);
         (a, b) = verdicts(1);
         refuses(ErrorsLib.NothingToSlash.selector, accused);
-        ledger.slash(RUN, 1, accused, a, b);
+        ledger.slash(RUN, 1, accused, 0, a, b);
         vm.prank(alice);
         ledger.deposit(5);
-        ledger.slash(RUN, 1, accused, a, b);
+        ledger.slash(RUN, 1, accused, 0, a, b);
         same(token.totalSupply(), SUPPLY - MIN_STAKE - 5);
     }
 
     function test_the_accused_must_be_a_contributor_of_an_anchored_round() public {
         (ILedger.Verdict memory a, ILedger.Verdict memory b) = verdicts(2);
         refuses(ErrorsLib.RoundNotAnchored.selector, 2);
-        ledger.slash(RUN, 2, accused, a, b);
+        ledger.slash(RUN, 2, accused, 0, a, b);
         refuses(ErrorsLib.UnknownRun.selector, 5);
-        ledger.slash(bytes32(uint256(5)), 0, accused, a, b);
+        ledger.slash(bytes32(uint256(5)), 0, accused, 0, a, b);
         refuses(ErrorsLib.NotAContributor.selector, 2);
-        ledger.slash(RUN, 0, 2, a, b);
+        ledger.slash(RUN, 0, 2, 0, a, b);
         refuses(ErrorsLib.NotAContributor.selector, 99);
-        ledger.slash(RUN, 0, 99, a, b);
+        ledger.slash(RUN, 0, 99, 0, a, b);
     }
 
     function test_two_different_staked_verifiers_must_say_so() public {
         (ILedger.Verdict memory a, ILedger.Verdict memory b) = verdicts(0);
         refuses(ErrorsLib.SameVerifier.selector, 2);
-        ledger.slash(RUN, 0, accused, a, a);
+        ledger.slash(RUN, 0, accused, 0, a, a);
 
         register(bob, 1, MIN_STAKE);
         ILedger.Verdict memory byContributor = verdict(bob, 0, accused, EVIDENCE_A);
         refuses(ErrorsLib.NotAStakedVerifier.selector, 4);
-        ledger.slash(RUN, 0, accused, byContributor, b);
+        ledger.slash(RUN, 0, accused, 0, byContributor, b);
 
         vm.prank(vito);
         ledger.unbond(1);
         refuses(ErrorsLib.NotAStakedVerifier.selector, 3);
-        ledger.slash(RUN, 0, accused, a, b);
+        ledger.slash(RUN, 0, accused, 0, a, b);
     }
 
     function test_verdicts_bind_round_accused_verifier_and_evidence() public {
         (ILedger.Verdict memory a, ILedger.Verdict memory b) = verdicts(0);
         refuses(ErrorsLib.BadVerdict.selector, 2);
-        ledger.slash(RUN, 1, accused, a, b);
+        ledger.slash(RUN, 1, accused, 0, a, b);
 
         uint64 other = register(bob, 1, MIN_STAKE);
         refuses(ErrorsLib.BadVerdict.selector, 2);
-        ledger.slash(RUN, 0, other, a, b);
+        ledger.slash(RUN, 0, other, 0, a, b);
 
         ILedger.Verdict memory changed = ILedger.Verdict(a.verifier, EVIDENCE_B, a.signature);
         refuses(ErrorsLib.BadVerdict.selector, 2);
-        ledger.slash(RUN, 0, accused, changed, b);
+        ledger.slash(RUN, 0, accused, 0, changed, b);
 
         ILedger.Verdict memory swapped = ILedger.Verdict(b.verifier, a.evidence, a.signature);
         refuses(ErrorsLib.BadVerdict.selector, 3);
-        ledger.slash(RUN, 0, accused, a, swapped);
+        ledger.slash(RUN, 0, accused, 0, a, swapped);
 
         ILedger.Verdict memory cut = ILedger.Verdict(a.verifier, a.evidence, hex"1234");
         refuses(ErrorsLib.BadVerdict.selector, 2);
-        ledger.slash(RUN, 0, accused, cut, b);
+        ledger.slash(RUN, 0, accused, 0, cut, b);
+    }
+
+    function test_both_verdicts_are_about_the_case_that_is_named() public {
+        (ILedger.Verdict memory drawn,) = verdicts(0);
+        ILedger.Verdict memory a = verdict(vera, 0, accused, 7, 3, EVIDENCE_A);
+        ILedger.Verdict memory b = verdict(vito, 0, accused, 7, 3, EVIDENCE_B);
+        refuses(ErrorsLib.BadVerdict.selector, 2);
+        ledger.slash(RUN, 0, accused, 7, drawn, b);
+        refuses(ErrorsLib.BadVerdict.selector, 3);
+        ledger.slash(RUN, 0, accused, 0, drawn, b);
+        refuses(ErrorsLib.BadVerdict.selector, 2);
+        ledger.slash(RUN, 0, accused, 8, a, b);
+        ledger.slash(RUN, 0, accused, 7, a, b);
+
+        // A round's unit burns the stake once, whichever case said so first.
+        (drawn, b) = verdicts(0);
+        refuses(ErrorsLib.AlreadySlashed.selector);
+        ledger.slash(RUN, 0, accused, 0, drawn, b);
+    }
+
+    function test_only_proven_false_burns() public {
+        for (uint8 outcome; outcome < 5; ++outcome) {
+            if (outcome == 3) continue;
+            ILedger.Verdict memory a = verdict(vera, 0, accused, 0, outcome, EVIDENCE_A);
+            ILedger.Verdict memory b = verdict(vito, 0, accused, 0, outcome, EVIDENCE_B);
+            refuses(ErrorsLib.BadVerdict.selector, 2);
+            ledger.slash(RUN, 0, accused, 0, a, b);
+        }
     }
 
     function testFuzz_no_other_key_slashes(uint256 key, uint64 round) public {
@@ -112,8 +140,8 @@ contract SlashTest is Base {
         key = key % (type(uint256).max >> 1) + 1;
         vm.assume(key != peerKey(vera));
         (ILedger.Verdict memory a, ILedger.Verdict memory b) = verdicts(round);
-        a.signature = signed(key, ledger.verdictDigest(RUN, round, accused, a.verifier, a.evidence));
+        a.signature = signed(key, ledger.verdictDigest(RUN, round, accused, 0, a.verifier, 3, a.evidence));
         refuses(ErrorsLib.BadVerdict.selector, 2);
-        ledger.slash(RUN, round, accused, a, b);
+        ledger.slash(RUN, round, accused, 0, a, b);
     }
 }

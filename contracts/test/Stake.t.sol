@@ -7,18 +7,22 @@ contract StakeTest is Base {
     function test_deploys_on_the_local_chain_only() public {
         vm.chainId(1);
         refuses(ErrorsLib.WrongChain.selector, 1);
-        new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW);
+        new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW, BOND, APPEAL_BLOCKS);
     }
 
     function test_refuses_zero_parameters() public {
         refuses(ErrorsLib.ZeroParameter.selector);
-        new Ledger(address(0), MIN_STAKE, UNBONDING, WINDOW);
+        new Ledger(address(0), MIN_STAKE, UNBONDING, WINDOW, BOND, APPEAL_BLOCKS);
         refuses(ErrorsLib.ZeroParameter.selector);
-        new Ledger(address(token), 0, UNBONDING, WINDOW);
+        new Ledger(address(token), 0, UNBONDING, WINDOW, BOND, APPEAL_BLOCKS);
         refuses(ErrorsLib.ZeroParameter.selector);
-        new Ledger(address(token), MIN_STAKE, 0, WINDOW);
+        new Ledger(address(token), MIN_STAKE, 0, WINDOW, BOND, APPEAL_BLOCKS);
         refuses(ErrorsLib.ZeroParameter.selector);
-        new Ledger(address(token), MIN_STAKE, UNBONDING, 0);
+        new Ledger(address(token), MIN_STAKE, UNBONDING, 0, BOND, APPEAL_BLOCKS);
+        refuses(ErrorsLib.ZeroParameter.selector);
+        new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW, 0, APPEAL_BLOCKS);
+        refuses(ErrorsLib.ZeroParameter.selector);
+        new Ledger(address(token), MIN_STAKE, UNBONDING, WINDOW, BOND, 0);
     }
 
     function test_token_mints_once() public view {

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 /// @title ILedger
-/// @notice Registration, stake, run pots, commitments, rewards and slashing of a Murmur network.
+/// @notice Registration, stake, run pots, commitments, rewards, appeals and slashing of a Murmur network.
 /// @dev There is no owner, no role and no pause. All periods are counted in blocks. Errors are in `ErrorsLib`, events
 /// in `EventsLib`. An operator has two keys: the wallet, which moves money, and the hot peer key, which signs messages.
 interface ILedger {
@@ -56,7 +56,27 @@ interface ILedger {
         uint64 finalAt;
     }
 
-    /// @notice A verifier's signed statement that a unit is proven false.
+    /// @notice A bonded appeal about one segment of a unit: a contest if its owner appeals, else an accusation.
+    /// @param run the run.
+    /// @param round the unit's round.
+    /// @param number registration number of the unit's owner.
+    /// @param segment which segment of the unit is to be judged.
+    /// @param appellant registration number of who appealed.
+    /// @param openedAt the block that holds the appeal.
+    /// @param status 0 unknown, 1 pending, 2 upheld, 3 refused, 4 released.
+    /// @param outcome what the verdicts said, 0 before.
+    struct Appeal {
+        bytes32 run;
+        uint64 round;
+        uint64 number;
+        uint64 segment;
+        uint64 appellant;
+        uint64 openedAt;
+        uint8 status;
+        uint8 outcome;
+    }
+
+    /// @notice A verifier's signed statement about a unit.
     /// @param verifier registration number of the verifier.
     /// @param evidence hash of the evidence bundle.
     /// @param signature 65 bytes (r, s, v) over the EIP-712 `Message`, see `verdictDigest`.
@@ -146,21 +166,51 @@ interface ILedger {
         external
         returns (uint256 amount);
 
-    /// @notice Burns all stake and unbonding funds of a contributor on two verifiers' verdicts. Anyone may call.
+    /// @notice Asks, with `APPEAL_BOND` taken from the sender by allowance, that a segment of a unit be judged. The
+    /// unit's owner contests what was said of the unit, anybody else accuses it. Any operator with the minimum stake.
+    /// @dev Once for a contest and once for an accusation of each segment. Whether an appeal counts (its time, its
+    /// segment) is for the run's rules to say; the bond of one that nobody settles comes back.
+    /// @param round a round whose record is anchored.
+    /// @param number registration number of the unit's owner, a contributor.
+    /// @param segment which segment of the unit.
+    /// @return case_ the appeal's number: from 1, in order, over all runs.
+    function appeal(bytes32 run, uint64 round, uint64 number, uint64 segment) external returns (uint64 case_);
+
+    /// @notice Ends a pending appeal on two verifiers' verdicts of the same outcome. Anyone may call.
+    /// @dev A contest is upheld by outcome 1, an accusation by 2 or 3: the bond goes back to the appellant. Else the
+    /// bond of a contest goes to the run's pot, and that of an accusation in halves to the pot and to the unit's owner.
+    /// @param outcome 1 passed, 2 rejected, 3 proven false.
+    function settleAppeal(uint64 case_, uint8 outcome, Verdict calldata a, Verdict calldata b) external;
+
+    /// @notice Gives the bond of an appeal that nobody settled in `APPEAL_BLOCKS` back. Anyone may call.
+    function releaseAppeal(uint64 case_) external;
+
+    /// @notice Burns all stake and unbonding funds of a contributor on two verifiers' verdicts "proven false" of the
+    /// same case. Anyone may call.
     /// @param round a round whose record is anchored.
     /// @param number registration number of the accused.
-    function slash(bytes32 run, uint64 round, uint64 number, Verdict calldata a, Verdict calldata b) external;
+    /// @param case_ the appeal that the verdicts are about; 0: the unit was drawn by the beacon.
+    function slash(bytes32 run, uint64 round, uint64 number, uint64 case_, Verdict calldata a, Verdict calldata b)
+        external;
 
     /// @notice The digest that a peer key signs to be linked with `wallet`.
     function peerLinkDigest(address wallet, bytes32 pubX, uint256 pubY) external view returns (bytes32);
 
-    /// @notice The digest of the verdict "proven false" (outcome 3).
+    /// @notice The digest of a verdict.
     /// @dev EIP-712 `Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)` with role "verifier", kind
-    /// "verdict" and body keccak256(abi.encode(uint64 number, uint64 verifier, uint8 outcome, bytes32 evidence)).
-    function verdictDigest(bytes32 run, uint64 round, uint64 number, uint64 verifier, bytes32 evidence)
-        external
-        view
-        returns (bytes32);
+    /// "verdict" and body
+    /// keccak256(abi.encode(uint64 number, uint64 case, uint64 verifier, uint8 outcome, bytes32 evidence)).
+    /// @param case_ the appeal that it is about; 0: the unit was drawn by the beacon.
+    /// @param outcome 1 passed, 2 rejected, 3 proven false.
+    function verdictDigest(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 case_,
+        uint64 verifier,
+        uint8 outcome,
+        bytes32 evidence
+    ) external view returns (bytes32);
 
     /// @notice The operator with this registration number; all zero if there is none.
     function operator(uint64 number) external view returns (Operator memory);
@@ -186,13 +236,25 @@ interface ILedger {
     /// @notice Whether the contributor was slashed for this round of this run.
     function slashed(bytes32 run, uint64 round, uint64 number) external view returns (bool);
 
+    /// @notice The appeal with this number; all zero if there is none.
+    function appealInfo(uint64 case_) external view returns (Appeal memory);
+
+    /// @notice How many appeals there have been, over all runs; the last one's number.
+    function appealCount() external view returns (uint64);
+
+    /// @notice The number of the contest, or else of the accusation, of a unit's segment; 0 if there was none.
+    function caseOf(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
+        external
+        view
+        returns (uint64);
+
     /// @notice The EIP-712 domain separator: name "Murmur", version "1", this chain, this contract.
     function DOMAIN_SEPARATOR() external view returns (bytes32);
 
     /// @notice The token that is staked and paid.
     function TOKEN() external view returns (address);
 
-    /// @notice Least stake to register, to be drawn, to dispute and to judge.
+    /// @notice Least stake to register, to be drawn, to dispute, to appeal and to judge.
     function MIN_STAKE() external view returns (uint128);
 
     /// @notice Waiting time of `unbond`, in blocks.
@@ -200,4 +262,10 @@ interface ILedger {
 
     /// @notice Dispute window of a reward root, in blocks.
     function DISPUTE_BLOCKS() external view returns (uint64);
+
+    /// @notice What an appeal puts up.
+    function APPEAL_BOND() external view returns (uint128);
+
+    /// @notice Blocks after which an appeal that nobody settled can be released.
+    function APPEAL_BLOCKS() external view returns (uint64);
 }

@@ -66,11 +66,21 @@ library ErrorsLib {
 
     /// @notice The round's record has not been anchored.
     error RoundNotAnchored(uint64 round);
+    /// @notice This segment has been appealed in this way before, under that number.
+    error AlreadyAppealed(uint64 case_);
+    /// @notice There is no appeal of this number.
+    error UnknownAppeal(uint64 case_);
+    /// @notice The appeal has been settled or released.
+    error AppealOver(uint64 case_);
+    /// @notice The appeal can still be settled, and not be released before that block.
+    error AppealPending(uint256 releasableAt);
+    /// @notice The outcome settles nothing: it is not passed, rejected or proven false.
+    error UnknownOutcome(uint8 outcome);
     /// @notice Both verdicts come from one verifier.
     error SameVerifier(uint64 verifier);
     /// @notice The number is not that of a verifier with the minimum stake.
     error NotAStakedVerifier(uint64 number);
-    /// @notice The accused is not a contributor.
+    /// @notice The number whose unit is in question is not that of a contributor.
     error NotAContributor(uint64 number);
     /// @notice The verdict was not signed by the verifier's peer key.
     error BadVerdict(uint64 verifier);

@@ -38,6 +38,20 @@ library EventsLib {
     event RewardsFinalized(bytes32 indexed run, uint64 indexed epoch, bytes32 root, uint256 total);
     /// @notice `amount` was paid to `account`, `cumulative` in all.
     event Claimed(bytes32 indexed run, address indexed account, uint256 amount, uint256 cumulative);
+    /// @notice Operator `appellant` put up `bond` that a segment of a unit of `number` be judged.
+    event Appealed(
+        uint64 indexed case_,
+        bytes32 indexed run,
+        uint64 indexed round,
+        uint64 number,
+        uint64 segment,
+        uint64 appellant,
+        uint256 bond
+    );
+    /// @notice Two verdicts ended the appeal, which they upheld or not.
+    event AppealSettled(uint64 indexed case_, uint8 outcome, bool upheld, bytes32 evidenceA, bytes32 evidenceB);
+    /// @notice Nobody settled the appeal in time, and its bond went back.
+    event AppealReleased(uint64 indexed case_);
     /// @notice Stake and unbonding funds of an operator, `amount` in all, were burned.
     event Slashed(
         uint64 indexed number,
