@@ -75,9 +75,15 @@ def confirm(plan: list[str], *, yes: bool, dry_run: bool, as_json: bool = False)
         raise typer.Exit(1)
 
 
-def _open(
+def open_ledger(
     directory: Path, rpc: str, ledger: str, password_file: Path | None, *, create: bool = False
 ) -> "tuple[Ledger, Sender]":
+    """Open the ledger and the directory's wallet, which is made if need be and allowed.
+
+    Raises:
+        LedgerError: the chain is not there, or the address is no ledger.
+        ConfigError: there is no wallet, or it does not open.
+    """
     from contracts.chain import connect
     from contracts.client import Ledger
     from contracts.sender import Sender
@@ -93,7 +99,8 @@ def _open(
     return found, Sender(found.w3, wallet)
 
 
-def _show(value: dict[str, Any], as_json: bool) -> None:
+def show(value: dict[str, Any], as_json: bool) -> None:
+    """Print what a command did, as lines or as one JSON document."""
     if as_json:
         typer.echo(json.dumps(value))
     else:
@@ -101,7 +108,8 @@ def _show(value: dict[str, Any], as_json: bool) -> None:
             typer.echo(f"{name:14} {text}")
 
 
-def _mined(receipt: "Receipt", **facts: Any) -> dict[str, Any]:
+def mined(receipt: "Receipt", **facts: Any) -> dict[str, Any]:
+    """Return facts with the transaction that made them true."""
     return {**facts, "tx": receipt.tx, "block": receipt.block}
 
 
@@ -127,7 +135,7 @@ def deposit(
     if role not in roles:
         raise UsageError(f"no role {role!r}", hint="--role contributor or --role verifier")
     wei = parse_amount(amount)
-    found, sender = _open(directory, rpc, ledger, password_file, create=not dry_run)
+    found, sender = open_ledger(directory, rpc, ledger, password_file, create=not dry_run)
     number = found.number_of(sender.address)
     balance = found.balance_of(sender.address)
     if balance < wei:
@@ -143,7 +151,7 @@ def deposit(
             as_json=as_json,
         )
         receipt = found.deposit(sender, wei)
-        _show(_mined(receipt, number=number, staked_wei=str(wei)), as_json)
+        show(mined(receipt, number=number, staked_wei=str(wei)), as_json)
         return
     key_path = directory / "peer.key"
     known = key_path.exists()
@@ -160,7 +168,7 @@ def deposit(
     if not known:
         save_peer_key(key_path, peer)
     number = found.register(sender, roles[role], peer, wei)
-    _show(
+    show(
         {"number": number, "wallet": sender.address, "peer_id": peer.peer_id, "staked_wei": str(wei)}, as_json
     )
 
@@ -178,14 +186,14 @@ def unbond(
 ) -> None:
     """Start to take stake back. It stays slashable until it is withdrawn."""
     wei = parse_amount(amount)
-    found, sender = _open(directory, rpc, ledger, password_file)
+    found, sender = open_ledger(directory, rpc, ledger, password_file)
     confirm(
         [f"unbond {format_amount(wei)} tokens; they can be withdrawn after {found.unbonding_blocks} blocks"],
         yes=yes,
         dry_run=dry_run,
         as_json=as_json,
     )
-    _show(_mined(found.unbond(sender, wei), unbonding_wei=str(wei)), as_json)
+    show(mined(found.unbond(sender, wei), unbonding_wei=str(wei)), as_json)
 
 
 @stake_app.command()
@@ -199,9 +207,9 @@ def withdraw(
     as_json: Json = False,
 ) -> None:
     """Take unbonded stake back to the wallet."""
-    found, sender = _open(directory, rpc, ledger, password_file)
+    found, sender = open_ledger(directory, rpc, ledger, password_file)
     confirm([f"withdraw what has unbonded to {sender.address}"], yes=yes, dry_run=dry_run, as_json=as_json)
-    _show(_mined(found.withdraw(sender)), as_json)
+    show(mined(found.withdraw(sender)), as_json)
 
 
 @stake_app.command()
@@ -217,7 +225,7 @@ def status(directory: Directory, rpc: Rpc, ledger: LedgerAddress, as_json: Json 
     wallet = keystore_address(directory / WALLET_FILE)
     number = found.number_of(wallet)
     operator = None if number is None else found.operator(number)
-    _show(
+    show(
         {
             "wallet": wallet,
             "number": number,
@@ -280,7 +288,7 @@ def claim(
     """Claim the wallet's pay that is final. What the settlement says counts only if its root is final on chain."""
     from contracts.claims import parse_tables, prove_reward
 
-    found, sender = _open(directory, rpc, ledger, password_file)
+    found, sender = open_ledger(directory, rpc, ledger, password_file)
     info = found.run_info(run)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
@@ -290,11 +298,11 @@ def claim(
     claimed = found.claimed(run, sender.address)
     due = (reward.cumulative_wei if reward else 0) - claimed
     if reward is None or due <= 0:
-        _show({"account": sender.address, "claimed_wei": str(claimed), "paid_wei": "0", "tx": None}, as_json)
+        show({"account": sender.address, "claimed_wei": str(claimed), "paid_wei": "0", "tx": None}, as_json)
         return
     confirm(
         [f"claim {format_amount(due)} tokens for {sender.address}"], yes=yes, dry_run=dry_run, as_json=as_json
     )
     receipt = found.claim(sender, run, reward.account, reward.cumulative_wei, reward.proof)
     facts = {"account": reward.account, "claimed_wei": str(reward.cumulative_wei), "paid_wei": str(due)}
-    _show(_mined(receipt, **facts), as_json)
+    show(mined(receipt, **facts), as_json)

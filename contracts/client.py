@@ -21,6 +21,8 @@ from contracts.artifacts import Artifact, artifact
 from contracts.chain import get_block, ledger_errors
 from contracts.sender import Sender
 from contracts.types import (
+    AppealInfo,
+    AppealStatus,
     Operator,
     PeerSigner,
     PendingRewards,
@@ -97,6 +99,8 @@ class Ledger:
         min_stake: int,
         unbonding_blocks: int,
         dispute_blocks: int,
+        appeal_bond: int,
+        appeal_blocks: int,
     ) -> "Ledger":
         """Deploy a token, whose whole supply goes to `account`, and a ledger; check the code on chain.
 
@@ -107,6 +111,9 @@ class Ledger:
             min_stake: wei.
             unbonding_blocks: waiting time of unbonding funds.
             dispute_blocks: dispute window of a reward root.
+            appeal_bond: wei that an appeal puts up; a tenth of `min_stake` deters idle ones and bars nobody.
+            appeal_blocks: after which an unsettled appeal's bond can be taken back; longer than any judging
+                takes, or who is about to lose takes it back first.
 
         Raises:
             LedgerRevert: `WrongChain`, or a parameter is zero.
@@ -114,9 +121,8 @@ class Ledger:
         """
         sender = Sender(w3, account)
         token = _create(sender, artifact("Token"), sender.address, supply)
-        receipt = _create(
-            sender, artifact("Ledger"), token.contract, min_stake, unbonding_blocks, dispute_blocks
-        )
+        parameters = (min_stake, unbonding_blocks, dispute_blocks, appeal_bond, appeal_blocks)
+        receipt = _create(sender, artifact("Ledger"), token.contract, *parameters)
         ledger = cls(w3, str(receipt.contract), deployed_block=receipt.block)
         ledger.verify()
         return ledger
@@ -155,7 +161,7 @@ class Ledger:
 
     @cached_property
     def min_stake(self) -> int:
-        """Return the least stake in wei to register, be drawn, dispute and judge."""
+        """Return the least stake in wei to register, be drawn, dispute, appeal and judge."""
         return int(self._read("MIN_STAKE"))
 
     @cached_property
@@ -167,6 +173,16 @@ class Ledger:
     def dispute_blocks(self) -> int:
         """Return the dispute window of a reward root, in blocks."""
         return int(self._read("DISPUTE_BLOCKS"))
+
+    @cached_property
+    def appeal_bond(self) -> int:
+        """Return what an appeal puts up, in wei."""
+        return int(self._read("APPEAL_BOND"))
+
+    @cached_property
+    def appeal_blocks(self) -> int:
+        """Return after how many blocks an appeal that nobody settled can be released."""
+        return int(self._read("APPEAL_BLOCKS"))
 
     # State
 
@@ -233,9 +249,37 @@ class Ledger:
         """Return the EIP-712 domain separator that the contract uses."""
         return bytes(self._read("DOMAIN_SEPARATOR"))
 
-    def verdict_digest(self, run: str, round_: int, number: int, verifier: int, evidence: bytes) -> bytes:
-        """Return the digest of the verdict "proven false" as the contract computes it."""
-        return bytes(self._read("verdictDigest", _run(run), round_, number, verifier, evidence))
+    def appeal_info(self, case: int) -> AppealInfo | None:
+        """Return an appeal, or None if there is none of this number."""
+        run, round_, number, segment, appellant, block, status, outcome = self._read("appealInfo", case)
+        if status == 0:
+            return None
+        return AppealInfo(
+            case=case,
+            run=bytes(run).hex(),
+            round=round_,
+            number=number,
+            segment=segment,
+            appellant=appellant,
+            block=block,
+            status=AppealStatus(status),
+            outcome=outcome,
+        )
+
+    def appeal_count(self) -> int:
+        """Return how many appeals there have been, over all runs, which is the last one's number."""
+        return int(self._read("appealCount"))
+
+    def case_of(self, run: str, round_: int, number: int, segment: int, *, contest: bool) -> int | None:
+        """Return the number of the contest, or else of the accusation, of a unit's segment, or None."""
+        return int(self._read("caseOf", _run(run), round_, number, segment, contest)) or None
+
+    def verdict_digest(
+        self, run: str, round_: int, number: int, case: int, verifier: int, outcome: int, evidence: bytes
+    ) -> bytes:
+        """Return the digest of a verdict as the contract computes it; case 0 is the beacon's draw."""
+        said = (_run(run), round_, number, case, verifier, outcome, evidence)
+        return bytes(self._read("verdictDigest", *said))
 
     # Token
 
@@ -335,14 +379,46 @@ class Ledger:
         call = self.contract.functions.claim(_run(run), to_checksum_address(account), cumulative, list(proof))
         return sender.send(call)
 
+    # Appeals
+
+    def appeal(self, sender: Sender, run: str, round_: int, number: int, segment: int) -> int:
+        """Put up the bond that a segment of a unit be judged; returns the case's number.
+
+        The unit's owner contests what was said of it, anybody else accuses it.
+        """
+        self._allow(sender, self.appeal_bond)
+        sender.send(self.contract.functions.appeal(_run(run), round_, number, segment))
+        contest = self.number_of(sender.address) == number
+        case = self.case_of(run, round_, number, segment, contest=contest)
+        if case is None:
+            raise LedgerError("the appeal was mined but is gone: the chain was reorganised")
+        return case
+
+    def settle_appeal(
+        self, sender: Sender, case: int, outcome: int, a: SignedVerdict, b: SignedVerdict
+    ) -> Receipt:
+        """End an appeal on two verifiers' verdicts of the same outcome: 1 passed, 2 rejected, 3 proven false."""
+        return sender.send(self.contract.functions.settleAppeal(case, outcome, _tuple(a), _tuple(b)))
+
+    def release_appeal(self, sender: Sender, case: int) -> Receipt:
+        """Give the bond of an appeal that nobody settled in time back to its appellant."""
+        return sender.send(self.contract.functions.releaseAppeal(case))
+
     # Slashing
 
     def slash(
-        self, sender: Sender, run: str, round_: int, number: int, a: SignedVerdict, b: SignedVerdict
+        self,
+        sender: Sender,
+        run: str,
+        round_: int,
+        number: int,
+        case: int,
+        a: SignedVerdict,
+        b: SignedVerdict,
     ) -> Receipt:
-        """Burn all that a contributor has at stake, on the verdicts of two verifiers."""
-        first, second = ((v.verifier, v.evidence, v.signature) for v in (a, b))
-        return sender.send(self.contract.functions.slash(_run(run), round_, number, first, second))
+        """Burn all that a contributor has at stake, on two verifiers' verdicts of one case (0: the beacon's draw)."""
+        call = self.contract.functions.slash(_run(run), round_, number, case, _tuple(a), _tuple(b))
+        return sender.send(call)
 
     def _read(self, function: str, *arguments: Any, block: int | None = None) -> Any:
         with ledger_errors():
@@ -386,6 +462,10 @@ def _run(run: str) -> bytes:
     if not re.fullmatch("[0-9a-f]{64}", run):
         raise LedgerError(f"{run!r} is not a run id: 64 hex digits, none of them a capital")
     return bytes.fromhex(run)
+
+
+def _tuple(verdict: SignedVerdict) -> tuple[int, bytes, bytes]:
+    return verdict.verifier, verdict.evidence, verdict.signature
 
 
 def _create(sender: Sender, compiled: Artifact, *arguments: Any) -> Receipt:

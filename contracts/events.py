@@ -179,6 +179,37 @@ class Slashed(Event):
     evidence_b: bytes
 
 
+@dataclass(frozen=True)
+class Appealed(Event):
+    """Operator `appellant` put up a bond that a segment of a unit be judged."""
+
+    case: int
+    run: str
+    round: int
+    number: int
+    segment: int
+    appellant: int
+    bond: int
+
+
+@dataclass(frozen=True)
+class AppealSettled(Event):
+    """Two verdicts ended an appeal."""
+
+    case: int
+    outcome: int
+    upheld: bool
+    evidence_a: bytes
+    evidence_b: bytes
+
+
+@dataclass(frozen=True)
+class AppealReleased(Event):
+    """Nobody settled an appeal in time, and its bond went back."""
+
+    case: int
+
+
 EVENTS: dict[str, type[Event]] = {
     event.__name__: event
     for event in (
@@ -198,6 +229,9 @@ EVENTS: dict[str, type[Event]] = {
         RewardsFinalized,
         Claimed,
         Slashed,
+        Appealed,
+        AppealSettled,
+        AppealReleased,
     )
 }
 
@@ -244,7 +278,8 @@ def parse_log(log: LogReceipt) -> Event | None:
 def _field_name(name: str) -> str:
     if name == "from":
         return "sender"
-    return re.sub(r"(?<=[a-z])([A-Z])", lambda match: "_" + match[1].lower(), name)
+    bare = name.rstrip("_")  # `case` is a keyword of Solidity
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda match: "_" + match[1].lower(), bare)
 
 
 def _field_value(item: Mapping[str, Any], value: Any) -> Any:

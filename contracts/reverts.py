@@ -21,6 +21,11 @@ _HINTS = {
     "ERC20InsufficientAllowance": "approve the ledger first",
     "NotRegistered": "register first: `murmur stake deposit`",
     "WalletTaken": "one registration a wallet; add to its stake with `murmur stake deposit`",
+    "RoundNotAnchored": "a round can be appealed once its record is anchored",
+    "AlreadyAppealed": "see `murmur appeal list` for what becomes of it",
+    "UnknownAppeal": "`murmur appeal list` shows a run's cases",
+    "AppealOver": "`murmur appeal list` shows what became of it",
+    "AppealOpen": "try again at that block, if nobody has settled it by then",
     "StillUnbonding": "see `murmur stake status` for the block",
 }
 

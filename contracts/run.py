@@ -7,6 +7,9 @@ from contracts.beacons import AT_ONCE, Beacons, beacons_of
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.events import (
+    Appealed,
+    AppealReleased,
+    AppealSettled,
     Claimed,
     CommitmentsPosted,
     Event,
@@ -25,7 +28,7 @@ from contracts.events import (
 from contracts.index import EventIndex
 from contracts.types import Role
 from protocol.beacons import SignatureSource
-from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, Appeal, Operator, PostedRoot
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
 
@@ -48,6 +51,9 @@ class _Facts:
     finalized: dict[int, RewardsFinalized] = field(default_factory=dict)
     claims: list[Claimed] = field(default_factory=list)
     slashes: list[Slashed] = field(default_factory=list)
+    appeals: dict[int, Appealed] = field(default_factory=dict)
+    settled: dict[int, AppealSettled] = field(default_factory=dict)
+    released: set[int] = field(default_factory=set)
 
     def add(self, event: Event, run: str) -> None:
         """Fold one event in; events of other runs say nothing here."""
@@ -80,6 +86,12 @@ class _Facts:
                 self.claims.append(event)
             case Slashed():
                 self.slashes.append(event)
+            case Appealed():
+                self.appeals[event.case] = event
+            case AppealSettled() if event.case in self.appeals:  # the event names no run
+                self.settled[event.case] = event
+            case AppealReleased() if event.case in self.appeals:
+                self.released.add(event.case)
 
 
 class ChainRun:
@@ -145,8 +157,9 @@ class ChainRun:
         self._beacons = beacons_of(beacon, source, at_once)
 
     def _anchors(self) -> list[int]:
-        opened = [self._facts.opened.block] if self._facts.opened else []
-        return opened + [record.block for record in self._facts.records.values()]
+        opened = {self._facts.opened.block} if self._facts.opened else set()
+        records = {record.block for record in self._facts.records.values()}
+        return sorted(opened | records | {appeal.block for appeal in self._facts.appeals.values()})
 
     @property
     def height(self) -> int:
@@ -205,6 +218,31 @@ class ChainRun:
     def sampling_beacon(self, round_: int) -> str | None:
         """Return the beacon of the block that anchored the round."""
         return self._beacon_after(self.anchor(round_))
+
+    def appeals(self, round_: int) -> tuple[Appeal, ...]:
+        """Return the appeals about a round's units, oldest first, whatever became of them."""
+        return tuple(appeal for appeal in self.every_appeal() if appeal.round == round_)
+
+    def every_appeal(self) -> tuple[Appeal, ...]:
+        """Return the appeals about the run's units, oldest first, whatever became of them."""
+        return tuple(_appeal(event) for event in self._facts.appeals.values())
+
+    def appeal_beacon(self, case: int) -> str | None:
+        """Return the beacon of the block that holds an appeal of this run."""
+        appeal = self._facts.appeals.get(case)
+        return None if appeal is None else self._beacon_after(appeal.block)
+
+    def settled_appeals(self) -> dict[int, tuple[int, bool]]:
+        """Return what the verdicts said in each settled case, and whether they upheld the appeal."""
+        return {case: (event.outcome, event.upheld) for case, event in self._facts.settled.items()}
+
+    def settlements(self) -> tuple[AppealSettled, ...]:
+        """Return the settlements of this run's appeals, which name their verdicts, in chain order."""
+        return tuple(self._facts.settled.values())
+
+    def released_appeals(self) -> frozenset[int]:
+        """Return the cases that nobody settled and whose bonds went back."""
+        return frozenset(self._facts.released)
 
     def drand_round(self, round_: int) -> int | None:
         """Return the drand round that a round's anchor fixes; None on a local chain, or before `refresh` saw it."""
@@ -271,6 +309,18 @@ class ChainRun:
             and registered.block <= block
             and stakes.get(number, 0) >= self.min_stake_wei
         )
+
+
+def _appeal(event: Appealed) -> Appeal:
+    return Appeal(
+        case=event.case,
+        round=event.round,
+        number=event.number,
+        segment=event.segment,
+        appellant=event.appellant,
+        bond_wei=event.bond,
+        block=event.block,
+    )
 
 
 def _operator(registered: Registered, stake: int) -> Operator:

@@ -20,6 +20,15 @@ class RunStatus(IntEnum):
     FINISHED = 3
 
 
+class AppealStatus(IntEnum):
+    """Say what became of an appeal."""
+
+    OPEN = 1
+    UPHELD = 2
+    REFUSED = 3
+    RELEASED = 4  # nobody settled it in time
+
+
 @dataclass(frozen=True)
 class Operator:
     """A registered contributor or verifier."""
@@ -61,8 +70,23 @@ class PendingRewards:
 
 
 @dataclass(frozen=True)
+class AppealInfo:
+    """An appeal about one segment of a unit, and what became of it."""
+
+    case: int  # from 1, over all runs
+    run: str
+    round: int
+    number: int  # registration number of the unit's owner
+    segment: int
+    appellant: int  # registration number; the owner's own makes it a contest
+    block: int  # that holds the appeal
+    status: AppealStatus
+    outcome: int  # 1 passed, 2 rejected, 3 proven false; 0 while nobody has settled it
+
+
+@dataclass(frozen=True)
 class SignedVerdict:
-    """A verifier's signature that a unit is proven false, as `Ledger.slash` takes it."""
+    """A verifier's signature under a verdict, as `Ledger.slash` and `Ledger.settleAppeal` take it."""
 
     verifier: int  # registration number
     evidence: bytes  # 32 bytes

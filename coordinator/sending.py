@@ -89,7 +89,7 @@ def send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
             first, second = (
                 SignedVerdict(one.body.verifier, one.body.evidence(), one.signature) for one in verdicts
             )
-            return ledger.slash(sender, run, round_, number, first, second)
+            return ledger.slash(sender, run, round_, number, verdicts[0].body.case, first, second)
         case Propose(epoch, root, total):
             return ledger.propose_rewards(sender, run, epoch, bytes.fromhex(root), total)
         case Finalize():

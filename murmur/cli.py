@@ -26,6 +26,7 @@ MOUNTS = (
     ("audit", "verification.audit_cli", "audit_app"),
     ("stake", "contracts.cli", "stake_app"),
     ("rewards", "contracts.cli", "rewards_app"),
+    ("appeal", "contracts.appeal_cli", "appeal_app"),
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.

@@ -31,6 +31,8 @@ UNBONDING_BLOCKS = (
     4000  # longer than an epoch of the slowest rounds, so that no stake leaves before its verdict
 )
 DISPUTE_BLOCKS = 4
+APPEAL_BOND_WEI = STAKE_WEI // 10
+APPEAL_BLOCKS = UNBONDING_BLOCKS  # longer than any judging takes
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21
 UP_FILE = "up.json"
@@ -147,13 +149,14 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
             min_stake=STAKE_WEI,
             unbonding_blocks=UNBONDING_BLOCKS,
             dispute_blocks=DISPUTE_BLOCKS,
+            appeal_bond=APPEAL_BOND_WEI,
+            appeal_blocks=APPEAL_BLOCKS,
         )
         treasury = Sender(w3, coordinator)
         staking = [identity for identity in identities if identity.role is not None]
         with ThreadPoolExecutor(4) as pool:
-            list(
-                pool.map(lambda one: ledger.transfer(treasury, wallets[one.name].address, STAKE_WEI), staking)
-            )
+            purse = STAKE_WEI + APPEAL_BOND_WEI  # so that anybody can appeal
+            list(pool.map(lambda one: ledger.transfer(treasury, wallets[one.name].address, purse), staking))
         numbers = {
             one.name: ledger.register(Sender(w3, wallets[one.name]), one.role, keys[one.name], STAKE_WEI)
             for one in staking

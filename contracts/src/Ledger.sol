@@ -32,7 +32,7 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     uint8 private constant PASSED = 1;
     uint8 private constant PROVEN_FALSE = 3;
 
-    uint8 private constant PENDING = 1;
+    uint8 private constant APPEALED = 1;
     uint8 private constant UPHELD = 2;
     uint8 private constant REFUSED = 3;
     uint8 private constant RELEASED = 4;
@@ -322,7 +322,7 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
             segment: segment,
             appellant: appellant,
             openedAt: block.number.toUint64(),
-            status: PENDING,
+            status: APPEALED,
             outcome: 0
         });
         emit EventsLib.Appealed(case_, run, round, number, segment, appellant, APPEAL_BOND);
@@ -331,7 +331,7 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ILedger
     function settleAppeal(uint64 case_, uint8 outcome, Verdict calldata a, Verdict calldata b) external nonReentrant {
-        Appeal storage info = _pendingAppeal(case_);
+        Appeal storage info = _openAppeal(case_);
         require(outcome >= PASSED && outcome <= PROVEN_FALSE, ErrorsLib.UnknownOutcome(outcome));
         _checkVerdicts(info.run, info.round, info.number, case_, outcome, a, b);
         bool contest = info.appellant == info.number;
@@ -352,9 +352,9 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ILedger
     function releaseAppeal(uint64 case_) external nonReentrant {
-        Appeal storage info = _pendingAppeal(case_);
+        Appeal storage info = _openAppeal(case_);
         uint256 releasableAt = uint256(info.openedAt) + APPEAL_BLOCKS;
-        require(block.number >= releasableAt, ErrorsLib.AppealPending(releasableAt));
+        require(block.number >= releasableAt, ErrorsLib.AppealOpen(releasableAt));
         info.status = RELEASED;
         emit EventsLib.AppealReleased(case_);
         IERC20(TOKEN).safeTransfer(_operators[info.appellant].wallet, APPEAL_BOND);
@@ -505,10 +505,10 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         return keccak256(abi.encode(run, round, number, segment, contest));
     }
 
-    function _pendingAppeal(uint64 case_) private view returns (Appeal storage info) {
+    function _openAppeal(uint64 case_) private view returns (Appeal storage info) {
         info = _appeals[case_];
         require(info.status != 0, ErrorsLib.UnknownAppeal(case_));
-        require(info.status == PENDING, ErrorsLib.AppealOver(case_));
+        require(info.status == APPEALED, ErrorsLib.AppealOver(case_));
     }
 
     function _coordinated(bytes32 run) private view returns (Run storage info) {

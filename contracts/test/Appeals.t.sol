@@ -223,7 +223,7 @@ contract AppealsTest is Base {
         accuse();
         uint256 before = token.balanceOf(bob);
         vm.roll(99 + APPEAL_BLOCKS);
-        refuses(ErrorsLib.AppealPending.selector, 100 + APPEAL_BLOCKS);
+        refuses(ErrorsLib.AppealOpen.selector, 100 + APPEAL_BLOCKS);
         ledger.releaseAppeal(1);
         vm.roll(100 + APPEAL_BLOCKS);
         vm.expectEmit(address(ledger));

@@ -162,7 +162,7 @@ contract Handler is World {
     }
 
     function settleAppeal(uint256 which, uint8 outcome) external {
-        (uint64 case_, ILedger.Appeal memory info) = pending(which);
+        (uint64 case_, ILedger.Appeal memory info) = openAppeal(which);
         if (case_ == 0) return;
         outcome = outcome % 3 + 1;
         ILedger.Verdict memory a = verdict(verifiers[0], info.round, info.number, case_, outcome, 0);
@@ -172,7 +172,7 @@ contract Handler is World {
     }
 
     function releaseAppeal(uint256 which) external {
-        (uint64 case_, ILedger.Appeal memory info) = pending(which);
+        (uint64 case_, ILedger.Appeal memory info) = openAppeal(which);
         if (case_ == 0) return;
         uint256 releasableAt = uint256(info.openedAt) + APPEAL_BLOCKS;
         vm.roll(releasableAt > block.number ? releasableAt : block.number);
@@ -180,7 +180,7 @@ contract Handler is World {
         --open;
     }
 
-    function pending(uint256 which) private view returns (uint64 case_, ILedger.Appeal memory info) {
+    function openAppeal(uint256 which) private view returns (uint64 case_, ILedger.Appeal memory info) {
         uint64 count = ledger.appealCount();
         if (count == 0) return (0, info);
         case_ = uint64(which % count) + 1;
@@ -241,7 +241,7 @@ contract InvariantsTest is Base {
         same(token.totalSupply(), SUPPLY - handler.burned());
     }
 
-    function invariant_every_appeal_is_pending_upheld_refused_or_released() external view {
+    function invariant_every_appeal_is_open_upheld_refused_or_released() external view {
         uint256 open;
         for (uint64 case_ = 1; case_ <= ledger.appealCount(); ++case_) {
             ILedger.Appeal memory info = ledger.appealInfo(case_);

@@ -16,12 +16,16 @@ from contracts.client import Ledger
 from contracts.keystore import create_keystore
 from contracts.sender import Sender
 from contracts.types import Role
+from contracts.wallet import save_unattended_wallet
 from protocol.keys import PeerKey
+from tests.contracts.shell import Shell
 
 TOKEN = 10**18
 MIN_STAKE = 100 * TOKEN
 UNBONDING_BLOCKS = 20
 DISPUTE_BLOCKS = 4
+APPEAL_BOND = 10 * TOKEN
+APPEAL_BLOCKS = 12
 RUN = "ab" * 32
 
 
@@ -110,5 +114,17 @@ def network(chain: LocalChain, request: pytest.FixtureRequest) -> Network:
         min_stake=MIN_STAKE,
         unbonding_blocks=UNBONDING_BLOCKS,
         dispute_blocks=DISPUTE_BLOCKS,
+        appeal_bond=APPEAL_BOND,
+        appeal_blocks=APPEAL_BLOCKS,
     )
     return Network(chain, ledger, Sender(chain.w3, deployer))
+
+
+@pytest.fixture
+def shell(network: Network, tmp_path: Path) -> Shell:
+    secret = keccak(text=f"wallet of {network.ledger.address}")
+    home = tmp_path / "home"
+    account = save_unattended_wallet(home, secret, scrypt_n=2)
+    set_coin(network.chain.w3, account.address, TOKEN)
+    network.ledger.transfer(network.treasury, account.address, 1000 * TOKEN)
+    return Shell(network, home, account.address)

@@ -27,7 +27,14 @@ def test_blocks_logs_and_receipts_survive_a_restart(tmp_path: Path, ending: sign
         w3 = wait_ready(process, port, log_path=log)
         set_coin(w3, account.address, 10 * TOKEN)
         ledger = Ledger.deploy(
-            w3, account, supply=10**6 * TOKEN, min_stake=MIN_STAKE, unbonding_blocks=20, dispute_blocks=4
+            w3,
+            account,
+            supply=10**6 * TOKEN,
+            min_stake=MIN_STAKE,
+            unbonding_blocks=20,
+            dispute_blocks=4,
+            appeal_bond=TOKEN,
+            appeal_blocks=9,
         )
         ledger.register(Sender(w3, account), Role.CONTRIBUTOR, PeerKey(bytes([1]) * 32), MIN_STAKE)
         receipt = ledger.deposit(Sender(w3, account), TOKEN)

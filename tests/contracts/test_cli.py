@@ -9,84 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from eth_utils.crypto import keccak
-from typer.testing import CliRunner
 
-from contracts.anvil import set_coin
-from contracts.cli import format_amount, parse_amount, read_settlement, rewards_app, stake_app
-from contracts.wallet import PASSWORD_FILE, WALLET_FILE, save_unattended_wallet
+from contracts.cli import format_amount, parse_amount, read_settlement
+from contracts.wallet import PASSWORD_FILE, WALLET_FILE
 from protocol.canonical import canonical_json
-from protocol.errors import ConfigError, LedgerError, MurmurError, NetworkError, UsageError
+from protocol.errors import ConfigError, LedgerError, NetworkError, UsageError
 from protocol.keys import load_peer_key
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry, RewardTable, sign
 from tests.contracts.conftest import DISPUTE_BLOCKS, MIN_STAKE, RUN, TOKEN, UNBONDING_BLOCKS, Network
+from tests.contracts.shell import Answer, Shell
 from tests.protocol.makers import key, manifest
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said; `error` is what it was refused with."""
-
-    out: str
-    err: str
-    error: MurmurError | None
-    code: int
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Type commands of one wallet's owner, who has no terminal."""
-
-    network: Network
-    home: Path
-    wallet: str
-
-    def flags(self, command: str) -> list[str]:
-        return [
-            *command.split(),
-            *("--dir", str(self.home), "--rpc", self.network.chain.url),
-            *("--ledger", self.network.ledger.address),
-        ]
-
-    def type(self, command: str, *more: str) -> Answer:
-        app, _, rest = command.partition(" ")
-        apps = {"stake": stake_app, "rewards": rewards_app}
-        arguments = [*self.flags(rest), *more]
-        if app == "rewards":  # its one command needs no name when it is run alone
-            arguments.remove("claim")
-        found = CliRunner().invoke(apps[app], arguments)
-        if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
-            raise found.exception
-        error = found.exception if isinstance(found.exception, MurmurError) else None
-        code = found.exit_code if error is None else error.exit_code
-        return Answer(found.stdout, found.stderr, error, code)
-
-    def balance(self) -> int:
-        return self.network.ledger.balance_of(self.wallet)
-
-    def block(self) -> int:
-        return int(self.network.chain.w3.eth.block_number)
-
-
-@pytest.fixture
-def shell(network: Network, tmp_path: Path) -> Shell:
-    secret = keccak(text=f"wallet of {network.ledger.address}")
-    home = tmp_path / "home"
-    account = save_unattended_wallet(home, secret, scrypt_n=2)
-    set_coin(network.chain.w3, account.address, TOKEN)
-    network.ledger.transfer(network.treasury, account.address, 1000 * TOKEN)
-    return Shell(network, home, account.address)
 
 
 def murmur(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":

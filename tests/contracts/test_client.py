@@ -1,5 +1,7 @@
 """One life of a network on a real local chain: stake, runs, rewards and slashing through the typed client."""
 
+from typing import Literal
+
 import pytest
 from eth_account import Account
 
@@ -12,7 +14,16 @@ from protocol.errors import LedgerError
 from protocol.keys import PeerKey
 from protocol.merkle import StandardMerkleTree, reward_leaf
 from protocol.messages import PROVEN_FALSE, Verdict, signing_digest
-from tests.contracts.conftest import DISPUTE_BLOCKS, MIN_STAKE, RUN, TOKEN, UNBONDING_BLOCKS, Network
+from tests.contracts.conftest import (
+    APPEAL_BLOCKS,
+    APPEAL_BOND,
+    DISPUTE_BLOCKS,
+    MIN_STAKE,
+    RUN,
+    TOKEN,
+    UNBONDING_BLOCKS,
+    Network,
+)
 
 
 def test_deployed_ledger_has_its_parameters(network: Network) -> None:
@@ -22,6 +33,7 @@ def test_deployed_ledger_has_its_parameters(network: Network) -> None:
     assert ledger.min_stake == MIN_STAKE
     assert ledger.unbonding_blocks == UNBONDING_BLOCKS
     assert ledger.dispute_blocks == DISPUTE_BLOCKS
+    assert (ledger.appeal_bond, ledger.appeal_blocks) == (APPEAL_BOND, APPEAL_BLOCKS)
     assert ledger.total_supply() == 10**9 * TOKEN
     assert ledger.domain_separator() == domain_separator(31337, ledger.address)
 
@@ -220,14 +232,23 @@ def test_dispute_cancels_the_root_and_the_coordinator_proposes_again(network: Ne
     assert (info.next_epoch, info.final_total_wei) == (1, TOKEN)
 
 
-def signed_verdict(network: Network, name: str, number: int, round_: int = 0) -> SignedVerdict:
+def signed_verdict(
+    network: Network,
+    name: str,
+    number: int,
+    round_: int = 0,
+    *,
+    case: int = 0,
+    outcome: Literal[1, 2, 3, 4] = PROVEN_FALSE,
+) -> SignedVerdict:
     """Sign a verdict as verifiers do on the wire."""
     verifier = network.ledger.number_of(network.person(name).address)
     assert verifier is not None
     body = Verdict(
         number=number,
+        case=case,
         verifier=verifier,
-        outcome=PROVEN_FALSE,
+        outcome=outcome,
         commitment="cd" * 32,
         opening=None,
         profile="cpu-fp32",
@@ -238,7 +259,9 @@ def signed_verdict(network: Network, name: str, number: int, round_: int = 0) ->
         replay_cpu_s=1.5,
     )
     digest = signing_digest(31337, network.ledger.address, RUN, round_, "verifier", body)
-    assert digest == network.ledger.verdict_digest(RUN, round_, number, verifier, body.evidence())
+    assert digest == network.ledger.verdict_digest(
+        RUN, round_, number, case, verifier, outcome, body.evidence()
+    )
     return SignedVerdict(verifier, body.evidence(), network.peer(name).sign(digest))
 
 
@@ -251,14 +274,14 @@ def test_two_wire_verdicts_burn_everything_at_stake(network: Network) -> None:
     network.open_run()
     network.play_round(0)
     a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    ledger.slash(network.person("anyone"), RUN, 0, accused, a, b)
+    ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
     operator = ledger.operator(accused)
     assert operator is not None
     assert (operator.stake_wei, operator.unbonding_wei) == (0, 0)
     assert ledger.total_supply() == 10**9 * TOKEN - MIN_STAKE - 5 * TOKEN
     assert ledger.slashed(RUN, 0, accused)
     with pytest.raises(LedgerRevert, match="AlreadySlashed"):
-        ledger.slash(network.person("anyone"), RUN, 0, accused, a, b)
+        ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
 
 
 def test_one_verifier_or_a_forged_verdict_slashes_nobody(network: Network) -> None:
@@ -271,16 +294,16 @@ def test_one_verifier_or_a_forged_verdict_slashes_nobody(network: Network) -> No
     a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
     anyone = network.person("anyone")
     with pytest.raises(LedgerRevert, match="SameVerifier"):
-        ledger.slash(anyone, RUN, 0, accused, a, a)
+        ledger.slash(anyone, RUN, 0, accused, 0, a, a)
     forged = SignedVerdict(b.verifier, b.evidence, a.signature)
     with pytest.raises(LedgerRevert, match="BadVerdict") as refused:
-        ledger.slash(anyone, RUN, 0, accused, a, forged)
+        ledger.slash(anyone, RUN, 0, accused, 0, a, forged)
     assert refused.value.arguments == {"verifier": b.verifier}
     with pytest.raises(LedgerRevert, match="RoundNotAnchored"):
-        ledger.slash(anyone, RUN, 1, accused, a, b)
+        ledger.slash(anyone, RUN, 1, accused, 0, a, b)
     ledger.unbond(network.person("vito"), 1)
     with pytest.raises(LedgerRevert, match="NotAStakedVerifier"):
-        ledger.slash(anyone, RUN, 0, accused, a, b)
+        ledger.slash(anyone, RUN, 0, accused, 0, a, b)
     operator = ledger.operator(accused)
     assert operator is not None
     assert operator.stake_wei == MIN_STAKE

@@ -48,7 +48,7 @@ def test_every_kind_of_event_is_read_with_its_values(network: Network) -> None:
     tree = settle(network, 0, {alice.address: TOKEN})
     ledger.claim(alice, RUN, alice.address, TOKEN, tree.proof(0))
     a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    slashed = ledger.slash(coordinator, RUN, 0, accused, a, b)
+    slashed = ledger.slash(coordinator, RUN, 0, accused, 0, a, b)
     ledger.finish_run(coordinator, RUN, bytes([3]) * 32)
 
     found = index.poll()

@@ -149,7 +149,7 @@ def test_the_slashed_leave_the_rosters_that_follow(network: Network) -> None:
     network.open_run()
     network.play_round(0)
     a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    network.ledger.slash(network.person("anyone"), RUN, 0, accused, a, b)
+    network.ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
     network.play_round(1)
     view = refreshed(network)
     assert numbers(view.roster(1)) == [accused, honest]
@@ -195,7 +195,7 @@ def test_another_runs_events_say_nothing(network: Network) -> None:
     network.play_round(0)
     settle(network, 0, {network.person("mallory").address: TOKEN})
     a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    ledger.slash(network.person("anyone"), RUN, 0, accused, a, b)
+    ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
     stranger = network.person("stranger")
     ledger.create_run(stranger, OTHER, network.peer("stranger").address, 2 * TOKEN)
 

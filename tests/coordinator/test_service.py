@@ -110,7 +110,14 @@ def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
         for account in (wallet, staker):
             set_coin(w3, account.address, 100 * TOKEN)
         ledger = Ledger.deploy(
-            w3, wallet, supply=10_000 * TOKEN, min_stake=TOKEN, unbonding_blocks=9, dispute_blocks=2
+            w3,
+            wallet,
+            supply=10_000 * TOKEN,
+            min_stake=TOKEN,
+            unbonding_blocks=9,
+            dispute_blocks=2,
+            appeal_bond=TOKEN // 10,
+            appeal_blocks=9,
         )
         sender = Sender(w3, wallet)
         ledger.transfer(sender, staker.address, TOKEN)

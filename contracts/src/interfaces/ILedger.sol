@@ -63,7 +63,7 @@ interface ILedger {
     /// @param segment which segment of the unit is to be judged.
     /// @param appellant registration number of who appealed.
     /// @param openedAt the block that holds the appeal.
-    /// @param status 0 unknown, 1 pending, 2 upheld, 3 refused, 4 released.
+    /// @param status 0 unknown, 1 open, 2 upheld, 3 refused, 4 released.
     /// @param outcome what the verdicts said, 0 before.
     struct Appeal {
         bytes32 run;
@@ -176,7 +176,7 @@ interface ILedger {
     /// @return case_ the appeal's number: from 1, in order, over all runs.
     function appeal(bytes32 run, uint64 round, uint64 number, uint64 segment) external returns (uint64 case_);
 
-    /// @notice Ends a pending appeal on two verifiers' verdicts of the same outcome. Anyone may call.
+    /// @notice Ends an open appeal on two verifiers' verdicts of the same outcome. Anyone may call.
     /// @dev A contest is upheld by outcome 1, an accusation by 2 or 3: the bond goes back to the appellant. Else the
     /// bond of a contest goes to the run's pot, and that of an accusation in halves to the pot and to the unit's owner.
     /// @param outcome 1 passed, 2 rejected, 3 proven false.

@@ -73,7 +73,7 @@ library ErrorsLib {
     /// @notice The appeal has been settled or released.
     error AppealOver(uint64 case_);
     /// @notice The appeal can still be settled, and not be released before that block.
-    error AppealPending(uint256 releasableAt);
+    error AppealOpen(uint256 releasableAt);
     /// @notice The outcome settles nothing: it is not passed, rejected or proven false.
     error UnknownOutcome(uint8 outcome);
     /// @notice Both verdicts come from one verifier.
