@@ -3,15 +3,27 @@
 from dataclasses import replace
 from typing import cast
 
-from coordinator.state import AnchoredRound, Decision, Drawn, Effect, Export, Refused, Slash, State
+from coordinator.state import (
+    AnchoredRound,
+    Decision,
+    Drawn,
+    Effect,
+    Export,
+    Refused,
+    Ruled,
+    SettleAppeal,
+    Slash,
+    State,
+)
 from protocol.chain import ChainView
 from protocol.messages import Body, Judgement, Opening, Seal, Signed, Verdict
+from verification.appeal import appealed, blocks_since, combined, may_still_appeal
 from verification.archive import RoundDossier
 from verification.judge import contradiction, forged_residual, refused
 from verification.ruling import fault, in_turn, may_judge, may_seal, rule, silent
 from verification.sample import Draw, draws
 from verification.seal import needs_seal
-from verification.settle import SettledRound
+from verification.settle import JudgedCase, settled_round
 
 WAITS = "waits"
 
@@ -19,7 +31,7 @@ Step = tuple[State, tuple[Effect, ...]]
 
 
 def judge(state: State, chain: ChainView) -> Step:
-    """Draw the units of rounds whose beacon is there, take in verdicts, and decide what can be decided."""
+    """Draw the units of rounds whose beacon is there, take in appeals and verdicts, and decide what can be decided."""
     effects: list[Effect] = []
     for round_ in sorted(state.judging):
         state, more = _judge_round(state, state.judging[round_], chain)
@@ -39,12 +51,17 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
         anchored = replace(anchored, draws=found)
         effects.append(Drawn(anchored.round, found))
     before = state.judging[anchored.round]
+    anchored = _admit_appeals(state, anchored, chain)
     anchored, refused, waiting = _take(state, anchored, chain)
     anchored, decided = _decide(state, anchored, chain, effects)
+    anchored = _admit_appeals(state, anchored, chain)  # a contest counts once its unit was found void
     effects += refused
     state = replace(state, inbox={**state.inbox, anchored.round: waiting})
+    over = anchored.decided and not may_still_appeal(
+        state.manifest, chain, anchored.round, anchored.cases, anchored.outcome
+    )
     if anchored is before:
-        return state, tuple(effects)
+        return (_close(state, anchored) if over else state), tuple(effects)
     if (anchored.openings, anchored.seals, anchored.verdicts, anchored.decisions) != (
         before.openings,
         before.seals,
@@ -53,22 +70,23 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     ):
         effects.append(Export(export(anchored)))
     judgements = tuple(
-        Judgement(
-            round=one.round,
-            number=one.number,
-            outcome=one.outcome,
-            forged_residual=_forged(anchored, one),
-            wrong=one.wrong,
-        )
-        for one in decided
-        if (one.round, one.number) not in state.declared
+        _judgement(anchored, one) for one in decided if (one.round, *one.label) not in state.declared
     )
     state = replace(
         state,
         judging={**state.judging, anchored.round: anchored},
         undeclared=(*state.undeclared, *judgements),
     )
-    return (_close(state, anchored) if anchored.decided else state), tuple(effects)
+    return (_close(state, anchored) if over else state), tuple(effects)
+
+
+def _admit_appeals(state: State, anchored: AnchoredRound, chain: ChainView) -> AnchoredRound:
+    """Take up the appeals that count; one that was taken up stays."""
+    if not chain.appeals(anchored.round):
+        return anchored
+    units, drawn = anchored.standing.units, anchored.draws or ()
+    found = appealed(state.manifest, state.run, chain, anchored.round, units, drawn, anchored.outcome)
+    return anchored if found == anchored.appeals else replace(anchored, appeals=found)
 
 
 def _take(
@@ -102,21 +120,24 @@ def _place(
     body = message.body
     if not isinstance(body, Opening | Seal | Verdict):
         return anchored, f"late: round {anchored.round} is over"
-    draw = next((one for one in anchored.draws if one.number == body.number), None)
+    label = (body.number, body.case)
+    draw = next((one for one in anchored.cases if one.label == label), None)
     if draw is None:
+        if body.case:
+            return anchored, WAITS
         return anchored, f"number {body.number} was not drawn in round {anchored.round}"
     if reason := _fault(anchored, draw, body):
         return anchored, reason
     if isinstance(body, Opening):
         opening = cast("Signed[Opening]", message)
-        return replace(anchored, openings={**anchored.openings, body.number: opening}), ""
-    seals = anchored.seals.get(body.number, {})
-    verdicts = anchored.verdicts.get(body.number, {})
+        return replace(anchored, openings={**anchored.openings, label: opening}), ""
+    seals = anchored.seals.get(label, {})
+    verdicts = anchored.verdicts.get(label, {})
     if isinstance(body, Seal):
         if reason := _seal_fault(state, anchored, draw, body, chain):
             return anchored, reason
         seals = {**seals, body.verifier: cast("Signed[Seal]", message)}
-        return replace(anchored, seals={**anchored.seals, body.number: seals}), ""
+        return replace(anchored, seals={**anchored.seals, label: seals}), ""
     sealed = seals.get(body.verifier)
     commitment = anchored.commitments[body.number].body
     if needs_seal(body) and sealed is None:
@@ -125,7 +146,7 @@ def _place(
     if reason := fault(state.manifest, state.run, anchored.round, commitment, body, seal):
         return anchored, reason
     verdicts = {**verdicts, body.verifier: cast("Signed[Verdict]", message)}
-    return replace(anchored, verdicts={**anchored.verdicts, body.number: verdicts}), ""
+    return replace(anchored, verdicts={**anchored.verdicts, label: verdicts}), ""
 
 
 def _fault(anchored: AnchoredRound, draw: Draw, body: Opening | Seal | Verdict) -> str:
@@ -138,58 +159,72 @@ def _fault(anchored: AnchoredRound, draw: Draw, body: Opening | Seal | Verdict) 
         return ""
     if body.verifier not in draw.verifiers:
         return f"verifier {body.verifier} is not on the roster of round {anchored.round}"
-    return "late: the unit is decided" if body.number in anchored.decisions else ""
+    return "late: the unit is decided" if draw.label in anchored.decisions else ""
 
 
 def _seal_fault(state: State, anchored: AnchoredRound, draw: Draw, body: Seal, chain: ChainView) -> str:
     """Return why a seal never counts, `WAITS` before its verifier's turn, or an empty string."""
     manifest, commitment = state.manifest, anchored.commitments[draw.number].body
-    verdicts = {judge: one.body for judge, one in anchored.verdicts.get(draw.number, {}).items()}
-    if not may_judge(manifest, commitment, draw, body.verifier, verdicts, _blocks(anchored, chain)):
+    verdicts = {judge: one.body for judge, one in anchored.verdicts.get(draw.label, {}).items()}
+    if not may_judge(
+        manifest, commitment, draw, body.verifier, verdicts, blocks_since(chain, anchored.round, draw)
+    ):
         return WAITS
-    if not may_seal(manifest, draw, body.verifier, anchored.seals.get(draw.number, {}), verdicts):
+    if not may_seal(manifest, draw, body.verifier, anchored.seals.get(draw.label, {}), verdicts):
         return "late: fingerprints of this unit were shown before it"
     return ""
-
-
-def _blocks(anchored: AnchoredRound, chain: ChainView) -> int:
-    began = chain.anchor(anchored.round)
-    assert began is not None  # the round is anchored
-    return chain.height - (began + 1)
 
 
 def _decide(
     state: State, anchored: AnchoredRound, chain: ChainView, effects: list[Effect]
 ) -> tuple[AnchoredRound, list[Decision]]:
     """Decide the drawn units that can be decided; return those decisions, read back or made now."""
-    assert anchored.draws is not None
-    blocks = _blocks(anchored, chain)
     found: list[Decision] = []
-    for draw in anchored.draws:
-        if draw.number in anchored.decisions:
+    for draw in anchored.cases:
+        if draw.label in anchored.decisions:
             continue
-        verdicts = anchored.verdicts.get(draw.number, {})
-        decision = state.stored.get((anchored.round, draw.number))
+        verdicts = anchored.verdicts.get(draw.label, {})
+        decision = state.stored.get((anchored.round, *draw.label))
         if decision is None:
-            decision = _decision(state, anchored, draw, blocks, chain)
+            decision = _decision(state, anchored, draw, chain)
             if decision is None:
                 continue
             effects.append(decision)
         found.append(decision)
-        accusers = [verdicts[judge] for judge in decision.judges if judge in verdicts]
-        if decision.outcome == "false" and len(accusers) >= 2:
-            effects.append(Slash(anchored.round, draw.number, (accusers[0], accusers[1])))
+        right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
+        if len(right) >= 2:
+            pair = (right[0], right[1])
+            if decision.outcome == "false":
+                effects.append(Slash(anchored.round, draw.number, pair))
+            if draw.case:
+                effects.append(SettleAppeal(draw.case, pair[0].body.outcome, pair))
     if not found:
         return anchored, []
-    decisions = {**anchored.decisions, **{decision.number: decision for decision in found}}
-    return replace(anchored, decisions=decisions), found
+    decisions = {**anchored.decisions, **{decision.label: decision for decision in found}}
+    anchored = replace(anchored, decisions=decisions)
+    for number in sorted({decision.number for decision in found}):
+        about = [_judgement(anchored, one) for one in decisions.values() if one.number == number]
+        effects.append(Ruled(anchored.round, number, combined(about)))
+    return anchored, found
 
 
-def _decision(
-    state: State, anchored: AnchoredRound, draw: Draw, blocks: int, chain: ChainView
-) -> Decision | None:
+def _judgement(anchored: AnchoredRound, decision: Decision) -> Judgement:
+    return Judgement(
+        round=decision.round,
+        number=decision.number,
+        case=decision.case,
+        segment=decision.segment,
+        outcome=decision.outcome,
+        forged_residual=_forged(anchored, decision),
+        heard=decision.heard,
+        wrong=decision.wrong,
+    )
+
+
+def _decision(state: State, anchored: AnchoredRound, draw: Draw, chain: ChainView) -> Decision | None:
     manifest, commitment = state.manifest, anchored.commitments[draw.number].body
-    messages = anchored.verdicts.get(draw.number, {})
+    blocks = blocks_since(chain, anchored.round, draw)
+    messages = anchored.verdicts.get(draw.label, {})
     said = {judge: message.body for judge, message in messages.items()}
     due = in_turn(manifest, commitment, draw, said, blocks)
     grace = state.resumed_at + manifest.deadlines.reveal if state.resumed_at else 0
@@ -200,16 +235,19 @@ def _decision(
     return Decision(
         anchored.round,
         draw.number,
+        draw.case,
+        draw.segment,
         ruling.outcome,
         ruling.right,
         tuple(messages[judge].id for judge in sorted(due)),
         ruling.wrong,
         silent(manifest, draw, ruling, due),
+        tuple(sorted(due)),
     )
 
 
 def _forged(anchored: AnchoredRound, decision: Decision) -> bool:
-    found = anchored.verdicts.get(decision.number, {})
+    found = anchored.verdicts.get(decision.label, {})
     return forged_residual(
         decision.outcome, (found[judge].body for judge in decision.judges if judge in found)
     )
@@ -217,15 +255,11 @@ def _forged(anchored: AnchoredRound, decision: Decision) -> bool:
 
 def _close(state: State, anchored: AnchoredRound) -> State:
     """Hand a decided round over to settlement."""
-    decisions = anchored.decisions
-    settled = SettledRound(
-        round=anchored.round,
-        record=anchored.standing,
-        outcomes={number: decision.outcome for number, decision in decisions.items()},
-        judges=tuple(judge for number in sorted(decisions) for judge in decisions[number].judges),
-        refused=frozenset(number for number, one in decisions.items() if _refused(state, anchored, one)),
-        forged=frozenset(number for number, one in decisions.items() if _forged(anchored, one)),
+    cases = (
+        JudgedCase(_judgement(anchored, one), one.judges, _refused(state, anchored, one))
+        for one in anchored.decisions.values()
     )
+    settled = settled_round(anchored.round, anchored.standing, cases)
     return replace(
         state,
         judging={round_: one for round_, one in state.judging.items() if round_ != anchored.round},
@@ -235,7 +269,7 @@ def _close(state: State, anchored: AnchoredRound) -> State:
 
 
 def _refused(state: State, anchored: AnchoredRound, decision: Decision) -> bool:
-    heard = anchored.verdicts.get(decision.number, {})
+    heard = anchored.verdicts.get(decision.label, {})
     return refused(state.manifest, (heard[judge].body for judge in decision.judges if judge in heard))
 
 
@@ -243,9 +277,9 @@ def export(anchored: AnchoredRound) -> RoundDossier:
     """Return a round's public file: of a decided unit's verdicts, those on which it was decided."""
     verdicts = [
         message
-        for number in sorted(anchored.verdicts)
-        for _, message in sorted(anchored.verdicts[number].items())
-        if number not in anchored.decisions or message.id in anchored.decisions[number].verdicts
+        for label in sorted(anchored.verdicts)
+        for _, message in sorted(anchored.verdicts[label].items())
+        if label not in anchored.decisions or message.id in anchored.decisions[label].verdicts
     ]
     return RoundDossier(
         round=anchored.round,
@@ -258,7 +292,7 @@ def export(anchored: AnchoredRound) -> RoundDossier:
         verdicts=tuple(verdicts),
         seals=tuple(
             message
-            for number in sorted(anchored.seals)
-            for _, message in sorted(anchored.seals[number].items())
+            for label in sorted(anchored.seals)
+            for _, message in sorted(anchored.seals[label].items())
         ),
     )

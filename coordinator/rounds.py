@@ -108,7 +108,7 @@ def restore(
     state = replace(
         state,
         parameters={**state.parameters, **parameters},
-        stored={(decision.round, decision.number): decision for decision in decisions},
+        stored={(one.round, *one.label): one for one in decisions},
     )
     ready: dict[int, Signed[Ready]] = {}
     inbox: dict[int, list[Signed[Body]]] = {}
@@ -150,7 +150,7 @@ def _absorb(state: State, event: Event) -> Step:
         case Weighed():
             return _weighed(state, event)
         case Decision():
-            return replace(state, stored={**state.stored, (event.round, event.number): event}), ()
+            return replace(state, stored={**state.stored, (event.round, *event.label): event}), ()
         case Rewards():
             return replace(state, settling=replace(state.settling, rewards=event)), ()
         case Proposed(epoch, block):
@@ -190,12 +190,14 @@ def _said(state: State, message: Signed[Body]) -> State:
             listed = cast("Signed[CommitmentList]", message)
             return replace(state, lists={round_: listed, **state.lists})
         case RoundRecord() as record:
-            declared = {(judgement.round, judgement.number) for judgement in record.judged}
+            declared = {(one.round, one.number, one.case) for one in record.judged}
             return replace(
                 state,
                 records={round_: cast("Signed[RoundRecord]", message), **state.records},
                 parameters={round_: record.parameters, **state.parameters},
-                undeclared=tuple(one for one in state.undeclared if (one.round, one.number) not in declared),
+                undeclared=tuple(
+                    one for one in state.undeclared if (one.round, one.number, one.case) not in declared
+                ),
                 declared=state.declared | declared,
             )
         case RewardTable(epoch=epoch):

@@ -20,20 +20,22 @@ from coordinator.state import (
     Post,
     Propose,
     Proposed,
+    SettleAppeal,
     Slash,
     Transaction,
 )
 from coordinator.writer import Writer
 from protocol.errors import LedgerError
+from protocol.messages import Signed, Verdict
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 20.0
-GIVE_UP_AFTER = 5  # refusals of a slash: one whose verifier has left is refused for ever
+GIVE_UP_AFTER = 5  # refusals of a slash or a settled appeal: one whose verifier has left is refused for ever
 
 # What the ledger says when somebody, or an earlier life of this process, was there before us.
-DONE_BEFORE = {"AlreadySlashed", "NothingToSlash", "RewardsPending", "WrongEpoch", "NoPendingRewards"}
+DONE_BEFORE = {"AlreadySlashed", "NothingToSlash", "RewardsPending", "WrongEpoch", "NoPendingRewards", "AppealOver"}
 
 Write = Callable[[Callable[[Writer], Any]], Awaitable[Any]]
 """Run a function of a `Writer` in one transaction of the database, in a worker thread."""
@@ -50,6 +52,8 @@ def label(effect: Transaction) -> tuple[str, int | None, int | None]:
             return "anchor record", round_, None
         case Slash(round_, number, _):
             return "slash", round_, number
+        case SettleAppeal(case, _, _):
+            return "settle appeal", None, case
         case Propose(epoch, _, _):
             return "propose rewards", epoch, None
         case Finalize(epoch):
@@ -69,6 +73,8 @@ def stands(effect: Transaction, chain: ChainRun) -> bool:
             return chain.record_hash(round_) is not None
         case Slash(round_, number, _):
             return any((one.round, one.number) == (round_, number) for one in chain.slashes())
+        case SettleAppeal(case, _, _):
+            return case in chain.settled_appeals() or case in chain.released_appeals()
         case Propose(epoch, _, _) | Finalize(epoch):
             return epoch in chain.finalized()
         case Close():
@@ -86,16 +92,22 @@ def send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
         case Anchor(round_, record):
             return ledger.anchor_record(sender, run, round_, bytes.fromhex(record))
         case Slash(round_, number, verdicts):
-            first, second = (
-                SignedVerdict(one.body.verifier, one.body.evidence(), one.signature) for one in verdicts
-            )
+            first, second = _signed(verdicts)
             return ledger.slash(sender, run, round_, number, verdicts[0].body.case, first, second)
+        case SettleAppeal(case, outcome, verdicts):
+            first, second = _signed(verdicts)
+            return ledger.settle_appeal(sender, case, outcome, first, second)
         case Propose(epoch, root, total):
             return ledger.propose_rewards(sender, run, epoch, bytes.fromhex(root), total)
         case Finalize():
             return ledger.finalize_rewards(sender, run)
         case Close(parameters):
             return ledger.finish_run(sender, run, bytes.fromhex(parameters))
+
+
+def _signed(verdicts: tuple[Signed[Verdict], Signed[Verdict]]) -> tuple[SignedVerdict, SignedVerdict]:
+    first, second = (SignedVerdict(one.body.verifier, one.body.evidence(), one.signature) for one in verdicts)
+    return first, second
 
 
 class Sending:
@@ -128,7 +140,7 @@ class Sending:
                     await self._write(lambda tx: tx.sent(row, "done before"))
                     break
                 refusals += refused
-                if isinstance(effect, Slash) and refusals >= GIVE_UP_AFTER:
+                if isinstance(effect, Slash | SettleAppeal) and refusals >= GIVE_UP_AFTER:
                     await self._write(partial(_refused, row=row, reason=error.message))
                     log.error("%s %s: given up: %s", name[0], name[1:], error)
                     break

@@ -40,6 +40,7 @@ from coordinator.state import (
     Pending,
     Refused,
     Rewards,
+    Ruled,
     Said,
     Say,
     State,
@@ -209,12 +210,13 @@ class Service:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Say() | Admitted() | Drawn():
+            case Say() | Admitted() | Drawn() | Ruled():
                 return
             case Voided(round_):
                 log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():
-                log.info("round %d, number %d: %s", effect.round, effect.number, effect.outcome)
+                about = f"appeal {effect.case} about number" if effect.case else "number"
+                log.info("round %d, %s %d: %s", effect.round, about, effect.number, effect.outcome)
             case Refused():
                 message = effect.message
                 log.info("refused %s of round %d: %s", message.body.kind, message.round, effect.reason)
@@ -389,6 +391,8 @@ def _record(
                 tx.drawn(effect)
             case Decision():
                 tx.decided(effect)
+            case Ruled():
+                tx.ruled(effect)
             case Voided(round_):
                 tx.voided(round_)
             case Refused(message, reason):

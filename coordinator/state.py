@@ -29,10 +29,11 @@ from protocol.messages import (
 )
 from training.workbench import RetractedRound
 from verification.archive import RoundDossier
+from verification.duty import CaseKey
 from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.retract import Units
-from verification.sample import Draw, Standing
+from verification.sample import Draw, Label, Standing
 from verification.settle import SettledRound
 
 # Events
@@ -80,15 +81,23 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Decision:
-    """A drawn unit was decided, and is never decided again."""
+    """A draw or an appeal was decided, and is never decided again."""
 
     round: int
     number: int
+    case: int  # the appeal; 0: the round's draw
+    segment: int
     outcome: Outcome
     judges: tuple[int, ...]  # whose verdicts were right
     verdicts: tuple[str, ...]  # message ids of all that were there
     wrong: tuple[int, ...] = ()  # who said otherwise than the majority
     silent: tuple[int, ...] = ()  # who said nothing in time
+    heard: tuple[int, ...] = ()  # whose verdicts were there
+
+    @property
+    def label(self) -> Label:
+        """Return (number, case)."""
+        return self.number, self.case
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,15 @@ class Slash:
 
 
 @dataclass(frozen=True)
+class SettleAppeal:
+    """Let the ledger settle the bond of an appeal on two verdicts."""
+
+    case: int
+    outcome: int  # that both say
+    verdicts: tuple[Signed[Verdict], Signed[Verdict]]
+
+
+@dataclass(frozen=True)
 class Propose:
     """Propose an epoch's cumulative reward root."""
 
@@ -240,6 +258,15 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Ruled:
+    """Note what a unit is after all that was judged of it so far."""
+
+    round: int
+    number: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class Voided:
     """Note that a round's record was anchored too late, so that nothing of it merged."""
 
@@ -253,7 +280,7 @@ class Export:
     dossier: RoundDossier
 
 
-Transaction = Open | Post | Anchor | Slash | Propose | Finalize | Close
+Transaction = Open | Post | Anchor | Slash | SettleAppeal | Propose | Finalize | Close
 Effect = (
     Say
     | Transaction
@@ -264,6 +291,7 @@ Effect = (
     | Refused
     | Drawn
     | Decision
+    | Ruled
     | Voided
     | Export
 )
@@ -308,12 +336,13 @@ class AnchoredRound:
     receipts: tuple[Signed[Receipt], ...] = ()  # that the record names
     void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
-    openings: Mapping[int, Signed[Opening]] = field(default_factory=dict)
-    # number -> verifier -> seal
-    seals: Mapping[int, Mapping[int, Signed[Seal]]] = field(default_factory=dict)
-    # number -> verifier -> verdict
-    verdicts: Mapping[int, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
-    decisions: Mapping[int, Decision] = field(default_factory=dict)
+    appeals: tuple[Draw, ...] = ()  # about the round's units, that count
+    openings: Mapping[Label, Signed[Opening]] = field(default_factory=dict)
+    # case -> verifier -> seal
+    seals: Mapping[Label, Mapping[int, Signed[Seal]]] = field(default_factory=dict)
+    # case -> verifier -> verdict
+    verdicts: Mapping[Label, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
+    decisions: Mapping[Label, Decision] = field(default_factory=dict)
 
     @property
     def standing(self) -> RoundRecord:
@@ -322,8 +351,18 @@ class AnchoredRound:
 
     @property
     def decided(self) -> bool:
-        """Tell whether every drawn unit has its outcome."""
-        return self.draws is not None and all(draw.number in self.decisions for draw in self.draws)
+        """Tell whether every draw and every appeal has its outcome."""
+        return self.draws is not None and all(case.label in self.decisions for case in self.cases)
+
+    @property
+    def cases(self) -> tuple[Draw, ...]:
+        """Return what was drawn and what was appealed."""
+        return (*(self.draws or ()), *self.appeals)
+
+    def outcome(self, case: Draw) -> Outcome | None:
+        """Return what became of a case; None while it is undecided."""
+        decision = self.decisions.get(case.label)
+        return None if decision is None else decision.outcome
 
 
 @dataclass(frozen=True)
@@ -359,13 +398,13 @@ class State:
     parameters: Mapping[int, str] = field(default_factory=dict)  # at the start of each round
     # by round: what waits for its time
     inbox: Mapping[int, tuple[Signed[Body], ...]] = field(default_factory=dict)
-    # by (round, number): decisions read back from storage
-    stored: Mapping[tuple[int, int], Decision] = field(default_factory=dict)
+    # by (round, number, case): decisions read back from storage
+    stored: Mapping[CaseKey, Decision] = field(default_factory=dict)
     current: CurrentRound | None = None
     previous: AnchoredRound | None = None  # the round before the current one, for what is carried
     judging: Mapping[int, AnchoredRound] = field(default_factory=dict)  # rounds with undecided draws
     undeclared: tuple[Judgement, ...] = ()  # decided, in no record yet
-    declared: frozenset[tuple[int, int]] = frozenset()  # (round, number) of every judgement in a record
+    declared: frozenset[CaseKey] = frozenset()  # (round, number, case) of every judgement in a record
     # symbols -> (round, number) that revealed them first
     shown: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     standings: Mapping[int, Standing] = field(

@@ -132,13 +132,18 @@ class Store:
 
 
 def _decision(row: DecisionRow) -> Decision:
-    judges: list[int] = json.loads(row.judges)
-    verdicts: list[str] = json.loads(row.verdicts)
     outcome: Any = row.outcome
-    wrong: list[int] = json.loads(row.wrong)
-    missing: list[int] = json.loads(row.silent)
     return Decision(
-        row.round, row.number, outcome, tuple(judges), tuple(verdicts), tuple(wrong), tuple(missing)
+        row.round,
+        row.number,
+        row.case,
+        row.segment,
+        outcome,
+        judges=tuple(json.loads(row.judges)),
+        verdicts=tuple(json.loads(row.verdicts)),
+        wrong=tuple(json.loads(row.wrong)),
+        silent=tuple(json.loads(row.silent)),
+        heard=tuple(json.loads(row.heard)),
     )
 
 

@@ -32,7 +32,7 @@ def summarize(state: State, chain: ChainView) -> Summary:
     if state.round < state.manifest.rounds:
         return Summary("commit", round_, state.trouble or "waiting for the round's beacon")
     undecided = sum(
-        1 for one in state.judging.values() for draw in one.draws or () if draw.number not in one.decisions
+        1 for one in state.judging.values() for case in one.cases if case.label not in one.decisions
     )
     if state.judging:
         return Summary("judging", round_, state.trouble or f"{undecided} drawn units are being judged")

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA = 2
+SCHEMA = 3
 DATABASE_FILE = "database.sqlite"
 BUSY_MS = 5000
 
@@ -120,24 +120,28 @@ class VerdictRow(Base):
 
 
 class DecisionRow(Base):
-    """The outcome of a drawn unit, stored before anything follows from it."""
+    """The outcome of a draw or an appeal, stored before anything follows from it."""
 
     __tablename__ = "decisions"
     round: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
+    case: Mapped[int] = mapped_column(primary_key=True)  # the appeal; 0: the round's draw
+    segment: Mapped[int]
     outcome: Mapped[str]
     judges: Mapped[str] = mapped_column(Text)  # JSON list of numbers
     verdicts: Mapped[str] = mapped_column(Text)  # JSON list of message ids
     wrong: Mapped[str] = mapped_column(Text)  # JSON list of numbers
     silent: Mapped[str] = mapped_column(Text)  # JSON list of numbers
+    heard: Mapped[str] = mapped_column(Text)  # JSON list of numbers
 
 
 class SilenceRow(Base):
-    """A verifier that said nothing about a drawn unit in time."""
+    """A verifier that said nothing about a case in time."""
 
     __tablename__ = "silences"
     round: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
+    case: Mapped[int] = mapped_column(primary_key=True)
     verifier: Mapped[int] = mapped_column(primary_key=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from coordinator.state import Admitted, Decision, Drawn, FetchUpdate
+from coordinator.state import Admitted, Decision, Drawn, FetchUpdate, Ruled
 from coordinator.tables import (
     DecisionRow,
     LocalRow,
@@ -174,27 +174,37 @@ class Writer:
             unit.segment = drawn[unit.number].segment if unit.drawn else None
 
     def decided(self, decision: Decision) -> None:
-        """Store the outcome of a drawn unit."""
-        key = (decision.round, decision.number)
+        """Store the outcome of a draw or an appeal."""
+        key = (decision.round, *decision.label)
         if self._session.get(DecisionRow, key) is None:
             self._session.add(
                 DecisionRow(
                     round=decision.round,
                     number=decision.number,
+                    case=decision.case,
+                    segment=decision.segment,
                     outcome=decision.outcome,
                     judges=json.dumps(decision.judges),
                     verdicts=json.dumps(decision.verdicts),
                     wrong=json.dumps(decision.wrong),
                     silent=json.dumps(decision.silent),
+                    heard=json.dumps(decision.heard),
                 )
             )
             for verifier in decision.silent:
-                self._session.add(SilenceRow(round=decision.round, number=decision.number, verifier=verifier))
-        self._unit(*key).outcome = decision.outcome
+                self._session.add(
+                    SilenceRow(
+                        round=decision.round, number=decision.number, case=decision.case, verifier=verifier
+                    )
+                )
         counted = (VerdictRow.id.in_(decision.verdicts), VerdictRow.verifier.in_(decision.judges))
         self._session.execute(update(VerdictRow).where(*counted).values(counted=True))
         wrong = (VerdictRow.id.in_(decision.verdicts), VerdictRow.verifier.in_(decision.wrong))
         self._session.execute(update(VerdictRow).where(*wrong).values(wrong=True))
+
+    def ruled(self, effect: Ruled) -> None:
+        """Note what a unit is after all that was judged of it so far."""
+        self._unit(effect.round, effect.number).outcome = effect.outcome
 
     def slashed(self, round_: int, number: int, tx: str) -> None:
         """Note the transaction that took a unit's stake."""

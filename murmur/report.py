@@ -37,7 +37,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
         trained=trained,
         committed=committed,
         revealed=revealed,
-        drawn=sum(drawn == number for _, drawn in run.draws),
+        drawn=sum(drawn == number and not case for _, drawn, case in run.cases),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
@@ -93,7 +93,7 @@ def verification_of(run: PublicRun, honest: set[int]) -> Verification:
     }
     return Verification(
         draw_probability=run.manifest.verification.schedule.fresh_probability,
-        drawn=len(run.draws),
+        drawn=sum(not case for _, _, case in run.cases),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
@@ -124,12 +124,12 @@ def summarize(
     slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
     operators = {operator.number: operator for operator in chain.operators()}
     peers, verifiers = [], []
-    declared = [(one.round, one.number) for one, _ in run.judgements]
+    declared = [*run.declared]
     rulings = [run.ruling(key) for key in declared]
     silences = Counter(
         judge
         for key, ruling in zip(declared, rulings, strict=True)
-        for judge in silent(run.manifest, run.draws[key], ruling, run.verdict_bodies(key))
+        for judge in silent(run.manifest, run.cases[key], ruling, run.verdict_bodies(key))
     )
     for identity in identities:
         if identity.role is None:

@@ -10,9 +10,11 @@ from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
+from verification.duty import is_appealable, round_cases, round_draws
 from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
+from verification.sample import Draw
 from verification.witness import witnesses
 
 
@@ -31,7 +33,10 @@ class RoundFacts:
     void: bool = False  # the record was anchored too late
     sampling_beacon: str | None = None
     verifiers: tuple[int, ...] = ()
-    sealed: frozenset[int] = frozenset()  # verifiers whose seal on our unit was heard
+    cases: tuple[Draw, ...] = ()  # about our unit: its draw, and the appeals that count
+    appealable: bool = True  # an appeal about our unit may still come
+    # verifiers whose seal on our unit was heard, by case
+    sealed: Mapping[int, frozenset[int]] = field(default_factory=dict)
     own: str | None = None  # id of a commitment of ours that the network has heard
     witnesses: tuple[int, ...] = ()
     reveals: Mapping[int, Reveal] = field(default_factory=dict)  # that open a commitment heard, by number
@@ -119,6 +124,7 @@ def _of_round(
     roster = frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_))
     beacon, posted = chain.assignment_beacon(round_), chain.commitments(round_)
     drawn = () if beacon is None else witnesses(manifest, pool.run, beacon, round_, roster)
+    cases = _cases(manifest, chain, pool, number, round_)
     watching = number in drawn and posted is not None and anchored is None
     return RoundFacts(
         roster=roster,
@@ -132,13 +138,32 @@ def _of_round(
         void=is_void(manifest, chain, round_),
         sampling_beacon=chain.sampling_beacon(round_),
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
-        sealed=frozenset(judge for accused, judge in pool.seals(round_) if accused == number),
+        cases=cases,
+        appealable=is_appealable(manifest, chain, pool, round_, cases),
+        sealed=_sealed(pool, number, round_),
         own=None if own is None else own.id,
         witnesses=drawn,
         reveals=dict(_reveals(manifest, pool, round_)) if watching else {},
         reveals_close=None if posted is None else posted.block + manifest.deadlines.reveal,
         testified=number in pool.receipts(round_),
     )
+
+
+def _cases(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, number: int, round_: int
+) -> tuple[Draw, ...]:
+    found = round_draws(manifest, chain, pool, round_)
+    if found is None:
+        return ()
+    return tuple(case for case in round_cases(manifest, chain, pool, round_, found) if case.number == number)
+
+
+def _sealed(pool: MessagePool, number: int, round_: int) -> dict[int, frozenset[int]]:
+    found: dict[int, frozenset[int]] = {}
+    for accused, case, judge in pool.seals(round_):
+        if accused == number:
+            found[case] = found.get(case, frozenset()) | {judge}
+    return found
 
 
 def _reveals(manifest: RunManifest, pool: MessagePool, round_: int) -> Iterator[tuple[int, Reveal]]:

@@ -15,12 +15,12 @@ from protocol.errors import Equivocation
 from protocol.journal import JournalKind, SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Receipt, Signed, sign, signing_digest
+from protocol.messages import Body, Opening, Receipt, Signed, sign, signing_digest
 
 _SCHEMA = """
 CREATE TABLE statement (
-    run TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, wire BLOB NOT NULL,
-    PRIMARY KEY (run, kind, round)
+    run TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, "case" INTEGER NOT NULL, wire BLOB NOT NULL,
+    PRIMARY KEY (run, kind, round, "case")
 ) STRICT;
 CREATE TABLE unit (
     run TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL, released INTEGER NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE progress (
 
 KIND = JournalKind(
     application_id=0x4D55524E,  # "MURN"
-    version=1,
+    version=2,
     schema=_SCHEMA,
     name="a journal of a Murmur node",
     daemon="node",
@@ -54,6 +54,8 @@ class Journal(SigningJournal):
     ) -> Signed[Body]:
         """Return this peer's one statement of that kind for the round, storing it first if it is made now.
 
+        Of openings there is one for each case.
+
         Args:
             unit: stored in the same transaction as its commitment.
 
@@ -61,8 +63,9 @@ class Journal(SigningJournal):
             Equivocation: something else of that kind was signed for the round before.
         """
         run = manifest.run_id
-        query = "SELECT wire FROM statement WHERE run = ? AND kind = ? AND round = ?"
-        row = self._database.execute(query, (run, body.kind, round_)).fetchone()
+        place = (run, body.kind, round_, body.case if isinstance(body, Opening) else 0)
+        query = 'SELECT wire FROM statement WHERE run = ? AND kind = ? AND round = ? AND "case" = ?'
+        row = self._database.execute(query, place).fetchone()
         if row is not None:
             stored = self._parse(row[0])
             wanted = signing_digest(manifest.chain_id, manifest.ledger, run, round_, stored.role, body)
@@ -74,9 +77,7 @@ class Journal(SigningJournal):
             return stored
         message = sign(key, manifest, round_, "contributor", body)
         with self._transaction():
-            self._database.execute(
-                "INSERT INTO statement VALUES (?, ?, ?, ?)", (run, body.kind, round_, message.wire)
-            )
+            self._database.execute("INSERT INTO statement VALUES (?, ?, ?, ?, ?)", (*place, message.wire))
             if unit is not None:
                 self._database.execute(
                     "INSERT INTO unit VALUES (?, ?, ?, 0)", (run, round_, unit.model_dump_json())

@@ -54,7 +54,7 @@ from protocol.messages import (
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
 from verification.retract import sources
-from verification.sample import Draw, draws
+from verification.sample import Draw
 from verification.seal import ends_are_due
 
 CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
@@ -85,7 +85,7 @@ class State:
     released: frozenset[int] = frozenset()  # rounds whose draw is settled
     # by round whose draw fell on us: what of the unit may be served
     opened: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    said: frozenset[tuple[str, int]] = frozenset()  # (kind, round) published since the start
+    said: frozenset[tuple[str, int, int]] = frozenset()  # (kind, round, case) published since the start
     served: Mapping[int, Served] = field(default_factory=dict)  # updates of recent rounds
     previous: str | None = None  # parameters of the round before, for peers one round behind
     facts: Facts = field(default_factory=Facts)
@@ -163,7 +163,7 @@ class State:
         facts = self.facts.of(self.round)
         if facts.commit_closes is None:
             return "waiting for the run to open"
-        if ("reveal", self.round) in self.said:
+        if ("reveal", self.round, 0) in self.said:
             return "revealed"
         if self.round in self.units and facts.listed is not None:
             return "left out"
@@ -299,7 +299,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         work=work,
     )
     effects.append(Publish(state.round, body, unit))
-    said = state.said | {(Commitment.kind, state.round)}
+    said = state.said | {(Commitment.kind, state.round, 0)}
     return replace(state, units={**state.units, state.round: unit}, said=said)
 
 
@@ -342,44 +342,53 @@ def _carry(state: State, record: RoundRecord) -> Carry:
 
 
 def _settle(state: State, effects: list[Effect]) -> State:
-    """Open the units that were drawn, and release those whose draw is settled."""
+    """Open the units that were drawn or appealed about, and release those of which nothing can be asked any more."""
     judged = _judged(state)
     for round_ in sorted(state.interest):
         facts = state.facts.of(round_)
-        if round_ in judged:
-            state = _release(state, round_, effects)
-        elif facts.confirmed is not None and facts.sampling_beacon is not None and facts.anchored is not None:
-            state = _open(state, round_, facts, facts.confirmed, effects)
+        if facts.confirmed is not None and facts.sampling_beacon is not None and facts.anchored is not None:
+            state = _open(state, round_, facts, facts.confirmed, effects, judged)
     return state
 
 
-def _judged(state: State) -> frozenset[int]:
-    """Return the rounds whose unit of ours has an outcome in a record."""
+def _judged(state: State) -> frozenset[tuple[int, int]]:
+    """Return the cases about our units that have an outcome in a record, by (round, case)."""
     found: list[Judgement] = list(state.facts.closing)
     for facts in state.facts.rounds.values():
         if facts.confirmed is not None:
             found += facts.confirmed.judged
-    return frozenset(one.round for one in found if one.number == state.number)
+    return frozenset((one.round, one.case) for one in found if one.number == state.number)
 
 
-def _open(state: State, round_: int, facts: RoundFacts, record: RoundRecord, effects: list[Effect]) -> State:
-    assert facts.sampling_beacon is not None
+def _open(
+    state: State,
+    round_: int,
+    facts: RoundFacts,
+    record: RoundRecord,
+    effects: list[Effect],
+    judged: frozenset[tuple[int, int]],
+) -> State:
     assert facts.anchored is not None
     unit = state.units[round_]
     committed = {one.number: one.commitment for one in record.units}
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
-    drawn = draws(state.manifest, state.run, facts.sampling_beacon, round_, record.units, facts.verifiers)
-    mine = next((draw for draw in drawn if draw.number == state.number), None)
-    since = state.facts.height - (facts.anchored + 1)
-    if mine is None or since > mine.closes_after(state.manifest):
+    files: frozenset[str] | None = None
+    for case in facts.cases:
+        since = state.facts.height - ((facts.anchored if case.filed is None else case.filed) + 1)
+        if (round_, case.case) in judged or since > case.closes_after(state.manifest):
+            continue
+        ends = ends_are_due(state.manifest, case, since, facts.sealed.get(case.case, frozenset()))
+        files = (files or frozenset()) | unit.opened_files(case.segment, ends=ends)
+        said = (Opening.kind, round_, case.case)
+        if since <= state.manifest.deadlines.verify and said not in state.said:
+            effects.append(Publish(round_, opening(unit, case.segment, case.case)))
+            state = replace(state, said=state.said | {said})
+    if files is not None:
+        return replace(state, opened={**state.opened, round_: files})
+    if not facts.appealable:
         return _release(state, round_, effects)
-    ends = ends_are_due(state.manifest, mine, since, facts.sealed)
-    state = replace(state, opened={**state.opened, round_: unit.opened_files(mine.segment, ends=ends)})
-    if since > state.manifest.deadlines.verify or (Opening.kind, round_) in state.said:
-        return state
-    effects.append(Publish(round_, opening(unit, mine.segment)))
-    return replace(state, said=state.said | {(Opening.kind, round_)})
+    return replace(state, opened={one: kept for one, kept in state.opened.items() if one != round_})
 
 
 def _release(state: State, round_: int, effects: list[Effect]) -> State:
@@ -441,15 +450,15 @@ def _speak(state: State, effects: list[Effect]) -> State:
     unit, facts = state.units.get(state.round), state.facts.of(state.round)
     if state.stopped or unit is None or facts.confirmed is not None:
         return state
-    if (Commitment.kind, state.round) not in state.said and facts.posted is None:
+    if (Commitment.kind, state.round, 0) not in state.said and facts.posted is None:
         effects.append(Publish(state.round, unit.commitment))
-        state = replace(state, said=state.said | {(Commitment.kind, state.round)})
+        state = replace(state, said=state.said | {(Commitment.kind, state.round, 0)})
     listed = facts.listed
-    if listed is None or (Reveal.kind, state.round) in state.said:
+    if listed is None or (Reveal.kind, state.round, 0) in state.said:
         return state
     if listed.get(state.number) == unit.commitment_id:
         effects.append(Publish(state.round, reveal(unit)))
-        state = replace(state, said=state.said | {(Reveal.kind, state.round)})
+        state = replace(state, said=state.said | {(Reveal.kind, state.round, 0)})
     return state
 
 

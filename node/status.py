@@ -72,9 +72,11 @@ class Tally:
         if judgement.number != self.number:
             return
         setattr(self.counts, judgement.outcome, getattr(self.counts, judgement.outcome) + 1)
-        verdicts = pool.verdicts(judgement.round).items()
+        about = (self.number, judgement.case)
         reasons = [
-            v.body.reason for (number, _), v in verdicts if number == self.number and v.body.outcome != PASSED
+            one.body.reason
+            for label, one in pool.verdicts(judgement.round).items()
+            if label[:2] == about and one.body.outcome != PASSED
         ]
         self.recent.append(
             {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}

@@ -125,11 +125,16 @@ def reveal(unit: Unit) -> Reveal:
     )
 
 
-def opening(unit: Unit, segment: int) -> Opening:
-    """Open the states around one segment, the unit's end, and both residuals."""
+def opening(unit: Unit, segment: int, case: int = 0) -> Opening:
+    """Open the states around one segment, the unit's end, and both residuals.
+
+    Args:
+        case: the ledger's number of the appeal that asks for it; 0: the round's draw does.
+    """
     start, end, final = unit.work.segments[segment], unit.work.segments[segment + 1], unit.work.segments[-1]
     return Opening(
         number=unit.commitment.number,
+        case=case,
         commitment=unit.commitment_id,
         segment=segment,
         start_parameters=start.parameters,

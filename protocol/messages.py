@@ -146,9 +146,11 @@ class Judgement(Frozen):
     round: Round
     number: Number
     case: Case = 0
+    segment: int = Field(ge=0, le=1000)
     outcome: Literal["passed", "void", "false", "unjudged"]
     forged_residual: bool = False  # false, and the verdicts say of what it carries on that it does not follow
-    wrong: tuple[Number, ...] = Field(default=(), max_length=31)  # verifiers who said otherwise
+    heard: tuple[Number, ...] = Field(default=(), max_length=31)  # verifiers whose verdicts made it
+    wrong: tuple[Number, ...] = Field(default=(), max_length=31)  # of these, who said otherwise
 
 
 class Retraction(Frozen):

@@ -77,7 +77,7 @@ class Peer:
         self.manifest = manifest
         self.run = config.run
         self.store = store
-        self.pool = MessagePool(manifest, self._key_of)
+        self.pool = MessagePool(manifest, self._key_of, self._cases_of)
         self.network: Network
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
@@ -128,6 +128,9 @@ class Peer:
     def _key_of(self, number: int) -> tuple[str, str] | None:
         operator = self.chain.operator(number)
         return None if operator is None else (operator.peer, operator.role)
+
+    def _cases_of(self, round_: int) -> frozenset[tuple[int, int]]:
+        return frozenset((appeal.number, appeal.case) for appeal in self.chain.appeals(round_))
 
     async def receive(self, sender: str, data: bytes) -> None:
         """Take a message from the network; raises what `MessagePool.accept` raises."""

@@ -34,6 +34,9 @@ from protocol.state import update_root
 KeyOf = Callable[[int], tuple[str, str] | None]
 """Map a registration number to (peer key address, role), or None if the chain knows no such number."""
 
+CasesOf = Callable[[int], Container[tuple[int, int]]]
+"""Map a round to the (number, case) of the appeals about its units that the chain knows."""
+
 Slot = tuple[str, int, tuple[int, ...]]
 ROUNDS_AHEAD = 2
 MAX_EQUIVOCATIONS = 512
@@ -44,10 +47,13 @@ B = TypeVar("B", bound=Body)
 class MessagePool:
     """Hold the accepted messages of one run, in the order in which they came."""
 
-    def __init__(self, manifest: RunManifest, key_of: KeyOf) -> None:
+    def __init__(
+        self, manifest: RunManifest, key_of: KeyOf, cases_of: CasesOf = lambda round_: frozenset()
+    ) -> None:
         self._manifest = manifest
         self.run = manifest.run_id
         self._key_of = key_of
+        self._cases_of = cases_of
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
@@ -137,6 +143,8 @@ class MessagePool:
             raise Malformed(f"not signed by the key of number {number} as {message.role}")
         if isinstance(body, Verdict | Seal):
             self._check_accused(body.number)
+        if isinstance(body, Verdict | Seal | Opening) and body.case:
+            self._check_case(message.round, body.number, body.case)
 
     def _check_accused(self, number: int) -> None:
         """Bound a verifier's slots: a verdict is on a number that works."""
@@ -145,6 +153,11 @@ class MessagePool:
             raise Premature(f"number {number} is not registered")
         if accused[1] != "contributor":
             raise Malformed(f"verdict on number {number}, who is not a contributor")
+
+    def _check_case(self, round_: int, number: int, case: int) -> None:
+        """Bound everybody's slots: a case is one that the ledger knows."""
+        if (number, case) not in self._cases_of(round_):
+            raise Premature(f"no appeal {case} about number {number} in round {round_} is on chain")
 
     def _get(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
         return cast("Signed[B] | None", self._slots.get((kind.kind, round_, labels)))
@@ -175,21 +188,21 @@ class MessagePool:
         """Return the coordinator's record of a round; it counts once its hash is anchored on chain."""
         return self._get(RoundRecord, round_)
 
-    def openings(self, round_: int) -> dict[int, Signed[Opening]]:
-        """Return the openings heard of a round's units, by number."""
-        return {labels[0]: message for labels, message in self._all(Opening, round_).items()}
+    def openings(self, round_: int) -> dict[tuple[int, int], Signed[Opening]]:
+        """Return the openings heard of a round's units, by (number, case)."""
+        return {(labels[0], labels[1]): message for labels, message in self._all(Opening, round_).items()}
 
-    def verdicts(self, round_: int) -> dict[tuple[int, int], Signed[Verdict]]:
-        """Return the verdicts heard of a round's units, by (number, verifier)."""
-        return {(labels[0], labels[1]): message for labels, message in self._all(Verdict, round_).items()}
+    def verdicts(self, round_: int) -> dict[tuple[int, int, int], Signed[Verdict]]:
+        """Return the verdicts heard of a round's units, by (number, case, verifier)."""
+        return {(one[0], one[1], one[2]): message for one, message in self._all(Verdict, round_).items()}
 
     def receipts(self, round_: int) -> dict[int, Signed[Receipt]]:
         """Return the receipts heard of a round's updates, by the witness's number."""
         return {labels[0]: message for labels, message in self._all(Receipt, round_).items()}
 
-    def seals(self, round_: int) -> dict[tuple[int, int], Signed[Seal]]:
-        """Return the seals heard on a round's units, by (number, verifier)."""
-        return {(labels[0], labels[1]): message for labels, message in self._all(Seal, round_).items()}
+    def seals(self, round_: int) -> dict[tuple[int, int, int], Signed[Seal]]:
+        """Return the seals heard on a round's units, by (number, case, verifier)."""
+        return {(one[0], one[1], one[2]): message for one, message in self._all(Seal, round_).items()}
 
     def rewards(self) -> dict[int, Signed[RewardTable]]:
         """Return the latest reward table of each epoch."""
@@ -233,10 +246,12 @@ def slot_of(message: Signed[Body]) -> Slot:
     body = message.body
     match body:
         case Verdict() | Seal():
-            labels: tuple[int, ...] = (body.number, body.verifier)
+            labels: tuple[int, ...] = (body.number, body.case, body.verifier)
+        case Opening():
+            labels = (body.number, body.case)
         case RewardTable():
             labels = (body.epoch,)
-        case Ready() | Commitment() | Reveal() | Receipt() | Opening():
+        case Ready() | Commitment() | Reveal() | Receipt():
             labels = (body.number,)
         case _:
             labels = ()

@@ -38,10 +38,12 @@ from protocol.messages import (
     Verdict,
     parse_message,
 )
+from protocol.pool import slot_of
 
 MAX_DOSSIER_BYTES = 64 << 20
 MAX_SETTLEMENT_BYTES = 256 << 20
 MAX_VERDICTS = 16 * MAX_UNITS
+MAX_OPENINGS = 4 * MAX_UNITS  # one for the draw, and one for each appeal
 MAX_READY = 65_536
 MAX_RECEIPTS = 16  # the most witnesses that a manifest may ask for
 _DOSSIER_NAME = re.compile(r"([0-9]{6,7})\.json")
@@ -121,7 +123,7 @@ class RoundDossier:
             reveals=reader.many(Reveal, value["reveals"], MAX_UNITS),
             receipts=reader.many(Receipt, value["receipts"], MAX_RECEIPTS),
             record=None if value["record"] is None else reader.one(RoundRecord, value["record"]),
-            openings=reader.many(Opening, value["openings"], MAX_UNITS),
+            openings=reader.many(Opening, value["openings"], MAX_OPENINGS),
             verdicts=reader.many(Verdict, value["verdicts"], MAX_VERDICTS),
             seals=reader.many(Seal, value["seals"], MAX_VERDICTS),
         )
@@ -131,19 +133,18 @@ class RoundDossier:
         numbers = {number for number, _ in named}
         if len(numbers) != len(named):
             raise Malformed("commitment list names a number twice")
-        for kind, messages in (("reveal", dossier.reveals), ("opening", dossier.openings)):
-            of = [message.body.number for message in cast("tuple[Signed[Reveal], ...]", messages)]
-            _unique(kind, of)
-            if not set(of) <= numbers:
-                raise Malformed(f"{kind} of a number that the list does not name")
         _unique("receipt", [message.body.number for message in dossier.receipts])
-        for kind, judged in (("verdict", dossier.verdicts), ("seal", dossier.seals)):
-            pairs = [
-                (one.body.number, one.body.verifier) for one in cast("tuple[Signed[Verdict], ...]", judged)
-            ]
-            _unique(kind, pairs)
-            if not {number for number, _ in pairs} <= numbers:
-                raise Malformed(f"{kind} on a number that the list does not name")
+        about: tuple[Signed[Reveal | Opening | Seal | Verdict], ...] = (
+            *dossier.reveals,
+            *dossier.openings,
+            *dossier.seals,
+            *dossier.verdicts,
+        )
+        for kind in (Reveal, Opening, Seal, Verdict):
+            _unique(kind.kind, [slot_of(one) for one in about if isinstance(one.body, kind)])
+        for message in about:
+            if message.body.number not in numbers:
+                raise Malformed(f"{message.body.kind} about a number that the list does not name")
         return dossier
 
 

@@ -2,10 +2,13 @@
 
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.messages import PROVEN_FALSE
+from protocol.pool import slot_of
 from verification.audit_rounds import Found
+from verification.duty import CaseKey
 from verification.judge import forged_residual
 from verification.public import PublicRun
 from verification.ruling import fault, in_turn, rule
+from verification.sample import Draw
 
 
 def check_draws(run: PublicRun) -> Found:
@@ -13,7 +16,7 @@ def check_draws(run: PublicRun) -> Found:
     count = 0
     for dossier in run.audited:
         for message in dossier.openings:
-            draw = run.draws.get((dossier.round, message.body.number))
+            draw = run.cases.get((dossier.round, message.body.number, message.body.case))
             if draw is None:
                 raise ProofRejected(
                     f"number {message.body.number} was opened in round {dossier.round} undrawn"
@@ -24,29 +27,34 @@ def check_draws(run: PublicRun) -> Found:
                     f"drawn was {draw.segment}"
                 )
             count += 1
-    return sum(round_ in run.scope for round_, _ in run.draws), f"units drawn, {count} opened"
+    asked = [key for key in run.cases if key[0] in run.scope]
+    appeals = sum(key[2] > 0 for key in asked)
+    return len(asked) - appeals, f"units drawn, {appeals} appeals, {count} opened"
 
 
 def check_verdicts(run: PublicRun) -> Found:
     """Every verdict is by a drawn verifier, about what was drawn and opened, sealed, and agrees with itself."""
     count, elsewhere = 0, ""
-    for (round_, number), found in run.verdicts.items():
+    for key, found in run.verdicts.items():
+        round_, number, case = key
         if round_ not in run.scope:
             continue
-        draw, commitment = run.draws.get((round_, number)), run.commitment(round_, number)
-        opened = {one.body.number: one.id for one in run.dossiers[round_].openings}
+        draw, commitment = run.cases.get(key), run.commitment(round_, number)
+        opened = next((one.id for one in run.dossiers[round_].openings if slot_of(one)[2] == key[1:]), None)
         for judge, message in found.items():
             body = message.body
-            where = f"verdict of {judge} on number {number} in round {round_}"
+            where = f"verdict of {judge} on {_named(key)}"
             if draw is None or commitment is None:
-                raise ProofRejected(f"{where}: the unit was not drawn")
+                raise ProofRejected(
+                    f"{where}: {'no such appeal counts' if case else 'the unit was not drawn'}"
+                )
             if judge not in draw.verifiers:
                 raise ProofRejected(f"{where}: not a verifier of the round")
             if (body.commitment, body.segment) != (commitment.id, draw.segment):
                 raise ProofRejected(f"{where}: about another commitment or segment")
-            if body.opening is not None and body.opening != opened.get(number, body.opening):
+            if body.opening is not None and opened not in (None, body.opening):
                 elsewhere = elsewhere or where
-            seal = run.seals((round_, number)).get(judge)
+            seal = run.seals(key).get(judge)
             if reason := fault(run.manifest, run.run, round_, commitment.body, body, seal):
                 raise ProofRejected(f"{where}: {reason}")
             count += 1
@@ -57,18 +65,23 @@ def check_verdicts(run: PublicRun) -> Found:
 
 
 def check_outcomes(run: PublicRun) -> Found:
-    """Every declared outcome follows from the verdicts; once the run is finished every drawn unit has one."""
-    declared: set[tuple[int, int]] = set()
+    """Every declared outcome follows from the verdicts; once the run is finished every draw and appeal has one."""
+    declared: set[CaseKey] = set()
     for judgement, declared_in in run.judgements:
-        key = (judgement.round, judgement.number)
+        key = (judgement.round, judgement.number, judgement.case)
         if judgement.round not in run.scope and judgement.round in run.rounds:
             continue
-        where = f"number {judgement.number} in round {judgement.round}"
-        draw = run.draws.get(key)
+        where = _named(key)
+        draw = run.cases.get(key)
         if draw is None or key in declared:
             raise ProofRejected(f"{where} has an outcome {'twice' if draw else 'but was not drawn'}")
         declared.add(key)
-        found, commitment = run.ruling(key), run.commitment(*key)
+        if judgement.segment != draw.segment:
+            raise ProofRejected(f"{where} is declared of segment {judgement.segment}, not {draw.segment}")
+        absent = [judge for judge in judgement.heard if judge not in run.verdicts.get(key, {})]
+        if absent:
+            raise ProofInconclusive(f"the verdict of {absent[0]} on {where} is missing")
+        found, commitment = run.ruling(key), run.commitment(*key[:2])
         assert commitment is not None, "there is a ruling"
         if found.outcome != judgement.outcome:
             raise ProofRejected(f"{where} is declared {judgement.outcome}, the verdicts say {found.outcome}")
@@ -80,7 +93,7 @@ def check_outcomes(run: PublicRun) -> Found:
         forged = forged_residual(judgement.outcome, [verdicts[judge] for judge in found.right])
         if judgement.forged_residual != forged:
             raise ProofRejected(f"{where}: the verdicts say otherwise of its residual")
-        blocks = _declared_after(run, round_=key[0], declared_in=declared_in)
+        blocks = _declared_after(run, key[0], draw, declared_in)
         ended = rule(run.manifest, commitment.body, draw, verdicts, closed=False) is not None
         if not ended and blocks <= draw.closes_after(run.manifest):
             raise ProofRejected(f"{where} was decided before its verifiers' time was over")
@@ -88,10 +101,9 @@ def check_outcomes(run: PublicRun) -> Found:
         early = [judge for judge in (*found.right, *found.wrong, *found.moot) if judge not in on_time]
         if early:
             raise ProofRejected(f"{where} was decided on a verdict of {early[0]}, whose turn had not come")
-    open_ = {key for key in run.draws if key[0] in run.scope} - declared
+    open_ = {key for key in run.cases if key[0] in run.scope} - declared
     if run.chain.finished() is not None and open_:
-        round_, number = min(open_)
-        raise ProofRejected(f"number {number} in round {round_} was drawn and has no outcome")
+        raise ProofRejected(f"{_named(min(open_))} has no outcome")
     return len(declared), f"outcomes, {len(open_)} still open"
 
 
@@ -99,9 +111,14 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers)) or "nobody"
 
 
-def _declared_after(run: PublicRun, *, round_: int, declared_in: int | None) -> int:
-    """Return how many blocks after a round's sampling beacon an outcome was declared: no earlier was it decided."""
-    began = run.chain.anchor(round_)
+def _named(key: CaseKey) -> str:
+    round_, number, case = key
+    return f"number {number} in round {round_}" + (f", appeal {case}," if case else "")
+
+
+def _declared_after(run: PublicRun, round_: int, case: Draw, declared_in: int | None) -> int:
+    """Return how many blocks after a case's beacon its outcome was declared: no later was it decided."""
+    began = run.chain.anchor(round_) if case.filed is None else case.filed
     declared = run.chain.height if declared_in is None else run.chain.anchor(declared_in)
     assert began is not None
     assert declared is not None
@@ -110,8 +127,8 @@ def _declared_after(run: PublicRun, *, round_: int, declared_in: int | None) -> 
 
 def check_slashes(run: PublicRun) -> Found:
     """Stake was taken for units judged false, with the two verdicts that prove it, and for no others."""
-    false = {(one.round, one.number) for one, _ in run.judgements if one.outcome == "false"}
-    declared = {(one.round, one.number) for one, _ in run.judgements}
+    false = {key[:2] for key, one in run.declared.items() if one.outcome == "false"}
+    declared = {key[:2] for key in run.declared}
     over = run.chain.finished() is not None
     for event in run.chain.slashes():
         key = (event.round, event.number)
@@ -124,7 +141,11 @@ def check_slashes(run: PublicRun) -> Found:
                 f"number {event.number} was slashed for round {event.round} without a false unit"
             )
         proofs = {
-            body.evidence() for body in run.verdict_bodies(key).values() if body.outcome == PROVEN_FALSE
+            message.body.evidence()
+            for about, found in run.verdicts.items()
+            if about[:2] == key
+            for message in found.values()
+            if message.body.outcome == PROVEN_FALSE
         }
         if event.evidence_a == event.evidence_b or not {event.evidence_a, event.evidence_b} <= proofs:
             raise ProofRejected(f"the slash of number {event.number} does not name two published verdicts")

@@ -28,6 +28,7 @@ from protocol.messages import (
     Verdict,
     parse_message,
 )
+from protocol.pool import slot_of
 from protocol.tensors import moment_layout, parameter_layout
 from protocol.update import max_update_bytes
 from training.outer import outer_layout
@@ -282,7 +283,7 @@ def export_bundle(
     return bundle.draw
 
 
-M = TypeVar("M", Commitment, Reveal, Opening)
+M = TypeVar("M", Commitment, Reveal)
 
 
 def _of(messages: tuple[Signed[M], ...], number: int) -> Signed[M] | None:
@@ -298,8 +299,8 @@ def _describe(
 ) -> tuple[BundleDocument, Bundle]:
     assert dossier.record is not None
     number = commitment.body.number
-    verdicts = tuple(one for one in dossier.verdicts if one.body.number == number)
-    seals = tuple(one for one in dossier.seals if one.body.number == number)
+    verdicts = tuple(one for one in dossier.verdicts if slot_of(one)[2][:2] == (number, 0))
+    seals = tuple(one for one in dossier.seals if slot_of(one)[2][:2] == (number, 0))
     signers = sorted(
         {number, *(one.body.verifier for one in verdicts), *(one.body.verifier for one in seals)}
     )
@@ -318,7 +319,7 @@ def _describe(
         previous_commitment=None if previous is None else _of(previous.commitments, number),
         previous_record=None if previous is None else previous.record,
         reveal=_of(dossier.reveals, number),
-        opening=_of(dossier.openings, number),
+        opening=next((one for one in dossier.openings if slot_of(one)[2] == (number, 0)), None),
         seals=seals,
         verdicts=verdicts,
         files={},

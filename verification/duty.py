@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
-from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed
+from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
+from verification.appeal import appealed, beacon_of, blocks_since, may_still_appeal
 from verification.commit import carried
 from verification.facts import commitments_root
+from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
 from verification.seal import ends_are_due, may_speak
 from verification.unit import DrawnUnit
+
+CaseKey = tuple[int, int, int]
+"""Name a case: (round, number, case)."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Duty:
     may_speak: bool = True  # a fingerprint in the open helps nobody any more
 
     @property
-    def key(self) -> tuple[int, int]:
-        """Return (round, number)."""
-        return self.round, self.draw.number
+    def key(self) -> CaseKey:
+        """Return (round, number, case)."""
+        return (self.round, *self.draw.label)
 
 
 def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[CommitmentList] | None:
@@ -65,10 +70,71 @@ def round_draws(
     return draws(manifest, manifest.run_id, beacon, round_, record.units, verifiers)
 
 
-def is_over(manifest: RunManifest, chain: ChainView, round_: int, drawn: tuple[Draw, ...]) -> bool:
-    """Tell whether every drawn unit of a round is decided with whatever verdicts there are."""
-    blocks = _blocks(chain, round_)
-    return all(blocks > draw.closes_after(manifest) for draw in drawn)
+def round_cases(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
+) -> tuple[Draw, ...]:
+    """Return a round's draws and, as far as is known here, the appeals about its units that count.
+
+    Args:
+        drawn: what `round_draws` gave.
+    """
+    record = confirmed_record(manifest, chain, pool, round_)
+    if record is None or not chain.appeals(round_):
+        return drawn
+
+    def outcome(draw: Draw) -> Outcome | None:
+        return _outcome(manifest, chain, pool, round_, draw)
+
+    return (*drawn, *appealed(manifest, manifest.run_id, chain, round_, record.units, drawn, outcome))
+
+
+def is_over(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
+) -> bool:
+    """Tell whether all of a round is decided with whatever verdicts there are, and nothing can be appealed."""
+    if any(blocks_since(chain, round_, draw) <= draw.closes_after(manifest) for draw in cases):
+        return False
+    return not is_appealable(manifest, chain, pool, round_, cases)
+
+
+def is_appealable(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
+) -> bool:
+    """Tell whether an appeal about a unit of a round may still come, by the verdicts that are known here."""
+
+    def outcome(draw: Draw) -> Outcome | None:
+        return _outcome(manifest, chain, pool, round_, draw)
+
+    return may_still_appeal(manifest, chain, round_, cases, outcome)
+
+
+def _outcome(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
+) -> Outcome | None:
+    """Return what the verdicts that are known here make of a case."""
+    unit = _unit(manifest, chain, pool, round_, draw)
+    if unit is None:
+        return None
+    blocks, commitment = blocks_since(chain, round_, draw), unit.commitment.body
+    valid = _valid(manifest, pool, round_, draw, unit)
+    heard = in_turn(manifest, commitment, draw, valid, blocks)
+    ruling = rule(manifest, commitment, draw, heard, closed=blocks > draw.closes_after(manifest))
+    return None if ruling is None else ruling.outcome
+
+
+def _valid(
+    manifest: RunManifest, pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit
+) -> dict[int, Verdict]:
+    """Return the valid verdicts heard on a case, by verifier."""
+    commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
+    about = {
+        label[2]: message.body for label, message in pool.verdicts(round_).items() if label[:2] == draw.label
+    }
+    return {
+        judge: verdict
+        for judge, verdict in about.items()
+        if not fault(manifest, manifest.run_id, round_, commitment, verdict, seals.get(judge))
+    }
 
 
 def duties(
@@ -77,39 +143,34 @@ def duties(
     pool: MessagePool,
     me: int,
     round_: int,
-    drawn: tuple[Draw, ...],
-    judged: Callable[[int, int], bool],
+    cases: tuple[Draw, ...],
+    judged: Callable[[CaseKey], bool],
 ) -> Iterator[Duty]:
-    """Yield the units of one round that this verifier should judge now and can.
+    """Yield the cases of one round that this verifier should judge now and can.
 
     A unit whose opening has not come is no duty before the opening time is over.
 
     Args:
         me: the verifier's registration number.
-        drawn: the round's draws.
-        judged: (round, number) -> whether this verifier has given its verdict.
+        cases: what `round_cases` gave.
+        judged: whether this verifier has given its verdict on a case.
     """
-    blocks, run = _blocks(chain, round_), manifest.run_id
-    said = pool.verdicts(round_)
-    for draw in drawn:
-        if judged(round_, draw.number) or blocks > draw.closes_after(manifest):
+    for draw in cases:
+        blocks = blocks_since(chain, round_, draw)
+        if judged((round_, *draw.label)) or not 0 <= blocks <= draw.closes_after(manifest):
             continue
         unit = _unit(manifest, chain, pool, round_, draw)
         if unit is None:
             continue
-        about = {judge: message.body for (number, judge), message in said.items() if number == draw.number}
         commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
-        valid = {
-            judge: verdict
-            for judge, verdict in about.items()
-            if judge != me and not fault(manifest, run, round_, commitment, verdict, seals.get(judge))
-        }
-        heard = in_turn(manifest, commitment, draw, valid, blocks)
+        valid = _valid(manifest, pool, round_, draw, unit)
+        others = {judge: verdict for judge, verdict in valid.items() if judge != me}
+        heard = in_turn(manifest, commitment, draw, others, blocks)
         if rule(manifest, commitment, draw, heard, closed=False) is not None:
             continue
         if not may_judge(manifest, commitment, draw, me, heard, blocks):
             continue
-        opening = pool.openings(round_).get(draw.number)
+        opening = pool.openings(round_).get(draw.label)
         overdue = blocks >= opening_time(manifest, draw, me)
         if opening is None and not overdue:
             continue
@@ -130,15 +191,10 @@ def seals_on(pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit) -> dic
     """Return the seals heard on a drawn unit, by verifier of the round."""
     return {
         judge: message.body
-        for (number, judge), message in pool.seals(round_).items()
-        if number == draw.number and judge in draw.verifiers
+        for (number, case, judge), message in pool.seals(round_).items()
+        if (number, case) == draw.label and judge in draw.verifiers
         if (message.body.commitment, message.body.segment) == (unit.commitment.id, draw.segment)
     }
-
-
-def _blocks(chain: ChainView, round_: int) -> int:
-    anchor = chain.anchor(round_)
-    return -1 if anchor is None else chain.height - (anchor + 1)
 
 
 def opening_time(manifest: RunManifest, draw: Draw, me: int) -> int:
@@ -157,14 +213,16 @@ def _unit(
 ) -> DrawnUnit | None:
     """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
-    sampling = chain.sampling_beacon(round_)
+    sampling = beacon_of(chain, round_, draw)
     if listed is None or beacon is None or sampling is None:
         return None
     commitment = _listed_commitment(pool, listed, round_, draw.number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None), sampling)
+        return DrawnUnit(
+            commitment, draw.segment, beacon, carried(draw.number, None, None), sampling, draw.case
+        )
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
@@ -175,7 +233,7 @@ def _unit(
         if previous is None:
             return None
     expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling)
+    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling, draw.case)
 
 
 def _listed_commitment(

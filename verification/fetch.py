@@ -251,7 +251,7 @@ class _Gathering:
         manifest, pool, wanted = self._peer.manifest, self._peer.pool, dict[str, tuple[int, int]]()
         for round_ in rounds:
             commitments = pool.commitments(round_)
-            for number, opening in pool.openings(round_).items():
+            for (number, _), opening in pool.openings(round_).items():
                 if number in commitments:
                     unit = DrawnUnit(commitments[number], opening.body.segment, "", Carried())
                     for one in needed_files(manifest, unit, opening.body):

@@ -1,7 +1,7 @@
 """From the messages that peers hold to the public folder: what a coordinator wrote, put together by anybody.
 
 What counts is what the chain confirms: the list that gives the posted root, the record that has the anchored hash.
-Nobody but the coordinator knows which verdicts came before a unit was decided; a folder that was gathered holds all.
+A folder that was gathered holds every verdict that was heard; which of them made an outcome, its judgement says.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def dossier_of(
 
     run = manifest.run_id
 
-    def counts(key: tuple[int, int]) -> bool:
+    def counts(key: tuple[int, int, int]) -> bool:
         seal = seals[key].body if key in seals else None
         return not fault(manifest, run, round_, bodies[key[0]], verdicts[key].body, seal)
 
@@ -90,7 +90,7 @@ def dossier_of(
         reveals=tuple(reveals[number] for number in sorted(reveals) if number in numbers),
         receipts=tuple(received[one] for one in record.body.receipts if one in received),
         record=record,
-        openings=tuple(openings[number] for number in sorted(openings) if number in numbers),
+        openings=tuple(openings[key] for key in sorted(openings) if key[0] in numbers),
         verdicts=tuple(verdicts[key] for key in sorted(verdicts) if key[0] in numbers and counts(key)),
         seals=tuple(seals[key] for key in sorted(seals)),
     )

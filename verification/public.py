@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
@@ -13,14 +13,16 @@ from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Seal, Signed, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
+from verification.appeal import appealed
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.judge import refused
+from verification.duty import CaseKey
+from verification.judge import Outcome, refused
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
 from verification.ruling import Ruling, rule
 from verification.sample import Draw, draws
-from verification.settle import SettledRound
+from verification.settle import JudgedCase, SettledRound, settled_round
 
 
 class AuditChain(ChainView, Protocol):
@@ -154,47 +156,67 @@ class PublicRun:
         return found
 
     @cached_property
-    def draws(self) -> Mapping[tuple[int, int], Draw]:
-        """Return every drawn unit by (round, number), recomputed from the sampling beacons."""
-        found = {}
+    def cases(self) -> Mapping[CaseKey, Draw]:
+        """Return every draw, recomputed from the sampling beacons, and every appeal that counts."""
+        found: dict[CaseKey, Draw] = {}
         for round_ in self.rounds:
             beacon = self.chain.sampling_beacon(round_)
             if beacon is None:
                 continue
             units = self.standing[round_].units
             judges = [one.number for one in self.chain.verifiers(round_)]
-            for draw in draws(self.manifest, self.run, beacon, round_, units, judges):
-                found[round_, draw.number] = draw
+            drawn = draws(self.manifest, self.run, beacon, round_, units, judges)
+            outcome = partial(self._declared_outcome, round_)
+            more = appealed(self.manifest, self.run, self.chain, round_, units, drawn, outcome)
+            found |= {(round_, *case.label): case for case in (*drawn, *more)}
         return found
+
+    def _declared_outcome(self, round_: int, case: Draw) -> Outcome | None:
+        judgement = self.declared.get((round_, *case.label))
+        return None if judgement is None else judgement.outcome
 
     @cached_property
-    def verdicts(self) -> Mapping[tuple[int, int], Mapping[int, Signed[Verdict]]]:
-        """Return the published verdicts by (round, number), and then by verifier."""
-        found: dict[tuple[int, int], dict[int, Signed[Verdict]]] = {}
+    def declared(self) -> Mapping[CaseKey, Judgement]:
+        """Return the declared judgements by case."""
+        return {(one.round, one.number, one.case): one for one, _ in self.judgements}
+
+    @cached_property
+    def verdicts(self) -> Mapping[CaseKey, Mapping[int, Signed[Verdict]]]:
+        """Return the published verdicts by case, and then by verifier."""
+        found: dict[CaseKey, dict[int, Signed[Verdict]]] = {}
         for dossier in self.dossiers:
             for message in dossier.verdicts:
-                found.setdefault((dossier.round, message.body.number), {})[message.body.verifier] = message
+                key = (dossier.round, message.body.number, message.body.case)
+                found.setdefault(key, {})[message.body.verifier] = message
         return found
 
-    def verdict_bodies(self, key: tuple[int, int]) -> dict[int, Verdict]:
-        """Return the verdicts on one unit by verifier."""
-        return {judge: message.body for judge, message in self.verdicts.get(key, {}).items()}
+    def verdict_bodies(self, key: CaseKey) -> dict[int, Verdict]:
+        """Return the verdicts on a case by verifier: those on which it was decided, once it is.
 
-    def seals(self, key: tuple[int, int]) -> dict[int, Seal]:
-        """Return the published seals on one unit by verifier."""
-        dossier = self.dossiers[key[0]]
-        return {one.body.verifier: one.body for one in dossier.seals if one.body.number == key[1]}
+        Others came too late, and only a folder that was gathered from peers holds them.
+        """
+        found, declared = self.verdicts.get(key, {}), self.declared.get(key)
+        return {
+            judge: message.body
+            for judge, message in found.items()
+            if declared is None or judge in declared.heard
+        }
 
-    def ruling(self, key: tuple[int, int]) -> Ruling:
-        """Return what the published verdicts make of a drawn unit.
+    def seals(self, key: CaseKey) -> dict[int, Seal]:
+        """Return the published seals on a case by verifier."""
+        bodies = (message.body for message in self.dossiers[key[0]].seals)
+        return {one.verifier: one for one in bodies if (one.number, one.case) == key[1:]}
+
+    def ruling(self, key: CaseKey) -> Ruling:
+        """Return what the published verdicts make of a case.
 
         Raises:
-            ProofRejected: its commitment was not listed.
+            ProofRejected: the unit's commitment was not listed.
         """
-        commitment = self.commitment(*key)
+        commitment = self.commitment(*key[:2])
         if commitment is None:
             raise ProofRejected(f"number {key[1]} was drawn in round {key[0]} and not listed")
-        found = rule(self.manifest, commitment.body, self.draws[key], self.verdict_bodies(key), closed=True)
+        found = rule(self.manifest, commitment.body, self.cases[key], self.verdict_bodies(key), closed=True)
         assert found is not None, "what is closed is decided"
         return found
 
@@ -212,24 +234,13 @@ class PublicRun:
         return found
 
     def settled(self, round_: int) -> SettledRound | None:
-        """Return what pay depends on in a round, or None while a drawn unit of it is undecided."""
-        declared = {(one.round, one.number): one for one, _ in self.judgements}
-        drawn = {key: draw for key, draw in self.draws.items() if key[0] == round_}
-        if self.chain.sampling_beacon(round_) is None or not drawn.keys() <= declared.keys():
+        """Return what pay depends on in a round, or None while a case of it is undecided."""
+        keys = [key for key in self.cases if key[0] == round_]
+        if self.chain.sampling_beacon(round_) is None or not self.declared.keys() >= set(keys):
             return None
-        judges: list[int] = []
-        silent: set[int] = set()
-        for key in drawn:
+        found = []
+        for key in keys:
             said, right = self.verdict_bodies(key), self.ruling(key).right
-            judges += right
-            if refused(self.manifest, (said[judge] for judge in right)):
-                silent.add(key[1])
-        found = [declared[key] for key in drawn]
-        return SettledRound(
-            round_,
-            self.standing[round_],
-            {one.number: one.outcome for one in found},
-            judges,
-            frozenset(silent),
-            frozenset(one.number for one in found if one.forged_residual),
-        )
+            silent = refused(self.manifest, (said[judge] for judge in right))
+            found.append(JudgedCase(self.declared[key], right, silent))
+        return settled_round(round_, self.standing[round_], found)

@@ -14,8 +14,9 @@ from itertools import groupby
 from typing import Final
 
 from protocol.errors import Malformed
-from protocol.messages import Retraction, RoundRecord
+from protocol.messages import Judgement, Retraction, RoundRecord
 from training.workbench import RetractedRound
+from verification.appeal import combined
 from verification.commit import carries_on
 
 MAX_RETRACTED: Final = 100
@@ -33,9 +34,13 @@ def waiting(records: Sequence[RoundRecord]) -> tuple[Retraction, ...]:
             its judgements are read, which count already.
     """
     newest = len(records) - 1
-    judged = {(one.round, one.number): one for record in records for one in record.judged}
-    invalid = {key for key, one in judged.items() if one.outcome in ("void", "false")}
-    invalid |= chained(records, (key for key, one in judged.items() if one.forged_residual))
+    judged: dict[tuple[int, int], list[Judgement]] = {}
+    for record in records:
+        for one in record.judged:
+            judged.setdefault((one.round, one.number), []).append(one)
+    invalid = {key for key, found in judged.items() if combined(found) in ("void", "false")}
+    forged = (key for key, found in judged.items() if any(one.forged_residual for one in found))
+    invalid |= chained(records, forged)
     gone = {(one.round, one.number) for record in records[:newest] for one in record.retracted}
     return tuple(
         Retraction(round=round_, number=number)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
-from protocol.messages import RewardEntry, RoundRecord
+from protocol.messages import Judgement, RewardEntry, RoundRecord
+from verification.appeal import combined, standing
 from verification.judge import Outcome
 from verification.retract import Units
 
@@ -24,6 +25,42 @@ class SettledRound:
     def forged_units(self) -> Units:
         """Return the units of this round whose residual was forged, by (round, number)."""
         return frozenset((self.round, number) for number in self.forged)
+
+
+@dataclass(frozen=True)
+class JudgedCase:
+    """Add to a judgement what else pay depends on."""
+
+    judgement: Judgement
+    right: tuple[int, ...]  # verifiers that are paid for it
+    refused: bool  # the unit was not opened
+
+
+def settled_round(round_: int, record: RoundRecord, cases: Iterable[JudgedCase]) -> SettledRound:
+    """Put together what pay depends on in a round whose cases are all decided.
+
+    Args:
+        record: what is in force of it.
+        cases: on its units, appeals included.
+    """
+    units: dict[int, list[JudgedCase]] = {}
+    for one in sorted(cases, key=lambda one: (one.judgement.number, one.judgement.case)):
+        units.setdefault(one.judgement.number, []).append(one)
+    refused, forged = set(), set()
+    for number, found in units.items():
+        stands = {one.case for one in standing(one.judgement for one in found)}
+        if any(one.refused for one in found if one.judgement.case in stands):
+            refused.add(number)
+        if any(one.judgement.forged_residual for one in found):
+            forged.add(number)
+    return SettledRound(
+        round=round_,
+        record=record,
+        outcomes={number: combined(one.judgement for one in found) for number, found in units.items()},
+        judges=tuple(judge for found in units.values() for one in found for judge in one.right),
+        refused=frozenset(refused),
+        forged=frozenset(forged),
+    )
 
 
 def earned_in_epoch(

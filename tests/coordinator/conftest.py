@@ -36,7 +36,7 @@ from coordinator.state import (
     Weighed,
 )
 from protocol.canonical import digest, tagged_digest
-from protocol.chain import Operator, PostedRoot
+from protocol.chain import Appeal, Operator, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import (
     DatasetConfig,
@@ -114,6 +114,7 @@ class SimulatedChain:
     rosters: dict[int, tuple[Operator, ...]] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     final: str | None = None
+    appealed: list[Appeal] = field(default_factory=list)
     pending: Pending | None = None
     finalized: list[str] = field(default_factory=list)
 
@@ -165,6 +166,19 @@ class SimulatedChain:
     def sampling_beacon(self, round_: int) -> str | None:
         block = self.anchor(round_)
         return None if block is None else self._hash(block + 1)
+
+    def appeals(self, round_: int) -> tuple[Appeal, ...]:
+        return tuple(one for one in self.appealed if one.round == round_ and one.block <= self.height)
+
+    def appeal_beacon(self, case: int) -> str | None:
+        return next((self._hash(1 + one.block) for one in self.appealed if one.case == case), None)
+
+    def appeal(self, round_: int, number: int, segment: int, appellant: int) -> int:
+        """Put an appeal on chain, in a block of its own; return its number."""
+        self.mine()
+        case = len(self.appealed) + 1
+        self.appealed.append(Appeal(case, round_, number, segment, appellant, 10, self.height))
+        return case
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(self.members[number] for number in sorted(self.members))

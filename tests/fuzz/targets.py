@@ -84,7 +84,7 @@ def bodies() -> list[tuple[str, Body]]:
     more = ("final_moments", "residual_before", "residual_after", "symbols", "salt", "commitment")
     opening = Opening.model_validate({"number": 1, "segment": 0, **dict.fromkeys((*files, *more), SOME)})
     unit = UnitRecord(number=1, commitment=SOME, merged=True, symbols=SOME, blob=SOME)
-    judged = (Judgement(round=3, number=1, outcome="passed"),)
+    judged = (Judgement(round=3, number=1, segment=0, outcome="passed"),)
     return [
         ("contributor", Ready(number=1, program=SOME, addresses=("/ip4/127.0.0.1/tcp/1",))),
         ("contributor", commitment),

@@ -72,7 +72,7 @@ def test_a_drawn_unit_that_was_dropped_is_opened_computed_again_and_kept_until_j
     assert states(0) <= peer.disk.blobs
     world.post(1)
     peer.look()
-    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=1, outcome="passed"),)))
+    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=1, segment=0, outcome="passed"),)))
     peer.look()
     peer.do()
     assert not states(0) & peer.disk.blobs

@@ -234,7 +234,7 @@ def test_somebody_elses_void_judgement_changes_nothing_for_us() -> None:
     peer.do()
     world.post(1)
     peer.look()
-    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=2, outcome="void"),)))
+    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=2, segment=0, outcome="void"),)))
     world.mine()
     peer.look()
     peer.do()
@@ -394,7 +394,7 @@ def test_a_drawn_unit_is_opened_at_the_drawn_segment() -> None:
         [UnitRecord(number=1, commitment="ab" * 32, merged=True)],
         [7, 8, 9],
     )
-    opening = world.pool.openings(0)[1].body
+    opening = world.pool.openings(0)[1, 0].body
     made = work(0, 1)
     assert opening.segment == draw.segment
     assert opening.start_parameters == made.segments[draw.segment].parameters
@@ -409,7 +409,7 @@ def test_the_opening_of_a_later_unit_names_the_residual_it_carried() -> None:
     peer = Contributor(world, 1).ready_to_train()
     round_of(world, 0, peer)
     round_of(world, 1, peer)
-    assert world.pool.openings(1)[1].body.residual_before == work(0, 1).residual
+    assert world.pool.openings(1)[1, 0].body.residual_before == work(0, 1).residual
 
 
 def test_an_unrevealed_unit_is_opened_too() -> None:
@@ -456,7 +456,7 @@ def test_states_of_a_drawn_unit_stay_until_a_record_brings_the_outcome() -> None
     peer.do()
     world.post(2)
     peer.look()
-    world.anchor(2, world.record(2, judged=(Judgement(round=0, number=1, outcome="passed"),)))
+    world.anchor(2, world.record(2, judged=(Judgement(round=0, number=1, segment=0, outcome="passed"),)))
     peer.look()
     peer.do()
     assert 0 in peer.disk.released
@@ -507,7 +507,7 @@ def test_the_last_unit_is_still_opened_and_judged_before_the_end() -> None:
     world.chain.final = world.parameters(1)
     peer.look()
     assert peer.stops == []
-    world.finish(world.parameters(1), (Judgement(round=0, number=1, outcome="passed"),))
+    world.finish(world.parameters(1), (Judgement(round=0, number=1, segment=0, outcome="passed"),))
     peer.look()
     assert [stop.error for stop in peer.stops] == [None]
 

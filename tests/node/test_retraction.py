@@ -39,7 +39,7 @@ def play(world: World, round_: int, record: dict[str, object], *peers: Contribut
 def void(number: int, *, round_: int = 0) -> dict[str, object]:
     """Return a record's fields that declare a unit void and take it back."""
     return {
-        "judged": (Judgement(round=round_, number=number, outcome="void"),),
+        "judged": (Judgement(round=round_, number=number, segment=0, outcome="void"),),
         "retracted": (Retraction(round=round_, number=number),),
     }
 

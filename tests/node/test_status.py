@@ -35,7 +35,7 @@ def test_units_are_counted_by_how_far_they_came() -> None:
         replay_cpu_s=0.0,
     )
     world.say(0, verdict, 7)
-    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=1, outcome="void"),)))
+    world.anchor(1, world.record(1, judged=(Judgement(round=0, number=1, segment=0, outcome="void"),)))
     world.mine()
     counted.update(world.chain, world.pool)
     counts = counted.counts
@@ -70,7 +70,7 @@ def test_outcomes_after_the_last_record_count_once() -> None:
     world = World(manifest(rounds=1, verification=EVERYBODY))
     peer = Contributor(world, 1).ready_to_train()
     round_of(world, 0, peer)
-    world.finish(world.parameters(1), (Judgement(round=0, number=1, outcome="passed"),))
+    world.finish(world.parameters(1), (Judgement(round=0, number=1, segment=0, outcome="passed"),))
     counted = tally(world)
     for _ in range(2):
         counted.update(world.chain, world.pool)

@@ -20,7 +20,7 @@ def test_a_drawn_unit_serves_its_start_and_the_end_only_once_verifiers_have_seal
     world.anchor(0)
     world.mine()
     peer.look()
-    opening = world.pool.openings(0)[1].body
+    opening = world.pool.openings(0)[1, 0].body
     start = {opening.start_parameters, opening.start_moments}
     ends = {opening.end_parameters, opening.end_moments, opening.final_parameters}
     assert not start & peer.state.withheld
@@ -63,7 +63,7 @@ def test_one_seal_is_enough_when_half_the_time_for_verdicts_is_over() -> None:
     world = World(manifest(verification=EVERYBODY))
     peer = Contributor(world, 1).ready_to_train()
     round_of(world, 0, peer)
-    opening = world.pool.openings(0)[1].body
+    opening = world.pool.openings(0)[1, 0].body
     world.mine(world.manifest.deadlines.verify // 2)
     peer.look()
     assert opening.end_moments in peer.state.withheld, "nobody has sealed"

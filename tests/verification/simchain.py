@@ -7,7 +7,7 @@ from functools import cache
 
 from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.canonical import digest
-from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, Appeal, Operator, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 
@@ -49,6 +49,7 @@ class SimChain:
     out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
     left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
+    appealed: list[Appeal] = field(default_factory=list)
     funded_wei: int = 0
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
     claimed: list[Claimed] = field(default_factory=list)
@@ -101,6 +102,19 @@ class SimChain:
 
     def _after(self, block: int | None) -> str | None:
         return None if block is None or block + 1 > self.height else block_hash(block + 1)
+
+    def appeals(self, round_: int) -> tuple[Appeal, ...]:
+        return tuple(one for one in self.appealed if one.round == round_ and one.block <= self.height)
+
+    def appeal_beacon(self, case: int) -> str | None:
+        return next((self._after(one.block) for one in self.appealed if one.case == case), None)
+
+    def appeal(self, round_: int, number: int, segment: int, appellant: int) -> int:
+        """Put an appeal on chain, in a block of its own; return its number."""
+        self.height += 1
+        case = len(self.appealed) + 1
+        self.appealed.append(Appeal(case, round_, number, segment, appellant, 10, self.height))
+        return case
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(

@@ -200,7 +200,7 @@ def invented_peer(forge: Forge) -> None:
 def judged_undrawn(forge: Forge) -> None:
     record = forge.round(2).record
     assert record is not None
-    forge.record(2, judged=(*record.body.judged, Judgement(round=1, number=9, outcome="passed")))
+    forge.record(2, judged=(*record.body.judged, Judgement(round=1, number=9, segment=0, outcome="passed")))
 
 
 def without_stake(forge: Forge) -> None:
@@ -213,7 +213,9 @@ def other_start(forge: Forge) -> None:
 
 def forgotten_void(forge: Forge) -> None:
     judged = tuple(
-        Judgement(round=one.round, number=one.number, outcome="void") if one.number == 1 else one
+        Judgement(round=one.round, number=one.number, segment=one.segment, heard=one.heard, outcome="void")
+        if one.number == 1
+        else one
         for one in forge.round(1).record.body.judged  # type: ignore[union-attr]
     )
     forge.record(1, judged=judged)
@@ -276,7 +278,7 @@ def other_segment(forge: Forge) -> None:
 
 def whitewashed(forge: Forge) -> None:
     judged = tuple(
-        Judgement(round=one.round, number=one.number, outcome="passed")
+        Judgement(round=one.round, number=one.number, segment=one.segment, heard=one.heard, outcome="passed")
         for one in forge.round(1).record.body.judged  # type: ignore[union-attr]
     )
     forge.record(1, judged=judged)

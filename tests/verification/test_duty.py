@@ -108,7 +108,7 @@ def test_the_next_rank_steps_in_at_once_for_one_that_cannot_judge(bed: Testbed, 
     assert draw.number in watch.due(last)
     report = bed.reports[0, draw.number]
     watch.pool.add(bed.verdict(draw, 0, last, report, second.body.opening))
-    judged = {judge: one.body for (_, judge), one in watch.pool.verdicts(0).items()}
+    judged = {judge: one.body for (*_, judge), one in watch.pool.verdicts(0).items()}
     commitment = bed.made[0, draw.number].commitment.body
     ruling = rule(bed.manifest, commitment, draw, judged, closed=False)
     assert ruling == Ruling("passed", (second.body.verifier, last))

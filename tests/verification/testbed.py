@@ -452,8 +452,10 @@ class Testbed:
                 Judgement(
                     round=round_,
                     number=draw.number,
+                    segment=draw.segment,
                     outcome=ruling.outcome,
                     forged_residual=forged_residual(ruling.outcome, [said[judge] for judge in ruling.right]),
+                    heard=tuple(sorted(said)),
                     wrong=ruling.wrong,
                 )
             )
