@@ -57,9 +57,8 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     anchored = _admit_appeals(state, anchored, chain)  # a contest counts once its unit was found void
     effects += refused
     state = replace(state, inbox={**state.inbox, anchored.round: waiting})
-    over = anchored.decided and not may_still_appeal(
-        state.manifest, chain, anchored.round, anchored.cases, anchored.outcome
-    )
+    open_ = may_still_appeal(state.manifest, chain, anchored.round, anchored.cases, anchored.outcome)
+    over = anchored.decided and not (anchored.standing.units and open_)
     if anchored is before:
         return (_close(state, anchored) if over else state), tuple(effects)
     if (anchored.openings, anchored.seals, anchored.verdicts, anchored.decisions) != (

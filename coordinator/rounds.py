@@ -71,7 +71,7 @@ from verification.sample import NEWCOMER, count_listed, doubt
 from verification.witness import RoundReceipts, check_receipt
 
 MAX_LISTED = 100  # units in a round, so that its record stays a single message
-MAX_JUDGED = 200  # judgements in one record, for the same reason; what is left over goes into the next
+MAX_JUDGED = 120  # judgements in one record, for the same reason; what is left over goes into the next
 
 Step = tuple[State, tuple[Effect, ...]]
 B = TypeVar("B", bound=Body)

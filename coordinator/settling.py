@@ -14,7 +14,7 @@ from protocol.messages import Finish, RewardTable
 from verification.retract import chained
 from verification.settle import earned_in_epoch, reward_entries
 
-MAX_CLOSING = 600  # judgements in the closing word, so that it stays a single message
+MAX_CLOSING = 360  # judgements in the closing word, so that it stays a single message
 
 Step = tuple[State, tuple[Effect, ...]]
 

@@ -90,7 +90,7 @@ def make_manifest(**changes: object) -> RunManifest:
         "inner": InnerConfig(steps=4, batch=2),
         "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
         "verification": verification(witnesses=0),
-        "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6),
+        "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6, appeal=1),
         "pay": PayConfig(epoch_rounds=2),
         "initial_parameters": digest(b"start"),
         "program": PROGRAM,
@@ -461,6 +461,7 @@ class World:
         self.reveal(round_, numbers)
         self.mine()
         self.judge_all(round_)
+        self.mine(2)  # nothing of it can be appealed any more
 
     def record(self, round_: int) -> RoundRecord:
         body = self.statements["record", round_, 0].body

@@ -246,6 +246,7 @@ def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
     world.reveal(1)
     world.mine()
     world.judge_all(1)
+    world.mine(2)
     entries = world.statements["rewards", 1, 0].body.entries
     wallets = {world.chain.members[n].wallet: n for n in world.keys}
     paid = {wallets[entry.account]: entry.cumulative_wei for entry in entries}

@@ -140,7 +140,9 @@ def test_the_fullest_record_is_still_one_message(world: Any) -> None:
     root = "ab" * 32
     why = "same symbols as number 99999 in round 999999"
     unit = UnitRecord(number=99999, commitment=root, merged=False, reason=why, symbols=root, blob=root)
-    judgement = Judgement(round=999_999, number=99999, segment=0, outcome="unjudged")
+    judgement = Judgement(
+        round=999_999, number=99999, segment=999, outcome="unjudged", heard=(99999,) * 3, wrong=(99999,)
+    )
     record = RoundRecord(
         parameters=root,
         units=(unit.model_copy(update={"earlier": 20, "suspect": 20}),) * MAX_LISTED,

@@ -318,7 +318,7 @@ def test_a_list_names_each_commitment_by_number(world: Any) -> None:
 
 
 def test_a_record_that_gets_on_chain_too_late_voids_its_round(make_world: MakeWorld) -> None:
-    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6))
+    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6, appeal=1))
     world.open()
     world.play(0)
     world.hold = {Anchor}
@@ -345,7 +345,7 @@ def test_a_record_that_gets_on_chain_too_late_voids_its_round(make_world: MakeWo
 
 
 def test_who_carries_something_out_of_a_void_round_is_refused(make_world: MakeWorld) -> None:
-    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6))
+    world = make_world(deadlines=DeadlineConfig(ready=20, commit=10, reveal=5, record=4, verify=6, appeal=1))
     world.open()
     world.hold = {Anchor}
     world.commit(0)

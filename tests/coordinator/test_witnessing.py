@@ -20,7 +20,7 @@ MakeWorld = Callable[..., Any]
 @pytest.fixture
 def world(make_world: MakeWorld) -> Any:
     """Return a world in which all three contributors are witnesses, ready to reveal in round 0."""
-    deadlines = DeadlineConfig(ready=20, commit=10, reveal=5, receipt=2, record=6, verify=6)
+    deadlines = DeadlineConfig(ready=20, commit=10, reveal=5, receipt=2, record=6, verify=6, appeal=1)
     found = make_world(verification=verification(witnesses=3), deadlines=deadlines)
     found.open()
     found.commit(0)

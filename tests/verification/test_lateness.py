@@ -23,7 +23,7 @@ from verification.duty import is_over
 from verification.facts import chain_facts
 from verification.lateness import in_force, is_late, is_void
 
-DEADLINES = DeadlineConfig(verify=4, reveal=3, record=5)
+DEADLINES = DeadlineConfig(verify=4, reveal=3, record=5, appeal=4)
 MakeBed = Callable[..., Testbed]
 
 
@@ -110,7 +110,8 @@ def test_a_verifier_has_no_duty_in_a_void_round(make_bed: MakeBed) -> None:
     watch = Watch(bed)
     watch.hear(bed.play_round(0))
     assert watch.draws() == ()
-    assert is_over(bed.manifest, bed.chain, 0, ())
+    bed.chain.height = bed.chain.anchors[0] + 2 + bed.manifest.deadlines.appeal
+    assert is_over(bed.manifest, bed.chain, watch.pool, 0, ())
 
 
 def test_a_verifier_expects_nothing_carried_out_of_a_void_round(make_bed: MakeBed) -> None:

@@ -44,7 +44,7 @@ def record(
 
 def judgement(round_: int, number: int, outcome: str = "void", *, forged: bool = False) -> Judgement:
     return Judgement.model_validate(
-        {"round": round_, "number": number, "outcome": outcome, "forged_residual": forged}
+        {"round": round_, "number": number, "segment": 0, "outcome": outcome, "forged_residual": forged}
     )
 
 

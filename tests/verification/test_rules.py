@@ -210,7 +210,7 @@ def test_a_peer_carries_what_it_committed_until_a_unit_is_found_void_or_false(be
         "void": Carried(),
         "false": Carried(),
     }.items():
-        judgement = Judgement.model_validate({"round": 0, "number": 1, "outcome": verdict_})
+        judgement = Judgement.model_validate({"round": 0, "number": 1, "segment": 0, "outcome": verdict_})
         assert carried(1, body, record(judgement)) == expected
         assert carried(1, body, record(judgement.model_copy(update={"number": 2}))) == roots
 

@@ -93,7 +93,7 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         "codec": CodecConfig(chunk=512, k=32),
         "dataset": dataset_config("testbed", shard),
         "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
-        "deadlines": DeadlineConfig(verify=4),
+        "deadlines": DeadlineConfig(verify=4, appeal=4),
         "pay": PayConfig(epoch_rounds=2),
         "initial_parameters": digest(pack(parameter_layout(model), vector)),
         "program": program_digest(),
