@@ -35,7 +35,14 @@ PAUSE_MAX_S = 20.0
 GIVE_UP_AFTER = 5  # refusals of a slash or a settled appeal: one whose verifier has left is refused for ever
 
 # What the ledger says when somebody, or an earlier life of this process, was there before us.
-DONE_BEFORE = {"AlreadySlashed", "NothingToSlash", "RewardsPending", "WrongEpoch", "NoPendingRewards", "AppealOver"}
+DONE_BEFORE = {
+    "AlreadySlashed",
+    "NothingToSlash",
+    "RewardsPending",
+    "WrongEpoch",
+    "NoPendingRewards",
+    "AppealOver",
+}
 
 Write = Callable[[Callable[[Writer], Any]], Awaitable[Any]]
 """Run a function of a `Writer` in one transaction of the database, in a worker thread."""
