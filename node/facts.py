@@ -139,7 +139,7 @@ def _of_round(
         sampling_beacon=chain.sampling_beacon(round_),
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
         cases=cases,
-        appealable=is_appealable(manifest, chain, pool, round_, cases),
+        appealable=chain.finished() is None and is_appealable(manifest, chain, pool, round_, cases),
         sealed=_sealed(pool, number, round_),
         own=None if own is None else own.id,
         witnesses=drawn,

@@ -211,7 +211,7 @@ def test_a_void_judgement_resets_what_is_carried(outcome: str) -> None:
     peer.do()
     world.post(1)
     peer.look()
-    judged = Judgement.model_validate({"round": 0, "number": 1, "outcome": outcome})
+    judged = Judgement.model_validate({"round": 0, "number": 1, "segment": 0, "outcome": outcome})
     world.anchor(1, world.record(1, judged=(judged,)))
     world.mine()
     peer.look()
@@ -437,11 +437,15 @@ def test_after_a_restart_the_opening_is_said_again_unless_it_is_too_late() -> No
     assert 0 not in late.disk.released
 
 
-def test_states_of_a_unit_that_is_not_drawn_go_at_once_but_not_what_is_carried() -> None:
+def test_states_of_a_unit_that_is_not_drawn_go_when_nobody_can_accuse_it_but_not_what_is_carried() -> None:
     world = World()
     peer = Contributor(world, 1).ready_to_train()
     round_of(world, 0, peer)
     made = work(0, 1)
+    assert Release(0) not in peer.effects, "somebody may accuse it still"
+    world.mine(world.manifest.deadlines.appeal + 1)
+    peer.look()
+    peer.do()
     assert Release(0) in peer.effects
     assert peer.disk.blobs >= {made.moments, made.residual, made.blob}
     assert made.segments[2].parameters not in peer.disk.blobs
@@ -458,6 +462,10 @@ def test_states_of_a_drawn_unit_stay_until_a_record_brings_the_outcome() -> None
     peer.look()
     world.anchor(2, world.record(2, judged=(Judgement(round=0, number=1, segment=0, outcome="passed"),)))
     peer.look()
+    assert 0 not in peer.state.opened, "it is judged, so nothing of it is served any more"
+    deadlines, anchor = world.manifest.deadlines, world.chain.anchors[0]
+    world.chain.height = anchor + 1 + 3 * deadlines.verify + deadlines.appeal + 1
+    peer.look()
     peer.do()
     assert 0 in peer.disk.released
     assert work(0, 1).segments[2].parameters not in peer.disk.blobs
@@ -473,11 +481,15 @@ def test_states_of_a_drawn_unit_that_nobody_judges_go_when_the_time_is_over() ->
     assert 0 not in peer.disk.released
     world.mine(2)
     peer.look()
+    assert 0 not in peer.state.opened
+    assert 0 not in peer.disk.released, "that nobody judged it can be contested"
+    world.mine(world.manifest.deadlines.appeal)
+    peer.look()
     assert 0 in peer.disk.released
 
 
 def test_the_store_stays_bounded_over_a_long_run() -> None:
-    world = World(manifest(rounds=13, deadlines={"commit": 2, "reveal": 2, "verify": 2}))
+    world = World(manifest(rounds=13, deadlines={"commit": 2, "reveal": 2, "verify": 2, "appeal": 1}))
     peer = Contributor(world, 1).ready_to_train()
     sizes = []
     for round_ in range(12):

@@ -72,6 +72,7 @@ def manifest(**changes: object) -> RunManifest:
         "verification": {"schedule": {"fresh_probability": 0.0, "floor_probability": 0.0}},
         "initial_parameters": name("parameters", 0),
         "program": name("program"),
+        "deadlines": {"appeal": 10},
     }
     return RunManifest.model_validate(fields | changes)
 

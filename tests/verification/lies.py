@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from protocol.messages import sign
@@ -43,6 +44,21 @@ def hidden_verdict(forge: Forge) -> None:
     dossier = forge.round(1)
     forge.chain.anchors[2] = forge.chain.anchors[1] + 2
     forge.archive.write_round(dataclasses.replace(dossier, verdicts=dossier.verdicts[1:]))
+    hidden = dossier.verdicts[0].body
+    rehear(forge, hidden.number, lambda heard: heard - {hidden.verifier})
+
+
+def rehear(forge: Forge, number: int, change: Callable[[set[int]], set[int]]) -> None:
+    """Let the record of round 2 declare round 1's judgement on a number by other verifiers."""
+    record = forge.round(2).record
+    assert record is not None
+    judged = [
+        one.model_copy(update={"heard": tuple(sorted(change(set(one.heard))))})
+        if (one.round, one.number) == (1, number)
+        else one
+        for one in record.body.judged
+    ]
+    forge.record(2, judged=tuple(judged))
 
 
 def unsealed_verdict(forge: Forge) -> None:
@@ -73,4 +89,5 @@ def judged_out_of_turn(forge: Forge) -> None:
     verdicts = (dossier.verdicts[0], forged, *dossier.verdicts[2:])
     seals = (*dossier.seals, forge.bed.seal(forged))
     forge.archive.write_round(dataclasses.replace(dossier, verdicts=verdicts, seals=seals))
+    rehear(forge, verdict.number, lambda heard: (heard - {verdict.verifier}) | {last})
     forge.chain.anchors[2] = forge.chain.anchors[1] + 2
