@@ -406,7 +406,8 @@ class World:
         place = {"number": draw.number, "verifier": verifier, "segment": draw.segment}
         place |= {"commitment": self.state.judging[round_].commitments[draw.number].id, "opening": "dd" * 32}
         fixed = seal_digest(self.run, round_, **place, fingerprint=shown, salt="5a" * 32)
-        return self.hear(verifier, round_, Seal.model_validate(place | {"seal": fixed}), "verifier")
+        body = Seal.model_validate(place | {"case": draw.case, "seal": fixed})
+        return self.hear(verifier, round_, body, "verifier")
 
     def verdict(
         self,
@@ -425,6 +426,7 @@ class World:
             self.seal(round_, draw, verifier, shown)
         body = Verdict(
             number=draw.number,
+            case=draw.case,
             verifier=verifier,
             outcome=outcome,  # type: ignore[arg-type]
             commitment=anchored.commitments[draw.number].id,
