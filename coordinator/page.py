@@ -22,6 +22,7 @@ PHASES = {
     "reveal": "collecting updates",
     "anchor": "anchoring the record",
     "judging": "judging drawn units",
+    "appeals": "waiting for appeals",
     "settling": "settling pay",
     "finished": "finished",
 }

@@ -34,6 +34,8 @@ def summarize(state: State, chain: ChainView) -> Summary:
     undecided = sum(
         1 for one in state.judging.values() for case in one.cases if case.label not in one.decisions
     )
+    if state.judging and not undecided:
+        return Summary("appeals", round_, state.trouble or "all is judged; appeals may still come")
     if state.judging:
         return Summary("judging", round_, state.trouble or f"{undecided} drawn units are being judged")
     if not settled(state, chain):

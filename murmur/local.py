@@ -42,6 +42,7 @@ DEADLINES = {
     "reveal": 30,
     "receipt": 10,
     "verify": 180,
+    "appeal": 20,
 }  # blocks of half a second
 
 

@@ -40,6 +40,7 @@ LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
 API_TIMEOUT_S = 5.0
+BLOCKS_ONLY = ("appeals", "settling")  # phases in which everybody waits for blocks, which are mined at once
 MAX_PEERS = 64
 LOG_WIDTH = 120  # columns, where there is no terminal to ask
 
@@ -293,6 +294,7 @@ class LocalRun:
         from rich.live import Live
 
         from coordinator.measure import CONTROL_SIZE
+        from murmur.local import eager_mining
         from murmur.table import live_view
 
         names = {number: name for name, number in staked.numbers.items()}
@@ -303,7 +305,8 @@ class LocalRun:
         shown, next_look = -1, 0.0
         client = httpx.Client(base_url=url, timeout=API_TIMEOUT_S)
         live = Live(console=self.console, refresh_per_second=4, transient=True)
-        with client, live if self.console.is_terminal else contextlib.nullcontext():
+        hurried, hurry = False, contextlib.ExitStack()
+        with client, hurry, live if self.console.is_terminal else contextlib.nullcontext():
             while True:
                 self._tend()
                 if time.monotonic() < next_look:
@@ -313,6 +316,12 @@ class LocalRun:
                 if not state:
                     progress.note(0)
                     continue
+                if hurried != (state["phase"] in BLOCKS_ONLY):
+                    hurried = not hurried
+                    if hurried:
+                        hurry.enter_context(eager_mining(staked.ledger.w3))
+                    else:
+                        hurry.close()
                 line = f"round {state['round'] + 1} of {state['rounds']}: {state['phase']}, {state['detail']}"
                 if self.console.is_terminal:
                     live.update(live_view(state, names, url, self.notes))
