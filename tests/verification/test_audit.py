@@ -99,11 +99,11 @@ def test_an_honest_record_of_a_run_with_a_cheater_holds(forge: Forge) -> None:
     counts = {check.name: check.count for check in report.checks}
     assert counts["record hashes"] == 3
     assert counts["draws"] == 3 + 3 + 2  # it is slashed after round 1 has begun
-    assert counts["verdicts"] == 2 * counts["draws"]
+    assert counts["verdicts"] == 2 * (counts["draws"] + 1), "and one appeal"
     assert counts["slashes"] == 1
-    assert counts["replays"] == counts["draws"]
+    assert counts["replays"] == counts["draws"] + 1
     assert counts["claims"] == 1
-    assert report.overhead == pytest.approx(16 * 0.1 / (8 * 0.5))
+    assert report.overhead == pytest.approx(18 * 0.1 / (8 * 0.5))
     told = report.to_json()
     assert json.loads(json.dumps(told))["ledger"] == forge.bed.manifest.ledger
 
@@ -201,6 +201,17 @@ def judged_undrawn(forge: Forge) -> None:
     record = forge.round(2).record
     assert record is not None
     forge.record(2, judged=(*record.body.judged, Judgement(round=1, number=9, segment=0, outcome="passed")))
+
+
+def ignored_appeal(forge: Forge) -> None:
+    record = forge.round(2).record
+    assert record is not None
+    forge.record(2, judged=tuple(one for one in record.body.judged if not one.case))
+
+
+def judged_late_appeal(forge: Forge) -> None:
+    (appeal,) = forge.chain.appealed
+    forge.chain.appealed = [dataclasses.replace(appeal, block=forge.chain.anchors[1] + 6)]
 
 
 def without_stake(forge: Forge) -> None:
@@ -380,6 +391,8 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (whitewashed, {"outcomes"}),
     (never_judged, {"outcomes"}),
     (judged_undrawn, {"outcomes"}),
+    (ignored_appeal, {"outcomes"}),
+    (judged_late_appeal, {"draws", "verdicts", "outcomes"}),
     (slashed_the_honest, {"slashes"}),
     (slashed_with_one_verdict, {"slashes"}),
     (spared_the_cheat, {"slashes"}),
@@ -443,7 +456,7 @@ def test_replays_find_the_parameters_that_the_aggregation_computed(forge: Forge)
         forge.archive, forge.chain, forge.bed.run, find, replay="all", shard=lambda: forge.bed.shard
     )
     assert report.ok, [check for check in report.checks if not check.ok]
-    assert {check.name: check.count for check in report.checks}["replays"] == 8
+    assert {check.name: check.count for check in report.checks}["replays"] == 9
 
 
 def end_after(forge: Forge, round_: int) -> None:

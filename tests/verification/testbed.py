@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ from training.outer import (
 )
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
+from verification.appeal import appealed, beacon_of
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
@@ -70,7 +71,7 @@ from verification.retract import chained, merged_blobs, sources, waiting
 from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
 from verification.seal import needs_seal, seal_digest
-from verification.settle import SettledRound, earned_in_epoch, reward_entries
+from verification.settle import JudgedCase, SettledRound, earned_in_epoch, reward_entries, settled_round
 from verification.unit import DrawnUnit, ReplayReport
 from verification.witness import witnesses
 
@@ -181,6 +182,7 @@ class Testbed:
         self.undecided: list[Judgement] = []
         self.standings: Mapping[int, Standing] = {}
         self.late: set[int] = set()  # rounds whose record is anchored too late
+        self.accused: dict[int, list[tuple[int, int, int]]] = {}  # by round: (number, segment, accuser)
 
     @property
     def parameters_size(self) -> int:
@@ -294,9 +296,12 @@ class Testbed:
             if store.has(one.address)
         }
 
-    def replay(self, made: Made, segment: int, **changes: object) -> ReplayReport:
-        """Open one segment and replay it, as a verifier does."""
+    def replay(
+        self, made: Made, segment: int, *, beacon: str | None = None, **changes: object
+    ) -> ReplayReport:
+        """Open one segment and replay it, as a verifier does, asked by the round's beacon or by another."""
         unit, opened = self.drawn(made, segment), self.open(made, segment, **changes)
+        unit = unit if beacon is None else replace(unit, sampling=beacon, case=opened.body.case)
         self.units.check_opening(self.manifest, unit, opened)
         return self.units.replay(self.manifest, unit, opened.body, self.files(unit, opened))
 
@@ -305,6 +310,7 @@ class Testbed:
     ) -> Signed[Verdict]:
         body = Verdict(
             number=draw.number,
+            case=draw.case,
             verifier=judge,
             outcome=report.outcome,
             commitment=self.made[round_, draw.number].commitment.id,
@@ -337,7 +343,7 @@ class Testbed:
             fingerprint=said.fingerprint,
             salt=SALT,
         )
-        body = Seal(**place, commitment=said.commitment, opening=said.opening, seal=fixed)
+        body = Seal(**place, case=said.case, commitment=said.commitment, opening=said.opening, seal=fixed)
         return sign(key(said.verifier), self.manifest, round_, "verifier", body)
 
     # whole rounds
@@ -431,34 +437,38 @@ class Testbed:
         manifest, chain = self.manifest, self.chain
         beacon = chain.sampling_beacon(round_)
         assert beacon is not None
-        openings, verdicts, outcomes, judges = [], [], {}, []
-        silent: set[int] = set()
-        for draw in draws(
+        openings, verdicts, cases = [], [], []
+        drawn = draws(
             manifest, self.run, beacon, round_, body.units, [one.number for one in chain.verifiers(round_)]
-        ):
+        )
+        for number, segment, accuser in self.accused.get(round_, ()):
+            chain.appeal(round_, number, segment, accuser)
+            chain.height += 1
+        appeals = appealed(manifest, self.run, chain, round_, body.units, drawn, lambda case: None)
+        for draw in (*drawn, *appeals):
             made = self.made[round_, draw.number]
-            opened = self.open(made, draw.segment)
-            report = self.replay(made, draw.segment)
-            self.reports[round_, draw.number] = report
+            opened = self.open(made, draw.segment, case=draw.case)
+            report = self.replay(made, draw.segment, case=draw.case, beacon=beacon_of(chain, round_, draw))
+            if not draw.case:
+                self.reports[round_, draw.number] = report
             found = [self.verdict(draw, round_, judge, report, opened.id) for judge in draw.verifiers[:2]]
             openings.append(opened)
             verdicts += found
             said = {one.body.verifier: one.body for one in found}
             ruling = rule(manifest, made.commitment.body, draw, said, closed=False)
             assert ruling is not None
-            outcomes[draw.number] = ruling.outcome
-            judges += ruling.right
-            self.judged.append(
-                Judgement(
-                    round=round_,
-                    number=draw.number,
-                    segment=draw.segment,
-                    outcome=ruling.outcome,
-                    forged_residual=forged_residual(ruling.outcome, [said[judge] for judge in ruling.right]),
-                    heard=tuple(sorted(said)),
-                    wrong=ruling.wrong,
-                )
+            judgement = Judgement(
+                round=round_,
+                number=draw.number,
+                case=draw.case,
+                segment=draw.segment,
+                outcome=ruling.outcome,
+                forged_residual=forged_residual(ruling.outcome, [said[judge] for judge in ruling.right]),
+                heard=tuple(sorted(said)),
+                wrong=ruling.wrong,
             )
+            self.judged.append(judgement)
+            cases.append(JudgedCase(judgement, ruling.right, refused(manifest, said.values())))
             if ruling.outcome == "false":
                 chain.height += 1
                 a, b = (one.body.evidence() for one in found)
@@ -466,10 +476,7 @@ class Testbed:
                     Slashed(chain.height, 0, "0x", draw.number, self.run, round_, STAKE, a, b)
                 )
                 chain.out[draw.number] = chain.height
-            if refused(manifest, said.values()):
-                silent.add(draw.number)
-        forged = frozenset(one.number for one in self.judged if one.forged_residual and one.round == round_)
-        self.settled.append(SettledRound(round_, body, outcomes, judges, frozenset(silent), forged))
+        self.settled.append(settled_round(round_, body, cases))
         return tuple(openings), tuple(verdicts)
 
     def _in_force(self) -> dict[int, RoundRecord]:
