@@ -157,10 +157,13 @@ def run_simulation(
         record = RoundRecord(parameters=ZERO_DIGEST, units=units, judged=())
         outcomes: dict[int, Outcome] = {number: one.outcome for number, one in rulings.items()}
         right = [judge for one in rulings.values() for judge in one.right]
-        settled.append(SettledRound(round_, record, outcomes, right))
-    for number, earned in earned_in_epoch(manifest, settled).items():
-        if number in judges:
-            found.accounts[judges[number]].earned += earned / manifest.pay.verdict_wei
+        wrong = tuple(judge for one in rulings.values() for judge in one.wrong)
+        settled.append(SettledRound(round_, record, outcomes, right, wrong=wrong))
+    for epoch in range(manifest.epochs):
+        inside = [one for one in settled if manifest.epoch_of(one.round) == epoch]
+        for number, earned in earned_in_epoch(manifest, inside).items():
+            if number in judges:
+                found.accounts[judges[number]].earned += earned / manifest.pay.verdict_wei
     return found
 
 

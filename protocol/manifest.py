@@ -267,6 +267,9 @@ class PayConfig(Frozen):
     refusal_percent: int = Field(
         default=100, ge=0, le=100
     )  # of the epoch's pay, lost by each unit not opened
+    wrong_percent: int = Field(
+        default=200, ge=0, le=10_000
+    )  # of a verdict's pay, lost by each verdict that a majority proves wrong; what an epoch paid is all there is
 
 
 class BlockBeacon(Frozen):

@@ -20,6 +20,7 @@ class SettledRound:
     judges: Iterable[int]  # verifier numbers, one for each verdict that was right
     refused: frozenset[int] = frozenset()  # contributor numbers that did not open their drawn unit
     forged: frozenset[int] = frozenset()  # contributor numbers whose residual was forged
+    wrong: tuple[int, ...] = ()  # verifier numbers, one for each verdict that was wrong
 
     @property
     def forged_units(self) -> Units:
@@ -60,6 +61,7 @@ def settled_round(round_: int, record: RoundRecord, cases: Iterable[JudgedCase])
         judges=tuple(judge for found in units.values() for one in found for judge in one.right),
         refused=frozenset(refused),
         forged=frozenset(forged),
+        wrong=tuple(judge for found in units.values() for one in found for judge in one.judgement.wrong),
     )
 
 
@@ -71,7 +73,8 @@ def earned_in_epoch(
     A merged unit that passed or was not drawn earns the unit's pay; one that nobody judged in time is not decided
     and earns nothing, and its pay stays in the pot. A number with a unit proven false in the epoch earns nothing in
     it; one that did not open a drawn unit loses a share of the epoch's pay for each, because otherwise hiding a fault
-    would cost less than it saves. Each right verdict earns the verdict's pay.
+    would cost less than it saves. Each right verdict earns the verdict's pay, and each wrong one loses a multiple of it, as
+    far as the epoch's pay goes: otherwise a ring that agrees on a fingerprint would live on the draws it happens to win.
 
     Args:
         unpaid: units by (round, number) that carried a residual forged in this epoch or an earlier one
@@ -79,6 +82,7 @@ def earned_in_epoch(
     """
     earned: dict[int, int] = {}
     lost: dict[int, int] = {}  # percent of the epoch's pay
+    fines: dict[int, int] = {}
     for settled in rounds:
         for number, outcome in settled.outcomes.items():
             if outcome == "false":
@@ -92,6 +96,9 @@ def earned_in_epoch(
                 earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
         for judge in settled.judges:
             earned[judge] = earned.get(judge, 0) + manifest.pay.verdict_wei
+        for judge in settled.wrong:
+            fines[judge] = fines.get(judge, 0) + manifest.pay.verdict_wei * manifest.pay.wrong_percent // 100
+    earned = {number: max(0, amount - fines.get(number, 0)) for number, amount in earned.items()}
     kept = {number: amount * (100 - lost.get(number, 0)) // 100 for number, amount in earned.items()}
     return {number: amount for number, amount in kept.items() if amount}
 
