@@ -113,6 +113,7 @@ def _appeal(
         )
     number = own.number if peer is None else peer
     _check(found, sender.address, run, round_, number, segment, contest=peer is None)
+    unchecked = _check_rules(account[0], found, run, round_, segment, contest=peer is None)
     bond = f"put up a bond of {format_amount(found.appeal_bond)} tokens, which comes back"
     idle = f"or if nobody has settled the case after {found.appeal_blocks} blocks"
     if peer is None:
@@ -136,8 +137,7 @@ def _appeal(
     facts |= {"kind": "contest" if peer is None else "accusation", "bond_wei": str(found.appeal_bond)}
     show({**facts, "block": info.block, "releasable_at": releasable_at}, as_json)
     typer.echo(
-        f"case {case} is open: the beacon after block {info.block} draws who judges it, if the run's rules let it "
-        "count.\n"
+        f"case {case} is open: the beacon after block {info.block} draws who judges it{unchecked}\n"
         f"  next: `murmur appeal list {run}` shows what becomes of it; if it is still open at block {releasable_at}, "
         f"`murmur appeal release {case}` brings the bond back",
         err=True,
@@ -192,6 +192,37 @@ def _check(
             f"{format_amount(ledger.appeal_bond)}",
             hint="send it tokens first",
         )
+
+
+def _check_rules(
+    directory: Path, ledger: "Ledger", run: str, round_: int, segment: int, *, contest: bool
+) -> str:
+    """Refuse what the run's own rules would not count; return a caveat where they are not known here.
+
+    The ledger takes such an appeal, but no verifier judges it, and its bond is back only after a long time.
+    """
+    from contracts.run import ChainRun
+    from protocol.daemon import MANIFEST_FILE
+    from protocol.manifest import RunManifest
+
+    path = directory / MANIFEST_FILE
+    manifest = RunManifest.read(path) if path.exists() else None
+    if manifest is None or manifest.run_id != run:
+        return f", if the run's rules let it count (they were not checked: {path} is not the run's manifest)."
+    if segment >= manifest.segments:
+        raise UsageError(f"a unit of this run has {manifest.segments} segments, from 0")
+    if contest:
+        return ", if the segment was found void, or nobody judged it."
+    chain = ChainRun(ledger, run)
+    chain.refresh()
+    anchor = chain.anchor(round_)
+    last = None if anchor is None else anchor + 1 + manifest.deadlines.appeal
+    if last is not None and chain.height >= last:
+        raise LedgerError(
+            f"a unit of round {round_} could be accused up to block {last}, and the chain is at {chain.height}",
+            hint=f"the run gives {manifest.deadlines.appeal} blocks after the beacon of a round; accuse a later one",
+        )
+    return "."
 
 
 @appeal_app.command("list")

@@ -42,7 +42,7 @@ DEADLINES = {
     "reveal": 30,
     "receipt": 10,
     "verify": 180,
-    "appeal": 20,
+    "appeal": 60,
 }  # blocks of half a second
 
 

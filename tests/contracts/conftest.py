@@ -81,16 +81,16 @@ class Network:
     def register(self, name: str, role: Role = Role.CONTRIBUTOR, amount: int = MIN_STAKE) -> int:
         return self.ledger.register(self.person(name), role, self.peer(name), amount)
 
-    def open_run(self, funding: int = 1000 * TOKEN) -> Sender:
+    def open_run(self, funding: int = 1000 * TOKEN, run: str = RUN) -> Sender:
         coordinator = self.person("coordinator")
-        self.ledger.create_run(coordinator, RUN, self.peer("coordinator").address, funding)
-        self.ledger.open_run(coordinator, RUN)
+        self.ledger.create_run(coordinator, run, self.peer("coordinator").address, funding)
+        self.ledger.open_run(coordinator, run)
         return coordinator
 
-    def play_round(self, round_: int) -> None:
+    def play_round(self, round_: int, run: str = RUN) -> None:
         coordinator = self.person("coordinator")
-        self.ledger.post_commitments(coordinator, RUN, round_, bytes([1]) * 32, 2)
-        self.ledger.anchor_record(coordinator, RUN, round_, bytes([2]) * 32)
+        self.ledger.post_commitments(coordinator, run, round_, bytes([1]) * 32, 2)
+        self.ledger.anchor_record(coordinator, run, round_, bytes([2]) * 32)
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from contracts.anvil import request
 from contracts.types import Role
+from protocol.canonical import ZERO_DIGEST
 from protocol.errors import LedgerError, UsageError
+from protocol.manifest import LOCAL_CHAIN_ID, DatasetConfig, DeadlineConfig, RunManifest
 from protocol.messages import PASSED, REJECTED
 from tests.contracts.conftest import APPEAL_BLOCKS, APPEAL_BOND, RUN, TOKEN
 from tests.contracts.shell import Shell
@@ -199,3 +202,31 @@ def test_the_program_lists_what_was_settled(staked: Shell) -> None:
     found = murmur(["appeal", *staked.flags(f"list {RUN} --json")])
     assert found.returncode == 0, found.stderr
     assert [one["status"] for one in json.loads(found.stdout)] == ["refused"]
+
+
+def test_what_the_runs_rules_would_not_count_is_refused_where_they_are_known(staked: Shell) -> None:
+    manifest = RunManifest(
+        name="ruled",
+        chain_id=LOCAL_CHAIN_ID,
+        ledger=staked.network.ledger.address,
+        coordinator=staked.network.peer("coordinator").address,
+        rounds=1,
+        dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=100_000),
+        deadlines=DeadlineConfig(appeal=5),
+        initial_parameters=ZERO_DIGEST,
+        program=ZERO_DIGEST,
+    )
+    run, home = manifest.run_id, staked.home
+    staked.network.open_run(0, run)
+    staked.network.play_round(0, run)
+    accuse = f"appeal accuse {run} --round 0 --peer {MALLORY} --yes"
+    assert "were not checked" in staked.type(f"{accuse} --segment 0").err
+    (home / "manifest.json").write_bytes(manifest.to_bytes())
+    assert "were not checked" not in staked.type(f"{accuse} --segment 1").err
+    beyond = staked.type(f"{accuse} --segment {manifest.segments}")
+    assert isinstance(beyond.error, UsageError)
+    request(staked.network.ledger.w3, "anvil_mine", "0x5")
+    late = staked.type(f"{accuse} --segment 2")
+    assert isinstance(late.error, LedgerError)
+    assert "could be accused up to block" in late.error.message
+    assert staked.network.ledger.appeal_count() == 2
