@@ -58,7 +58,9 @@ def test_a_ring_is_right_only_where_it_holds_the_majority_of_a_panel() -> None:
     ring, honest = found.accounts["ring"], found.accounts["honest"]
     assert ring.right / ring.owed == pytest.approx(collusion(12, 4).ring, abs=0.06)
     assert honest.right / honest.owed == pytest.approx(collusion(12, 4).honest, abs=0.03)
-    assert ring.per_verdict < honest.net(found.cost), "what it loses where it is wrong is more than a replay costs"
+    assert ring.per_verdict < honest.net(found.cost), (
+        "what it loses where it is wrong is more than a replay costs"
+    )
     assert simulated(rounds=200, ring=1).accounts["ring"].per_verdict == 0
 
 
