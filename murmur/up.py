@@ -183,6 +183,7 @@ class LocalRun:
         identities = cast(options.peers, list(options.cheats), options.verifiers)
         self._say(f"starting a chain in {options.directory}")
         rpc = self._start_chain(free_port())
+        self._say(f"chain: {rpc}")
         self._say("deploying the contracts, registering and staking everybody")
         staked = found_ledger(rpc, options.directory, options.seed, identities)
         wiring = self._create_run(rpc, staked, identities)

@@ -73,8 +73,8 @@ def earned_in_epoch(
     A merged unit that passed or was not drawn earns the unit's pay; one that nobody judged in time is not decided
     and earns nothing, and its pay stays in the pot. A number with a unit proven false in the epoch earns nothing in
     it; one that did not open a drawn unit loses a share of the epoch's pay for each, because otherwise hiding a fault
-    would cost less than it saves. Each right verdict earns the verdict's pay, and each wrong one loses a multiple of it, as
-    far as the epoch's pay goes: otherwise a ring that agrees on a fingerprint would live on the draws it happens to win.
+    would cost less than it saves. Each right verdict earns the verdict's pay; each wrong one loses a multiple of it,
+    as far as the epoch's pay goes: otherwise a ring that agrees on a fingerprint would live on the draws it wins.
 
     Args:
         unpaid: units by (round, number) that carried a residual forged in this epoch or an earlier one

@@ -77,11 +77,37 @@ def check_money(document: dict[str, Any]) -> None:
     assert int(ledger["slashed_wei"]) == sum(int(peer["slashed_wei"]) for peer in document["peers"])
 
 
+def accuse_an_honest_unit(up: "subprocess.Popen[str]", directory: Path) -> None:
+    """Accuse peer-1 of its first unit, as peer-2 with its own wallet, while the run goes on."""
+    log = directory.with_suffix(".log")
+    wait_until(lambda: "round 2 of" in log.read_text(), up)
+    facts = json.loads((directory / "up.json").read_text())
+    (rpc,) = (line.split()[1] for line in log.read_text().splitlines() if line.startswith("chain: "))
+    home = directory / "peer-2"
+    place = ("--dir", str(home), "--rpc", rpc, "--ledger", facts["ledger"])
+    unit = ("--round", "0", "--peer", str(facts["names"]["peer-1"]), "--segment", "1")
+    key = ("--password-file", str(home / "wallet.password"))
+    done = murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == "accusation"
+
+
+def appeals_judged(directory: Path) -> list[tuple[int, int, str]]:
+    """Return (round, number, outcome) of every appeal that a record or the closing word declares."""
+    public = directory / "coordinator" / "public"
+    records = [json.loads(path.read_text())["record"] for path in sorted((public / "rounds").iterdir())]
+    said = [*records, json.loads((public / "settlement.json").read_text())["finish"]]
+    judged = [one for message in said for one in message["body"]["judged"]]
+    return [(one["round"], one["number"], one["outcome"]) for one in judged if one["case"]]
+
+
 def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again(tmp_path: Path) -> None:
     directory = tmp_path / "net"
     kinds = ("skip-steps", "wrong-data", "copycat", "garbage")
     cheats = [word for kind in kinds for word in ("--cheat", kind)]
-    document = finish(start_up(directory, "--peers", "3", *cheats), directory)
+    up = start_up(directory, "--peers", "3", *cheats)
+    accuse_an_honest_unit(up, directory)
+    document = finish(up, directory)
     honest = [peer for peer in document["peers"] if peer["honest"]]
     assert len(honest) == 3
     assert all(int(peer["claimed_wei"]) > 0 and peer["slashed_wei"] == "0" for peer in honest)
@@ -101,6 +127,8 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert document["audit"]["ok"]
     assert document["not_demonstrated"] == []
     check_money(document)
+    accused = next(peer for peer in document["peers"] if peer["name"] == "peer-1")
+    assert appeals_judged(directory) == [(0, accused["number"], "passed")]
 
     again = murmur(
         "audit", "run", document["run_id"], "--dir", str(directory), "--replay", "sampled", "--json"
