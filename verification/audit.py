@@ -46,6 +46,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("verdicts", audit_verdicts.check_verdicts),
     ("outcomes", audit_verdicts.check_outcomes),
     ("slashes", audit_verdicts.check_slashes),
+    ("bonds", audit_verdicts.check_bonds),
 )
 _MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),

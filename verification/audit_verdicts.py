@@ -7,7 +7,7 @@ from verification.audit_rounds import Found
 from verification.duty import CaseKey
 from verification.judge import forged_residual
 from verification.public import PublicRun
-from verification.ruling import fault, in_turn, rule
+from verification.ruling import OUTCOMES, fault, in_turn, rule
 from verification.sample import Draw
 
 
@@ -158,6 +158,32 @@ def check_slashes(run: PublicRun) -> Found:
         # A stake that was withdrawn before the verdicts came is beyond anybody's reach.
         raise ProofInconclusive(f"{why}; it has no stake") if number in gone else ProofRejected(why)
     return len(run.chain.slashes()), f"slashes, {len(false)} units judged false"
+
+
+def check_bonds(run: PublicRun) -> Found:
+    """The bond of every settled appeal followed its judgement, with two verdicts that say so."""
+    keys = {key[2]: key for key in run.cases if key[2]}
+    over, count = run.chain.finished() is not None, 0
+    for event in run.chain.settlements():
+        key = keys.get(event.case)
+        if key is None and not over:
+            continue  # of a round that is not here yet
+        if key is None:
+            raise ProofRejected(f"the bond of appeal {event.case} was settled, which does not count")
+        if key[0] not in run.scope:
+            continue
+        judgement = run.declared.get(key)
+        if judgement is None and not over:
+            continue  # the record that declares it comes after the bond
+        said = OUTCOMES[event.outcome]
+        if judgement is None or judgement.outcome != said:
+            was = "not judged" if judgement is None else f"judged {judgement.outcome}"
+            raise ProofRejected(f"the bond of appeal {event.case} was settled as {said}, but it was {was}")
+        proofs = {body.evidence() for body in run.verdict_bodies(key).values()}
+        if event.evidence_a == event.evidence_b or not {event.evidence_a, event.evidence_b} <= proofs:
+            raise ProofRejected(f"the bond of appeal {event.case} was settled without two published verdicts")
+        count += 1
+    return count, f"bonds settled, of {len(keys)} appeals that count"
 
 
 def _stake(run: PublicRun, number: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Protocol
 
-from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from contracts.events import AppealSettled, Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
@@ -46,6 +46,9 @@ class AuditChain(ChainView, Protocol):
 
     def slashes(self) -> tuple[Slashed, ...]:
         """Return the slashes of this run, in chain order."""
+
+    def settlements(self) -> tuple[AppealSettled, ...]:
+        """Return the settled bonds of appeals in this run, in chain order."""
 
 
 @dataclass(frozen=True)

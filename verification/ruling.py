@@ -7,6 +7,7 @@ paid. Without a majority the unit is void, which slashes nobody.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from protocol.manifest import RunManifest
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Commitment, Seal, Verdict
@@ -15,7 +16,7 @@ from verification.sample import Draw
 from verification.seal import broken_seal, fingerprint_distance, fingerprint_tolerance
 from verification.unit import ReplayReport
 
-_OUTCOMES: dict[int, Outcome] = {PASSED: "passed", REJECTED: "void", PROVEN_FALSE: "false"}
+OUTCOMES: Final[dict[int, Outcome]] = {PASSED: "passed", REJECTED: "void", PROVEN_FALSE: "false"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def rule(
             same = tuple(j for j in heard if agree(manifest, commitment, verdicts[one], verdicts[j]))
             if len(same) >= needed:
                 wrong = tuple(judge for judge in heard if judge not in same)
-                return Ruling(_OUTCOMES[verdicts[one].outcome], same[:needed], wrong)
+                return Ruling(OUTCOMES[verdicts[one].outcome], same[:needed], wrong)
     if len(judges) == 2 * needed - 1:
         return Ruling("void", moot=judges)
     if not closed:

@@ -80,7 +80,8 @@ def check_money(document: dict[str, Any]) -> None:
 def accuse_an_honest_unit(up: "subprocess.Popen[str]", directory: Path) -> None:
     """Accuse peer-1 of its first unit, as peer-2 with its own wallet, while the run goes on."""
     log = directory.with_suffix(".log")
-    wait_until(lambda: "round 2 of" in log.read_text(), up)
+    later = [f"round {round_} of" for round_ in range(2, ROUNDS + 1)]
+    wait_until(lambda: any(line in log.read_text() for line in later), up)
     facts = json.loads((directory / "up.json").read_text())
     (rpc,) = (line.split()[1] for line in log.read_text().splitlines() if line.startswith("chain: "))
     home = directory / "peer-2"

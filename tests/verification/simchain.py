@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from contracts.events import Claimed, RewardsFinalized, RunCreated, Slashed
+from contracts.events import AppealSettled, Claimed, RewardsFinalized, RunCreated, Slashed
 from protocol.canonical import digest
 from protocol.chain import OPENING_ROUND, Appeal, Operator, PostedRoot
 from protocol.keys import PeerKey
@@ -50,6 +50,7 @@ class SimChain:
     left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
     appealed: list[Appeal] = field(default_factory=list)
+    bonds: list[AppealSettled] = field(default_factory=list)
     funded_wei: int = 0
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
     claimed: list[Claimed] = field(default_factory=list)
@@ -137,6 +138,9 @@ class SimChain:
 
     def finished(self) -> str | None:
         return self.final
+
+    def settlements(self) -> tuple[AppealSettled, ...]:
+        return tuple(self.bonds)
 
     def slashes(self) -> tuple[Slashed, ...]:
         return tuple(self.slashings)

@@ -214,6 +214,21 @@ def judged_late_appeal(forge: Forge) -> None:
     forge.chain.appealed = [dataclasses.replace(appeal, block=forge.chain.anchors[1] + 6)]
 
 
+def bond_against_the_judgement(forge: Forge) -> None:
+    (bond,) = forge.chain.bonds
+    forge.chain.bonds = [dataclasses.replace(bond, outcome=2, upheld=True)]
+
+
+def bond_on_unpublished_verdicts(forge: Forge) -> None:
+    (bond,) = forge.chain.bonds
+    forge.chain.bonds = [dataclasses.replace(bond, evidence_b=bytes(32))]
+
+
+def bond_of_nothing(forge: Forge) -> None:
+    (bond,) = forge.chain.bonds
+    forge.chain.bonds = [bond, dataclasses.replace(bond, case=7)]
+
+
 def without_stake(forge: Forge) -> None:
     forge.chain.out[3] = 5
 
@@ -392,6 +407,9 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (never_judged, {"outcomes"}),
     (judged_undrawn, {"outcomes"}),
     (ignored_appeal, {"outcomes"}),
+    (bond_against_the_judgement, {"bonds"}),
+    (bond_on_unpublished_verdicts, {"bonds"}),
+    (bond_of_nothing, {"bonds"}),
     (judged_late_appeal, {"draws", "verdicts", "outcomes"}),
     (slashed_the_honest, {"slashes"}),
     (slashed_with_one_verdict, {"slashes"}),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts.events import Claimed, RewardsFinalized, Slashed
+from contracts.events import AppealSettled, Claimed, RewardsFinalized, Slashed
 from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
@@ -468,6 +468,11 @@ class Testbed:
                 wrong=ruling.wrong,
             )
             self.judged.append(judgement)
+            if draw.case:
+                a, b = (one.body.evidence() for one in found)
+                chain.bonds.append(
+                    AppealSettled(chain.height, 0, "0x", draw.case, report.outcome, report.outcome != 1, a, b)
+                )
             cases.append(JudgedCase(judgement, ruling.right, refused(manifest, said.values())))
             if ruling.outcome == "false":
                 chain.height += 1
