@@ -7,6 +7,7 @@ word before come last. Of the cases about one segment the newest that somebody j
 worst of its segments, and a proven fault stays one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -19,6 +20,10 @@ from verification.sample import Draw
 
 OutcomeOf = Callable[[Draw], Outcome | None]
 """Say what became of a case; None while it is undecided."""
+
+MAX_ACCUSATIONS: Final = 8
+MAX_CONTESTS: Final = 16
+"""How many of a round count, oldest first: bonds may be cheap to somebody, and a record holds so many judgements."""
 
 _SEVERITY: Final[dict[Outcome, int]] = {"passed": 0, "unjudged": 1, "void": 2, "false": 3}
 
@@ -53,6 +58,7 @@ def appealed(
     numbers = {unit.number for unit in units}
     judges = [one.number for one in chain.verifiers(round_)]
     found: list[Draw] = []
+    kinds = Counter[bool]()  # by whether it is a contest
     for appeal in chain.appeals(round_):
         beacon = chain.appeal_beacon(appeal.case)
         if beacon is None or appeal.number not in numbers or appeal.segment >= manifest.segments:
@@ -62,6 +68,9 @@ def appealed(
         if last is None or appeal.block > last:
             continue
         if appeal.contests and (prior is None or outcome(prior) not in ("void", "unjudged")):
+            continue
+        kinds[appeal.contests] += 1
+        if kinds[appeal.contests] > (MAX_CONTESTS if appeal.contests else MAX_ACCUSATIONS):
             continue
         first = () if prior is None else prior.verifiers[: manifest.verification.verifiers]
         ranks = _ranks(seed(APPEAL, beacon, run, round_), appeal, judges, first)

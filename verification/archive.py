@@ -39,11 +39,12 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.pool import slot_of
+from verification.appeal import MAX_ACCUSATIONS, MAX_CONTESTS
 
 MAX_DOSSIER_BYTES = 64 << 20
 MAX_SETTLEMENT_BYTES = 256 << 20
 MAX_VERDICTS = 16 * MAX_UNITS
-MAX_OPENINGS = 4 * MAX_UNITS  # one for the draw, and one for each appeal
+MAX_OPENINGS = MAX_UNITS + MAX_ACCUSATIONS + MAX_CONTESTS
 MAX_READY = 65_536
 MAX_RECEIPTS = 16  # the most witnesses that a manifest may ask for
 _DOSSIER_NAME = re.compile(r"([0-9]{6,7})\.json")

@@ -78,8 +78,8 @@ def round_cases(
     Args:
         drawn: what `round_draws` gave.
     """
-    record = confirmed_record(manifest, chain, pool, round_)
-    if record is None or not chain.appeals(round_):
+    record = confirmed_record(manifest, chain, pool, round_) if chain.appeals(round_) else None
+    if record is None:
         return drawn
 
     def outcome(draw: Draw) -> Outcome | None:

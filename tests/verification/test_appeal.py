@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.chain import Appeal
 from protocol.messages import Judgement, UnitRecord
 from tests.coordinator.conftest import SimulatedChain, World, make_manifest
-from verification.appeal import appealed, blocks_since, combined, may_still_appeal
+from verification.appeal import MAX_ACCUSATIONS, appealed, blocks_since, combined, may_still_appeal
 from verification.judge import Outcome
 from verification.sample import Draw
 
@@ -60,6 +61,15 @@ def test_an_accusation_of_what_is_not_there_does_not_count(
     chain.appeal(0, number, segment, ACCUSER)
     chain.mine()
     assert count(chain) == ()
+
+
+def test_only_the_first_accusations_of_a_round_count(chain: SimulatedChain) -> None:
+    chain.appealed += [
+        Appeal(case, 0, number, segment, ACCUSER, 10, chain.height)
+        for case, (number, segment) in enumerate([(1, 0), (1, 1), (3, 0), (3, 1)] * 3, start=1)
+    ]
+    chain.mine()
+    assert [one.case for one in count(chain)] == list(range(1, MAX_ACCUSATIONS + 1))
 
 
 def test_a_verifier_that_accuses_does_not_judge(chain: SimulatedChain) -> None:
