@@ -22,8 +22,10 @@ from murmur.summary import (
     Wire,
     not_demonstrated,
 )
-from protocol.messages import PASSED
+from protocol.messages import PASSED, Judgement
 from protocol.tensors import parameter_layout
+from verification.appeal import combined
+from verification.judge import Outcome
 from verification.public import PublicRun
 from verification.ruling import silent
 
@@ -32,7 +34,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
     """Count what became of a contributor's units."""
     committed = sum(run.commitment(round_, number) is not None for round_ in run.rounds)
     revealed = sum(reveal.body.number == number for dossier in run.dossiers for reveal in dossier.reveals)
-    outcomes = [judgement.outcome for judgement, _ in run.judgements if judgement.number == number]
+    outcomes = [outcome for (_, owner), outcome in judged_units(run).items() if owner == number]
     return Units(
         trained=trained,
         committed=committed,
@@ -42,6 +44,14 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
     )
+
+
+def judged_units(run: PublicRun) -> dict[tuple[int, int], Outcome]:
+    """Return what each judged unit is after its draw and all appeals, by (round, number)."""
+    found: dict[tuple[int, int], list[Judgement]] = {}
+    for (round_, number, _), judgement in run.declared.items():
+        found.setdefault((round_, number), []).append(judgement)
+    return {unit: combined(judged) for unit, judged in found.items()}
 
 
 def credited(run: PublicRun) -> dict[str, int]:
@@ -83,7 +93,7 @@ def wire_of(run: PublicRun) -> Wire:
 
 def verification_of(run: PublicRun, honest: set[int]) -> Verification:
     """Count draws and outcomes, and set CPU seconds of replay against those of training."""
-    outcomes = [judgement.outcome for judgement, _ in run.judgements]
+    outcomes = [*judged_units(run).values()]
     replay_s = sum(m.body.replay_cpu_s for verdicts in run.verdicts.values() for m in verdicts.values())
     train_s = sum(reveal.body.train_cpu_s for dossier in run.dossiers for reveal in dossier.reveals)
     false_rejections = {

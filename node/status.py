@@ -9,6 +9,8 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
 from protocol.pool import MessagePool
+from verification.appeal import combined
+from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.sample import draws
 
@@ -39,6 +41,7 @@ class Tally:
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=RECENT))
     _next: int = 0
     _closed: bool = False
+    _judged: dict[int, list[Judgement]] = field(default_factory=dict)  # by round
 
     def update(self, chain: ChainView, pool: MessagePool) -> None:
         """Count what has become known since the last call."""
@@ -71,7 +74,11 @@ class Tally:
     def _judge(self, judgement: Judgement, pool: MessagePool) -> None:
         if judgement.number != self.number:
             return
-        setattr(self.counts, judgement.outcome, getattr(self.counts, judgement.outcome) + 1)
+        found = self._judged.setdefault(judgement.round, [])
+        if found:  # an appeal changes what a unit is, and adds none
+            self._count_outcome(combined(found), -1)
+        found.append(judgement)
+        self._count_outcome(combined(found), 1)
         about = (self.number, judgement.case)
         reasons = [
             one.body.reason
@@ -81,6 +88,9 @@ class Tally:
         self.recent.append(
             {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}
         )
+
+    def _count_outcome(self, outcome: Outcome, by: int) -> None:
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + by)
 
 
 def describe(status: Mapping[str, Any]) -> str:

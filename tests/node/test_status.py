@@ -89,3 +89,19 @@ def test_a_unit_of_a_void_round_counts_as_committed_only() -> None:
     counted = tally(world)
     counted.update(world.chain, world.pool)
     assert (counted.counts.committed, counted.counts.merged, counted.counts.drawn) == (1, 0, 0)
+
+
+def test_an_appeal_changes_what_a_unit_is_and_adds_none() -> None:
+    world = World(manifest(verification=EVERYBODY))
+    peer = Contributor(world, 1).ready_to_train()
+    counted = tally(world)
+    round_of(world, 0, peer)
+    peer.do()
+    world.post(1)
+    void = Judgement(round=0, number=1, segment=2, outcome="void")
+    contested = void.model_copy(update={"case": 3, "outcome": "passed"})
+    world.anchor(1, world.record(1, judged=(void, contested)))
+    world.mine(1)
+    counted.update(world.chain, world.pool)
+    assert (counted.counts.void, counted.counts.passed) == (0, 1)
+    assert [one["outcome"] for one in counted.recent] == ["void", "passed"]
