@@ -249,6 +249,11 @@ class ChainRun:
         anchor = self.anchor(round_)
         return None if anchor is None or self._beacons is None else self._beacons.drand_round(anchor)
 
+    def appeal_drand_round(self, case: int) -> int | None:
+        """Return the drand round that an appeal of this run fixes; None where `drand_round` gives none."""
+        appeal = self._facts.appeals.get(case)
+        return None if appeal is None or self._beacons is None else self._beacons.drand_round(appeal.block)
+
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block read."""
         stakes = self._stakes(self._height)

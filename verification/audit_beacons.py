@@ -1,5 +1,8 @@
 """The audit of beacons: every draw came from the one signature that the chain's clock had fixed before."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from protocol.chain import OPENING_ROUND
 from protocol.drand import verify_beacon
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
@@ -7,36 +10,51 @@ from protocol.manifest import BlockBeacon
 from verification.public import PublicRun
 
 
+@dataclass(frozen=True)
+class _Fixing:
+    """A block that fixes a beacon."""
+
+    name: str
+    beacon: str | None
+    drand_round: int | None
+    newest: bool  # its beacon may not be there yet
+
+
 def check_beacons(run: PublicRun) -> tuple[int, str]:
     """Every anchor has its beacon; where drand gives it, the folder holds the signature, and the network made it."""
-    beacon = run.manifest.beacon
-    anchored = (run.scope.start - 1, *run.scope)  # the round before them fixes their assignments
+    beacon, fixing = run.manifest.beacon, [*_fixing(run)]
     if isinstance(beacon, BlockBeacon):
-        for round_ in anchored:
-            if run.chain.sampling_beacon(round_) is None and round_ != run.rounds.stop - 1:
-                raise ProofInconclusive(f"the chain does not give the block after {_anchor(round_)}")
-        return len(anchored), "hashes of blocks, which whoever makes the local chain's blocks could choose"
+        for one in fixing:
+            if one.beacon is None and not one.newest:
+                raise ProofInconclusive(f"the chain does not give the block after {one.name}")
+        return len(fixing), "hashes of blocks, which whoever makes the local chain's blocks could choose"
     missing = []
-    for round_ in anchored:
-        drand_round = run.chain.drand_round(round_)
-        if drand_round is None:
-            raise ProofInconclusive(f"the chain does not give the time of {_anchor(round_)}")
+    for one in fixing:
+        if one.drand_round is None:
+            raise ProofInconclusive(f"the chain does not give the time of {one.name}")
         try:
-            signature = run.signatures.read(drand_round)
+            signature = run.signatures.read(one.drand_round)
             if signature is not None:
-                verify_beacon(beacon.public_key, drand_round, signature)
+                verify_beacon(beacon.public_key, one.drand_round, signature)
         except Malformed as error:
-            raise ProofRejected(
-                f"beacons/{drand_round}.json, of {_anchor(round_)}: {error.message}"
-            ) from error
-        if signature is None and round_ != run.rounds.stop - 1:
-            missing.append(drand_round)
+            raise ProofRejected(f"beacons/{one.drand_round}.json, of {one.name}: {error.message}") from error
+        if signature is None and not one.newest:
+            missing.append(one.drand_round)
     if missing:
         raise ProofInconclusive(
             f"the public folder lacks the signatures of drand rounds {', '.join(map(str, missing[:5]))}"
         )
-    return len(anchored), f"signatures by drand network {beacon.chain_hash[:16]}"
+    return len(fixing), f"signatures by drand network {beacon.chain_hash[:16]}"
 
 
-def _anchor(round_: int) -> str:
-    return "the run's opening" if round_ == OPENING_ROUND else f"the record of round {round_}"
+def _fixing(run: PublicRun) -> Iterator[_Fixing]:
+    """Yield the anchors of the rounds and of the one before, which fixes their assignments, and the appeals."""
+    chain = run.chain
+    for round_ in (run.scope.start - 1, *run.scope):
+        name = "the run's opening" if round_ == OPENING_ROUND else f"the record of round {round_}"
+        newest = round_ == run.rounds.stop - 1
+        yield _Fixing(name, chain.sampling_beacon(round_), chain.drand_round(round_), newest)
+    for round_ in run.scope:
+        for appeal in chain.appeals(round_):
+            beacon, drand_round = chain.appeal_beacon(appeal.case), chain.appeal_drand_round(appeal.case)
+            yield _Fixing(f"appeal {appeal.case}", beacon, drand_round, appeal.block >= chain.height)

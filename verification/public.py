@@ -34,6 +34,9 @@ class AuditChain(ChainView, Protocol):
     def drand_round(self, round_: int) -> int | None:
         """Return the drand round that a round's anchor fixes; None on a local chain, or where it is not known."""
 
+    def appeal_drand_round(self, case: int) -> int | None:
+        """Return the drand round that an appeal fixes; None where `drand_round` gives none."""
+
     @property
     def funded_wei(self) -> int:
         """Return all that was paid into the run's pot."""

@@ -95,6 +95,9 @@ class SimChain:
     def drand_round(self, round_: int) -> int | None:
         return None
 
+    def appeal_drand_round(self, case: int) -> int | None:
+        return None
+
     def assignment_beacon(self, round_: int) -> str | None:
         return self._after(self.anchor(round_ - 1))
 
