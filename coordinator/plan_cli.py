@@ -10,6 +10,8 @@ from protocol import options
 from protocol.errors import ConfigError, MurmurError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from contracts.client import Ledger
     from coordinator.economics import Plan, Terms
     from protocol.manifest import RunManifest
@@ -81,8 +83,8 @@ class Refused(MurmurError):
         more = len(result.reasons) - 1
         super().__init__(
             f"the manifest is refused: {result.reasons[0]}" + (f" (and {more} more)" if more else ""),
-            hint="`murmur run plan MANIFEST --explain` shows the arithmetic; draw more often, lengthen epochs or "
-            "unbonding, raise stake or pay, or calibrate with more segments",
+            hint="`murmur run plan MANIFEST --explain` shows the arithmetic; draw more often, make rounds a multiple "
+            "of longer epochs, lengthen unbonding, raise stake or pay, or calibrate with more segments",
         )
 
 
@@ -168,6 +170,15 @@ def read_fields_or_manifest(path: Path) -> "RunManifest":
         ConfigError: it cannot be read.
         UsageError: the fields make no manifest.
     """
+    return manifest_of(read_fields(path))
+
+
+def manifest_of(fields: "Mapping[str, Any]") -> "RunManifest":
+    """Return the manifest that fields make; what they leave out is filled as `run create` fills it, names by nothing.
+
+    Raises:
+        UsageError: they make none.
+    """
     from coordinator.run import complete
     from protocol.canonical import ZERO_DIGEST
     from protocol.manifest import LOCAL_CHAIN_ID
@@ -182,7 +193,6 @@ def read_fields_or_manifest(path: Path) -> "RunManifest":
         "initial_parameters": ZERO_DIGEST,
         "program": ZERO_DIGEST,
     }
-    fields = read_fields(path)
     return complete({**placeholders, **fields})
 
 

@@ -35,7 +35,7 @@ from verification.settle import max_payout
 ESCAPE = 0.001
 """A peer that cheats in every round escapes a whole run with at most this probability, if verifiers do their work."""
 
-FLOOR = 0.05  # of the draw probability
+FLOOR = 0.13  # of the draw probability: below, who refuses to open gains over an epoch of ten units (`murmur run plan`)
 SHORT_RUN = 10  # rounds; up to here every unit is drawn
 
 
@@ -110,9 +110,9 @@ def complete(given: Mapping[str, Any]) -> RunManifest:
         public = values.get("chain_id") != LOCAL_CHAIN_ID
         values.setdefault("beacon", DrandBeacon() if public else BlockBeacon())
         verification = dict(values.get("verification") or {})
-        often = draw_probability(int(values["rounds"]))
+        often = max(draw_probability(int(values["rounds"])), FLOOR)
         verification.setdefault(
-            "schedule", SamplingSchedule(fresh_probability=often, floor_probability=max(often, FLOOR))
+            "schedule", SamplingSchedule(fresh_probability=often, floor_probability=often)
         )
         return RunManifest.model_validate({**values, "verification": verification})
     except (ValidationError, ValueError, TypeError) as error:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from contracts.run import ChainRun
+    from coordinator.economics import Terms
     from murmur.identities import Identity
     from murmur.local import Staked
     from murmur.processes import Wiring
     from murmur.summary import Summary
     from murmur.supervisor import Supervisor
+    from protocol.manifest import RunManifest
 
 app = typer.Typer()
 
@@ -160,6 +162,23 @@ def run_network(options: UpOptions, console: "Console") -> "Summary":
                 supervisor.stop()
 
 
+def plan_verdict(manifest: "RunManifest", terms: "Terms") -> list[str]:
+    """Return what `murmur run plan` says of a local run, by the packaged calibration.
+
+    A refusal is told and no more: few rounds are drawn too often for what the calibration's sample can bound, and
+    here nobody's money is at stake.
+
+    Raises:
+        ConfigError: the packaged calibration is missing, or does not cover the manifest.
+    """
+    from coordinator.plan_cli import Refused, check_plan
+
+    try:
+        return check_plan(manifest, terms, None, unsafe=False)
+    except Refused as refused:
+        return [f"{refused.message}; `murmur run create` would not create it, a local network runs it"]
+
+
 @dataclass
 class LocalRun:
     """Take a local network through its life."""
@@ -227,6 +246,8 @@ class LocalRun:
     def _create_run(self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]") -> "Wiring":
         from contracts.cli import format_amount
         from contracts.sender import Sender
+        from contracts.types import Role
+        from coordinator.plan_cli import COST, ledger_terms
         from coordinator.run import create_run, plan_run
         from murmur.local import DEADLINES, UpFacts, eager_mining, free_port
         from murmur.processes import Wiring
@@ -256,6 +277,10 @@ class LocalRun:
             f"who cheats in every round escapes with probability {plan.escape:.1g}; "
             f"{format_amount(plan.fund_wei)} tokens in the pot"
         )
+        verifiers = sum(one.role is Role.VERIFIER for one in identities)
+        terms = ledger_terms(staked.ledger, cost=COST, verifiers=verifiers)
+        for line in plan_verdict(plan.manifest, terms):
+            self._say(line)
         sender = Sender(staked.ledger.w3, staked.wallets["coordinator"])
         with eager_mining(staked.ledger.w3):
             create_run(options.directory / "coordinator", plan, ledger=staked.ledger, sender=sender)

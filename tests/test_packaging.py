@@ -197,6 +197,7 @@ def test_the_wheel_holds_every_module_and_all_package_data(wheel: zipfile.ZipFil
             "contracts/src/**/*.sol",
             "contracts/artifacts/*.json",
             "training/data/*",
+            "verification/data/*",
         )
         for path in ROOT.glob(pattern)
         if path.is_file() and not {"node_modules", "test"} & set(path.relative_to(ROOT).parts)
@@ -204,6 +205,7 @@ def test_the_wheel_holds_every_module_and_all_package_data(wheel: zipfile.ZipFil
     assert wanted - {"murmur/bootstrap.py"} <= set(wheel.namelist())
     assert any(name.startswith("contracts/artifacts/") for name in wanted)
     assert any(name.startswith("training/data/") for name in wanted)
+    assert "verification/data/calibration.json" in wanted
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -129,7 +129,7 @@ class Chosen(Frozen):
 
     tolerance: Annotated[float, Field(ge=0, lt=1)]
     fresh_tolerance: Annotated[float, Field(ge=0, lt=1)]
-    slash_tolerance: Annotated[float, Field(ge=0, lt=1)]
+    slash_tolerance: Annotated[float, Field(ge=0, lt=10)]  # changes can be farther apart than they are long
 
 
 class ProfileCalibration(Frozen):
@@ -275,14 +275,9 @@ def choose(arithmetic: str, carried: float, fresh: float, exact: float, fresh_ex
     narrowed = fresh_exact * tolerance / fresh_tolerance
     slash = max(round_up(EXACT_FACTOR * max(exact, narrowed)), round_up(2 * tolerance))
     return Chosen(
-        **{
-            name: min(value, 0.99)
-            for name, value in (
-                ("tolerance", tolerance),
-                ("fresh_tolerance", fresh_tolerance),
-                ("slash_tolerance", slash),
-            )
-        }
+        tolerance=min(tolerance, 0.99),
+        fresh_tolerance=min(fresh_tolerance, 0.99),
+        slash_tolerance=min(slash, 9.9),
     )
 
 

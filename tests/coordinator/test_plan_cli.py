@@ -18,7 +18,7 @@ from murmur.measuring import STEP_CHEATS
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
+from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
 from tests.protocol.makers import manifest
 from verification.calibration import (
     Attack,
@@ -99,12 +99,59 @@ def calibration(tmp_path: Path) -> Path:
     return path
 
 
-def plan(tmp_path: Path, calibration: Path, *options: str, **fields: Any) -> Any:
+def plan(tmp_path: Path, calibration: Path | None, *options: str, **fields: Any) -> Any:
     path = tmp_path / "fields.json"
     path.write_text(json.dumps(fields))
-    return CliRunner().invoke(
-        run_app, ["plan", str(path), "--calibration", str(calibration), *options], catch_exceptions=True
-    )
+    named = () if calibration is None else ("--calibration", str(calibration))
+    return CliRunner().invoke(run_app, ["plan", str(path), *named, *options], catch_exceptions=True)
+
+
+def test_the_default_manifest_holds_by_the_packaged_calibration(tmp_path: Path) -> None:
+    result = plan(tmp_path, None, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["holds"], told["reasons"]) == (True, [])
+    assert told["false_rejection_loss"] <= 0.001
+    cheats = [one for one in told["strategies"] if one["name"].removeprefix("cpu-fp32: ") in set(Cheat)]
+    assert len(cheats) == len(Cheat)
+
+
+@pytest.mark.parametrize("rounds", [30, 50, 60, 100, 1000])
+def test_longer_runs_of_whole_epochs_hold_too(tmp_path: Path, rounds: int) -> None:
+    assert plan(tmp_path, None, rounds=rounds).exit_code == 0
+
+
+def test_a_short_last_epoch_or_a_run_that_is_drawn_too_often_does_not_hold(tmp_path: Path) -> None:
+    assert "refuse-opening pays" in plan(tmp_path, None, rounds=41).exception.message
+    assert "false rejections may cost" in plan(tmp_path, None, rounds=10).exception.message
+
+
+def test_by_the_packaged_calibration_a_penalty_of_one_percent_for_refusal_is_refused(tmp_path: Path) -> None:
+    result = plan(tmp_path, None, pay={"refusal_percent": 1})
+    assert isinstance(result.exception, Refused)
+    assert "refuse-opening pays +" in result.exception.message
+
+
+def test_a_calibration_that_is_named_counts_instead_of_the_packaged_one(tmp_path: Path) -> None:
+    assert plan(tmp_path, None).exit_code == 0
+    few = tmp_path / "few.json"
+    few.write_bytes(calibrated(100).to_bytes())
+    assert isinstance(plan(tmp_path, few).exception, Refused)
+
+
+def test_the_packaged_calibration_vouches_for_no_other_model_or_arithmetic(tmp_path: Path) -> None:
+    other = plan(tmp_path, None, inner={"steps": 30})
+    assert isinstance(other.exception, ConfigError)
+    assert "verifier calibrate --manifest" in other.exception.hint
+    renamed = CPU_BF16.model_copy(update={"name": CPU_FP32.name})
+    found = plan(tmp_path, None, verification={"profiles": [renamed.model_dump(mode="json")]})
+    assert isinstance(found.exception, ConfigError)
+    assert "calibrated as another" in found.exception.message
+    judged = CPU_FP32.model_copy(update={"judged_by": (CPU_EXACT.name,)})
+    both = [one.model_dump(mode="json") for one in (judged, CPU_EXACT)]
+    found = plan(tmp_path, None, verification={"profiles": both})
+    assert isinstance(found.exception, ConfigError)
+    assert "nobody measured its replays under cpu-exact" in found.exception.message
 
 
 def test_the_manifest_of_a_local_network_holds(tmp_path: Path, calibration: Path) -> None:
@@ -195,7 +242,8 @@ def test_an_attack_that_no_calibration_measured_is_taken_as_unseen() -> None:
 
 def test_every_detection_figure_comes_from_calibration_or_from_construction() -> None:
     """As the table of docs/economics.md says."""
-    calibration = calibrated(distances={Cheat.WRONG_DATA.value: 5e-4}).calibration
+    between = (CPU_FP32.tolerance + CPU_FP32.slash_tolerance) / 2
+    calibration = calibrated(distances={Cheat.WRONG_DATA.value: between}).calibration
     suite = {one.name: one for one in attack_figures(manifest(), calibration)["cpu-fp32"]}
     assert {one for one in Cheat if one.value not in suite} == set()
     wrong_data = suite["wrong-data"]

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from murmur.up import Progress, parse_cheats
+from coordinator.economics import Terms
+from coordinator.plan_cli import manifest_of
+from murmur.local import DEADLINES, STAKE_WEI, UNBONDING_BLOCKS
+from murmur.up import Progress, parse_cheats, plan_verdict
 from protocol.errors import NetworkError, UsageError
 
 
@@ -49,6 +52,17 @@ def test_what_makes_no_sense_is_a_usage_error(
     assert reason in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(40, "no attack pays, the best"), (6, "the manifest is refused: ")]
+)
+def test_the_plan_is_asked_before_a_local_run_and_told(rounds: int, said: str) -> None:
+    fields = {"rounds": rounds, "deadlines": DEADLINES}
+    terms = Terms(stake_wei=STAKE_WEI, unbonding_blocks=UNBONDING_BLOCKS)
+    (line,) = plan_verdict(manifest_of(fields), terms)
+    assert said in line
+    assert ("a local network runs it" in line) == (rounds == 6)
 
 
 def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey
-from protocol.manifest import BUILT_IN_PROFILES, CPU_FP32
+from protocol.manifest import BUILT_IN_PROFILES, CPU_FP32, CPU_PROFILES
 from tests.protocol.makers import manifest
 from training import distance
 from verification.calibration import (
@@ -28,6 +30,7 @@ from verification.calibration import (
     Trials,
     choose,
     measured_setting,
+    packaged_calibration,
     round_up,
 )
 from verification.profile import Machine
@@ -182,6 +185,36 @@ def test_slash_tolerances_are_ten_times_the_largest_honest_distance_from_exact_e
     assert profile.slash_bound(fresh=False) >= 10 * exact * (1 - 1e-9)
     assert profile.slash_bound(fresh=True) >= 10 * fresh_exact * (1 - 1e-9)
     assert profile.slash_tolerance >= 2 * profile.tolerance
+
+
+def test_the_packaged_calibration_is_signed_and_vouches_for_the_built_in_cpu_profiles() -> None:
+    signed = packaged_calibration()
+    signed.check()
+    found = signed.calibration
+    assert found.segments >= 600
+    for profile in CPU_PROFILES:
+        measured = found.of(profile.name)
+        assert measured is not None
+        # Its own tolerances were those before the measurement.
+        same = {"tolerance", "fresh_tolerance", "slash_tolerance"}
+        assert measured.profile.model_dump(exclude=same) == profile.model_dump(exclude=same)
+        assert {one.moments for one in measured.honest} == {"carried", "fresh"}
+        assert all(one.rejected.count == 0 for one in measured.honest)
+        chosen = measured.chosen
+        assert chosen.tolerance <= profile.tolerance
+        assert chosen.fresh_tolerance <= profile.fresh_tolerance
+        assert chosen.slash_tolerance <= profile.slash_tolerance
+        for fresh, exact in ((False, measured.exact), (True, measured.fresh_exact)):
+            assert exact is None or 10 * exact.max <= profile.slash_bound(fresh)
+    assert len(found.profiles) == len(CPU_PROFILES)
+
+
+def test_the_packaged_calibration_tells_nothing_of_who_measured_but_the_kernels() -> None:
+    told = packaged_calibration().calibration
+    texts = [*told.machine.model_dump().values(), *[one.name for one in told.machines]]
+    flat = [text for value in texts for text in (value if isinstance(value, tuple) else (value,))]
+    names = {platform.node(), socket.gethostname()} - {""}
+    assert not [text for text in flat if "/" in text or text in names]
 
 
 @pytest.mark.parametrize("floor", ["PARAMETER_FLOOR", "MOMENT_FLOOR"])

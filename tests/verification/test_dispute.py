@@ -167,7 +167,7 @@ def test_a_bf16_unit_is_judged_by_bf16_and_tells_cheap_work_from_it(make_bed: Ca
     bed.chain.height += 1
     assert bed.replay(bed.make(0, 1), SEGMENT).outcome == PASSED
     assert bed.replay(bed.make(0, 2, other_rate(SEGMENT, 0.5)), SEGMENT).outcome == REJECTED
-    report = bed.replay(bed.make(0, 3, other_rate(SEGMENT, 0.05)), SEGMENT)
+    report = bed.replay(bed.make(0, 3, other_rate(SEGMENT, -1.0)), SEGMENT)
     assert report.outcome == PROVEN_FALSE
     assert report.exact_distance > CPU_BF16.slash_tolerance
 
