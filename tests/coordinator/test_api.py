@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from contracts.claims import parse_tables, prove_reward
 from coordinator.api import STALE_S, create_app
 from coordinator.page import Markup, element, escape
-from coordinator.state import Admitted, Decision, Drawn, FetchUpdate
+from coordinator.state import Admitted, Decision, Drawn, FetchUpdate, Ruled
 from coordinator.store import Store
 from coordinator.tables import database_url, open_engine
 from protocol.canonical import canonical_json
@@ -53,6 +53,8 @@ class Peers:
                         tx.drawn(effect)
                     case Decision():
                         tx.decided(effect)
+                    case Ruled():
+                        tx.ruled(effect)
                     case _:
                         pass
             for message in world.statements.values():

@@ -53,7 +53,7 @@ def test_a_statement_stored_before_a_crash_is_the_one_that_is_told(folder: Path,
 def _write_and_crash(store: Store, said: Any) -> None:
     with store.write() as tx:
         tx.say(said)
-        tx.decided(Decision(0, 1, "passed", (101, 102), ("cc" * 32,)))
+        tx.decided(Decision(0, 1, 0, 2, "passed", (101, 102), ("cc" * 32,)))
         raise KeyboardInterrupt
 
 

@@ -182,6 +182,8 @@ def test_a_verdicts_body_is_what_the_ledger_rebuilds() -> None:
         tensor="norm",
         replay_cpu_s=1.5,
     )
-    types = ["uint64", "uint64", "uint8", "bytes32"]
-    assert verdict.digest() == keccak(encode(types, [4, 9, 3, verdict.evidence()]))
+    types = ["uint64", "uint64", "uint64", "uint8", "bytes32"]
+    assert verdict.digest() == keccak(encode(types, [4, 0, 9, 3, verdict.evidence()]))
+    appealed = verdict.model_copy(update={"case": 7})
+    assert appealed.digest() == keccak(encode(types, [4, 7, 9, 3, appealed.evidence()]))
     assert verdict.evidence() != verdict.model_copy(update={"distance": 0.5}).evidence()
