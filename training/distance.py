@@ -19,8 +19,9 @@ would look like a difference.
 
 With them, honest segments of three steps of the default run differ by at most 1.6e-5 between instruction sets when
 moments are carried (99 of 100: 7.5e-6), and by 1.5e-4 (6e-5) in a newcomer's first segment; a learning rate of 0.99
-times the agreed one by 7.7e-4 or more (`murmur verifier calibrate --segments 900`). AdamW's first step from zero moments is g / (|g| + eps),
-so eps has to stay above the rounding noise of a gradient: with 1e-8 in place of 1e-5 newcomers differed by 3e-3.
+times the agreed one by 7.7e-4 or more (`murmur verifier calibrate --segments 900`). AdamW's first step from zero
+moments is g / (|g| + eps), so eps has to stay above the rounding noise of a gradient: with 1e-8 in place of 1e-5
+newcomers differed by 3e-3.
 """
 
 
