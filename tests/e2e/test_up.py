@@ -79,18 +79,27 @@ def check_money(document: dict[str, Any]) -> None:
 
 def accuse_an_honest_unit(up: "subprocess.Popen[str]", directory: Path) -> None:
     """Accuse peer-1 of its first unit, as peer-2 with its own wallet, while the run goes on."""
-    log = directory.with_suffix(".log")
-    later = [f"round {round_} of" for round_ in range(2, ROUNDS + 1)]
-    wait_until(lambda: any(line in log.read_text() for line in later), up)
+    log, first = (
+        directory.with_suffix(".log"),
+        directory / "coordinator" / "public" / "rounds" / "000000.json",
+    )
+    wait_until(lambda: first.exists() and json.loads(first.read_text())["record"] is not None, up)
     facts = json.loads((directory / "up.json").read_text())
     (rpc,) = (line.split()[1] for line in log.read_text().splitlines() if line.startswith("chain: "))
     home = directory / "peer-2"
     place = ("--dir", str(home), "--rpc", rpc, "--ledger", facts["ledger"])
     unit = ("--round", "0", "--peer", str(facts["names"]["peer-1"]), "--segment", "1")
     key = ("--password-file", str(home / "wallet.password"))
-    done = murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["kind"] == "accusation"
+    said = [murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json")]
+
+    def answered() -> bool:
+        if "is not anchored" in said[-1].stderr:  # the record is public a few blocks before
+            said.append(murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json"))
+        return "is not anchored" not in said[-1].stderr
+
+    wait_until(answered, up)
+    assert said[-1].returncode == 0, said[-1].stderr
+    assert json.loads(said[-1].stdout)["kind"] == "accusation"
 
 
 def appeals_judged(directory: Path) -> list[tuple[int, int, str]]:
