@@ -60,17 +60,18 @@ def appealed(
     found: list[Draw] = []
     kinds = Counter[bool]()  # by whether it is a contest
     for appeal in chain.appeals(round_):
-        beacon = chain.appeal_beacon(appeal.case)
-        if beacon is None or appeal.number not in numbers or appeal.segment >= manifest.segments:
+        if appeal.number not in numbers or appeal.segment >= manifest.segments:
             continue
         prior = _prior((*drawn, *found), appeal)
         last = _last_block(manifest, chain, round_, prior if appeal.contests else None)
-        if last is None or appeal.block > last:
+        if last is None or appeal.block > last or (appeal.contests and prior is None):
             continue
-        if appeal.contests and (prior is None or outcome(prior) not in ("void", "unjudged")):
-            continue
+        # Counted before anything that is known only later, so that nobody's appeal is displaced by an older one.
         kinds[appeal.contests] += 1
         if kinds[appeal.contests] > (MAX_CONTESTS if appeal.contests else MAX_ACCUSATIONS):
+            continue
+        beacon = chain.appeal_beacon(appeal.case)
+        if beacon is None or (appeal.contests and not (prior and outcome(prior) in ("void", "unjudged"))):
             continue
         first = () if prior is None else prior.verifiers[: manifest.verification.verifiers]
         ranks = _ranks(seed(APPEAL, beacon, run, round_), appeal, judges, first)

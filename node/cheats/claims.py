@@ -1,5 +1,7 @@
 """What a contributor can claim that it did not compute: copied and invented updates, forged residuals and bytes."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import trio
 
@@ -109,7 +111,7 @@ class Copycat(Honesty):
         return opening.model_copy(update=parameters | {f"{place}_moments": zeros for place in places})
 
 
-class Invented(Honesty):
+class Invented(Honesty, ABC):
     """Claim an update that was not trained, on states that lead to it in a straight line.
 
     Everything that is hashed is there and fits: the update follows from the last state, and every file can be
@@ -125,9 +127,9 @@ class Invented(Honesty):
             await trio.sleep_forever()
         return self.invent(shop, job, victims[0])
 
+    @abstractmethod
     def pretend(self, update: Floats, generator: np.random.Generator) -> Floats:
         """Return the change float32[P] to claim, given another peer's."""
-        raise NotImplementedError
 
     def invent(self, shop: Workshop, job: Train, victim: Reveal) -> Work:
         """Make a unit that claims a change of the victim's size."""

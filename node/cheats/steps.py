@@ -1,6 +1,7 @@
 """What a trainer can do wrong with its steps. Torch is loaded by what runs, because the daemon reads this too."""
 
 import math
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ class OtherOptimizer(HonestSteps):
         return manifest.model_copy(update={"inner": inner.model_copy(update=changes)})
 
 
-class CoarseArithmetic(HonestSteps):
+class CoarseArithmetic(HonestSteps, ABC):
     """Compute with fewer bits than the profile demands."""
 
     def run(self, trainer: "Trainer", offsets: Offsets, first_step: int) -> list[float]:
@@ -139,9 +140,9 @@ class CoarseArithmetic(HonestSteps):
         with self.arithmetic():
             return trainer.run(offsets, first_step)
 
+    @abstractmethod
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context in which a step computes differently."""
-        raise NotImplementedError
 
 
 class Bf16(CoarseArithmetic):

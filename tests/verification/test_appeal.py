@@ -7,7 +7,14 @@ import pytest
 from protocol.chain import Appeal
 from protocol.messages import Judgement, UnitRecord
 from tests.coordinator.conftest import SimulatedChain, World, make_manifest
-from verification.appeal import MAX_ACCUSATIONS, appealed, blocks_since, combined, may_still_appeal
+from verification.appeal import (
+    MAX_ACCUSATIONS,
+    MAX_CONTESTS,
+    appealed,
+    blocks_since,
+    combined,
+    may_still_appeal,
+)
 from verification.judge import Outcome
 from verification.sample import Draw
 
@@ -70,6 +77,27 @@ def test_only_the_first_accusations_of_a_round_count(chain: SimulatedChain) -> N
     ]
     chain.mine()
     assert [one.case for one in count(chain)] == list(range(1, MAX_ACCUSATIONS + 1))
+
+
+def test_a_contest_is_not_displaced_by_older_ones_whose_units_are_found_void_later(
+    chain: SimulatedChain,
+) -> None:
+    owners = range(1, MAX_CONTESTS + 2)
+    units = tuple(UnitRecord(number=number, commitment="ab" * 32, merged=True) for number in owners)
+    drawn = tuple(Draw(number, 1, (101, 102, 103, 104)) for number in owners)
+    chain.appealed += [Appeal(number, 0, number, 1, number, 10, chain.height) for number in owners]
+    chain.mine()
+    manifest = make_manifest()
+
+    def counted(void: range) -> list[int]:
+        def outcome(case: Draw) -> Outcome:
+            return "void" if case.number in void else "passed"
+
+        found = appealed(manifest, manifest.run_id, chain, 0, units, drawn, outcome)
+        return [one.number for one in found]
+
+    assert counted(range(2, MAX_CONTESTS + 2)) == [*range(2, MAX_CONTESTS + 1)]
+    assert counted(range(1, MAX_CONTESTS + 2)) == [*range(1, MAX_CONTESTS + 1)]
 
 
 def test_a_verifier_that_accuses_does_not_judge(chain: SimulatedChain) -> None:
