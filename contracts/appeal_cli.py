@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts.cli import (
+from contracts.terminal import (
     Directory,
     DryRun,
     Json,

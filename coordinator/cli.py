@@ -124,9 +124,9 @@ def create(
     import secrets
 
     from contracts.chain import connect
-    from contracts.cli import confirm, parse_amount
     from contracts.client import Ledger
     from contracts.sender import Sender
+    from contracts.terminal import confirm, parse_amount
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
     from coordinator.run import create_run, plan_run
     from protocol.daemon import PEER_KEY_FILE
@@ -174,7 +174,7 @@ def create(
 
 def describe_plan(plan: "RunPlan") -> list[str]:
     """Return what is about to be created, for a person who must agree."""
-    from contracts.cli import format_amount
+    from contracts.terminal import format_amount
 
     manifest = plan.manifest
     lines = [
@@ -213,7 +213,7 @@ def show(
 
 def describe_summary(summary: dict[str, Any]) -> list[str]:
     """Return a run's summary as lines for a terminal; strings lose what is not printable."""
-    from contracts.cli import format_amount
+    from contracts.terminal import format_amount
 
     loss, found, ledger = summary["loss"], summary["verification"], summary["ledger"]
 

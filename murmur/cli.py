@@ -24,8 +24,8 @@ MOUNTS = (
     ("verifier", "verification.cli", "verifier_app"),
     ("proof", "verification.proof_cli", "proof_app"),
     ("audit", "verification.audit_cli", "audit_app"),
-    ("stake", "contracts.cli", "stake_app"),
-    ("rewards", "contracts.cli", "rewards_app"),
+    ("stake", "contracts.stake_cli", "stake_app"),
+    ("rewards", "contracts.rewards_cli", "rewards_app"),
     ("appeal", "contracts.appeal_cli", "appeal_app"),
 )
 

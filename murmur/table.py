@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from contracts.cli import format_amount
+from contracts.terminal import format_amount
 from murmur.summary import Summary, VerifierSummary
 
 MARKS = {True: "[green]yes[/green]", False: "[red]no[/red]"}

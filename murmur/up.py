@@ -244,8 +244,8 @@ class LocalRun:
         return rpc_url(port)
 
     def _create_run(self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]") -> "Wiring":
-        from contracts.cli import format_amount
         from contracts.sender import Sender
+        from contracts.terminal import format_amount
         from contracts.types import Role
         from coordinator.plan_cli import COST, ledger_terms
         from coordinator.run import create_run, plan_run

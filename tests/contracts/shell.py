@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from typer.testing import CliRunner
 
 from contracts.appeal_cli import appeal_app
-from contracts.cli import rewards_app, stake_app
+from contracts.rewards_cli import rewards_app
+from contracts.stake_cli import stake_app
 from protocol.errors import MurmurError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.cli import format_amount, parse_amount, read_settlement
+from contracts.rewards_cli import read_settlement
+from contracts.terminal import format_amount, parse_amount
 from contracts.wallet import PASSWORD_FILE, WALLET_FILE
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, LedgerError, NetworkError, UsageError
