@@ -9,7 +9,7 @@ const here = import.meta.dirname
 const require = createRequire(import.meta.url)
 const solc = require('solc')
 
-const contracts = ['Token', 'Ledger']
+const contracts = ['Token', 'Ledger', 'Jury', 'BlockBeacon', 'DrandBeacon']
 const settings = {
   evmVersion: 'prague',
   metadata: { bytecodeHash: 'none' },

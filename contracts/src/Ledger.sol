@@ -3,7 +3,6 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
@@ -11,13 +10,14 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
+import {IJury} from "./interfaces/IJury.sol";
 import {ILedger} from "./interfaces/ILedger.sol";
 import {ErrorsLib} from "./libraries/ErrorsLib.sol";
 import {EventsLib} from "./libraries/EventsLib.sol";
 
 /// @title Ledger
-/// @notice See `ILedger`. The balance is the sum of stakes, unbonding funds, bonds of open appeals and what the pots
-/// have not paid.
+/// @notice See `ILedger`. The balance is the sum of stakes, unbonding funds, run bonds, the bonds of pending reward
+/// roots, and what the pots have not paid.
 contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
@@ -29,13 +29,9 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     uint8 private constant OPEN = 2;
     uint8 private constant FINISHED = 3;
 
-    uint8 private constant PASSED = 1;
-    uint8 private constant PROVEN_FALSE = 3;
-
-    uint8 private constant APPEALED = 1;
-    uint8 private constant UPHELD = 2;
-    uint8 private constant REFUSED = 3;
-    uint8 private constant RELEASED = 4;
+    uint256 private constant BPS = 10_000;
+    uint16 private constant MIN_FAULT_BPS = 5000;
+    uint16 private constant MIN_EQUIVOCATION_BPS = 100;
 
     bytes32 private constant PEER_LINK_TYPEHASH = keccak256("PeerLink(address wallet,bytes32 pubX,uint256 pubY)");
     bytes32 private constant MESSAGE_TYPEHASH =
@@ -44,15 +40,21 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc ILedger
     address public immutable TOKEN;
     /// @inheritdoc ILedger
+    address public immutable JURY;
+    /// @inheritdoc ILedger
     uint128 public immutable MIN_STAKE;
+    /// @inheritdoc ILedger
+    uint128 public immutable RUN_BOND;
+    /// @inheritdoc ILedger
+    uint128 public immutable PROPOSAL_BOND;
     /// @inheritdoc ILedger
     uint64 public immutable UNBONDING_BLOCKS;
     /// @inheritdoc ILedger
     uint64 public immutable DISPUTE_BLOCKS;
     /// @inheritdoc ILedger
-    uint128 public immutable APPEAL_BOND;
+    uint64 public immutable FORCE_BLOCKS;
     /// @inheritdoc ILedger
-    uint64 public immutable APPEAL_BLOCKS;
+    uint64 public immutable TIMEOUT_BLOCKS;
 
     /// @inheritdoc ILedger
     uint64 public operatorCount;
@@ -63,37 +65,37 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc ILedger
     mapping(bytes32 run => mapping(address account => uint256)) public claimed;
     /// @inheritdoc ILedger
-    mapping(bytes32 run => mapping(uint64 round => mapping(uint64 number => bool))) public slashed;
-    /// @inheritdoc ILedger
-    uint64 public appealCount;
+    mapping(bytes32 run => mapping(uint64 round => mapping(uint64 number => bytes32))) public forced;
 
     mapping(uint64 number => Operator) private _operators;
+    mapping(address peer => uint256) private _retiredAt;
     mapping(bytes32 run => Run) private _runs;
+    mapping(bytes32 run => mapping(uint64 round => Round)) private _rounds;
     mapping(bytes32 run => PendingRewards) private _pending;
-    mapping(uint64 case_ => Appeal) private _appeals;
-    mapping(bytes32 subject => uint64 case_) private _cases;
+
+    modifier onlyJury() {
+        require(msg.sender == JURY, ErrorsLib.NotJury());
+        _;
+    }
 
     /// @param token an ERC-20 with permit and burn that takes no fee on transfers.
-    constructor(
-        address token,
-        uint128 minStake,
-        uint64 unbondingBlocks,
-        uint64 disputeBlocks,
-        uint128 appealBond,
-        uint64 appealBlocks
-    ) EIP712("Murmur", "1") {
-        require(block.chainid == 31337, ErrorsLib.WrongChain(block.chainid));
+    /// @param jury where the jury will be or is.
+    constructor(address token, address jury, Terms memory terms) EIP712("Murmur", "1") {
+        require(token != address(0) && jury != address(0), ErrorsLib.ZeroParameter());
         require(
-            token != address(0) && minStake != 0 && unbondingBlocks != 0 && disputeBlocks != 0 && appealBond != 0
-                && appealBlocks != 0,
+            terms.minStake != 0 && terms.runBond != 0 && terms.proposalBond != 0 && terms.unbondingBlocks != 0
+                && terms.disputeBlocks != 0 && terms.forceBlocks != 0 && terms.timeoutBlocks != 0,
             ErrorsLib.ZeroParameter()
         );
         TOKEN = token;
-        MIN_STAKE = minStake;
-        UNBONDING_BLOCKS = unbondingBlocks;
-        DISPUTE_BLOCKS = disputeBlocks;
-        APPEAL_BOND = appealBond;
-        APPEAL_BLOCKS = appealBlocks;
+        JURY = jury;
+        MIN_STAKE = terms.minStake;
+        RUN_BOND = terms.runBond;
+        PROPOSAL_BOND = terms.proposalBond;
+        UNBONDING_BLOCKS = terms.unbondingBlocks;
+        DISPUTE_BLOCKS = terms.disputeBlocks;
+        FORCE_BLOCKS = terms.forceBlocks;
+        TIMEOUT_BLOCKS = terms.timeoutBlocks;
     }
 
     /* STAKE */
@@ -122,6 +124,15 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         // A permit that someone else sent first has left the allowance, and without one the transfer fails below.
         try IERC20Permit(TOKEN).permit(msg.sender, address(this), amount, deadline, v, r, s) {} catch {}
         return _register(role, pubX, pubY, sig, amount);
+    }
+
+    /// @inheritdoc ILedger
+    function rotatePeer(bytes32 pubX, uint256 pubY, bytes calldata sig) external {
+        uint64 number = _senderNumber();
+        Operator storage op = _operators[number];
+        _retiredAt[op.peer] = block.number;
+        op.peer = _link(number, pubX, pubY, sig);
+        emit EventsLib.PeerRotated(number, op.peer, pubX, pubY);
     }
 
     /// @inheritdoc ILedger
@@ -167,6 +178,7 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         uint256 amount = op.unbonding;
         require(amount != 0, ErrorsLib.NothingUnbonding());
         require(block.number >= op.unbondingAt, ErrorsLib.StillUnbonding(op.unbondingAt));
+        require(op.cases == 0, ErrorsLib.CasesOpen(op.cases));
         op.unbonding = 0;
         op.unbondingAt = 0;
         emit EventsLib.Withdrawn(number, amount);
@@ -176,15 +188,28 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     /* RUNS */
 
     /// @inheritdoc ILedger
-    function createRun(bytes32 run, address coordinatorKey, uint256 funding) external nonReentrant {
-        require(run != 0 && coordinatorKey != address(0), ErrorsLib.ZeroValue());
+    function createRun(bytes32 run, address coordinatorKey, Ladder calldata ladder, uint256 funding)
+        external
+        nonReentrant
+    {
+        require(run != 0 && coordinatorKey != address(0) && ladder.windowBlocks != 0, ErrorsLib.ZeroValue());
+        require(
+            ladder.faultBps >= MIN_FAULT_BPS && ladder.faultBps <= BPS
+                && ladder.equivocationBps >= MIN_EQUIVOCATION_BPS && ladder.equivocationBps <= BPS,
+            ErrorsLib.LadderOutOfBounds()
+        );
         Run storage info = _runs[run];
         require(info.status == 0, ErrorsLib.RunExists(run));
         info.coordinator = msg.sender;
         info.coordinatorKey = coordinatorKey;
+        info.ladder = ladder;
         info.status = CREATED;
-        emit EventsLib.RunCreated(run, msg.sender, coordinatorKey);
-        if (funding != 0) _fund(run, info, funding);
+        info.bond = RUN_BOND;
+        emit EventsLib.RunCreated(
+            run, msg.sender, coordinatorKey, ladder.faultBps, ladder.equivocationBps, ladder.windowBlocks, RUN_BOND
+        );
+        if (funding != 0) _credit(run, info, funding);
+        _pull(RUN_BOND + funding);
     }
 
     /// @inheritdoc ILedger
@@ -192,30 +217,45 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         require(amount != 0, ErrorsLib.ZeroValue());
         Run storage info = _runs[run];
         require(info.status != 0, ErrorsLib.UnknownRun(run));
-        _fund(run, info, amount);
+        _credit(run, info, amount);
+        _pull(amount);
     }
 
     /// @inheritdoc ILedger
     function openRun(bytes32 run) external {
-        Run storage info = _coordinated(run);
-        require(info.status == CREATED, ErrorsLib.WrongRunStatus(info.status));
+        Run storage info = _coordinated(run, CREATED);
+        uint256 needed = uint256(info.ladder.windowBlocks) + IJury(JURY).CASE_BLOCKS() + DISPUTE_BLOCKS;
+        require(needed < UNBONDING_BLOCKS, ErrorsLib.UnbondingTooShort(UNBONDING_BLOCKS, needed));
         info.status = OPEN;
+        info.openedAt = block.number.toUint64();
+        info.activeAt = info.openedAt;
         emit EventsLib.RunOpened(run);
     }
 
     /// @inheritdoc ILedger
     function finishRun(bytes32 run, bytes32 parameters) external {
         require(parameters != 0, ErrorsLib.ZeroValue());
-        Run storage info = _coordinated(run);
-        require(info.status == OPEN, ErrorsLib.WrongRunStatus(info.status));
+        Run storage info = _coordinated(run, OPEN);
         info.status = FINISHED;
+        info.activeAt = block.number.toUint64();
         emit EventsLib.RunFinished(run, parameters);
     }
 
     /// @inheritdoc ILedger
+    function releaseRunBond(bytes32 run) external nonReentrant {
+        Run storage info = _coordinated(run, FINISHED);
+        uint256 readyAt = uint256(info.activeAt) + UNBONDING_BLOCKS;
+        require(block.number >= readyAt, ErrorsLib.StillUnbonding(readyAt));
+        uint256 bond = info.bond;
+        require(bond != 0, ErrorsLib.NothingUnbonding());
+        info.bond = 0;
+        emit EventsLib.RunBondReleased(run, bond);
+        IERC20(TOKEN).safeTransfer(info.coordinator, bond);
+    }
+
+    /// @inheritdoc ILedger
     function postCommitments(bytes32 run, uint64 round, bytes32 root, uint32 count) external {
-        Run storage info = _coordinated(run);
-        require(info.status == OPEN, ErrorsLib.WrongRunStatus(info.status));
+        Run storage info = _posting(run);
         // Equal counters mean that the previous record is anchored, and that the next round is that count.
         require(
             info.committedRounds == info.anchoredRounds && round == info.committedRounds,
@@ -223,60 +263,87 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         );
         require((root == 0) == (count == 0), ErrorsLib.RootCountMismatch());
         info.committedRounds = round + 1;
+        info.activeAt = uint64(block.number);
+        _rounds[run][round] = Round({postedAt: uint64(block.number), anchoredAt: 0, count: count});
         emit EventsLib.CommitmentsPosted(run, round, root, count);
+    }
+
+    /// @inheritdoc ILedger
+    function forceCommitment(bytes32 run, uint64 round, bytes32 commitment) external {
+        require(commitment != 0, ErrorsLib.ZeroValue());
+        uint64 number = numberOf[msg.sender];
+        if (number == 0) {
+            number = numberOfPeer[msg.sender];
+            require(number != 0 && _operators[number].peer == msg.sender, ErrorsLib.NotRegistered());
+        }
+        Operator storage op = _operators[number];
+        require(op.role == CONTRIBUTOR, ErrorsLib.NotAContributor(number));
+        require(op.stake >= MIN_STAKE, ErrorsLib.StakeTooLow(op.stake, MIN_STAKE));
+        Round storage info = _rounds[run][round];
+        require(info.postedAt != 0 && info.anchoredAt == 0, ErrorsLib.RoundNotPosted(round));
+        uint256 last = uint256(info.postedAt) + FORCE_BLOCKS;
+        require(block.number <= last, ErrorsLib.WindowClosed(last));
+        require(forced[run][round][number] == 0, ErrorsLib.AlreadyForced());
+        forced[run][round][number] = commitment;
+        emit EventsLib.CommitmentForced(run, round, number, commitment);
     }
 
     /// @inheritdoc ILedger
     function anchorRecord(bytes32 run, uint64 round, bytes32 record) external {
         require(record != 0, ErrorsLib.ZeroValue());
-        Run storage info = _coordinated(run);
-        require(info.status == OPEN, ErrorsLib.WrongRunStatus(info.status));
+        Run storage info = _posting(run);
         require(
             info.anchoredRounds < info.committedRounds && round == info.anchoredRounds,
             ErrorsLib.WrongRound(info.anchoredRounds, round)
         );
+        Round storage times = _rounds[run][round];
+        uint256 last = uint256(times.postedAt) + FORCE_BLOCKS;
+        require(block.number > last, ErrorsLib.WindowOpen(last + 1));
+        times.anchoredAt = uint64(block.number);
         info.anchoredRounds = round + 1;
+        info.activeAt = uint64(block.number);
         emit EventsLib.RecordAnchored(run, round, record);
     }
 
     /* REWARDS */
 
     /// @inheritdoc ILedger
-    function proposeRewards(bytes32 run, uint64 epoch, bytes32 root, uint256 total) external {
+    function proposeRewards(bytes32 run, uint64 epoch, bytes32 previous, bytes32 root, uint256 total)
+        external
+        nonReentrant
+    {
         require(root != 0, ErrorsLib.ZeroValue());
-        Run storage info = _coordinated(run);
+        Run storage info = _runs[run];
         require(info.status >= OPEN, ErrorsLib.WrongRunStatus(info.status));
+        _mayAct(info);
         require(epoch == info.nextEpoch, ErrorsLib.WrongEpoch(info.nextEpoch, epoch));
+        require(previous == info.finalRoot, ErrorsLib.WrongPreviousRoot(info.finalRoot, previous));
         require(_pending[run].finalAt == 0, ErrorsLib.RewardsPending());
         require(total >= info.finalTotal, ErrorsLib.TotalFell(info.finalTotal, total));
         require(total <= info.funded, ErrorsLib.TotalExceedsFunding(info.funded, total));
         uint64 finalAt = (block.number + DISPUTE_BLOCKS).toUint64();
-        _pending[run] = PendingRewards({root: root, total: total.toUint128(), finalAt: finalAt});
-        emit EventsLib.RewardsProposed(run, epoch, root, total, finalAt);
+        _pending[run] = PendingRewards({
+            root: root, total: total.toUint128(), finalAt: finalAt, proposer: msg.sender, open: 0, grounds: 0
+        });
+        emit EventsLib.RewardsProposed(run, epoch, root, total, finalAt, msg.sender);
+        _pull(PROPOSAL_BOND);
     }
 
     /// @inheritdoc ILedger
-    function disputeRewards(bytes32 run, bytes32 reason) external {
-        uint64 number = _stakedSender();
-        uint64 finalAt = _pending[run].finalAt;
-        require(finalAt != 0, ErrorsLib.NoPendingRewards());
-        require(block.number < finalAt, ErrorsLib.WindowClosed(finalAt));
-        delete _pending[run];
-        emit EventsLib.RewardsDisputed(run, _runs[run].nextEpoch, number, reason);
-    }
-
-    /// @inheritdoc ILedger
-    function finalizeRewards(bytes32 run) external {
+    function finalizeRewards(bytes32 run) external nonReentrant {
         PendingRewards memory pending = _pending[run];
         require(pending.finalAt != 0, ErrorsLib.NoPendingRewards());
+        require(pending.open == 0, ErrorsLib.CasesOpen(pending.open));
         require(block.number >= pending.finalAt, ErrorsLib.WindowOpen(pending.finalAt));
         delete _pending[run];
         Run storage info = _runs[run];
         uint64 epoch = info.nextEpoch;
         info.nextEpoch = epoch + 1;
+        info.activeAt = uint64(block.number);
         info.finalRoot = pending.root;
         info.finalTotal = pending.total;
         emit EventsLib.RewardsFinalized(run, epoch, pending.root, pending.total);
+        IERC20(TOKEN).safeTransfer(pending.proposer, PROPOSAL_BOND);
     }
 
     /// @inheritdoc ILedger
@@ -300,86 +367,75 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         IERC20(TOKEN).safeTransfer(account, amount);
     }
 
-    /* APPEALS */
+    /* THE JURY'S */
 
     /// @inheritdoc ILedger
-    function appeal(bytes32 run, uint64 round, uint64 number, uint64 segment)
-        external
-        nonReentrant
-        returns (uint64 case_)
-    {
-        uint64 appellant = _stakedSender();
-        _accused(run, round, number);
-        bytes32 subject = _subject(run, round, number, segment, appellant == number);
-        require(_cases[subject] == 0, ErrorsLib.AlreadyAppealed(_cases[subject]));
-
-        case_ = ++appealCount;
-        _cases[subject] = case_;
-        _appeals[case_] = Appeal({
-            run: run,
-            round: round,
-            number: number,
-            segment: segment,
-            appellant: appellant,
-            openedAt: block.number.toUint64(),
-            status: APPEALED,
-            outcome: 0
-        });
-        emit EventsLib.Appealed(case_, run, round, number, segment, appellant, APPEAL_BOND);
-        _pull(APPEAL_BOND);
+    function countCase(uint64 number, bool opened) external onlyJury {
+        if (opened) ++_operators[number].cases;
+        else --_operators[number].cases;
     }
 
     /// @inheritdoc ILedger
-    function settleAppeal(uint64 case_, uint8 outcome, Verdict calldata a, Verdict calldata b) external nonReentrant {
-        Appeal storage info = _openAppeal(case_);
-        require(outcome >= PASSED && outcome <= PROVEN_FALSE, ErrorsLib.UnknownOutcome(outcome));
-        _checkVerdicts(info.run, info.round, info.number, case_, outcome, a, b);
-        bool contest = info.appellant == info.number;
-        bool upheld = contest == (outcome == PASSED);
-        info.status = upheld ? UPHELD : REFUSED;
-        info.outcome = outcome;
-        emit EventsLib.AppealSettled(case_, outcome, upheld, a.evidence, b.evidence);
+    function slash(bytes32 run, uint64 round, uint64 number, uint256 bps)
+        external
+        onlyJury
+        nonReentrant
+        returns (uint256 amount)
+    {
+        Operator storage op = _operators[number];
+        amount = (uint256(op.stake) + op.unbonding) * bps / BPS;
+        uint128 fromStake = (amount < op.stake ? amount : op.stake).toUint128();
+        op.stake -= fromStake;
+        op.unbonding -= (amount - fromStake).toUint128();
+        if (op.unbonding == 0) op.unbondingAt = 0;
+        emit EventsLib.StakeChanged(number, op.stake);
+        emit EventsLib.Slashed(number, run, round, amount, op.unbonding);
+        IERC20(TOKEN).safeTransfer(JURY, amount);
+    }
 
-        address appellant = _operators[info.appellant].wallet;
-        if (upheld) {
-            IERC20(TOKEN).safeTransfer(appellant, APPEAL_BOND);
-            return;
+    /// @inheritdoc ILedger
+    function countEquivocation(uint64 number) external onlyJury returns (uint32) {
+        return ++_operators[number].equivocations;
+    }
+
+    /// @inheritdoc ILedger
+    function seizeRunBond(bytes32 run) external onlyJury nonReentrant returns (uint256 amount) {
+        Run storage info = _runs[run];
+        amount = info.bond;
+        info.bond = 0;
+        emit EventsLib.RunBondSeized(run, amount);
+        IERC20(TOKEN).safeTransfer(JURY, amount);
+    }
+
+    /// @inheritdoc ILedger
+    function holdRewards(bytes32 run, uint8 ground) external onlyJury returns (uint64 finalAt) {
+        PendingRewards storage pending = _pending[run];
+        finalAt = pending.finalAt;
+        require(finalAt != 0, ErrorsLib.NoPendingRewards());
+        require(block.number < finalAt, ErrorsLib.WindowClosed(finalAt));
+        uint8 bit = uint8(1 << ground);
+        require(pending.grounds & bit == 0, ErrorsLib.GroundUsed(ground));
+        pending.grounds |= bit;
+        ++pending.open;
+    }
+
+    /// @inheritdoc ILedger
+    function ruleRewards(bytes32 run, uint64 finalAt, bool wrong)
+        external
+        onlyJury
+        nonReentrant
+        returns (uint256 bond)
+    {
+        PendingRewards storage pending = _pending[run];
+        if (pending.finalAt != finalAt) return 0;
+        if (!wrong) {
+            --pending.open;
+            return 0;
         }
-        uint256 damages = contest ? 0 : APPEAL_BOND / 2;
-        _credit(info.run, _runs[info.run], appellant, APPEAL_BOND - damages);
-        if (damages != 0) IERC20(TOKEN).safeTransfer(_operators[info.number].wallet, damages);
-    }
-
-    /// @inheritdoc ILedger
-    function releaseAppeal(uint64 case_) external nonReentrant {
-        Appeal storage info = _openAppeal(case_);
-        uint256 releasableAt = uint256(info.openedAt) + APPEAL_BLOCKS;
-        require(block.number >= releasableAt, ErrorsLib.AppealOpen(releasableAt));
-        info.status = RELEASED;
-        emit EventsLib.AppealReleased(case_);
-        IERC20(TOKEN).safeTransfer(_operators[info.appellant].wallet, APPEAL_BOND);
-    }
-
-    /* SLASHING */
-
-    /// @inheritdoc ILedger
-    function slash(bytes32 run, uint64 round, uint64 number, uint64 case_, Verdict calldata a, Verdict calldata b)
-        external
-        nonReentrant
-    {
-        Operator storage accused = _accused(run, round, number);
-        require(!slashed[run][round][number], ErrorsLib.AlreadySlashed());
-        _checkVerdicts(run, round, number, case_, PROVEN_FALSE, a, b);
-
-        uint256 amount = uint256(accused.stake) + accused.unbonding;
-        require(amount != 0, ErrorsLib.NothingToSlash(number));
-        slashed[run][round][number] = true;
-        accused.stake = 0;
-        accused.unbonding = 0;
-        accused.unbondingAt = 0;
-        emit EventsLib.StakeChanged(number, 0);
-        emit EventsLib.Slashed(number, run, round, amount, a.evidence, b.evidence);
-        ERC20Burnable(TOKEN).burn(amount);
+        emit EventsLib.RewardsCancelled(run, _runs[run].nextEpoch, pending.root);
+        delete _pending[run];
+        IERC20(TOKEN).safeTransfer(JURY, PROPOSAL_BOND);
+        return PROPOSAL_BOND;
     }
 
     /* VIEWS */
@@ -390,19 +446,22 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ILedger
-    function verdictDigest(
-        bytes32 run,
-        uint64 round,
-        uint64 number,
-        uint64 case_,
-        uint64 verifier,
-        uint8 outcome,
-        bytes32 evidence
-    ) public view returns (bytes32) {
-        bytes32 body = keccak256(abi.encode(number, case_, verifier, outcome, evidence));
+    function messageDigest(bytes32 run, uint64 round, string calldata role, string calldata kind, bytes32 body)
+        external
+        view
+        returns (bytes32)
+    {
         return _hashTypedDataV4(
-            keccak256(abi.encode(MESSAGE_TYPEHASH, run, round, keccak256("verifier"), keccak256("verdict"), body))
+            keccak256(
+                abi.encode(MESSAGE_TYPEHASH, run, round, keccak256(bytes(role)), keccak256(bytes(kind)), body)
+            )
         );
+    }
+
+    /// @inheritdoc ILedger
+    function answersFor(address peer) external view returns (uint64 number) {
+        uint256 retired = _retiredAt[peer];
+        if (retired == 0 || block.number < retired + UNBONDING_BLOCKS) number = numberOfPeer[peer];
     }
 
     /// @inheritdoc ILedger
@@ -416,22 +475,18 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ILedger
+    function roundInfo(bytes32 run, uint64 round) external view returns (Round memory) {
+        return _rounds[run][round];
+    }
+
+    /// @inheritdoc ILedger
+    function rosterBlock(bytes32 run, uint64 round) external view returns (uint64) {
+        return round == 0 ? _runs[run].openedAt : _rounds[run][round - 1].anchoredAt;
+    }
+
+    /// @inheritdoc ILedger
     function pendingRewards(bytes32 run) external view returns (PendingRewards memory) {
         return _pending[run];
-    }
-
-    /// @inheritdoc ILedger
-    function appealInfo(uint64 case_) external view returns (Appeal memory) {
-        return _appeals[case_];
-    }
-
-    /// @inheritdoc ILedger
-    function caseOf(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
-        external
-        view
-        returns (uint64)
-    {
-        return _cases[_subject(run, round, number, segment, contest)];
     }
 
     /// @inheritdoc ILedger
@@ -448,29 +503,30 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         require(role == CONTRIBUTOR || role == VERIFIER, ErrorsLib.UnknownRole(role));
         require(amount >= MIN_STAKE, ErrorsLib.StakeTooLow(amount, MIN_STAKE));
         require(numberOf[msg.sender] == 0, ErrorsLib.WalletTaken(msg.sender));
-        address peer = address(uint160(uint256(keccak256(abi.encodePacked(pubX, pubY)))));
-        require(numberOfPeer[peer] == 0, ErrorsLib.PeerTaken(peer));
-        require(_signed(peerLinkDigest(msg.sender, pubX, pubY), sig, peer), ErrorsLib.BadPeerLink());
-
         number = ++operatorCount;
         numberOf[msg.sender] = number;
-        numberOfPeer[peer] = number;
-        _operators[number] = Operator({
-            wallet: msg.sender, role: role, unbondingAt: 0, peer: peer, stake: amount.toUint128(), unbonding: 0
-        });
-        emit EventsLib.Registered(number, msg.sender, peer, role, pubX, pubY);
+        Operator storage op = _operators[number];
+        op.wallet = msg.sender;
+        op.role = role;
+        op.stake = amount.toUint128();
+        op.peer = _link(number, pubX, pubY, sig);
+        emit EventsLib.Registered(number, msg.sender, op.peer, role, pubX, pubY);
         emit EventsLib.StakeChanged(number, amount);
         _pull(amount);
     }
 
-    function _fund(bytes32 run, Run storage info, uint256 amount) private {
-        _credit(run, info, msg.sender, amount);
-        _pull(amount);
+    function _link(uint64 number, bytes32 pubX, uint256 pubY, bytes calldata sig) private returns (address peer) {
+        peer = address(uint160(uint256(keccak256(abi.encodePacked(pubX, pubY)))));
+        require(numberOfPeer[peer] == 0, ErrorsLib.PeerTaken(peer));
+        (address signer, ECDSA.RecoverError err,) =
+            ECDSA.tryRecoverCalldata(peerLinkDigest(msg.sender, pubX, pubY), sig);
+        require(err == ECDSA.RecoverError.NoError && signer == peer, ErrorsLib.BadPeerLink());
+        numberOfPeer[peer] = number;
     }
 
-    function _credit(bytes32 run, Run storage info, address from, uint256 amount) private {
+    function _credit(bytes32 run, Run storage info, uint256 amount) private {
         info.funded += amount.toUint128();
-        emit EventsLib.RunFunded(run, from, amount, info.funded);
+        emit EventsLib.RunFunded(run, msg.sender, amount, info.funded);
     }
 
     function _pull(uint256 amount) private {
@@ -482,73 +538,28 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         require(number != 0, ErrorsLib.NotRegistered());
     }
 
-    function _stakedSender() private view returns (uint64 number) {
-        number = _senderNumber();
-        uint128 stake = _operators[number].stake;
-        require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
-    }
-
-    /// @dev The contributor whose unit of an anchored round is in question.
-    function _accused(bytes32 run, uint64 round, uint64 number) private view returns (Operator storage accused) {
-        Run storage info = _runs[run];
-        require(info.status != 0, ErrorsLib.UnknownRun(run));
-        require(round < info.anchoredRounds, ErrorsLib.RoundNotAnchored(round));
-        accused = _operators[number];
-        require(accused.role == CONTRIBUTOR, ErrorsLib.NotAContributor(number));
-    }
-
-    function _subject(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
-        private
-        pure
-        returns (bytes32)
-    {
-        return keccak256(abi.encode(run, round, number, segment, contest));
-    }
-
-    function _openAppeal(uint64 case_) private view returns (Appeal storage info) {
-        info = _appeals[case_];
-        require(info.status != 0, ErrorsLib.UnknownAppeal(case_));
-        require(info.status == APPEALED, ErrorsLib.AppealOver(case_));
-    }
-
-    function _coordinated(bytes32 run) private view returns (Run storage info) {
+    function _coordinated(bytes32 run, uint8 status) private view returns (Run storage info) {
         info = _runs[run];
         require(info.status != 0, ErrorsLib.UnknownRun(run));
         require(info.coordinator == msg.sender, ErrorsLib.NotCoordinator());
+        require(info.status == status, ErrorsLib.WrongRunStatus(info.status));
     }
 
-    function _checkVerdicts(
-        bytes32 run,
-        uint64 round,
-        uint64 number,
-        uint64 case_,
-        uint8 outcome,
-        Verdict calldata a,
-        Verdict calldata b
-    ) private view {
-        require(a.verifier != b.verifier, ErrorsLib.SameVerifier(a.verifier));
-        _checkVerdict(run, round, number, case_, outcome, a);
-        _checkVerdict(run, round, number, case_, outcome, b);
+    /// @dev An open run whose rounds the sender may post: stake answers for who is not its coordinator.
+    function _posting(bytes32 run) private view returns (Run storage info) {
+        info = _runs[run];
+        require(info.status != 0, ErrorsLib.UnknownRun(run));
+        require(info.status == OPEN, ErrorsLib.WrongRunStatus(info.status));
+        if (msg.sender == info.coordinator) return info;
+        _mayAct(info);
+        uint128 stake = _operators[_senderNumber()].stake;
+        require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
     }
 
-    function _checkVerdict(
-        bytes32 run,
-        uint64 round,
-        uint64 number,
-        uint64 case_,
-        uint8 outcome,
-        Verdict calldata verdict
-    ) private view {
-        Operator storage judge = _operators[verdict.verifier];
+    function _mayAct(Run storage info) private view {
         require(
-            judge.role == VERIFIER && judge.stake >= MIN_STAKE, ErrorsLib.NotAStakedVerifier(verdict.verifier)
+            msg.sender == info.coordinator || block.number > uint256(info.activeAt) + TIMEOUT_BLOCKS,
+            ErrorsLib.NotCoordinator()
         );
-        bytes32 digest = verdictDigest(run, round, number, case_, verdict.verifier, outcome, verdict.evidence);
-        require(_signed(digest, verdict.signature, judge.peer), ErrorsLib.BadVerdict(verdict.verifier));
-    }
-
-    function _signed(bytes32 digest, bytes calldata sig, address signer) private pure returns (bool) {
-        (address recovered, ECDSA.RecoverError err,) = ECDSA.tryRecoverCalldata(digest, sig);
-        return err == ECDSA.RecoverError.NoError && recovered == signer;
     }
 }

@@ -2,15 +2,37 @@
 pragma solidity 0.8.37;
 
 /// @title ILedger
-/// @notice Registration, stake, run pots, commitments, rewards, appeals and slashing of a Murmur network.
-/// @dev There is no owner, no role and no pause. All periods are counted in blocks. Errors are in `ErrorsLib`, events
-/// in `EventsLib`. An operator has two keys: the wallet, which moves money, and the hot peer key, which signs messages.
+/// @notice Registration, stake, run pots, commitments and rewards of a Murmur network.
+/// @dev There is no owner and no pause. One other contract, the jury, can do three things: lock an operator's
+/// withdrawal while a case about it is open, take stake or a bond on a ruling, and cancel a reward root that it ruled
+/// wrong. Periods are counted in blocks. Errors are in `ErrorsLib`, events in `EventsLib`. An operator has two keys:
+/// the wallet, which moves money, and the hot peer key, which signs messages and can spend nothing.
 interface ILedger {
+    /// @notice What is fixed when a ledger is deployed. Nothing may be zero.
+    /// @param minStake least stake to register, to be drawn and to stand in for a coordinator.
+    /// @param runBond what a coordinator puts up for a run, and loses for two records of one round.
+    /// @param proposalBond what a proposed reward root puts up.
+    /// @param unbondingBlocks waiting time of `unbond`.
+    /// @param disputeBlocks window in which a reward root can be disputed.
+    /// @param forceBlocks blocks after the commitment root in which a peer that it leaves out can force its own in.
+    /// @param timeoutBlocks blocks without progress of a run after which others may post, anchor and propose.
+    struct Terms {
+        uint128 minStake;
+        uint128 runBond;
+        uint128 proposalBond;
+        uint64 unbondingBlocks;
+        uint64 disputeBlocks;
+        uint64 forceBlocks;
+        uint64 timeoutBlocks;
+    }
+
     /// @notice A registered contributor (role 1) or verifier (role 2).
     /// @param wallet the account that registered; the only one that can move the stake.
     /// @param role 1 contributor, 2 verifier.
     /// @param unbondingAt first block at which `unbonding` can be withdrawn.
     /// @param peer the address of the hot peer key.
+    /// @param cases open cases about this operator: until they are over nothing can be withdrawn.
+    /// @param equivocations how often it signed two different commitments for one round.
     /// @param stake bonded amount.
     /// @param unbonding amount on its way out; it can still be slashed.
     struct Operator {
@@ -18,73 +40,79 @@ interface ILedger {
         uint8 role;
         uint64 unbondingAt;
         address peer;
+        uint32 cases;
+        uint32 equivocations;
         uint128 stake;
         uint128 unbonding;
+    }
+
+    /// @notice What a run's manifest says of penalties and time, within the bounds of the ledger.
+    /// @param faultBps share of all stake that a proven fault or a refusal costs, in basis points: 5,000 to 10,000.
+    /// @param equivocationBps share that a first and a second equivocation cost: 100 to 10,000.
+    /// @param windowBlocks blocks from the anchor of a round's record in which its units can be accused and contested.
+    struct Ladder {
+        uint16 faultBps;
+        uint16 equivocationBps;
+        uint32 windowBlocks;
     }
 
     /// @notice A run and its pot.
     /// @param coordinator the wallet that created the run.
     /// @param status 0 unknown, 1 created, 2 open, 3 finished.
+    /// @param ladder its penalties and window.
     /// @param coordinatorKey the address of the hot key that signs the coordinator's messages.
+    /// @param openedAt the block in which it opened; the roster of round 0 is read there.
     /// @param committedRounds how many rounds have a commitment root.
     /// @param anchoredRounds how many rounds have an anchored record.
     /// @param nextEpoch the epoch that can be proposed or is pending.
+    /// @param activeAt the block of its last progress.
     /// @param funded all that the pot has received.
     /// @param claimed all that the pot has paid.
     /// @param finalTotal sum of the final reward tree.
+    /// @param bond what is left of the coordinator's bond.
     /// @param finalRoot root of the final reward tree, zero before the first.
     struct Run {
         address coordinator;
         uint8 status;
+        Ladder ladder;
         address coordinatorKey;
+        uint64 openedAt;
         uint64 committedRounds;
         uint64 anchoredRounds;
         uint64 nextEpoch;
+        uint64 activeAt;
         uint128 funded;
         uint128 claimed;
         uint128 finalTotal;
+        uint128 bond;
         bytes32 finalRoot;
+    }
+
+    /// @notice When a round's commitment root and record came, 0 before.
+    /// @param count number of commitments under the root.
+    struct Round {
+        uint64 postedAt;
+        uint64 anchoredAt;
+        uint32 count;
     }
 
     /// @notice A proposed reward root; all zero when there is none.
     /// @param root root of the cumulative reward tree.
     /// @param total sum of its amounts.
     /// @param finalAt first block at which it can be made final, and no longer be disputed.
+    /// @param proposer who put up the bond.
+    /// @param open disputes that the jury has not ruled.
+    /// @param grounds on which it was disputed, a bit each.
     struct PendingRewards {
         bytes32 root;
         uint128 total;
         uint64 finalAt;
+        address proposer;
+        uint8 open;
+        uint8 grounds;
     }
 
-    /// @notice A bonded appeal about one segment of a unit: a contest if its owner appeals, else an accusation.
-    /// @param run the run.
-    /// @param round the unit's round.
-    /// @param number registration number of the unit's owner.
-    /// @param segment which segment of the unit is to be judged.
-    /// @param appellant registration number of who appealed.
-    /// @param openedAt the block that holds the appeal.
-    /// @param status 0 unknown, 1 open, 2 upheld, 3 refused, 4 released.
-    /// @param outcome what the verdicts said, 0 before.
-    struct Appeal {
-        bytes32 run;
-        uint64 round;
-        uint64 number;
-        uint64 segment;
-        uint64 appellant;
-        uint64 openedAt;
-        uint8 status;
-        uint8 outcome;
-    }
-
-    /// @notice A verifier's signed statement about a unit.
-    /// @param verifier registration number of the verifier.
-    /// @param evidence hash of the evidence bundle.
-    /// @param signature 65 bytes (r, s, v) over the EIP-712 `Message`, see `verdictDigest`.
-    struct Verdict {
-        uint64 verifier;
-        bytes32 evidence;
-        bytes signature;
-    }
+    /* STAKE */
 
     /// @notice Registers the sender with a peer key and stakes.
     /// @param role 1 contributor, 2 verifier.
@@ -111,6 +139,11 @@ interface ILedger {
         bytes32 s
     ) external returns (uint64 number);
 
+    /// @notice Gives the sender's operator another peer key, from the next roster on. What the old key signed, or signs
+    /// yet, counts against the operator for `UNBONDING_BLOCKS` more. No key is ever linked twice.
+    /// @param sig the new key's signature over `PeerLink`.
+    function rotatePeer(bytes32 pubX, uint256 pubY, bytes calldata sig) external;
+
     /// @notice Adds `amount` to the sender's stake.
     function deposit(uint256 amount) external;
 
@@ -120,44 +153,57 @@ interface ILedger {
     /// @notice Bonds all unbonding funds of the sender again.
     function cancelUnbond() external;
 
-    /// @notice Pays the sender its unbonding funds once the waiting time is over.
+    /// @notice Pays the sender its unbonding funds once the waiting time and every case about it are over.
     function withdraw() external;
 
-    /// @notice Creates a run with the sender as its coordinator.
+    /* RUNS */
+
+    /// @notice Creates a run with the sender as its coordinator, who puts up `RUN_BOND`.
     /// @param run hash of the run manifest.
     /// @param coordinatorKey address of the hot key that signs the coordinator's messages.
-    /// @param funding first payment into the pot, may be zero, taken from the sender by allowance.
-    function createRun(bytes32 run, address coordinatorKey, uint256 funding) external;
+    /// @param ladder what the manifest says of penalties and time.
+    /// @param funding first payment into the pot, may be zero; with the bond taken from the sender by allowance.
+    function createRun(bytes32 run, address coordinatorKey, Ladder calldata ladder, uint256 funding) external;
 
     /// @notice Adds `amount` to the pot of a run. What is not earned stays in the pot.
     function fund(bytes32 run, uint256 amount) external;
 
-    /// @notice Opens a created run. Coordinator only, once.
+    /// @notice Opens a created run. Coordinator only, once. Refused unless stake unbonds for longer than a round's
+    /// window, a case with its appeal, and the dispute window of a reward root take together.
     function openRun(bytes32 run) external;
 
     /// @notice Ends an open run with its global parameters. Coordinator only, once. Rewards can still be settled.
     function finishRun(bytes32 run, bytes32 parameters) external;
 
-    /// @notice Posts the one Merkle root of a round's commitments. Coordinator only.
+    /// @notice Gives the coordinator its bond back, `UNBONDING_BLOCKS` after the last progress of a finished run.
+    function releaseRunBond(bytes32 run) external;
+
+    /// @notice Posts the one Merkle root of a round's commitments. The coordinator, or after a timeout any contributor
+    /// or verifier with the minimum stake.
     /// @param round the next round: its predecessor's record must be anchored.
     /// @param root root of the commitments, zero if and only if there are none.
     /// @param count number of commitments.
     function postCommitments(bytes32 run, uint64 round, bytes32 root, uint32 count) external;
 
-    /// @notice Anchors the record of the round whose commitments were posted last. Coordinator only.
+    /// @notice Adds the sender's commitment to a round whose posted root leaves it out. A contributor with the minimum
+    /// stake, by its wallet or its peer key, once a round, within `FORCE_BLOCKS` of the root.
+    /// @param commitment the message id (EIP-712 digest) of the signed commitment.
+    function forceCommitment(bytes32 run, uint64 round, bytes32 commitment) external;
+
+    /// @notice Anchors the record of the round whose commitments were posted last, once none can be forced in any
+    /// more. The same callers as `postCommitments`.
     function anchorRecord(bytes32 run, uint64 round, bytes32 record) external;
 
-    /// @notice Proposes a cumulative reward root. Coordinator only.
+    /* REWARDS */
+
+    /// @notice Proposes a cumulative reward root with `PROPOSAL_BOND`. The coordinator, or anyone after a timeout.
     /// @param epoch the epoch after the last final one, from 0.
+    /// @param previous the last final root, on which this one builds.
     /// @param root root over leaves keccak256(keccak256(abi.encode(account, cumulative))), pairs sorted.
     /// @param total sum of the tree: not below the last final total, not above what the run was funded with.
-    function proposeRewards(bytes32 run, uint64 epoch, bytes32 root, uint256 total) external;
+    function proposeRewards(bytes32 run, uint64 epoch, bytes32 previous, bytes32 root, uint256 total) external;
 
-    /// @notice Cancels the pending root within its window. Any operator with the minimum stake.
-    /// @param reason hash of the statement of what is wrong with it.
-    function disputeRewards(bytes32 run, bytes32 reason) external;
-
-    /// @notice Makes the pending root final after its window. Anyone.
+    /// @notice Makes the pending root final after its window, if no dispute is open. Anyone.
     function finalizeRewards(bytes32 run) external;
 
     /// @notice Pays `account` what its cumulative amount exceeds earlier claims by. Anyone may call; cannot be paused.
@@ -166,51 +212,44 @@ interface ILedger {
         external
         returns (uint256 amount);
 
-    /// @notice Asks, with `APPEAL_BOND` taken from the sender by allowance, that a segment of a unit be judged. The
-    /// unit's owner contests what was said of the unit, anybody else accuses it. Any operator with the minimum stake.
-    /// @dev Once for a contest and once for an accusation of each segment. Whether an appeal counts (its time, its
-    /// segment) is for the run's rules to say; the bond of one that nobody settles comes back.
-    /// @param round a round whose record is anchored.
-    /// @param number registration number of the unit's owner, a contributor.
-    /// @param segment which segment of the unit.
-    /// @return case_ the appeal's number: from 1, in order, over all runs.
-    function appeal(bytes32 run, uint64 round, uint64 number, uint64 segment) external returns (uint64 case_);
+    /* THE JURY'S */
 
-    /// @notice Ends an open appeal on two verifiers' verdicts of the same outcome. Anyone may call.
-    /// @dev A contest is upheld by outcome 1, an accusation by 2 or 3: the bond goes back to the appellant. Else the
-    /// bond of a contest goes to the run's pot, and that of an accusation in halves to the pot and to the unit's owner.
-    /// @param outcome 1 passed, 2 rejected, 3 proven false.
-    function settleAppeal(uint64 case_, uint8 outcome, Verdict calldata a, Verdict calldata b) external;
+    /// @notice Counts a case about an operator in or out: while any is open, it cannot withdraw. Jury only.
+    function countCase(uint64 number, bool opened) external;
 
-    /// @notice Gives the bond of an appeal that nobody settled in `APPEAL_BLOCKS` back. Anyone may call.
-    function releaseAppeal(uint64 case_) external;
+    /// @notice Takes a share of an operator's stake and unbonding funds, stake first, and hands it to the jury.
+    /// Jury only.
+    function slash(bytes32 run, uint64 round, uint64 number, uint256 bps) external returns (uint256 amount);
 
-    /// @notice Burns all stake and unbonding funds of a contributor on two verifiers' verdicts "proven false" of the
-    /// same case. Anyone may call.
-    /// @param round a round whose record is anchored.
-    /// @param number registration number of the accused.
-    /// @param case_ the appeal that the verdicts are about; 0: the unit was drawn by the beacon.
-    function slash(bytes32 run, uint64 round, uint64 number, uint64 case_, Verdict calldata a, Verdict calldata b)
-        external;
+    /// @notice Counts an equivocation of an operator and returns how many there were. Jury only.
+    function countEquivocation(uint64 number) external returns (uint32);
+
+    /// @notice Takes a coordinator's whole bond and hands it to the jury. Jury only.
+    function seizeRunBond(bytes32 run) external returns (uint256 amount);
+
+    /// @notice Holds the pending reward root while a dispute about it is open. Jury only, once for each ground.
+    /// @return finalAt of the pending root, which names it: no two proposals of a run share a block.
+    function holdRewards(bytes32 run, uint8 ground) external returns (uint64 finalAt);
+
+    /// @notice Ends a dispute: a wrong root is cancelled and its bond handed to the jury. Jury only.
+    /// @param finalAt of the root that was disputed: a ruling on one that is gone changes nothing.
+    function ruleRewards(bytes32 run, uint64 finalAt, bool wrong) external returns (uint256 bond);
+
+    /* VIEWS */
 
     /// @notice The digest that a peer key signs to be linked with `wallet`.
     function peerLinkDigest(address wallet, bytes32 pubX, uint256 pubY) external view returns (bytes32);
 
-    /// @notice The digest of a verdict.
-    /// @dev EIP-712 `Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)` with role "verifier", kind
-    /// "verdict" and body
-    /// keccak256(abi.encode(uint64 number, uint64 case, uint64 verifier, uint8 outcome, bytes32 evidence)).
-    /// @param case_ the appeal that it is about; 0: the unit was drawn by the beacon.
-    /// @param outcome 1 passed, 2 rejected, 3 proven false.
-    function verdictDigest(
-        bytes32 run,
-        uint64 round,
-        uint64 number,
-        uint64 case_,
-        uint64 verifier,
-        uint8 outcome,
-        bytes32 evidence
-    ) external view returns (bytes32);
+    /// @notice The digest of a message: EIP-712
+    /// `Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)`.
+    function messageDigest(bytes32 run, uint64 round, string calldata role, string calldata kind, bytes32 body)
+        external
+        view
+        returns (bytes32);
+
+    /// @notice The operator that answers for a peer key: its number while the key is linked, and for
+    /// `UNBONDING_BLOCKS` after it was rotated away; else 0.
+    function answersFor(address peer) external view returns (uint64 number);
 
     /// @notice The operator with this registration number; all zero if there is none.
     function operator(uint64 number) external view returns (Operator memory);
@@ -221,11 +260,20 @@ interface ILedger {
     /// @notice The registration number of a wallet, 0 if it has none.
     function numberOf(address wallet) external view returns (uint64);
 
-    /// @notice The registration number of a peer key's address, 0 if it has none.
+    /// @notice The registration number of a peer key's address, rotated away or not, 0 if it has none.
     function numberOfPeer(address peer) external view returns (uint64);
 
     /// @notice The run; all zero if there is none.
     function runInfo(bytes32 run) external view returns (Run memory);
+
+    /// @notice When a round's root and record came.
+    function roundInfo(bytes32 run, uint64 round) external view returns (Round memory);
+
+    /// @notice The block at which a round's roster is read, 0 before it is known.
+    function rosterBlock(bytes32 run, uint64 round) external view returns (uint64);
+
+    /// @notice The commitment that a contributor forced into a round, zero if none.
+    function forced(bytes32 run, uint64 round, uint64 number) external view returns (bytes32);
 
     /// @notice The run's pending reward root; all zero if there is none.
     function pendingRewards(bytes32 run) external view returns (PendingRewards memory);
@@ -233,39 +281,33 @@ interface ILedger {
     /// @notice What `account` has been paid by the run so far.
     function claimed(bytes32 run, address account) external view returns (uint256);
 
-    /// @notice Whether the contributor was slashed for this round of this run.
-    function slashed(bytes32 run, uint64 round, uint64 number) external view returns (bool);
-
-    /// @notice The appeal with this number; all zero if there is none.
-    function appealInfo(uint64 case_) external view returns (Appeal memory);
-
-    /// @notice How many appeals there have been, over all runs; the last one's number.
-    function appealCount() external view returns (uint64);
-
-    /// @notice The number of the contest, or else of the accusation, of a unit's segment; 0 if there was none.
-    function caseOf(bytes32 run, uint64 round, uint64 number, uint64 segment, bool contest)
-        external
-        view
-        returns (uint64);
-
     /// @notice The EIP-712 domain separator: name "Murmur", version "1", this chain, this contract.
     function DOMAIN_SEPARATOR() external view returns (bytes32);
 
     /// @notice The token that is staked and paid.
     function TOKEN() external view returns (address);
 
-    /// @notice Least stake to register, to be drawn, to dispute, to appeal and to judge.
+    /// @notice The jury, whose rulings alone move stake and bonds.
+    function JURY() external view returns (address);
+
+    /// @notice See `Terms`.
     function MIN_STAKE() external view returns (uint128);
 
-    /// @notice Waiting time of `unbond`, in blocks.
+    /// @notice See `Terms`.
+    function RUN_BOND() external view returns (uint128);
+
+    /// @notice See `Terms`.
+    function PROPOSAL_BOND() external view returns (uint128);
+
+    /// @notice See `Terms`.
     function UNBONDING_BLOCKS() external view returns (uint64);
 
-    /// @notice Dispute window of a reward root, in blocks.
+    /// @notice See `Terms`.
     function DISPUTE_BLOCKS() external view returns (uint64);
 
-    /// @notice What an appeal puts up.
-    function APPEAL_BOND() external view returns (uint128);
+    /// @notice See `Terms`.
+    function FORCE_BLOCKS() external view returns (uint64);
 
-    /// @notice Blocks after which an appeal that nobody settled can be released.
-    function APPEAL_BLOCKS() external view returns (uint64);
+    /// @notice See `Terms`.
+    function TIMEOUT_BLOCKS() external view returns (uint64);
 }
