@@ -1,4 +1,4 @@
-"""The ledger's events as a list that follows the chain, also when the chain reorganises."""
+"""The events of ledger and jury as a list that follows the chain, also when the chain reorganises."""
 
 import threading
 
@@ -163,7 +163,8 @@ class EventIndex:
             return None
 
     def _logs(self, where: FilterParams) -> list[LogReceipt]:
-        return self._w3.eth.get_logs({"address": self.ledger.contract.address, **where})
+        addresses = [self.ledger.contract.address, self.ledger.jury.contract.address]
+        return self._w3.eth.get_logs({"address": addresses, **where})
 
     def _top_holds(self) -> bool:
         top = self.height

@@ -212,8 +212,8 @@ contract Jury is JurySlots {
         one.caller = msg.sender;
         one.committed = 0;
         one.revealed = 0;
-        _call(case_, one);
         emit EventsLib.AppealCalled(case_, msg.sender);
+        _call(case_, one);
         IERC20(TOKEN).safeTransferFrom(msg.sender, address(this), uint256(CASE_BOND) * SECOND);
     }
 
@@ -339,8 +339,8 @@ contract Jury is JurySlots {
         one.evidence = evidence;
         one.openedAt = uint64(block.number);
         one.appellant = msg.sender;
-        _call(case_, one);
         emit EventsLib.CaseOpened(case_, run, round, number, segment, kind, msg.sender, evidence, CASE_BOND);
+        _call(case_, one);
         if (number != 0) ILedger(LEDGER).countCase(number, true);
         IERC20(TOKEN).safeTransferFrom(msg.sender, address(this), CASE_BOND);
     }
