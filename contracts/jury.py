@@ -1,7 +1,7 @@
 """The jury, typed: one method per verb of `contracts/src/interfaces/IJury.sol`, where each is specified.
 
 Every method that writes takes the `Sender` of the account that acts, waits until the transaction is mined, and returns
-its `Receipt`, or the number of the case it opened. Every method can raise `LedgerRevert` or `LedgerError`.
+its `Receipt`, or the case that it opened. Every method can raise `LedgerRevert` or `LedgerError`.
 """
 
 import re
@@ -18,7 +18,7 @@ from web3.contract import Contract
 from contracts.artifacts import artifact
 from contracts.chain import ledger_errors
 from contracts.sender import Sender
-from contracts.types import CaseInfo, CaseKind, CaseStage, JurorInfo, JuryTerms, Receipt, Seat
+from contracts.types import CaseInfo, CaseKind, CaseStage, JurorInfo, JuryTerms, OpenedCase, Receipt, Seat
 from protocol.errors import LedgerError
 
 ZERO_ADDRESS = "0x" + "00" * 20
@@ -211,8 +211,8 @@ class Jury:
         segment: int,
         finder: str,
         evidence: bytes = bytes(32),
-    ) -> int:
-        """Accuse a segment of a unit with the case's bond; returns the case's number.
+    ) -> OpenedCase:
+        """Accuse a segment of a unit with the case's bond; returns the case.
 
         Args:
             number: registration number of the unit's owner.
@@ -221,8 +221,8 @@ class Jury:
         """
         self._allow(sender, self.terms.case_bond)
         said = (run_bytes(run), round_, number, segment, to_checksum_address(finder), evidence)
-        sender.send(self.contract.functions.accuse(*said))
-        return self._opened(run, round_, number, segment, CaseKind.ACCUSATION)
+        receipt = sender.send(self.contract.functions.accuse(*said))
+        return self._opened(receipt, run, round_, number, segment, CaseKind.ACCUSATION)
 
     def contest(
         self,
@@ -232,24 +232,24 @@ class Jury:
         number: int,
         segment: int,
         evidence: bytes = bytes(32),
-    ) -> int:
-        """Contest, as the unit's owner, what was said of a segment of it; returns the case's number."""
+    ) -> OpenedCase:
+        """Contest, as the unit's owner, what was said of a segment of it; returns the case."""
         self._allow(sender, self.terms.case_bond)
-        sender.send(self.contract.functions.contest(run_bytes(run), round_, segment, evidence))
-        return self._opened(run, round_, number, segment, CaseKind.CONTEST)
+        receipt = sender.send(self.contract.functions.contest(run_bytes(run), round_, segment, evidence))
+        return self._opened(receipt, run, round_, number, segment, CaseKind.CONTEST)
 
     def dispute_rewards(
         self, sender: Sender, run: str, final_at: int, ground: int, evidence: bytes = bytes(32)
-    ) -> int:
-        """Dispute the pending reward root of a run; returns the case's number.
+    ) -> OpenedCase:
+        """Dispute the pending reward root of a run; returns the case.
 
         Args:
             final_at: of the pending root, which names it.
             ground: 1 it is not what the rules give, 2 what is needed to recompute it cannot be fetched.
         """
         self._allow(sender, self.terms.case_bond)
-        sender.send(self.contract.functions.disputeRewards(run_bytes(run), ground, evidence))
-        return self._opened(run, final_at, 0, ground, CaseKind.REWARDS)
+        receipt = sender.send(self.contract.functions.disputeRewards(run_bytes(run), ground, evidence))
+        return self._opened(receipt, run, final_at, 0, ground, CaseKind.REWARDS)
 
     def draw(self, sender: Sender, case: int, proof: bytes = b"") -> Receipt:
         """Draw the jury of a case once its beacon has come; a drand beacon wants its signature as proof."""
@@ -289,11 +289,13 @@ class Jury:
         call = self.contract.functions.proveEquivocation(run_bytes(run), round_, record, a, b, account)
         return sender.send(call)
 
-    def _opened(self, run: str, round_: int, number: int, segment: int, kind: CaseKind) -> int:
+    def _opened(
+        self, receipt: Receipt, run: str, round_: int, number: int, segment: int, kind: CaseKind
+    ) -> OpenedCase:
         case = self.case_of(run, round_, number, segment, kind)
         if case is None:
             raise LedgerError("the case was mined but is gone: the chain was reorganised")
-        return case
+        return OpenedCase(case, receipt)
 
     def _due(self, sender: Sender, count: int) -> int:
         """Return what taking so many slots costs, debts for silence included."""

@@ -31,6 +31,7 @@ from contracts.index import EventIndex
 from contracts.types import CaseKind, Role
 from protocol.beacons import SignatureSource
 from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
+from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
 
@@ -244,6 +245,16 @@ class ChainRun:
     def every_case(self) -> tuple[CaseState, ...]:
         """Return the run's cases, oldest first, disputes of its reward roots among them."""
         return tuple(self._facts.cases.values())
+
+    def seed_proof(self, case: CaseState) -> bytes | None:
+        """Return what draws a case's jury, as `Jury.draw` takes it; None before it is there. May block.
+
+        Raises:
+            LedgerError: it is due, and nobody has it; or no beacon is followed.
+        """
+        if self._beacons is None:
+            raise LedgerError("no beacon is followed, so that no jury can be drawn")
+        return self._beacons.seed_proof(case.seed_round, self._height)
 
     def forced(self, round_: int) -> dict[int, str]:
         """Return the message ids of the commitments that were forced into a round, by number."""

@@ -169,6 +169,14 @@ class CaseInfo:
 
 
 @dataclass(frozen=True)
+class OpenedCase:
+    """A case that was opened, and the transaction that did it."""
+
+    case: int
+    receipt: "Receipt"
+
+
+@dataclass(frozen=True)
 class Receipt:
     """A mined transaction."""
 

@@ -20,6 +20,7 @@ from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
 from coordinator import rounds, serving
+from coordinator.clerk import Clerk
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
@@ -103,6 +104,7 @@ class Service:
         self._database = trio.CapacityLimiter(1)
         self._fetches = trio.CapacityLimiter(FETCHES_AT_ONCE)
         self._sending = Sending(chain, sender, self._write, self._deliver)
+        self._clerk = Clerk(chain, sender)
         self._publisher = Publisher(archive)
         self._aggregator = Calculator(config, peer.store, "aggregator")
         control = BlobStore(config.directory / CONTROL_DIRECTORY)
@@ -156,6 +158,7 @@ class Service:
             while True:
                 events = [*self._take(), Looked()]
                 await self._turn(events)
+                self._clerk.look(nursery)
                 if not self._events:
                     await self._peer.changed()
 
@@ -173,7 +176,9 @@ class Service:
         epoch = len(self._chain.finalized())
         proposed = self._chain.proposed().get(epoch)
         pending = None if proposed is None else Pending(proposed.root.hex(), proposed.final_at)
-        return Rewards(self._chain.height, epoch, pending)
+        final = self._chain.finalized().get(epoch - 1)
+        root = bytes(32) if final is None else final.root
+        return Rewards(self._chain.height, epoch, pending, root.hex())
 
     def _deliver(self, event: Event) -> None:
         self._events.append(event)
@@ -215,7 +220,7 @@ class Service:
             case Voided(round_):
                 log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():
-                about = f"appeal {effect.case} about number" if effect.case else "number"
+                about = f"case {effect.case} about number" if effect.case else "number"
                 log.info("round %d, %s %d: %s", effect.round, about, effect.number, effect.outcome)
             case Refused():
                 message = effect.message
@@ -318,6 +323,8 @@ class Service:
             facts={"ledger": status["ledger"], "network": status["network"], "chain": status["chain"]},
         )
         tx.peers(self._chain.operators(), self._chain.slashed(), self.state.ready)
+        for slash in self._chain.slashes():
+            tx.slashed(slash.round, slash.number, slash.tx)
 
     def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
         """Return what the status file shows, as plain JSON data."""

@@ -342,7 +342,7 @@ def _carry(state: State, record: RoundRecord) -> Carry:
 
 
 def _settle(state: State, effects: list[Effect]) -> State:
-    """Open the units that were drawn or appealed about, and release those of which nothing can be asked any more."""
+    """Open what draws and cases ask for, and release units of which nothing can be asked any more."""
     judged = _judged(state)
     for round_ in sorted(state.interest):
         facts = state.facts.of(round_)
@@ -374,19 +374,22 @@ def _open(
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
     files: frozenset[str] | None = None
-    for case in facts.cases:
-        since = state.facts.height - ((facts.anchored if case.filed is None else case.filed) + 1)
-        if (round_, case.case) in judged or since > case.closes_after(state.manifest):
-            continue
-        ends = ends_are_due(state.manifest, case, since, facts.sealed.get(case.case, frozenset()))
-        files = (files or frozenset()) | unit.opened_files(case.segment, ends=ends)
-        said = (Opening.kind, round_, case.case)
-        if since <= state.manifest.deadlines.verify and said not in state.said:
-            effects.append(Publish(round_, opening(unit, case.segment, case.case)))
+    asked: list[tuple[int, int, bool]] = []  # (segment, case, whether the end is due)
+    since = state.facts.height - (facts.anchored + 1)
+    draw = facts.draw
+    if draw is not None and (round_, 0) not in judged and since <= draw.closes_after(state.manifest):
+        asked.append((draw.segment, 0, ends_are_due(state.manifest, draw, since, facts.sealed)))
+    # A case announces on chain that its segment has to be open; a jury seals no fingerprints.
+    asked += ((case.segment, case.case, True) for case in facts.cases)
+    for segment, case, ends in asked:
+        files = (files or frozenset()) | unit.opened_files(segment, ends=ends)
+        said = (Opening.kind, round_, case)
+        if (case or since <= state.manifest.deadlines.verify) and said not in state.said:
+            effects.append(Publish(round_, opening(unit, segment, case)))
             state = replace(state, said=state.said | {said})
     if files is not None:
         return replace(state, opened={**state.opened, round_: files})
-    if not facts.appealable:
+    if not facts.disputable:
         return _release(state, round_, effects)
     return replace(state, opened={one: kept for one, kept in state.opened.items() if one != round_})
 

@@ -17,6 +17,7 @@ from training.corpus import Shard
 from verification import (
     audit_beacons,
     audit_choices,
+    audit_jury,
     audit_money,
     audit_retract,
     audit_rounds,
@@ -45,8 +46,8 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("draws", audit_verdicts.check_draws),
     ("verdicts", audit_verdicts.check_verdicts),
     ("outcomes", audit_verdicts.check_outcomes),
-    ("slashes", audit_verdicts.check_slashes),
-    ("bonds", audit_verdicts.check_bonds),
+    ("rulings", audit_jury.check_rulings),
+    ("slashes", audit_jury.check_slashes),
 )
 _MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),

@@ -8,10 +8,9 @@ from protocol.messages import PASSED, REJECTED, Opening, Signed
 from protocol.pool import slot_of
 from training.corpus import Shard
 from training.inner import prepare_process
-from verification.appeal import beacon_of
 from verification.audit_rounds import Found
 from verification.commit import carried
-from verification.duty import CaseKey
+from verification.duty import UnitKey
 from verification.judge import disagreement
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
@@ -42,7 +41,7 @@ def check_replays(
     units = TrainingUnits(open_shard(), device)
     done, largest = 0, 0.0
     missing: list[str] = []
-    drawn = [key for key in sorted(run.cases) if key[0] in run.scope]
+    drawn = [key for key in sorted(run.draws) if key[0] in run.scope]
     for key in drawn:
         case = _case(run, key)
         if case is None:
@@ -72,19 +71,19 @@ def check_replays(
     return done, f"of {len(drawn)} drawn units executed again{left}; largest passed distance {largest:.3g}"
 
 
-def _case(run: PublicRun, key: CaseKey) -> _Case | None:
+def _case(run: PublicRun, key: UnitKey) -> _Case | None:
     """Return a drawn unit with what is at hand of it, or None if it was never opened."""
-    round_, number, case = key
-    opening = next((one for one in run.dossiers[round_].openings if slot_of(one)[2] == key[1:]), None)
+    round_, number = key
+    opening = next((one for one in run.dossiers[round_].openings if slot_of(one)[2] == (number, 0)), None)
     commitment, beacon = run.commitment(round_, number), run.chain.assignment_beacon(round_)
     if opening is None or commitment is None or beacon is None:
         return None
     previous = run.commitment(round_ - 1, number)
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
-    sampling = beacon_of(run.chain, round_, run.cases[key])
+    sampling = run.chain.sampling_beacon(round_)
     assert sampling is not None, "it gave the draw"
-    unit = DrawnUnit(commitment, run.cases[key].segment, beacon, expected, sampling, case)
+    unit = DrawnUnit(commitment, run.draws[key].segment, beacon, expected, sampling)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:
@@ -109,7 +108,7 @@ def _compare(run: PublicRun, case: _Case, report: ReplayReport) -> None:
     Raises:
         ProofRejected: one of them says otherwise.
     """
-    key = (case.unit.round, case.unit.number, case.unit.case)
+    key = (case.unit.round, case.unit.number)
     verdicts = run.verdict_bodies(key)
     ruling = run.ruling(key)
     for judge in ruling.right or ruling.moot[: len(ruling.moot) == 1]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from protocol.chain import ChainView
+from protocol.chain import Case, ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
-from verification.appeal import appealed, beacon_of, blocks_since, may_still_appeal
+from verification.cases import blocks_since, counted_cases, may_still_open
 from verification.commit import carried
 from verification.facts import commitments_root
 from verification.judge import Outcome
@@ -17,8 +17,8 @@ from verification.sample import Draw, draws
 from verification.seal import ends_are_due, may_speak
 from verification.unit import DrawnUnit
 
-CaseKey = tuple[int, int, int]
-"""Name a case: (round, number, case)."""
+UnitKey = tuple[int, int]
+"""Name a unit: (round, number)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Duty:
     may_speak: bool = True  # a fingerprint in the open helps nobody any more
 
     @property
-    def key(self) -> CaseKey:
-        """Return (round, number, case)."""
-        return (self.round, *self.draw.label)
+    def key(self) -> UnitKey:
+        """Return (round, number)."""
+        return self.round, self.draw.number
 
 
 def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[CommitmentList] | None:
@@ -72,50 +72,51 @@ def round_draws(
 
 def round_cases(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> tuple[Draw, ...]:
-    """Return a round's draws and, as far as is known here, the appeals about its units that count.
+) -> tuple[Case, ...]:
+    """Return the cases that change a round's pay, by the verdicts that are known here.
 
     Args:
         drawn: what `round_draws` gave.
     """
-    record = confirmed_record(manifest, chain, pool, round_) if chain.appeals(round_) else None
+    record = confirmed_record(manifest, chain, pool, round_) if chain.cases(round_) else None
     if record is None:
-        return drawn
+        return ()
 
     def outcome(draw: Draw) -> Outcome | None:
         return _outcome(manifest, chain, pool, round_, draw)
 
-    return (*drawn, *appealed(manifest, manifest.run_id, chain, round_, record.units, drawn, outcome))
+    return counted_cases(manifest, chain, round_, record.units, drawn, outcome)
 
 
 def is_over(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
 ) -> bool:
-    """Tell whether all of a round is decided with whatever verdicts there are, and nothing can be appealed."""
-    if any(blocks_since(chain, round_, draw) <= draw.closes_after(manifest) for draw in cases):
-        return False
-    return not is_appealable(manifest, chain, pool, round_, cases)
+    """Tell whether all of a round is decided with whatever verdicts there are."""
+    return all(blocks_since(chain, round_) > draw.closes_after(manifest) for draw in drawn) and (
+        blocks_since(chain, round_) >= 0
+    )
 
 
-def is_appealable(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
+def is_disputable(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
 ) -> bool:
-    """Tell whether an appeal about a unit of a round may still come, by the verdicts that are known here."""
+    """Tell whether a case that changes a round's pay is open or may still come, by what is known here."""
 
     def outcome(draw: Draw) -> Outcome | None:
         return _outcome(manifest, chain, pool, round_, draw)
 
-    return may_still_appeal(manifest, chain, round_, cases, outcome)
+    cases = round_cases(manifest, chain, pool, round_, drawn)
+    return may_still_open(manifest, chain, round_, cases, drawn, outcome)
 
 
 def _outcome(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
 ) -> Outcome | None:
-    """Return what the verdicts that are known here make of a case."""
+    """Return what the verdicts that are known here make of a drawn unit."""
     unit = _unit(manifest, chain, pool, round_, draw)
     if unit is None:
         return None
-    blocks, commitment = blocks_since(chain, round_, draw), unit.commitment.body
+    blocks, commitment = blocks_since(chain, round_), unit.commitment.body
     valid = _valid(manifest, pool, round_, draw, unit)
     heard = in_turn(manifest, commitment, draw, valid, blocks)
     ruling = rule(manifest, commitment, draw, heard, closed=blocks > draw.closes_after(manifest))
@@ -125,10 +126,12 @@ def _outcome(
 def _valid(
     manifest: RunManifest, pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit
 ) -> dict[int, Verdict]:
-    """Return the valid verdicts heard on a case, by verifier."""
+    """Return the valid verdicts heard on a drawn unit, by verifier."""
     commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
     about = {
-        label[2]: message.body for label, message in pool.verdicts(round_).items() if label[:2] == draw.label
+        judge: message.body
+        for (number, judge), message in pool.verdicts(round_).items()
+        if number == draw.number
     }
     return {
         judge: verdict
@@ -143,21 +146,21 @@ def duties(
     pool: MessagePool,
     me: int,
     round_: int,
-    cases: tuple[Draw, ...],
-    judged: Callable[[CaseKey], bool],
+    drawn: tuple[Draw, ...],
+    judged: Callable[[UnitKey], bool],
 ) -> Iterator[Duty]:
-    """Yield the cases of one round that this verifier should judge now and can.
+    """Yield the drawn units of one round that this verifier should judge now and can.
 
     A unit whose opening has not come is no duty before the opening time is over.
 
     Args:
         me: the verifier's registration number.
-        cases: what `round_cases` gave.
-        judged: whether this verifier has given its verdict on a case.
+        drawn: what `round_draws` gave.
+        judged: whether this verifier has given its verdict on a unit.
     """
-    for draw in cases:
-        blocks = blocks_since(chain, round_, draw)
-        if judged((round_, *draw.label)) or not 0 <= blocks <= draw.closes_after(manifest):
+    for draw in drawn:
+        blocks = blocks_since(chain, round_)
+        if judged((round_, draw.number)) or not 0 <= blocks <= draw.closes_after(manifest):
             continue
         unit = _unit(manifest, chain, pool, round_, draw)
         if unit is None:
@@ -170,7 +173,7 @@ def duties(
             continue
         if not may_judge(manifest, commitment, draw, me, heard, blocks):
             continue
-        opening = pool.openings(round_).get(draw.label)
+        opening = pool.openings(round_).get((draw.number, 0))
         overdue = blocks >= opening_time(manifest, draw, me)
         if opening is None and not overdue:
             continue
@@ -191,8 +194,8 @@ def seals_on(pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit) -> dic
     """Return the seals heard on a drawn unit, by verifier of the round."""
     return {
         judge: message.body
-        for (number, case, judge), message in pool.seals(round_).items()
-        if (number, case) == draw.label and judge in draw.verifiers
+        for (number, judge), message in pool.seals(round_).items()
+        if number == draw.number and judge in draw.verifiers
         if (message.body.commitment, message.body.segment) == (unit.commitment.id, draw.segment)
     }
 
@@ -213,16 +216,14 @@ def _unit(
 ) -> DrawnUnit | None:
     """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
-    sampling = beacon_of(chain, round_, draw)
+    sampling = chain.sampling_beacon(round_)
     if listed is None or beacon is None or sampling is None:
         return None
     commitment = _listed_commitment(pool, listed, round_, draw.number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(
-            commitment, draw.segment, beacon, carried(draw.number, None, None), sampling, draw.case
-        )
+        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None), sampling)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
@@ -233,7 +234,7 @@ def _unit(
         if previous is None:
             return None
     expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling, draw.case)
+    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling)
 
 
 def _listed_commitment(

@@ -79,7 +79,7 @@ def dossier_of(
 
     run = manifest.run_id
 
-    def counts(key: tuple[int, int, int]) -> bool:
+    def counts(key: tuple[int, int]) -> bool:
         seal = seals[key].body if key in seals else None
         return not fault(manifest, run, round_, bodies[key[0]], verdicts[key].body, seal)
 

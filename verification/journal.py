@@ -1,4 +1,4 @@
-"""The verifier's signing journal: one seal and one verdict a case, on disk before anybody hears them.
+"""The verifier's signing journal: one seal and one verdict a unit, on disk before anybody hears them.
 
 A second one on a unit would be equivocation, so what was signed once is returned for ever. The journal also keeps what
 opens each seal, and remembers whose files are kept as evidence. The file is `protocol.journal`'s.
@@ -16,20 +16,20 @@ from protocol.messages import Seal, Signed, Verdict, sign
 
 _SCHEMA = """
 CREATE TABLE verdict (
-    run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, "case" INTEGER NOT NULL,
+    run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL,
     wire BLOB NOT NULL, files TEXT NOT NULL,
-    PRIMARY KEY (run, round, number, "case")
+    PRIMARY KEY (run, round, number)
 ) STRICT;
 CREATE TABLE seal (
-    run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, "case" INTEGER NOT NULL,
+    run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL,
     wire BLOB NOT NULL, fingerprint TEXT NOT NULL, salt TEXT NOT NULL,
-    PRIMARY KEY (run, round, number, "case")
+    PRIMARY KEY (run, round, number)
 ) STRICT;
 """
 
 KIND = JournalKind(
     application_id=0x4D555256,  # "MURV"
-    version=2,
+    version=3,
     schema=_SCHEMA,
     name="a verifier's journal",
     daemon="verifier",
@@ -61,18 +61,18 @@ class VerdictJournal(SigningJournal):
         salt: str,
     ) -> Sealed:
         """Return this verifier's one seal on a unit, storing it with what opens it if it is made now."""
-        known = self.sealed(manifest.run_id, round_, body.number, body.case)
+        known = self.sealed(manifest.run_id, round_, body.number)
         if known is not None:
             return known
         message = sign(key, manifest, round_, "verifier", body)
-        row = (manifest.run_id, round_, body.number, body.case, message.wire, json.dumps(fingerprint), salt)
-        self._database.execute("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = (manifest.run_id, round_, body.number, message.wire, json.dumps(fingerprint), salt)
+        self._database.execute("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?)", row)
         return Sealed(message, fingerprint, salt)
 
-    def sealed(self, run: str, round_: int, number: int, case: int) -> Sealed | None:
-        """Return the seal signed on a case, if there is one."""
-        query = 'SELECT wire, fingerprint, salt FROM seal WHERE run = ? AND round = ? AND number = ? AND "case" = ?'
-        row = self._database.execute(query, (run, round_, number, case)).fetchone()
+    def sealed(self, run: str, round_: int, number: int) -> Sealed | None:
+        """Return the seal signed on a unit, if there is one."""
+        query = "SELECT wire, fingerprint, salt FROM seal WHERE run = ? AND round = ? AND number = ?"
+        row = self._database.execute(query, (run, round_, number)).fetchone()
         return None if row is None else self._parse_seal(*row)
 
     def seals(self, run: str, since_round: int = 0) -> tuple[Sealed, ...]:
@@ -94,18 +94,18 @@ class VerdictJournal(SigningJournal):
         Args:
             files: addresses of the evidence that is kept for it.
         """
-        known = self.verdict(manifest.run_id, round_, verdict.number, verdict.case)
+        known = self.verdict(manifest.run_id, round_, verdict.number)
         if known is not None:
             return known
         message = sign(key, manifest, round_, "verifier", verdict)
-        row = (manifest.run_id, round_, verdict.number, verdict.case, message.wire, " ".join(files))
-        self._database.execute("INSERT INTO verdict VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (manifest.run_id, round_, verdict.number, message.wire, " ".join(files))
+        self._database.execute("INSERT INTO verdict VALUES (?, ?, ?, ?, ?)", row)
         return message
 
-    def verdict(self, run: str, round_: int, number: int, case: int) -> Signed[Verdict] | None:
-        """Return the verdict signed on a case, if there is one."""
-        query = 'SELECT wire FROM verdict WHERE run = ? AND round = ? AND number = ? AND "case" = ?'
-        row = self._database.execute(query, (run, round_, number, case)).fetchone()
+    def verdict(self, run: str, round_: int, number: int) -> Signed[Verdict] | None:
+        """Return the verdict signed on a unit, if there is one."""
+        query = "SELECT wire FROM verdict WHERE run = ? AND round = ? AND number = ?"
+        row = self._database.execute(query, (run, round_, number)).fetchone()
         return None if row is None else self._parse_verdict(row[0])
 
     def verdicts(self, run: str, since_round: int = 0) -> tuple[Signed[Verdict], ...]:

@@ -43,8 +43,6 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         raise Malformed("opening of another commitment")
     if said.segment != unit.segment:
         raise Malformed(f"opening of segment {said.segment} instead of {unit.segment}")
-    if said.case != unit.case:
-        raise Malformed(f"opening for case {said.case} instead of {unit.case}")
     if opening.author != unit.commitment.author:
         raise Malformed("opening signed by another key than the commitment")
     for what, found, committed in _roots(manifest, unit, said):

@@ -16,7 +16,7 @@ from typing import Final
 from protocol.errors import Malformed
 from protocol.messages import Judgement, Retraction, RoundRecord
 from training.workbench import RetractedRound
-from verification.appeal import combined
+from verification.cases import combined
 from verification.commit import carries_on
 
 MAX_RETRACTED: Final = 100

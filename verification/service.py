@@ -32,7 +32,7 @@ from protocol.shelf import Shelf
 from training.outer import outer_layout
 from verification.bench import NotServed, ReplayBench
 from verification.config import VerifierConfig
-from verification.duty import CaseKey, Duty, duties, is_over, round_cases, round_draws
+from verification.duty import Duty, UnitKey, duties, is_over, round_draws
 from verification.journal import VerdictJournal
 from verification.liars import honesty_of
 from verification.opening import check_opening, needed_files
@@ -79,13 +79,13 @@ class Verifier:
         self._nursery = nursery
         self._draws: dict[int, tuple[Draw, ...]] = {}
         self._oldest = 0  # rounds before are over
-        self._active: dict[CaseKey, Duty] = {}
+        self._active: dict[UnitKey, Duty] = {}
         self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._trouble: MurmurError | None = None
         self._fatal: MurmurError | None = None
         self._judged = {_key(one): one for one in journal.verdicts(peer.run)}
         self._seals = {_key(one.message): one.message for one in journal.seals(peer.run)}
-        self._reports: dict[CaseKey, ReplayReport] = {}  # verdicts that wait for others' seals
+        self._reports: dict[UnitKey, ReplayReport] = {}  # verdicts that wait for others' seals
         self._moved = trio.Event()  # set, and replaced, whenever chain or messages moved
         self._heard: set[str] = set()  # ids of what this process has published
         self._pin()
@@ -129,13 +129,12 @@ class Verifier:
             if drawn is None:
                 continue
             self._draws[round_] = drawn
-            cases = round_cases(manifest, chain, pool, round_, drawn)
-            if round_ == self._oldest and is_over(manifest, chain, pool, round_, cases):
+            if round_ == self._oldest and is_over(manifest, chain, pool, round_, drawn):
                 self._oldest += 1
                 del self._draws[round_]
                 continue
             judged = self._judged.__contains__
-            found += duties(manifest, chain, pool, self._number, round_, cases, judged)
+            found += duties(manifest, chain, pool, self._number, round_, drawn, judged)
         return found
 
     async def _attend(self, duty: Duty) -> None:
@@ -225,7 +224,6 @@ class Verifier:
         commitment, segment = duty.unit.commitment.id, duty.draw.segment
         body = Seal(
             number=duty.draw.number,
-            case=duty.draw.case,
             verifier=self._number,
             commitment=commitment,
             opening=opening.id,
@@ -271,7 +269,6 @@ class Verifier:
         sealed = self._journal.sealed(peer.run, *duty.key) if report.fingerprint else None
         body = Verdict(
             number=duty.draw.number,
-            case=duty.draw.case,
             verifier=self._number,
             outcome=report.outcome,
             commitment=duty.unit.commitment.id,
@@ -306,8 +303,8 @@ class Verifier:
 
     async def _repeat(self) -> None:
         """Publish what the pool has not taken yet, such as what was signed just before a restart."""
-        said: list[tuple[CaseKey, Signed[Body]]] = [*self._seals.items(), *self._judged.items()]
-        for (round_, _, _), message in said:
+        said: list[tuple[UnitKey, Signed[Body]]] = [*self._seals.items(), *self._judged.items()]
+        for (round_, _), message in said:
             if round_ >= self._oldest and message.id not in self._heard:
                 await self._publish(message)
 
@@ -335,7 +332,7 @@ class Verifier:
         keep = self._journal.evidence(self._peer.run, self._config.evidence_units) | {self._peer.run}
         keep |= self._shelf.kept
         for duty in self._active.values():
-            if (opening := self._peer.pool.openings(duty.round).get(duty.draw.label)) is not None:
+            if (opening := self._peer.pool.openings(duty.round).get((duty.draw.number, 0))) is not None:
                 needed = needed_files(self._peer.manifest, duty.unit, opening.body)
                 keep |= {one.address for one in needed}
         for address in keep:
@@ -368,10 +365,7 @@ class Verifier:
             "cheat": self._config.cheat,
             "stake_wei": "0" if operator is None else str(operator.stake_wei),
             "phase": "replaying" if self._active else "waiting",
-            "judging": [
-                {"round": round_, "number": number, "case": case}
-                for round_, number, case in sorted(self._active)
-            ],
+            "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],
             "machine": None if self._bench.machine is None else self._bench.machine.model_dump(mode="json"),
             "judges": [pair.to_json() for pair in self._pairs()],
             "verdicts": {"passed": 0, "rejected": 0, "proven_false": 0, "inconclusive": 0, **outcomes},
@@ -396,13 +390,13 @@ class Verifier:
         }
 
 
-def _key(message: Signed[Seal] | Signed[Verdict]) -> CaseKey:
-    return message.round, message.body.number, message.body.case
+def _key(message: Signed[Seal] | Signed[Verdict]) -> UnitKey:
+    return message.round, message.body.number
 
 
-def _name_of(key: CaseKey) -> str:
-    round_, number, case = key
-    return f"round {round_}, number {number}" + (f", appeal {case}" if case else "")
+def _name_of(key: UnitKey) -> str:
+    round_, number = key
+    return f"round {round_}, number {number}"
 
 
 def _name(outcome: int) -> str:

@@ -26,8 +26,7 @@ class DrawnUnit:
     segment: int  # drawn
     beacon: str  # assignment beacon of the round, 64 hex digits
     carried: Carried  # what the peer must have brought into the round
-    sampling: str = ZERO_DIGEST  # beacon of the draw or appeal, which seeds fingerprints
-    case: int = 0  # the appeal; 0: the round's draw
+    sampling: str = ZERO_DIGEST  # beacon of the draw, which seeds fingerprints
 
     @property
     def round(self) -> int:
