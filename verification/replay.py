@@ -25,6 +25,7 @@ from training.outer import load_parameters
 from training.trainer import trainer_for
 from verification import opening as training_opening
 from verification.dispute import judge_segment, segment_rows, unit_profile
+from verification.finding import find
 from verification.fingerprint import VALUES, fingerprint, middle_steps
 from verification.opened import (
     check_assignment,
@@ -36,7 +37,7 @@ from verification.opened import (
     recompute_update,
 )
 from verification.profile import judging_pair, this_machine
-from verification.unit import DrawnUnit, NeededFile, ReplayReport, proven_false
+from verification.unit import DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,14 @@ class TrainingUnits:
             manifest, self.shard, unit, replayed.profile, replayed.start, end, replayed.end
         )
         return replace(report, fingerprint=replayed.fingerprint)
+
+    def find(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> Finding:
+        """Judge a segment as a juror does, in exact arithmetic; see `verification.finding`."""
+        began = process_time()
+        found = find(manifest, self.shard, unit, opening, files)
+        return replace(found, cpu_s=process_time() - began)
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
