@@ -104,7 +104,7 @@ def test_an_honest_record_of_a_run_with_a_cheater_holds(forge: Forge) -> None:
     assert counts["verdicts"] == 2 * counts["draws"]
     assert counts["rulings"] == 2, "an accusation for nothing, and that of the cheat"
     assert counts["slashes"] == 1
-    assert counts["replays"] == counts["draws"] + 1
+    assert counts["replays"] == counts["draws"] + counts["rulings"]
     assert counts["claims"] == 1
     assert report.overhead == pytest.approx(18 * 0.1 / (8 * 0.5))
     told = report.to_json()
@@ -478,7 +478,7 @@ def test_replays_find_the_parameters_that_the_aggregation_computed(forge: Forge)
         forge.archive, forge.chain, forge.bed.run, find, replay="all", shard=lambda: forge.bed.shard
     )
     assert report.ok, [check for check in report.checks if not check.ok]
-    assert {check.name: check.count for check in report.checks}["replays"] == 9
+    assert {check.name: check.count for check in report.checks}["replays"] == 10
 
 
 def end_after(forge: Forge, round_: int) -> None:
@@ -536,6 +536,17 @@ def test_a_cheat_that_had_withdrawn_its_stake_makes_nobody_else_a_liar(forge: Fo
     report = forge.audit()
     assert "slashes" not in failed(report)
     assert undecided(report) == {"slashes"}
+
+
+def test_a_jury_that_ruled_what_no_exact_replay_gives_is_named(forge: Forge) -> None:
+    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
+    forge.chain.close_case(case, RIGHT, bytes([7]) * 32)
+    report = forge.audit(replay="sampled", shard=lambda: forge.bed.shard)
+    assert failed(report) == {"replays"}
+    assert f"the jury of case {case} ruled right" in next(
+        check.detail for check in report.checks if check.name == "replays"
+    )
+    assert state.number == 3
 
 
 def test_another_manifest_is_another_run(forge: Forge) -> None:

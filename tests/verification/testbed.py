@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts.cases import FALSE, FORGED, RIGHT, VOID
 from contracts.events import Claimed, RewardsFinalized, Slashed
 from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
@@ -26,9 +25,6 @@ from protocol.manifest import (
 )
 from protocol.merkle import StandardMerkleTree, commitment_leaf, reward_tree
 from protocol.messages import (
-    PASSED,
-    PROVEN_FALSE,
-    REJECTED,
     Commitment,
     CommitmentEntry,
     CommitmentList,
@@ -463,22 +459,24 @@ class Testbed:
             cases.append(JudgedCase(judgement, ruling.right, refused(manifest, said.values())))
             if ruling.outcome == "false":
                 case = chain.open_case(round_, draw.number, draw.segment)
-                cases.append(self._rule(case, FALSE, forged=judgement.forged_residual))
+                cases.append(self._rule(case))
         for number, segment in self.accused.get(round_, ()):
             case = chain.open_case(round_, number, segment)
             made = self.made[round_, number]
             openings.append(self.open(made, segment, case=case))
-            outcomes = {PASSED: RIGHT, REJECTED: VOID, PROVEN_FALSE: FALSE}
-            cases.append(self._rule(case, outcomes[self.replay(made, segment).outcome]))
+            cases.append(self._rule(case))
         self.settled.append(settled_round(round_, body, cases))
         return tuple(openings), tuple(verdicts)
 
-    def _rule(self, case: int, outcome: int, *, forged: bool = False) -> JudgedCase:
-        """Let the jury close a case; whoever is guilty is slashed."""
+    def _rule(self, case: int) -> JudgedCase:
+        """Let the jury find out and close a case; whoever is guilty is slashed."""
         chain = self.chain
         chain.height += 1
-        chain.close_case(case, FORGED if forged else outcome)
         state = chain.opened[case]
+        made = self.made[state.round, state.number]
+        unit, opened = self.drawn(made, state.segment), self.open(made, state.segment)
+        found = self.units.find(self.manifest, unit, opened.body, self.files(unit, opened))
+        chain.close_case(case, found.outcome, found.result)
         (view,) = (one for one in chain.cases(state.round) if one.case == case)
         assert view.outcome is not None
         judgement = Judgement(
