@@ -33,6 +33,18 @@ class NotServed(NetworkError):
     """Report files of an opening that nobody delivers."""
 
 
+def check_connection(peer: Peer) -> None:
+    """Refuse to call something not served while it may be us who are cut off.
+
+    Raises:
+        NetworkError: we have no peers, or no chain.
+    """
+    if peer.chain_error is not None:
+        raise NetworkError(f"the chain does not answer: {peer.chain_error}")
+    if not peer.network.connected_peers():
+        raise NetworkError("no peer is connected, so that nothing can be fetched")
+
+
 class ReplayBench:
     """Replay units in a child process that is started again whenever it dies."""
 

@@ -113,7 +113,7 @@ def _outcome(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
 ) -> Outcome | None:
     """Return what the verdicts that are known here make of a drawn unit."""
-    unit = _unit(manifest, chain, pool, round_, draw)
+    unit = unit_of(manifest, chain, pool, round_, draw.number, draw.segment)
     if unit is None:
         return None
     blocks, commitment = blocks_since(chain, round_), unit.commitment.body
@@ -162,7 +162,7 @@ def duties(
         blocks = blocks_since(chain, round_)
         if judged((round_, draw.number)) or not 0 <= blocks <= draw.closes_after(manifest):
             continue
-        unit = _unit(manifest, chain, pool, round_, draw)
+        unit = unit_of(manifest, chain, pool, round_, draw.number, draw.segment)
         if unit is None:
             continue
         commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
@@ -211,35 +211,39 @@ def _ends_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     return opening_time(manifest, draw, me) + manifest.deadlines.verify // 4
 
 
-def _unit(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
+def unit_of(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, number: int, segment: int
 ) -> DrawnUnit | None:
-    """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
+    """Return a listed unit with one of its segments.
+
+    None while a message about it is missing here, which is nobody's fault but ours.
+    """
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
     sampling = chain.sampling_beacon(round_)
     if listed is None or beacon is None or sampling is None:
         return None
-    commitment = _listed_commitment(pool, listed, round_, draw.number)
+    commitment = listed_commitment(pool, listed, round_, number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None), sampling)
+        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
         return None
     previous = None
-    if any(entry.number == draw.number for entry in before.body.entries):
-        previous = _listed_commitment(pool, before, round_ - 1, draw.number)
+    if any(entry.number == number for entry in before.body.entries):
+        previous = listed_commitment(pool, before, round_ - 1, number)
         if previous is None:
             return None
-    expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling)
+    expected = carried(number, None if previous is None else previous.body, record)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling)
 
 
-def _listed_commitment(
+def listed_commitment(
     pool: MessagePool, listed: Signed[CommitmentList], round_: int, number: int
 ) -> Signed[Commitment] | None:
+    """Return the commitment that a confirmed list names for a number, if it was heard."""
     commitment = pool.commitments(round_).get(number)
     named = {entry.number: entry.commitment for entry in listed.body.entries}
     return commitment if commitment is not None and named.get(number) == commitment.id else None
