@@ -240,7 +240,7 @@ class ChainRun:
 
     def cases(self, round_: int) -> tuple[Case, ...]:
         """Return the cases about a round's units, oldest first, whatever became of them."""
-        return tuple(_case(one) for one in self.every_case() if one.round == round_ and one.number)
+        return tuple(case_view(one) for one in self.every_case() if one.round == round_ and one.number)
 
     def every_case(self) -> tuple[CaseState, ...]:
         """Return the run's cases, oldest first, disputes of its reward roots among them."""
@@ -349,7 +349,8 @@ class ChainRun:
         )
 
 
-def _case(state: CaseState) -> Case:
+def case_view(state: CaseState) -> Case:
+    """Return what a case is to those who only need its outcome."""
     outcome: Literal["passed", "void", "false", "unjudged"] | None = None
     if state.closed:
         outcome = _OUTCOMES.get(state.outcome, "unjudged")

@@ -26,7 +26,8 @@ MOUNTS = (
     ("audit", "verification.audit_cli", "audit_app"),
     ("stake", "contracts.stake_cli", "stake_app"),
     ("rewards", "contracts.rewards_cli", "rewards_app"),
-    ("appeal", "contracts.appeal_cli", "appeal_app"),
+    ("dispute", "contracts.dispute_cli", "dispute_app"),
+    ("jury", "contracts.jury_cli", "jury_app"),
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -17,8 +18,8 @@ from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
 from verification.profile import Machine
-from verification.request import BeginAnswer, ReplayAnswer, ReplayRequest
-from verification.unit import DrawnUnit, NeededFile, ReplayReport
+from verification.request import BeginAnswer, FindAnswer, ReplayAnswer, ReplayRequest
+from verification.unit import DrawnUnit, Finding, NeededFile, ReplayReport
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,13 @@ class ReplayBench:
         """End the child."""
         await self._worker.stop()
 
-    async def bring(self, unit: DrawnUnit, opening: Opening, *, late: bool) -> None:
+    async def bring(
+        self, unit: DrawnUnit, opening: Opening, *, late: bool, holders: Sequence[int] = ()
+    ) -> None:
         """Fetch the files of a replay: those it begins with, or (`late`) those it is compared with.
+
+        Args:
+            holders: registration numbers to ask after the unit's owner, and before whoever is connected.
 
         Raises:
             NotServed: files that the accused must serve did not come.
@@ -92,7 +98,7 @@ class ReplayBench:
         failed: dict[str, NetworkError] = {}
 
         async def fetch(file: NeededFile) -> None:
-            numbers = () if file.public else (unit.number,)
+            numbers = holders if file.public else (unit.number, *holders)
             try:
                 await self._peer.fetch(
                     file.address, max_size=file.bytes, deadline_s=FETCH_DEADLINE_S, numbers=numbers
@@ -130,6 +136,22 @@ class ReplayBench:
             As `begin`.
         """
         return ReplayAnswer.model_validate(await self._call("compare", unit, opening)).report()
+
+    async def find(self, unit: DrawnUnit, opening: Signed[Opening], holders: Sequence[int] = ()) -> Finding:
+        """Judge a segment as a juror does, with its files from whoever holds them.
+
+        Args:
+            opening: whose addresses give the committed roots.
+            holders: registration numbers to ask after the unit's owner.
+
+        Raises:
+            NotServed: nobody delivered files that the owner must have opened.
+            NetworkError: the round's public parameters did not come.
+            OwnFault, ConfigError: as `begin`.
+        """
+        for late in (False, True):
+            await self.bring(unit, opening.body, late=late, holders=holders)
+        return FindAnswer.model_validate(await self._call("find", unit, opening)).finding()
 
     async def _call(self, method: str, unit: DrawnUnit, opening: Signed[Opening]) -> dict[str, Any]:
         async with self._lock:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
-from contracts.appeal_cli import appeal_app
 from contracts.rewards_cli import rewards_app
 from contracts.stake_cli import stake_app
 from protocol.errors import MurmurError
@@ -49,7 +48,7 @@ class Shell:
 
     def type(self, command: str, *more: str) -> Answer:
         app, _, rest = command.partition(" ")
-        apps = {"stake": stake_app, "rewards": rewards_app, "appeal": appeal_app}
+        apps = {"stake": stake_app, "rewards": rewards_app}
         arguments = [*self.flags(rest), *more]
         if app == "rewards":  # its one command needs no name when it is run alone
             arguments.remove("claim")

@@ -248,7 +248,10 @@ class Pay:
         table = RewardTable(epoch=epoch, entries=tuple(sorted(entries, key=lambda entry: entry.account)))
         self.publish(epoch, table)
         root, total = reward_tree(table.entries).root, sum(amounts.values())
-        network.ledger.propose_rewards(network.person("coordinator"), RUN, epoch, root, total)
+        info = network.ledger.run_info(RUN)
+        assert info is not None
+        proposal = (RUN, epoch, info.final_root, root, total)
+        network.ledger.propose_rewards(network.person("coordinator"), *proposal)
         network.chain.mine(DISPUTE_BLOCKS)
         network.ledger.finalize_rewards(network.person("coordinator"), RUN)
 

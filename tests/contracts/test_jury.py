@@ -1,71 +1,10 @@
 """A case before the jury on a real chain: drawn, sealed, revealed, ruled, closed; and what each side gets."""
 
-from contracts.cases import FALSE, RIGHT, CaseState
-from contracts.jury import sealed_vote, vote_digest
-from contracts.run import ChainRun
-from contracts.sender import Sender
-from contracts.types import CaseStage, Role
+from contracts.cases import FALSE, RIGHT
+from contracts.jury import vote_digest
+from contracts.types import CaseStage
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network
-
-SALT = bytes(31) + b"\x07"
-ROOT = bytes([9]) * 32
-
-
-def court(network: Network) -> tuple[ChainRun, dict[int, Sender]]:
-    """Open a run with one anchored round of number 1, and three verifiers with a slot each."""
-    network.register("alice")
-    jurors = {}
-    for name in ("vera", "vito", "vic"):
-        number = network.register(name, Role.VERIFIER)
-        jurors[number] = network.person(name)
-        network.ledger.jury.join(network.person(name), 1)
-    network.open_run()
-    network.play_round(0)
-    return ChainRun(network.ledger, RUN), jurors
-
-
-def look(run: ChainRun, case: int) -> CaseState:
-    run.refresh()
-    return next(one for one in run.every_case() if one.case == case)
-
-
-def vote(
-    network: Network, run: ChainRun, case: int, jurors: dict[int, Sender], outcome: int, *, silent: int = 0
-) -> None:
-    """Draw, and let every seat but the last `silent` ones say the same."""
-    jury = network.ledger.jury
-    network.chain.mine(3)
-    jury.draw(network.treasury, case)
-    state = look(run, case)
-    seats = state.seats[: len(state.seats) - silent]
-    for seat in seats:
-        digest = sealed_vote(
-            network.ledger.chain_id,
-            jury.address,
-            case,
-            second=state.second,
-            seat=seat.index,
-            juror=seat.juror,
-            outcome=outcome,
-            result=ROOT,
-            salt=SALT,
-        )
-        jury.commit_vote(jurors[seat.juror], case, seat.index, digest)
-    if silent:
-        network.chain.mine(JURY.vote_blocks + 1)
-    for seat in seats:
-        jury.reveal_vote(network.treasury, case, seat.index, outcome, ROOT, SALT)
-    if silent:
-        network.chain.mine(JURY.reveal_blocks + 1)
-    assert look(run, case).next_step(run.height, JURY, drawable=True) == "rule"
-    jury.rule(network.treasury, case)
-
-
-def close(network: Network, run: ChainRun, case: int) -> CaseState:
-    network.chain.mine(JURY.appeal_blocks + 1)
-    assert look(run, case).next_step(run.height, JURY, drawable=True) == "close"
-    network.ledger.jury.close(network.treasury, case)
-    return look(run, case)
+from tests.contracts.court import ROOT, close, court, look, vote
 
 
 def test_a_proven_fault_takes_the_stake_and_pays_finder_and_jurors(network: Network) -> None:

@@ -6,11 +6,11 @@ import pytest
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from contracts.anvil import request, set_coin
+from contracts.anvil import request
 from contracts.reverts import LedgerRevert
 from contracts.sender import Sender
 from protocol.errors import LedgerError
-from tests.contracts.conftest import TOKEN, LocalChain, Network
+from tests.contracts.conftest import LADDER, TERMS, TOKEN, LocalChain, Network
 
 
 @pytest.fixture
@@ -58,13 +58,23 @@ def test_refused_call_costs_no_gas_and_no_nonce(network: Network) -> None:
     ledger.transfer(alice, network.treasury.address, 1)
 
 
-def test_call_that_loses_a_race_is_refused_by_name(network: Network, manual_mining: object) -> None:
+@pytest.fixture
+def rivals(network: Network) -> list[Sender]:
+    """Two wallets that may put up a run's bond."""
+    found = [network.person(name) for name in ("alice", "bob")]
+    for sender in found:
+        sender.send(network.ledger.token.functions.approve(network.ledger.address, TERMS.run_bond))
+    return found
+
+
+def test_call_that_loses_a_race_is_refused_by_name(
+    network: Network, rivals: list[Sender], manual_mining: object
+) -> None:
     """Both pass the estimate; the block takes one of them and reverts the other."""
     ledger, w3 = network.ledger, network.chain.w3
-    senders = [_equipped(network, name) for name in ("alice", "bob")]
     with ThreadPoolExecutor(2) as threads:
         key = network.peer("coordinator").address
-        sent = [threads.submit(ledger.create_run, s, "cd" * 32, key) for s in senders]
+        sent = [threads.submit(ledger.create_run, one, "cd" * 32, key, LADDER) for one in rivals]
         while int(w3.eth.get_block_transaction_count("pending")) < 2:
             pass
         request(w3, "evm_mine")
@@ -73,12 +83,6 @@ def test_call_that_loses_a_race_is_refused_by_name(network: Network, manual_mini
     (refused,) = [error for error in errors if error is not None]
     assert isinstance(refused, LedgerRevert)
     assert refused.name == "RunExists"
-
-
-def _equipped(network: Network, name: str) -> Sender:
-    account = Account.from_key(keccak(text=f"{network.ledger.address} {name}"))
-    set_coin(network.chain.w3, account.address, TOKEN)
-    return Sender(network.chain.w3, account)
 
 
 def test_stalled_transaction_is_replaced_with_a_higher_fee(network: Network, manual_mining: object) -> None:
