@@ -308,7 +308,9 @@ abstract contract World {
             if (outcomes[seat] != 0 && outcomes[seat] < 10) reveal(case_, seat, outcomes[seat], RESULT);
         }
         one = jury.caseInfo(case_);
-        if (one.revealed != one.committed) vm.roll(uint256(one.stageAt) + REVEAL + 1);
+        // Where nobody has revealed, nobody has told the contract that the time for sealing is over.
+        uint256 sealing = one.stage == 2 ? VOTE : 0;
+        if (one.revealed != one.committed) vm.roll(uint256(one.stageAt) + sealing + REVEAL + 1);
         jury.rule(case_);
     }
 
