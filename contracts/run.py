@@ -1,6 +1,6 @@
 """One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from contracts.events import (
     RewardsCancelled,
     RewardsFinalized,
     RewardsProposed,
+    RewardsReopened,
     RunCreated,
     RunFinished,
     RunFunded,
@@ -93,6 +94,9 @@ class _Facts:
                 self.proposed[event.epoch] = event
             case RewardsCancelled():
                 self.proposed.pop(event.epoch, None)
+            case RewardsReopened() if event.epoch in self.proposed:
+                pending = self.proposed[event.epoch]
+                self.proposed[event.epoch] = replace(pending, final_at=event.final_at)
             case RewardsFinalized():
                 self.finalized[event.epoch] = event
             case Claimed():
