@@ -42,8 +42,9 @@ def deposit(
     as_json: Json = False,
 ) -> None:
     """Stake tokens. The first deposit registers the wallet and links the directory's peer key, made if need be."""
+    from contracts.identity import open_peer_key
     from contracts.types import Role
-    from protocol.keys import PeerKey, load_peer_key, save_peer_key
+    from protocol.keys import PeerKey, save_peer_key
 
     roles = {"contributor": Role.CONTRIBUTOR, "verifier": Role.VERIFIER}
     if role not in roles:
@@ -69,7 +70,7 @@ def deposit(
         return
     key_path = directory / "peer.key"
     known = key_path.exists()
-    peer = load_peer_key(key_path) if known else PeerKey(secrets.token_bytes(32))
+    peer = open_peer_key(directory) if known else PeerKey(secrets.token_bytes(32))
     confirm(
         [
             f"register {sender.address} as {role} with {f'peer {peer.peer_id}' if known else 'a peer key made now'}",

@@ -125,12 +125,13 @@ def create(
 
     from contracts.chain import connect
     from contracts.client import Ledger
+    from contracts.identity import open_peer_key
     from contracts.sender import Sender
     from contracts.terminal import confirm, parse_amount
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
     from coordinator.run import create_run, plan_run
     from protocol.daemon import PEER_KEY_FILE
-    from protocol.keys import PeerKey, load_peer_key, save_peer_key
+    from protocol.keys import PeerKey, save_peer_key
 
     fund_wei = parse_amount(fund)
     fields = {} if manifest is None else read_fields(manifest)
@@ -138,7 +139,7 @@ def create(
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
         save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))
-    key = load_peer_key(directory / PEER_KEY_FILE)
+    key = open_peer_key(directory)
     found = Ledger(connect(rpc), ledger)
     found.verify()
     plan = plan_run(

@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
@@ -55,9 +56,9 @@ from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
 from protocol.clock import unix_time
-from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
+from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
-from protocol.keys import PeerKey, load_peer_key
+from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.tensors import parameter_layout
@@ -415,7 +416,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         NetworkError: the address cannot be listened on.
         LedgerError: the chain does not answer at the start.
     """
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory)
     manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
     if manifest.coordinator != key.address:
         raise ConfigError(

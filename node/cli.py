@@ -47,6 +47,7 @@ def start(
         ),
     ] = None,
     public_mib: options.PublicMib = None,
+    peer_password_file: options.PeerPasswordFile = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
 ) -> None:
     """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
@@ -72,6 +73,7 @@ def start(
         "threads": threads,
         **({} if state_cap is None else {"state_cap": state_cap}),
         "public_mib": public_mib,
+        "peer_password_file": peer_password_file,
         "cheat": cheat,
     }
     config = parse_config(NodeConfig, values)

@@ -30,6 +30,13 @@ PublicMib = Annotated[
         help="Keep at most so many MiB of merged updates for auditors and latecomers; default: all of the run.",
     ),
 ]
+PeerPasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MURMUR_PEER_PASSWORD_FILE",
+        help="File with the peer key's password, if the key is encrypted; else keyring or prompt.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
