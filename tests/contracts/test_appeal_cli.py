@@ -12,8 +12,7 @@ from protocol.errors import LedgerError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, DatasetConfig, DeadlineConfig, RunManifest
 from protocol.messages import PASSED, REJECTED
 from tests.contracts.conftest import APPEAL_BLOCKS, APPEAL_BOND, RUN, TOKEN
-from tests.contracts.shell import Shell
-from tests.contracts.test_cli import murmur
+from tests.contracts.shell import Shell, murmur
 from tests.contracts.test_client import signed_verdict
 
 MALLORY, ME = 1, 4  # registration numbers
