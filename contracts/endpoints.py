@@ -316,11 +316,11 @@ class EndpointsProvider(JSONBaseProvider):
             self._vote(votes, f"the code at {address}")
             if self._quarrel is not None:
                 raise self._quarrel
-            winners = {votes[endpoint] for endpoint in votes if endpoint.admitted}
-            if code not in winners:
-                return bool(winners)
-            self._codes[address] = code
-            return False
+            agreed = {votes[endpoint] for endpoint in votes if endpoint.admitted}
+            if not agreed:
+                return False
+            (self._codes[address],) = agreed
+            return code not in agreed
 
     def _ask_each(
         self, endpoints: Iterable[Endpoint], ask: Callable[[Endpoint], Result]

@@ -245,14 +245,15 @@ class Sender:
 
     def _let_earlier_ones_pass(self) -> None:
         """Wait for what a killed or impatient caller left open: nothing later can be mined before it."""
-        started = monotonic()
+        started, pause = monotonic(), self._poll_s
         said = False
         for one in tuple(self._courier.pending):
             while not one.claimed and one.intent.state == State.OPEN:
                 if not said:
                     said = True
                     log.warning("waiting for an earlier transaction, %s", self._courier.name_of(one))
-                self._pause(one, started, self._timeout_s)
+                self._pause(one, started, pause)
+                pause = min(pause * 1.3, POLL_MAX_S)
 
     def _refuse_if_closed(self) -> None:
         if self._closed.is_set():
@@ -303,7 +304,7 @@ class Sender:
                 + (f": {one.trouble}" if one.trouble else ""),
                 hint="it stays in the outbox, and the same command goes on with it; is the chain making blocks?",
             )
-        self._closed.wait(min(pause_s, POLL_MAX_S))
+        self._closed.wait(pause_s)
 
     # What became of it
 

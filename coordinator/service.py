@@ -411,8 +411,8 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
     """Run a coordinator until a signal comes.
 
     Raises:
-        ConfigError: key, wallet, manifest or database do not fit, another process has the directory, or the API's
-            port is taken.
+        ConfigError: key, wallet, manifest or database do not fit, another process has the directory or sends with
+            its wallet, or the API's port is taken.
         NetworkError: the address cannot be listened on.
         LedgerError: the chain does not answer at the start.
     """
@@ -431,7 +431,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         archive.write_manifest(manifest)
         wallet = open_wallet(config.directory, config.password_file)
         chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
-        sender = stack.enter_context(_open_sender(Sender(chain.ledger.w3, wallet)))
+        sender = stack.enter_context(_open_sender(Sender.open(chain.ledger.w3, wallet, config.directory)))
         settings = PeerConfig(
             config.directory,
             config.run,
@@ -468,6 +468,7 @@ async def _live(
 @contextmanager
 def _open_sender(sender: Sender) -> Iterator[Sender]:
     try:
+        sender.watch()
         yield sender
     finally:
         sender.close()
