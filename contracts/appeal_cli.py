@@ -11,6 +11,7 @@ from contracts.terminal import (
     DryRun,
     Json,
     LedgerAddress,
+    NetworkName,
     PasswordFile,
     Rpc,
     Yes,
@@ -21,6 +22,7 @@ from contracts.terminal import (
     show,
 )
 from protocol.errors import LedgerError, UsageError
+from protocol.networks import Network
 
 if TYPE_CHECKING:
     from contracts.client import Ledger
@@ -58,6 +60,7 @@ def accuse(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Accuse a segment of somebody's unit. The bond comes back unless two verifiers pass it."""
     _appeal(
@@ -82,6 +85,7 @@ def contest(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Contest what was said of a segment of your own unit. The bond comes back unless two verifiers reject it."""
     _appeal(
@@ -100,7 +104,7 @@ def _appeal(
     peer: int | None,
     segment: int,
     *,
-    account: tuple[Path, str, str, Path | None],
+    account: tuple[Path, Network, str, Path | None],
     asking: tuple[bool, bool, bool],
 ) -> None:
     """Appeal against somebody's unit; against the wallet's own if `peer` is None."""
@@ -226,7 +230,9 @@ def _check_rules(
 
 
 @appeal_app.command("list")
-def list_(run: Run, rpc: Rpc, ledger: LedgerAddress, as_json: Json = False) -> None:
+def list_(
+    run: Run, rpc: Rpc, ledger: LedgerAddress, network: NetworkName = None, as_json: Json = False
+) -> None:
     """List a run's appeals: who appealed against what, and what became of it. Needs no wallet."""
     from contracts.run import ChainRun
 
@@ -284,6 +290,7 @@ def release(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Bring back the bond of a case that nobody settled in time. It goes to its appellant, whoever asks."""
     found, sender = open_ledger(directory, rpc, ledger, password_file)

@@ -10,6 +10,7 @@ from contracts.terminal import (
     DryRun,
     Json,
     LedgerAddress,
+    NetworkName,
     Owner,
     PasswordFile,
     Rpc,
@@ -47,6 +48,7 @@ def claim(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Claim the wallet's pay that is final. What the settlement says counts only if its root is final on chain."""
     from contracts.claims import claimable
@@ -83,6 +85,7 @@ def list_(
         typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
     ] = None,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """List every run that the wallet has pay in: claimable, claimed, and not final yet. Needs no password.
 
@@ -115,6 +118,7 @@ def reconcile(
     run: RunId,
     settlement: SettlementSource,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Compare what a run's pot paid with what its settlement owes, account by account: exit 1 if they differ.
 

@@ -8,8 +8,10 @@ what became of it, gets that transaction and no second one. Fees are EIP-1559 wi
 
 import logging
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -54,7 +56,7 @@ class Sender:
         w3: Web3,
         account: LocalAccount,
         *,
-        outbox: Outbox | None = None,
+        outbox: Callable[[], Outbox] = Outbox.in_memory,
         max_fee_wei: int | None = None,
         stall_s: float = 30.0,
         timeout_s: float = 300.0,
@@ -65,7 +67,8 @@ class Sender:
         Args:
             w3: the chain.
             account: the wallet's key.
-            outbox: where transactions are written down; None: in memory, so that a killed process forgets them.
+            outbox: opens what transactions are written down in, with the first of them; in memory, if nothing is
+                said, so that a killed process forgets them.
             max_fee_wei: most that is paid for a unit of gas; None: what the network's profile says.
             stall_s: after this long without a receipt the fee is raised.
             timeout_s: after this long `send` gives up; the transaction stays in the outbox.
@@ -86,31 +89,41 @@ class Sender:
         self._tended_at = 0.0
         with ledger_errors():
             self._chain_id = int(w3.eth.chain_id)
-        self._courier = Courier(
-            w3,
-            account,
-            outbox or Outbox.in_memory(),
-            chain_id=self._chain_id,
-            max_fee_wei=network_of(w3).max_fee_wei if max_fee_wei is None else max_fee_wei,
-            stall_s=stall_s,
-        )
+        self._open_outbox = outbox
+        self._max_fee_wei = network_of(w3).max_fee_wei if max_fee_wei is None else max_fee_wei
+        self._stall_s = stall_s
+        self._opened: Courier | None = None
+        self._finish: Callable[[], object] = lambda: None
+
+    @property
+    def _courier(self) -> Courier:
+        with self._lock:
+            if self._opened is None:
+                self._opened = Courier(
+                    self.w3,
+                    self.account,
+                    self._open_outbox(),
+                    chain_id=self._chain_id,
+                    max_fee_wei=self._max_fee_wei,
+                    stall_s=self._stall_s,
+                )
+                # A process that ends in order has told its user what it did, also where nobody calls `close`.
+                self._finish = weakref.finalize(self, self._opened.close)
+            return self._opened
 
     @classmethod
     def open(cls, w3: Web3, account: LocalAccount, directory: Path) -> "Sender":
-        """Bind a wallet to a chain with the outbox of a directory, and go on with what it holds.
+        """Bind a wallet to a chain with the outbox of a directory.
+
+        Whatever looks into it first raises `ConfigError` if another process sends with this key from there, or if it
+        is damaged.
 
         Raises:
-            ConfigError: another process sends with this key from there, or the outbox is damaged.
             LedgerError: the chain does not answer.
         """
         with ledger_errors():
             chain_id = int(w3.eth.chain_id)
-        outbox = Outbox.open(directory, str(account.address), chain_id)
-        try:
-            return cls(w3, account, outbox=outbox)
-        except BaseException:
-            outbox.close()
-            raise
+        return cls(w3, account, outbox=partial(Outbox.open, directory, str(account.address), chain_id))
 
     @property
     def address(self) -> str:
@@ -143,7 +156,7 @@ class Sender:
         # A request that hangs must not keep the process from ending; the lock on the file ends with it.
         if self._lock.acquire(timeout=2.0):
             try:
-                self._courier.close()
+                self._finish()
             finally:
                 self._lock.release()
 
@@ -155,7 +168,12 @@ class Sender:
                     self._courier.tell(one)
 
     def watch(self, every_s: float = WATCH_S) -> None:
-        """Look after what is not final in a thread of its own, until `close`."""
+        """Look after what is not final in a thread of its own, until `close`.
+
+        Raises:
+            ConfigError: another process sends with this key from the same directory, or the outbox is damaged.
+        """
+        _ = self._courier
 
         def run() -> None:
             while not self._closed.wait(every_s):
@@ -188,6 +206,7 @@ class Sender:
         """
         with ledger_errors():
             self._refuse_if_closed()
+            _ = self._courier  # what another process has open is said before anything is asked
             wanted = self._call(call)
             key = self._key(wanted)
             one = self._adopt(key)

@@ -10,6 +10,7 @@ from contracts.terminal import (
     DryRun,
     Json,
     LedgerAddress,
+    NetworkName,
     Owner,
     PasswordFile,
     Rpc,
@@ -48,6 +49,7 @@ def deposit(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Stake tokens. The first deposit registers the wallet and links the directory's peer key, made if need be."""
     from contracts.identity import open_peer_key
@@ -117,6 +119,7 @@ def unbond(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Start to take stake back. It stays slashable until it is withdrawn."""
     from contracts.plan import quote, unbond_steps
@@ -163,6 +166,7 @@ def rebond(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Put all that unbonds at stake again."""
     from contracts.plan import quote, rebond_steps
@@ -191,6 +195,7 @@ def withdraw(
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Take unbonded stake back to the wallet."""
     from contracts.plan import quote, withdraw_steps
@@ -220,6 +225,7 @@ def status(
         typer.Option(help="settlement.json of the run: a file, its folder, or the API's URL of it."),
     ] = None,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Show a wallet's stake, what unbonds and when it is free, and what was slashed; needs no password."""
     if (run is None) != (settlement is None):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from protocol import options
 from protocol.errors import UsageError
+from protocol.networks import Network
 
 if TYPE_CHECKING:
     from contracts.client import Ledger
@@ -17,10 +19,9 @@ if TYPE_CHECKING:
     from contracts.types import Receipt
 
 Directory = Annotated[Path, typer.Option("--dir", help="Directory with wallet.json and peer.key.")]
-Rpc = Annotated[str, typer.Option("--rpc", envvar="MURMUR_RPC", help="RPC URL of the chain.")]
-LedgerAddress = Annotated[
-    str, typer.Option("--ledger", envvar="MURMUR_LEDGER", help="Address of the ledger.")
-]
+Rpc = options.Rpc
+LedgerAddress = options.Ledger
+NetworkName = options.NetworkName
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
 ]
@@ -105,7 +106,7 @@ def confirm_transactions(
     raise typer.Exit
 
 
-def connect_ledger(rpc: str, ledger: str) -> "Ledger":
+def connect_ledger(rpc: Network, ledger: str) -> "Ledger":
     """Connect to a ledger and check that it is one; needs no wallet.
 
     Raises:
@@ -136,11 +137,13 @@ def open_sender(
     else:
         typer.echo(f"making a wallet in {directory}", err=True)
         wallet = create_wallet(directory, password_file)
-    return Sender(ledger.w3, wallet)
+    sender = Sender.open(ledger.w3, wallet, directory)
+    options.at_end(sender.close)
+    return sender
 
 
 def open_ledger(
-    directory: Path, rpc: str, ledger: str, password_file: Path | None
+    directory: Path, rpc: Network, ledger: str, password_file: Path | None
 ) -> "tuple[Ledger, Sender]":
     """Open the ledger and the directory's wallet.
 

@@ -59,6 +59,7 @@ def start(
         typer.Option(help="Number of a peer that is also trained alone, for comparison; repeatable."),
     ] = None,
     no_control: Annotated[bool, typer.Option("--no-control", help="Train nobody alone.")] = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Keep a run's rounds until stopped: lists, records, settlement, API and live page."""
     import trio
@@ -116,6 +117,7 @@ def create(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Define a run, show what it can cost, and create and fund it on chain.
 
@@ -157,7 +159,7 @@ def create(
     checked = check_plan(plan.manifest, terms, calibration, unsafe=unsafe)
     confirm([*describe_plan(plan), *checked], yes=yes, dry_run=dry_run)
     make = open_wallet if (directory / WALLET_FILE).exists() else create_wallet
-    sender = Sender(found.w3, make(directory, password_file))
+    sender = Sender.open(found.w3, make(directory, password_file), directory)
     receipt = create_run(directory, plan, ledger=found, sender=sender)
     result = {
         "run": plan.manifest.run_id,

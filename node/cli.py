@@ -49,6 +49,7 @@ def start(
     public_mib: options.PublicMib = None,
     peer_password_file: options.PeerPasswordFile = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
     import trio

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import trio
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from protocol.beacons import PUBLIC_ENDPOINTS
 from protocol.chain import OPENING_ROUND, ChainView
@@ -17,6 +17,7 @@ from protocol.errors import ConfigError, Malformed
 from protocol.journal import SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import Address, Digest, Frozen, RunManifest
+from protocol.networks import Network
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ Daemon = Literal["node", "verifier", "coordinator"]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 """Name an HTTP endpoint of a drand network."""
 
+Rpc = Annotated[
+    Network, BeforeValidator(lambda value: Network.of(value) if isinstance(value, str) else value)
+]
+"""Name a network, or the RPC URLs of its endpoints."""
+
 PeerRole = Literal["contributor", "verifier"]
 
 
@@ -39,7 +45,7 @@ class DaemonConfig(Frozen):
 
     directory: Path
     run: Digest
-    rpc: str
+    rpc: Rpc
     bootstrap: tuple[str, ...] = ()
     listen: str = "/ip4/127.0.0.1/tcp/0"
     drand: tuple[Endpoint, ...] = PUBLIC_ENDPOINTS  # of the network that the manifest names, if any

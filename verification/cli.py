@@ -50,6 +50,7 @@ def start(
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
     public_mib: options.PublicMib = None,
     peer_password_file: options.PeerPasswordFile = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
     import trio

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ class World:
     @contextmanager
     def sender(self, **settings: Any) -> Iterator[Sender]:
         """Open the outbox as a process that starts, and close it as one that ends in order."""
-        outbox = Outbox.open(self.directory, str(self.account.address), 31337)
-        sender = Sender(self.w3, self.account, outbox=outbox, **settings)
+        opened = partial(Outbox.open, self.directory, str(self.account.address), 31337)
+        sender = Sender(self.w3, self.account, outbox=opened, **settings)
         try:
             yield sender
         finally:
@@ -143,7 +144,8 @@ def test_a_process_that_is_killed_neither_loses_its_transaction_nor_sends_it_twi
             Courier._say = die  # type: ignore[assignment]
         elif moment == "sent":
             Courier._say = say_and_die  # type: ignore[method-assign]
-        ledger.transfer(Sender.open(w3, world.account, world.directory), SINK, 7)
+        sender = Sender.open(w3, world.account, world.directory)
+        ledger.transfer(sender, SINK, 7)
         die()  # mined, and before anybody was told
 
     assert in_child(child) == -signal.SIGKILL
@@ -207,7 +209,7 @@ def test_a_second_process_with_the_same_key_is_refused_until_the_first_has_died(
     try:
         assert os.read(ready, 1) == b"1"
         with pytest.raises(ConfigError, match="another process sends transactions of wallet") as refused:
-            Sender.open(world.w3, world.account, world.directory)
+            world.pay(Sender.open(world.w3, world.account, world.directory))
         assert "nonces" in refused.value.hint
     finally:
         os.kill(child, signal.SIGKILL)
@@ -355,5 +357,5 @@ def test_a_damaged_outbox_is_never_replaced(world: World) -> None:
     path = outbox_path(world.directory, world.account.address, 31337)
     path.write_bytes(b"not a database, and long enough to be looked at as one" * 100)
     with pytest.raises(ConfigError, match="damaged"):
-        Sender.open(world.w3, world.account, world.directory)
+        Sender.open(world.w3, world.account, world.directory).watch()
     assert path.read_bytes().startswith(b"not a database")
