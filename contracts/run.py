@@ -35,6 +35,7 @@ from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
+from protocol.networks import Network
 
 _OUTCOMES: Final[dict[int, Literal["passed", "void", "false"]]] = {
     RIGHT: "passed",
@@ -130,13 +131,15 @@ class ChainRun:
         self._height = 0
 
     @classmethod
-    def connect(cls, rpc_url: str, ledger: str, run: str, *, chain_id: int | None = None) -> "ChainRun":
+    def connect(
+        cls, network: Network | str, ledger: str, run: str, *, chain_id: int | None = None
+    ) -> "ChainRun":
         """Connect to a chain and follow a run of a ledger on it.
 
         Raises:
             LedgerError: the chain is not there or another one, or the address is no ledger.
         """
-        found = Ledger(connect(rpc_url, chain_id), ledger)
+        found = Ledger(connect(network, chain_id), ledger)
         found.verify()
         return cls(found, run)
 
