@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from protocol.chain import Case, ChainView
+from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
-from verification.cases import blocks_since, counted_cases, may_still_open
+from verification.cases import blocks_since
 from verification.commit import carried
 from verification.facts import commitments_root
-from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
@@ -70,24 +69,6 @@ def round_draws(
     return draws(manifest, manifest.run_id, beacon, round_, record.units, verifiers)
 
 
-def round_cases(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> tuple[Case, ...]:
-    """Return the cases that change a round's pay, by the verdicts that are known here.
-
-    Args:
-        drawn: what `round_draws` gave.
-    """
-    record = confirmed_record(manifest, chain, pool, round_) if chain.cases(round_) else None
-    if record is None:
-        return ()
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    return counted_cases(manifest, chain, round_, record.units, drawn, outcome)
-
-
 def is_over(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
 ) -> bool:
@@ -95,32 +76,6 @@ def is_over(
     return all(blocks_since(chain, round_) > draw.closes_after(manifest) for draw in drawn) and (
         blocks_since(chain, round_) >= 0
     )
-
-
-def is_disputable(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> bool:
-    """Tell whether a case that changes a round's pay is open or may still come, by what is known here."""
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    cases = round_cases(manifest, chain, pool, round_, drawn)
-    return may_still_open(manifest, chain, round_, cases, drawn, outcome)
-
-
-def _outcome(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
-) -> Outcome | None:
-    """Return what the verdicts that are known here make of a drawn unit."""
-    unit = unit_of(manifest, chain, pool, round_, draw.number, draw.segment)
-    if unit is None:
-        return None
-    blocks, commitment = blocks_since(chain, round_), unit.commitment.body
-    valid = _valid(manifest, pool, round_, draw, unit)
-    heard = in_turn(manifest, commitment, draw, valid, blocks)
-    ruling = rule(manifest, commitment, draw, heard, closed=blocks > draw.closes_after(manifest))
-    return None if ruling is None else ruling.outcome
 
 
 def _valid(
