@@ -28,6 +28,7 @@ MOUNTS = (
     ("stake", "contracts.stake_cli", "stake_app"),
     ("rewards", "contracts.rewards_cli", "rewards_app"),
     ("appeal", "contracts.appeal_cli", "appeal_app"),
+    ("network", "contracts.network_cli", "network_app"),
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.
