@@ -33,6 +33,8 @@ MOUNTS = (
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.
 COMMANDS = (
+    ("rewards", "verification.pay_cli", "why"),
+    ("rewards", "verification.pay_cli", "export"),
     ("verifier", "murmur.attacks", "attacks"),
     ("verifier", "murmur.calibrate", "calibrate"),
     ("verifier", "murmur.simulator", "simulate"),
