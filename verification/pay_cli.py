@@ -12,6 +12,7 @@ import typer
 
 from protocol import options
 from protocol.errors import ConfigError, UsageError
+from protocol.networks import Network
 from verification.proof_cli import ChainRpc
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def why(
     rpc: ChainRpc = None,
     peer: Peer = None,
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Say line by line why a round paid what it paid: assigned, received, sampled, judged, formula, transaction.
 
@@ -108,6 +110,7 @@ def export(
     manifest: Manifest = None,
     rpc: ChainRpc = None,
     peer: Peer = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Write a peer's pay as CSV, a row a round of every settled epoch, computed again from public data.
 
@@ -167,7 +170,7 @@ def _opened(
     source: Path | None,
     api: str | None,
     manifest: Path | None,
-    rpc: str | None,
+    rpc: Network | None,
     peer: str | None,
 ) -> "Iterator[tuple[PublicRun, int]]":
     """Give a run as everybody can see it, and the registration number in question.
@@ -200,7 +203,7 @@ def _opened(
 
 
 @contextmanager
-def _from_api(api: str, rpc: str | None, path: Path) -> "Iterator[tuple[PublicRun, Sources]]":
+def _from_api(api: str, rpc: Network | None, path: Path) -> "Iterator[tuple[PublicRun, Sources]]":
     from tempfile import TemporaryDirectory
 
     from protocol.beacons import DrandClient, KeptSignatures, SignatureFiles

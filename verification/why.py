@@ -223,11 +223,18 @@ def _because(why: Why, reason: str) -> str:
 
 
 def _terms(pay: EpochPay, units: int, right: int, wrong: int) -> str:
-    terms = [f"{units} units x {tokens(pay.unit_wei)}", f"{right} verdicts x {tokens(pay.verdict_wei)}"]
+    terms = [
+        f"{_count(units, 'unit')} x {tokens(pay.unit_wei)}",
+        f"{_count(right, 'verdict')} x {tokens(pay.verdict_wei)}",
+    ]
     shown = [term for term, count in zip(terms, (units, right), strict=True) if count]
     if wrong:
-        shown.append(f"(-{wrong} wrong verdicts x {tokens(pay.fine_wei)})")
+        shown.append(f"(-{_count(wrong, 'wrong verdict')} x {tokens(pay.fine_wei)})")
     return " + ".join(shown) or "nothing"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def formula(pay: EpochPay) -> str:

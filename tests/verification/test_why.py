@@ -162,7 +162,7 @@ def test_formulas_carry_their_numbers() -> None:
     one = pay.RoundPay(0, 1, "", 2, 1)
     found = pay.EpochPay(0, (one,), 10**18, 2 * 10**17, 3 * 10**17, 50, "it did not open its unit of round 4")
     assert formula(found) == (
-        "(1 units x 1 + 2 verdicts x 0.2 + (-1 wrong verdicts x 0.3)) x 50 % = 0.55, "
+        "(1 unit x 1 + 2 verdicts x 0.2 + (-1 wrong verdict x 0.3)) x 50 % = 0.55, "
         "because it did not open its unit of round 4"
     )
     assert [tokens(wei) for wei in (0, -15 * 10**17, 10**20)] == ["0", "-1.5", "100"]
