@@ -5,7 +5,6 @@ Knows nothing of threads and waiting; `contracts.sender` orders the calls.
 
 import logging
 from dataclasses import dataclass
-from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -15,14 +14,13 @@ from web3.exceptions import TransactionNotFound, Web3RPCError
 from web3.types import TxReceipt
 
 from contracts.chain import final_height
+from contracts.fees import gas_price
 from contracts.outbox import Call, Intent, Outbox, SignedVersion, State
 from protocol.clock import unix_time
 from protocol.errors import LedgerError
 
 log = logging.getLogger(__name__)
 
-MIN_TIP_WEI = 10**6
-FEE_HISTORY_BLOCKS = 10
 REBROADCAST_S = 10.0
 WATCH_S = 5.0
 GAP = "fill a gap"
@@ -181,17 +179,8 @@ class Courier:
 
     def _fees(self) -> tuple[int, int]:
         """Return what to pay for a unit of gas at most, and the tip in it, in wei."""
-        history = self.w3.eth.fee_history(FEE_HISTORY_BLOCKS, "latest", [50.0])
-        base = int(history["baseFeePerGas"][-1])  # the next block's
-        tips = [int(block[0]) for block in history.get("reward") or [] if block]
-        tip = max(int(median(tips)) if tips else int(self.w3.eth.max_priority_fee), MIN_TIP_WEI)
-        if base > self._max_fee_wei:
-            raise LedgerError(
-                f"the base fee is {base} wei per gas, above the cap of {self._max_fee_wei}",
-                hint="wait, or raise max_fee_gwei in the network's profile",
-            )
-        # Twice the base fee holds for six full blocks in a row (EIP-1559).
-        return min(2 * base + tip, self._max_fee_wei), min(tip, self._max_fee_wei)
+        price = gas_price(self.w3, self._max_fee_wei)
+        return price.most, price.tip
 
     def _sign(self, intent: Intent, max_fee: int, tip: int) -> SignedVersion:
         call = intent.call
