@@ -1,6 +1,6 @@
 """One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from contracts.events import (
     RewardsCancelled,
     RewardsFinalized,
     RewardsProposed,
+    RewardsReopened,
     RunCreated,
     RunFinished,
     RunFunded,
@@ -34,6 +35,7 @@ from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
+from protocol.networks import Network
 
 _OUTCOMES: Final[dict[int, Literal["passed", "void", "false"]]] = {
     RIGHT: "passed",
@@ -93,6 +95,9 @@ class _Facts:
                 self.proposed[event.epoch] = event
             case RewardsCancelled():
                 self.proposed.pop(event.epoch, None)
+            case RewardsReopened() if event.epoch in self.proposed:
+                pending = self.proposed[event.epoch]
+                self.proposed[event.epoch] = replace(pending, final_at=event.final_at)
             case RewardsFinalized():
                 self.finalized[event.epoch] = event
             case Claimed():
@@ -126,13 +131,15 @@ class ChainRun:
         self._height = 0
 
     @classmethod
-    def connect(cls, rpc_url: str, ledger: str, run: str, *, chain_id: int | None = None) -> "ChainRun":
+    def connect(
+        cls, network: Network | str, ledger: str, run: str, *, chain_id: int | None = None
+    ) -> "ChainRun":
         """Connect to a chain and follow a run of a ledger on it.
 
         Raises:
             LedgerError: the chain is not there or another one, or the address is no ledger.
         """
-        found = Ledger(connect(rpc_url, chain_id), ledger)
+        found = Ledger(connect(network, chain_id), ledger)
         found.verify()
         return cls(found, run)
 

@@ -103,6 +103,7 @@ class PendingRewards:
     final_at: int  # first block at which it can be made final, and no longer be disputed
     proposer: str
     open: int  # disputes that no jury has ruled
+    proposed_at: int  # block, which names it
 
 
 @dataclass(frozen=True)

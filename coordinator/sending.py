@@ -82,7 +82,16 @@ def stands(effect: Transaction, chain: ChainRun) -> bool:
 
 
 def send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
-    """Send one transaction and wait until it is mined. Blocks; raises `LedgerError`."""
+    """Send one transaction and wait until it is mined. Blocks; raises `LedgerError`.
+
+    A process that was killed goes on with what it had sent for the same effect.
+    """
+    kind, round_, number = label(effect)
+    with sender.intent(f"{chain.run} {kind} {round_} {number}"):
+        return _send(effect, chain, sender)
+
+
+def _send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
     ledger, run = chain.ledger, chain.run
     match effect:
         case Open():
@@ -145,6 +154,7 @@ class Sending:
                 pause = min(2 * pause, PAUSE_MAX_S)
             else:
                 await self._write(partial(_mined, row=row, effect=effect, receipt=receipt))
+                await trio.to_thread.run_sync(self._sender.acknowledge, receipt, abandon_on_cancel=True)
                 log.info("%s %s: block %d, %d gas", name[0], name[1:], receipt.block, receipt.gas_used)
                 if isinstance(effect, Propose):
                     self._deliver(Proposed(effect.epoch, receipt.block))

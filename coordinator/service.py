@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
@@ -56,9 +57,9 @@ from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
 from protocol.clock import unix_time
-from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
+from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
-from protocol.keys import PeerKey, load_peer_key
+from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.tensors import parameter_layout
@@ -417,12 +418,12 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
     """Run a coordinator until a signal comes.
 
     Raises:
-        ConfigError: key, wallet, manifest or database do not fit, another process has the directory, or the API's
-            port is taken.
+        ConfigError: key, wallet, manifest or database do not fit, another process has the directory or sends with
+            its wallet, or the API's port is taken.
         NetworkError: the address cannot be listened on.
         LedgerError: the chain does not answer at the start.
     """
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory)
     manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
     if manifest.coordinator != key.address:
         raise ConfigError(
@@ -437,7 +438,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         archive.write_manifest(manifest)
         wallet = open_wallet(config.directory, config.password_file)
         chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
-        sender = stack.enter_context(_open_sender(Sender(chain.ledger.w3, wallet)))
+        sender = stack.enter_context(_open_sender(Sender.open(chain.ledger.w3, wallet, config.directory)))
         settings = PeerConfig(
             config.directory,
             config.run,
@@ -474,6 +475,7 @@ async def _live(
 @contextmanager
 def _open_sender(sender: Sender) -> Iterator[Sender]:
     try:
+        sender.watch()
         yield sender
     finally:
         sender.close()

@@ -24,6 +24,7 @@ MOUNTS = (
     ("verifier", "verification.cli", "verifier_app"),
     ("proof", "verification.proof_cli", "proof_app"),
     ("audit", "verification.audit_cli", "audit_app"),
+    ("keys", "murmur.keys_cli", "keys_app"),
     ("stake", "contracts.stake_cli", "stake_app"),
     ("rewards", "contracts.rewards_cli", "rewards_app"),
     ("dispute", "contracts.dispute_cli", "dispute_app"),

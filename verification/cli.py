@@ -50,6 +50,8 @@ def start(
     ] = 64,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
     public_mib: options.PublicMib = None,
+    peer_password_file: options.PeerPasswordFile = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
     import trio
@@ -74,6 +76,7 @@ def start(
         "threads": threads,
         "evidence_units": evidence_units,
         "public_mib": public_mib,
+        "peer_password_file": peer_password_file,
         "cheat": cheat,
     }
     config = parse_config(VerifierConfig, values)

@@ -42,6 +42,10 @@ KIND = JournalKind(
     name="a verifier's journal",
     daemon="verifier",
     loss_hint="a verifier without its journal should register a fresh key: it must not judge a unit twice",
+    statements="""
+        SELECT run, 'verdict', round, number || '/' || "case", wire FROM verdict
+        UNION ALL SELECT run, 'seal', round, number || '/' || "case", wire FROM seal
+    """,
 )
 
 
@@ -68,13 +72,19 @@ class VerdictJournal(SigningJournal):
         fingerprint: tuple[float, ...],
         salt: str,
     ) -> Sealed:
-        """Return this verifier's one seal on a unit, storing it with what opens it if it is made now."""
+        """Return this verifier's one seal on a unit, storing it with what opens it if it is made now.
+
+        Raises:
+            Held: the journal was restored, and something else may have been signed for the round.
+        """
         known = self.sealed(manifest.run_id, round_, body.number)
         if known is not None:
             return known
+        self._check_hold(manifest.run_id, round_, body.kind)
         message = sign(key, manifest, round_, "verifier", body)
         row = (manifest.run_id, round_, body.number, message.wire, json.dumps(fingerprint), salt)
-        self._database.execute("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?)", row)
+        with self._transaction():
+            self._database.execute("INSERT INTO seal VALUES (?, ?, ?, ?, ?, ?)", row)
         return Sealed(message, fingerprint, salt)
 
     def sealed(self, run: str, round_: int, number: int) -> Sealed | None:
@@ -101,13 +111,18 @@ class VerdictJournal(SigningJournal):
 
         Args:
             files: addresses of the evidence that is kept for it.
+
+        Raises:
+            Held: the journal was restored, and something else may have been signed for the round.
         """
         known = self.verdict(manifest.run_id, round_, verdict.number)
         if known is not None:
             return known
+        self._check_hold(manifest.run_id, round_, verdict.kind)
         message = sign(key, manifest, round_, "verifier", verdict)
         row = (manifest.run_id, round_, verdict.number, message.wire, " ".join(files))
-        self._database.execute("INSERT INTO verdict VALUES (?, ?, ?, ?, ?)", row)
+        with self._transaction():
+            self._database.execute("INSERT INTO verdict VALUES (?, ?, ?, ?, ?)", row)
         return message
 
     def verdict(self, run: str, round_: int, number: int) -> Signed[Verdict] | None:

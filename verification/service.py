@@ -11,10 +11,11 @@ from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from protocol.chain import ChainView
-from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
+from protocol.daemon import JOURNAL_FILE, STATUS_FILE, settle_journal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, Premature, ProofRejected
-from protocol.keys import PeerKey, load_peer_key
+from protocol.keys import PeerKey
 from protocol.messages import (
     INCONCLUSIVE,
     PASSED,
@@ -82,6 +83,7 @@ class Verifier:
             max_bytes=config.public_bytes,
         )
         self._nursery = nursery
+        self._signs_from = settle_journal(journal, peer.manifest, peer.chain)
         self._draws: dict[int, tuple[Draw, ...]] = {}
         self._oldest = 0  # rounds before are over
         self._active: dict[UnitKey, Duty] = {}
@@ -143,6 +145,8 @@ class Verifier:
             if round_ == self._oldest and is_over(manifest, chain, pool, round_, drawn):
                 self._oldest += 1
                 del self._draws[round_]
+                continue
+            if round_ < self._signs_from:  # something else may have been said of it
                 continue
             judged = self._judged.__contains__
             found += duties(manifest, chain, pool, self._number, round_, drawn, judged)
@@ -366,6 +370,7 @@ class Verifier:
             "peer_id": peer.key.peer_id,
             "cheat": self._config.cheat,
             "stake_wei": "0" if operator is None else str(operator.stake_wei),
+            "signs_from": self._signs_from,
             "phase": "replaying" if self._active else "waiting",
             "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],
             "machine": None if self._bench.machine is None else self._bench.machine.model_dump(mode="json"),
@@ -427,7 +432,7 @@ async def run_verifier(config: VerifierConfig, chain: ChainView, open_court: Ope
         LedgerError: the chain does not answer at the start.
     """
     config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory, config.peer_password_file)
     with VerdictJournal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "verifier") as (peer, number):
             court = None

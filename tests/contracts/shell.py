@@ -1,6 +1,10 @@
 """The wallet's owner at a terminal-less shell: what is typed, and what the program answers."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,22 @@ from protocol.errors import MurmurError
 
 if TYPE_CHECKING:
     from tests.contracts.conftest import Network
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def murmur(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run the program as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "murmur", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,8 @@ class Shell:
     wallet: str
 
     def flags(self, command: str) -> list[str]:
-        directory = () if command.startswith("list") else ("--dir", str(self.home))
+        # `murmur appeal list RUN` needs no wallet.
+        directory = () if re.match("list [0-9a-f]{64}", command) else ("--dir", str(self.home))
         return [
             *command.split(),
             *directory,
@@ -48,10 +69,13 @@ class Shell:
 
     def type(self, command: str, *more: str) -> Answer:
         app, _, rest = command.partition(" ")
+        return self.bare(app, *self.flags(rest), *more)
+
+    def bare(self, command: str, *more: str) -> Answer:
+        """Type a command without the flags that most of them need."""
+        app, _, rest = command.partition(" ")
         apps = {"stake": stake_app, "rewards": rewards_app}
-        arguments = [*self.flags(rest), *more]
-        if app == "rewards":  # its one command needs no name when it is run alone
-            arguments.remove("claim")
+        arguments = [*rest.split(), *more]
         found = CliRunner().invoke(apps[app], arguments)
         if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
             raise found.exception

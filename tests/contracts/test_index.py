@@ -48,7 +48,7 @@ def test_every_kind_of_event_is_read_with_its_values(network: Network) -> None:
     ledger.anchor_record(coordinator, RUN, 0, bytes([2]) * 32)
     run = ChainRun(ledger, RUN)
     accuser = network.person("accuser")
-    case = ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address, bytes([8]) * 32)
+    case = ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address, bytes([8]) * 32).case
     judge(network, run, case, jurors, FALSE)
     ledger.jury.withdraw_credit(accuser, accuser.address)
     tree = settle(network, 0, {alice.address: TOKEN})

@@ -43,7 +43,7 @@ def hash_of(network: Network, block: int) -> str:
 def accuse(network: Network, number: int, jurors: dict[int, Sender]) -> None:
     """Have a number's unit of round 0 found false."""
     finder = network.person("anyone").address
-    case = network.ledger.jury.accuse(network.person("anyone"), RUN, 0, number, 0, finder)
+    case = network.ledger.jury.accuse(network.person("anyone"), RUN, 0, number, 0, finder).case
     judge(network, view_of(network), case, jurors, FALSE)
 
 
@@ -206,7 +206,7 @@ def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) 
     assert [(epoch, event.root) for epoch, event in view.proposed().items()] == [(0, bytes([5]) * 32)]
     pending = ledger.pending_rewards(RUN)
     assert pending is not None
-    case = ledger.jury.dispute_rewards(alice, RUN, pending.final_at, 1)
+    case = ledger.jury.dispute_rewards(alice, RUN, pending.final_at, 1).case
     judge(network, view, case, jurors, VOID)
     assert view.proposed() == view.finalized() == {}
     assert view.cases(0) == ()

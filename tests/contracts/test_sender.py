@@ -1,10 +1,12 @@
 """Nonces without gaps or reuse, whatever happens around them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_utils.crypto import keccak
+from web3.types import RPCEndpoint
 
 from contracts.anvil import request
 from contracts.reverts import LedgerRevert
@@ -100,16 +102,32 @@ def test_stalled_transaction_is_replaced_with_a_higher_fee(network: Network, man
     assert network.ledger.balance_of("0x" + "34" * 20) == 1
 
 
-def test_transaction_sent_twice_counts_as_sent(network: Network, manual_mining: object) -> None:
-    """As after a lost answer: the chain already knows it."""
+def test_a_transaction_that_the_chain_knows_already_counts_as_sent(
+    network: Network, manual_mining: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a lost answer: nodes call it already known, and it is mined once."""
     w3, sender = network.chain.w3, network.treasury
-    call = network.ledger.token.functions.transfer(network.ledger.address, 1)
-    fields = call.build_transaction({"from": sender.account.address, "gas": 100_000, "nonce": 2})
-    fields["nonce"] = w3.eth.get_transaction_count(sender.account.address)
-    signed = sender._submit(fields)
-    assert sender._submit(fields).hash == signed.hash
-    request(w3, "evm_mine")
-    assert w3.eth.get_transaction_receipt(signed.hash)["status"] == 1
+    tell = w3.provider.make_request
+    refused: list[str] = []
+
+    def twice(method: RPCEndpoint, params: Any) -> Any:
+        answer = tell(method, params)
+        if method == "eth_sendRawTransaction":
+            answer = tell(method, params)
+            refused.append(answer["error"]["message"])
+        return answer
+
+    monkeypatch.setattr(w3.provider, "make_request", twice)
+    monkeypatch.setattr(w3.provider, "_request_func_cache", (None, None))  # holds the one above otherwise
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(network.ledger.transfer, sender, "0x" + "35" * 20, 1)
+        while not refused or int(w3.eth.get_block_transaction_count("pending")) < 1:
+            assert not sent.done() or sent.result()
+        monkeypatch.undo()
+        request(w3, "evm_mine")
+        sent.result()
+    assert "already" in refused[0]
+    assert network.ledger.balance_of("0x" + "35" * 20) == 1
 
 
 def test_fee_cap_is_kept(network: Network) -> None:

@@ -228,7 +228,12 @@ class Contributor:
     """Perform a machine's effects in memory, and record them in `effects`."""
 
     def __init__(
-        self, world: World, number: int, disk: Disk | None = None, state_cap: int = STATE_CAP
+        self,
+        world: World,
+        number: int,
+        disk: Disk | None = None,
+        state_cap: int = STATE_CAP,
+        signs_from: int = 0,
     ) -> None:
         self.world = world
         self.disk = disk or Disk()
@@ -245,6 +250,7 @@ class Contributor:
             has=self.disk.blobs.__contains__,
             receipts=self.disk.receipts,
             state_cap=state_cap,
+            signs_from=signs_from,
         )
 
     def look(self) -> list[Effect]:
