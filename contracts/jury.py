@@ -160,12 +160,20 @@ class Jury:
         slots, serving, leaving_at, bonded, leaving = self._read("juror", number)
         return JurorInfo(number, slots, serving, leaving_at, bonded, leaving)
 
+    def slot_count(self) -> int:
+        """Return how many slots there are."""
+        return int(self._read("slotCount"))
+
     def slots(self) -> tuple[int, ...]:
         """Return whose each slot is."""
         with ledger_errors():
             block = self.w3.eth.block_number
         count = int(self._read("slotCount", block=block))
         return tuple(int(self._read("slot", index, block=block)) for index in range(count))
+
+    def punished(self, run: str, round_: int, number: int) -> bool:
+        """Tell whether a number lost stake for its unit of a round; nobody does twice."""
+        return bool(self._read("punished", run_bytes(run), round_, number))
 
     def credit(self, account: str) -> int:
         """Return the wei that an account can withdraw."""

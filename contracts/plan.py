@@ -116,13 +116,13 @@ def register_steps(ledger: Ledger, wallet: str, role: Role, peer: PeerSigner, am
     link = peer.sign(peer_link_digest(ledger.chain_id, ledger.address, wallet, peer.public))
     x, y = peer.public[:32], int.from_bytes(peer.public[32:], "big")
     register = ledger.contract.functions.register(int(role), x, y, link, amount)
-    approve = _approve(ledger, wallet, amount)
+    approve = approve_steps(ledger, wallet, amount)
     return [*approve, Step(f"register as {role.name.lower()}", register, REGISTER_GAS if approve else None)]
 
 
 def deposit_steps(ledger: Ledger, wallet: str, amount: int) -> list[Step]:
     """Return what adds wei to a registered wallet's stake."""
-    approve = _approve(ledger, wallet, amount)
+    approve = approve_steps(ledger, wallet, amount)
     deposit = ledger.contract.functions.deposit(amount)
     return [*approve, Step("deposit", deposit, DEPOSIT_GAS if approve else None)]
 
@@ -175,11 +175,13 @@ def time_of_block(w3: Web3, number: int) -> datetime | None:
     return datetime.fromtimestamp(now + seconds * (number - height), UTC)
 
 
-def _approve(ledger: Ledger, wallet: str, amount: int) -> list[Step]:
+def approve_steps(ledger: Ledger, wallet: str, amount: int, *, jury: bool = False) -> list[Step]:
+    """Return what lets the ledger, or its jury, take wei of a wallet's tokens; nothing where it may already."""
+    taker, name = (ledger.jury.address, "jury") if jury else (ledger.address, "ledger")
     with ledger_errors():
-        owner = to_checksum_address(wallet)
-        allowance = ledger.token.functions.allowance(owner, ledger.address).call()
+        owner, spender = to_checksum_address(wallet), to_checksum_address(taker)
+        allowance = ledger.token.functions.allowance(owner, spender).call()
     if allowance >= amount:
         return []
-    call = ledger.token.functions.approve(ledger.address, amount)
-    return [Step("let the ledger take the tokens", call)]
+    call = ledger.token.functions.approve(spender, amount)
+    return [Step(f"let the {name} take the tokens", call)]

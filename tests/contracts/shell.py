@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
+from contracts.dispute_cli import dispute_app
+from contracts.jury_cli import jury_app
 from contracts.rewards_cli import rewards_app
 from contracts.stake_cli import stake_app
 from protocol.errors import MurmurError
@@ -59,8 +61,8 @@ class Shell:
     wallet: str
 
     def flags(self, command: str) -> list[str]:
-        # `murmur appeal list RUN` needs no wallet.
-        directory = () if re.match("list [0-9a-f]{64}", command) else ("--dir", str(self.home))
+        # `murmur dispute list RUN` and `show CASE` need no wallet.
+        directory = () if re.match("list [0-9a-f]{64}|show [0-9]", command) else ("--dir", str(self.home))
         return [
             *command.split(),
             *directory,
@@ -74,7 +76,7 @@ class Shell:
     def bare(self, command: str, *more: str) -> Answer:
         """Type a command without the flags that most of them need."""
         app, _, rest = command.partition(" ")
-        apps = {"stake": stake_app, "rewards": rewards_app}
+        apps = {"stake": stake_app, "rewards": rewards_app, "dispute": dispute_app, "jury": jury_app}
         arguments = [*rest.split(), *more]
         found = CliRunner().invoke(apps[app], arguments)
         if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
