@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import trio
@@ -27,6 +27,9 @@ REPLAYER_NICE = 5  # messages come before replays
 LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
 REPLAY_DEADLINE_S = 3600.0
 FETCH_DEADLINE_S = 20.0
+FIND_DEADLINE_S = (
+    8.0  # of one try of a juror's, which the next one resumes: it should not try beyond its time to vote
+)
 
 
 class NotServed(NetworkError):
@@ -95,33 +98,31 @@ class ReplayBench:
         """End the child."""
         await self._worker.stop()
 
-    async def bring(
-        self, unit: DrawnUnit, opening: Opening, *, late: bool, holders: Sequence[int] = ()
-    ) -> None:
+    async def bring(self, unit: DrawnUnit, opening: Opening, *, late: bool) -> None:
         """Fetch the files of a replay: those it begins with, or (`late`) those it is compared with.
-
-        Args:
-            holders: registration numbers to ask after the unit's owner, and before whoever is connected.
 
         Raises:
             NotServed: files that the accused must serve did not come.
             NetworkError: the round's public parameters did not come, which is not the accused's doing.
         """
+        needed = needed_files(self._peer.manifest, unit, opening)
+        await self._bring([file for file in needed if file.late is late], FETCH_DEADLINE_S, (unit.number,))
+
+    async def _bring(self, files: Iterable[NeededFile], deadline_s: float, numbers: Sequence[int]) -> None:
         failed: dict[str, NetworkError] = {}
 
         async def fetch(file: NeededFile) -> None:
-            numbers = holders if file.public else (unit.number, *holders)
+            asked = () if file.public else numbers
             try:
                 await self._peer.fetch(
-                    file.address, max_size=file.bytes, deadline_s=FETCH_DEADLINE_S, numbers=numbers
+                    file.address, max_size=file.bytes, deadline_s=deadline_s, numbers=asked
                 )
             except NetworkError as error:
                 failed[file.role] = error
 
         async with trio.open_nursery() as nursery:
-            for file in needed_files(self._peer.manifest, unit, opening):
-                if file.late is late:
-                    nursery.start_soon(fetch, file)
+            for file in files:
+                nursery.start_soon(fetch, file)
         if "parameters" in failed:
             raise failed["parameters"]
         if failed:
@@ -161,8 +162,8 @@ class ReplayBench:
             NetworkError: the round's public parameters did not come.
             OwnFault, ConfigError: as `begin`.
         """
-        for late in (False, True):
-            await self.bring(unit, opening.body, late=late, holders=holders)
+        needed = needed_files(self._peer.manifest, unit, opening.body)
+        await self._bring(needed, FIND_DEADLINE_S, (unit.number, *holders))
         return FindAnswer.model_validate(await self._call("find", unit, opening)).finding()
 
     async def _call(self, method: str, unit: DrawnUnit, opening: Signed[Opening]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 10.0  # between two looks at what the chain holds of us
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 10.0
-AT_ONCE = 2  # cases whose files are fetched at the same time
+AT_ONCE = 4  # cases that are looked into at the same time
 # What the jury says when somebody, or an earlier life of this process, was there before us.
 DONE_BEFORE = {"AlreadyVoted", "WrongStage", "WindowClosed", "WindowOpen"}
 NEWEST = 16  # closed cases that the status shows
@@ -137,7 +137,7 @@ class JuryDuty:
                 except MurmurError as error:
                     log.warning("case %d: %s", current.case.case, error)
                     self.trouble = error
-                    await trio.sleep(pause)
+                    await self._wait(current, pause)
                     pause = min(2 * pause, PAUSE_MAX_S)
                 else:
                     self.trouble, pause = None, FIRST_PAUSE_S
@@ -146,6 +146,12 @@ class JuryDuty:
         finally:
             del self._active[key]
             self._touch()
+
+    async def _wait(self, task: Task, pause: float) -> None:
+        """Wait so long, or until what is missing counts as not opened."""
+        with trio.move_on_after(pause):
+            while task in self._due() or not isinstance(task, Find):
+                await self._moved().wait()
 
     async def _do(self, task: Task) -> None:
         if isinstance(task, Find):

@@ -106,7 +106,8 @@ class Trial:
 
     def accuse(self) -> int:
         accuser = self.network.person("accuser")
-        self.number = self.network.ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address)
+        opened = self.network.ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address)
+        self.number = opened.case
         return self.number
 
     def case(self) -> CaseState:
@@ -127,6 +128,8 @@ class Trial:
                 if not any(juror.duty is None or juror.duty.busy for juror in jurors):
                     self.network.chain.mine(1)
             nursery.cancel_scope.cancel()
+        for juror in jurors:
+            juror.chain.refresh()
         return case
 
 
