@@ -17,11 +17,11 @@ from contracts.events import (
 )
 from contracts.types import CaseKind, CaseOutcome, CaseStage, JuryTerms
 
-RIGHT: Final = CaseOutcome.RIGHT
-VOID: Final = CaseOutcome.VOID
-FALSE: Final = CaseOutcome.FALSE
-FORGED: Final = CaseOutcome.FORGED
-UNAVAILABLE: Final = CaseOutcome.UNAVAILABLE
+RIGHT: Final[int] = CaseOutcome.RIGHT
+VOID: Final[int] = CaseOutcome.VOID
+FALSE: Final[int] = CaseOutcome.FALSE
+FORGED: Final[int] = CaseOutcome.FORGED
+UNAVAILABLE: Final[int] = CaseOutcome.UNAVAILABLE
 OUTCOMES: Final[dict[int, str]] = {
     0: "undecided",
     RIGHT: "right",
