@@ -26,7 +26,7 @@ BPS = 10_000
 FINDER_BPS = 3000  # of what a fault costs
 JURY_BPS = 2000
 GROUNDS = {1: "root", 2: "data"}
-_REWARD_OUTCOMES = {VOID: "wrong", UNAVAILABLE: "cannot be fetched"}
+_REWARD_OUTCOMES: dict[int, str] = {VOID: "wrong", UNAVAILABLE: "cannot be fetched"}
 
 
 @dataclass(frozen=True)
