@@ -139,7 +139,8 @@ def contest(
         f"contest what was said of segment {segment} of your unit (number {number}) of round {round_}; "
         f"{at_risk(found, chain, round_, number)}",
         f"put up {format_amount(terms.case_bond)} tokens: back less {format_amount(terms.fee)} a juror if the segment "
-        "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the run's pot",
+        "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the run's "
+        "pot",
         *dates(found, last),
         *pay_caveat(directory, chain, run, round_, segment, contest=True),
     ]
