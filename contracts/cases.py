@@ -15,14 +15,14 @@ from contracts.events import (
     VoteRevealed,
     VoteSealed,
 )
-from contracts.types import CaseKind, CaseStage, JuryTerms
+from contracts.types import CaseKind, CaseOutcome, CaseStage, JuryTerms
 
-RIGHT: Final = 1
-VOID: Final = 2
-FALSE: Final = 3
-FORGED: Final = 4
-UNAVAILABLE: Final = 5
-OUTCOMES: Final = {
+RIGHT: Final = CaseOutcome.RIGHT
+VOID: Final = CaseOutcome.VOID
+FALSE: Final = CaseOutcome.FALSE
+FORGED: Final = CaseOutcome.FORGED
+UNAVAILABLE: Final = CaseOutcome.UNAVAILABLE
+OUTCOMES: Final[dict[int, str]] = {
     0: "undecided",
     RIGHT: "right",
     VOID: "void",

@@ -25,6 +25,13 @@ from protocol.networks import Network, endpoint_name
 _START_HINT = "start the local chain with `murmur up`, or check the RPC URL"
 
 
+def refusal(error: Web3RPCError) -> str:
+    """Return what a node said when it refused a request."""
+    answer = error.rpc_response or {}
+    told = answer.get("error")
+    return str(told["message"]) if isinstance(told, dict) and "message" in told else error.message
+
+
 @contextmanager
 def ledger_errors() -> Iterator[None]:
     """Turn what web3 and HTTP raise into `LedgerError`; reverts become `LedgerRevert` by name."""
@@ -33,8 +40,9 @@ def ledger_errors() -> Iterator[None]:
     except ContractLogicError as error:
         raise decode_revert(error) from error
     except Web3RPCError as error:
-        hint = "the wallet needs coin for gas" if "insufficient funds" in error.message.lower() else ""
-        raise LedgerError(f"the chain refused: {error.message}", hint=hint) from error
+        said = refusal(error)
+        hint = "the wallet needs coin for gas" if "insufficient funds" in said.lower() else ""
+        raise LedgerError(f"the chain refused: {said}", hint=hint) from error
     except Web3Exception as error:
         raise LedgerError(f"the chain gave no usable answer: {error}") from error
     except Timeout as error:

@@ -264,11 +264,12 @@ class Ledger:
         """Return the run's pending reward root, or None."""
         with ledger_errors():
             block = self.w3.eth.block_number
-        root, total, final_at, proposer, open_, _ = self._read("pendingRewards", run_bytes(run), block=block)
+        found = self._read("pendingRewards", run_bytes(run), block=block)
+        root, total, final_at, proposer, open_, _, proposed_at = found
         if final_at == 0:
             return None
         epoch = self._read("runInfo", run_bytes(run), block=block)[7]
-        return PendingRewards(epoch, bytes(root), total, final_at, proposer, open_)
+        return PendingRewards(epoch, bytes(root), total, final_at, proposer, open_, proposed_at)
 
     def claimed(self, run: str, account: str) -> int:
         """Return the wei that an account has been paid by a run."""

@@ -5,7 +5,6 @@ Knows nothing of threads and waiting; `contracts.sender` orders the calls.
 
 import logging
 from dataclasses import dataclass
-from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -14,15 +13,15 @@ from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
 from web3.types import TxReceipt
 
-from contracts.chain import final_height
+from contracts.chain import final_height, refusal
+from contracts.endpoints import ALREADY_KNOWN
+from contracts.fees import gas_price
 from contracts.outbox import Call, Intent, Outbox, SignedVersion, State
 from protocol.clock import unix_time
 from protocol.errors import LedgerError
 
 log = logging.getLogger(__name__)
 
-MIN_TIP_WEI = 10**6
-FEE_HISTORY_BLOCKS = 10
 REBROADCAST_S = 10.0
 WATCH_S = 5.0
 GAP = "fill a gap"
@@ -52,6 +51,7 @@ class Pending:
     said_at: float = 0.0  # the last time that nodes were told of it
     looked: bool = False  # whether a receipt was asked for since it was sent
     trouble: str = ""
+    inherited: bool = False  # from a process before this one
 
 
 class _NonceTaken(Exception):
@@ -79,7 +79,7 @@ class Courier:
             stall_s: after this long without a receipt the fee is raised.
         """
         self.w3 = w3
-        self.pending = [Pending(one, claimed=False) for one in outbox.unfinished()]
+        self.pending = [Pending(one, claimed=False, inherited=True) for one in outbox.unfinished()]
         self._account = account
         self._outbox = outbox
         self._chain_id = chain_id
@@ -181,17 +181,8 @@ class Courier:
 
     def _fees(self) -> tuple[int, int]:
         """Return what to pay for a unit of gas at most, and the tip in it, in wei."""
-        history = self.w3.eth.fee_history(FEE_HISTORY_BLOCKS, "latest", [50.0])
-        base = int(history["baseFeePerGas"][-1])  # the next block's
-        tips = [int(block[0]) for block in history.get("reward") or [] if block]
-        tip = max(int(median(tips)) if tips else int(self.w3.eth.max_priority_fee), MIN_TIP_WEI)
-        if base > self._max_fee_wei:
-            raise LedgerError(
-                f"the base fee is {base} wei per gas, above the cap of {self._max_fee_wei}",
-                hint="wait, or raise max_fee_gwei in the network's profile",
-            )
-        # Twice the base fee holds for six full blocks in a row (EIP-1559).
-        return min(2 * base + tip, self._max_fee_wei), min(tip, self._max_fee_wei)
+        price = gas_price(self.w3, self._max_fee_wei)
+        return price.most, price.tip
 
     def _sign(self, intent: Intent, max_fee: int, tip: int) -> SignedVersion:
         call = intent.call
@@ -215,7 +206,7 @@ class Courier:
             self.w3.eth.send_raw_transaction(version.raw)
         except Web3RPCError as error:
             said = str(error).lower()
-            if "already known" in said or "already imported" in said or "already in mempool" in said:
+            if any(words in said for words in ALREADY_KNOWN):
                 return
             if "nonce too low" in said or "nonce is too low" in said:
                 raise _NonceTaken from error
@@ -267,15 +258,14 @@ class Courier:
         one.sent_at = one.sent_at or now
         try:
             if stalled:
-                one.sent_at = now
+                one.sent_at, one.trouble = now, ""
                 self._raise_fee(one)
             self._say(intent.versions[-1])
-            one.trouble = ""
         except _NonceTaken:  # mined a moment ago
             pass
         except Web3RPCError as error:
-            if "underpriced" not in error.message.lower():  # an earlier version pays enough for this node
-                self._note(one, error.message)
+            if "underpriced" not in refusal(error).lower():  # an earlier version pays enough for this node
+                self._note(one, refusal(error))
 
     def _raise_fee(self, one: Pending) -> None:
         old = one.intent.versions[-1]

@@ -44,7 +44,10 @@ class Ending:
 
 def outcome_text(kind: CaseKind, outcome: int) -> str:
     """Name what a juror or a jury said."""
-    return (_REWARD_OUTCOMES if kind is CaseKind.REWARDS else {}).get(outcome) or OUTCOMES[outcome]
+    names: dict[int, str] = dict(OUTCOMES)
+    if kind is CaseKind.REWARDS:
+        names |= _REWARD_OUTCOMES
+    return names[outcome]
 
 
 def about_text(case: CaseState) -> str:

@@ -27,6 +27,15 @@ from protocol.networks import endpoint_name
 
 log = logging.getLogger(__name__)
 
+# What nodes say of a transaction that they have: geth and its kin, anvil, Nethermind, Besu.
+ALREADY_KNOWN = (
+    "already known",
+    "already imported",
+    "already in mempool",
+    "alreadyknown",
+    "known transaction",
+)
+
 CHECK_S = 30.0
 RETRY_S = 10.0
 FORK_BLOCKS = 3  # honest endpoints may differ for a moment in the newest blocks
@@ -202,7 +211,7 @@ class EndpointsProvider(JSONBaseProvider):
             if "error" not in answer:
                 return answer
         for answer in answers:
-            if "already" in str(answer["error"]).lower():
+            if any(words in str(answer["error"]).lower() for words in ALREADY_KNOWN):
                 return answer
         if doubt is not None:
             raise doubt

@@ -188,6 +188,16 @@ class RewardsCancelled(Event):
 
 
 @dataclass(frozen=True)
+class RewardsReopened(Event):
+    """No jury decided a dispute of the pending root, which can be disputed anew before block `final_at`."""
+
+    run: str
+    epoch: int
+    ground: int
+    final_at: int
+
+
+@dataclass(frozen=True)
 class RewardsFinalized(Event):
     """The pending root became final."""
 
@@ -383,6 +393,7 @@ EVENTS: dict[str, type[Event]] = {
         RecordAnchored,
         RewardsProposed,
         RewardsCancelled,
+        RewardsReopened,
         RewardsFinalized,
         Claimed,
         Slashed,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, LedgerError
 
 APPLICATION_ID = 0x4D6F7562
 VERSION = 1
@@ -171,7 +171,11 @@ class Outbox:
         return 0 if highest is None else int(highest) + 1
 
     def add(self, intent: Intent) -> None:
-        """Write an intent with its first version down, and give it its id."""
+        """Write an intent with its first version down, and give it its id.
+
+        Raises:
+            LedgerError: the file cannot be written, as in every method that writes.
+        """
         with self._transaction():
             call = json.dumps(intent.call.__dict__)
             cursor = self._database.execute(
@@ -210,13 +214,19 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # a full disk ends it by itself
+                    self._database.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"the outbox cannot be written: {error}; nothing is sent unwritten", hint="is the disk full?"
+            ) from error
 
 
 def outbox_path(directory: Path, address: str, chain_id: int) -> Path:

@@ -7,7 +7,6 @@ to a wallet that never touches a network.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any
 
 from eth_utils.address import to_checksum_address
@@ -15,14 +14,13 @@ from web3 import Web3
 from web3.contract.contract import ContractFunction
 from web3.types import Nonce, TxParams, Wei
 
-from contracts.chain import get_block, ledger_errors
+from contracts.chain import get_block, ledger_errors, network_of
 from contracts.client import Ledger, peer_link_digest
+from contracts.fees import gas_price
 from contracts.types import PeerSigner, Role
 from protocol.errors import LedgerError
 
 GAS_MARGIN_PERCENT = 120
-MIN_TIP_WEI = 10**6
-FEE_HISTORY_BLOCKS = 10
 BLOCK_TIME_SPAN = 1000  # blocks over which their time is averaged
 
 # Ceilings for what cannot be estimated before an earlier step is mined; tests hold the ledger to them.
@@ -86,11 +84,7 @@ def quote(w3: Web3, wallet: str, steps: Sequence[Step]) -> Quote:
     """
     sender = to_checksum_address(wallet)
     with ledger_errors():
-        history = w3.eth.fee_history(FEE_HISTORY_BLOCKS, "latest", [50.0])
-        base = int(history["baseFeePerGas"][-1])  # the next block's
-        tips = [int(block[0]) for block in history.get("reward") or [] if block]
-        tip = max(int(median(tips)) if tips else int(w3.eth.max_priority_fee), MIN_TIP_WEI)
-        price = 2 * base + tip  # holds for six full blocks in a row (EIP-1559)
+        price = gas_price(w3, network_of(w3).max_fee_wei)
         nonce = int(w3.eth.get_transaction_count(sender, "pending"))
         chain_id = int(w3.eth.chain_id)
         found, fee = [], 0
@@ -102,17 +96,19 @@ def quote(w3: Web3, wallet: str, steps: Sequence[Step]) -> Quote:
                 "chainId": chain_id,
                 "nonce": Nonce(nonce + index),
                 "gas": limit,
-                "maxFeePerGas": Wei(price),
-                "maxPriorityFeePerGas": Wei(tip),
+                "maxFeePerGas": Wei(price.most),
+                "maxPriorityFeePerGas": Wei(price.tip),
             }
             fields = step.call.build_transaction(wanted)
             data = fields["data"]
             text = data if isinstance(data, str) else w3.to_hex(data)
             found.append(
-                Unsigned(step.what, str(fields["to"]), text, chain_id, nonce + index, limit, price, tip)
+                Unsigned(
+                    step.what, str(fields["to"]), text, chain_id, nonce + index, limit, price.most, price.tip
+                )
             )
-            fee += needed * (base + tip)
-    return Quote(tuple(found), fee, sum(one.gas for one in found) * price)
+            fee += needed * (price.base + price.tip)
+    return Quote(tuple(found), fee, sum(one.gas for one in found) * price.most)
 
 
 def register_steps(ledger: Ledger, wallet: str, role: Role, peer: PeerSigner, amount: int) -> list[Step]:

@@ -1,6 +1,6 @@
 """One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from contracts.events import (
     RewardsCancelled,
     RewardsFinalized,
     RewardsProposed,
+    RewardsReopened,
     RunCreated,
     RunFinished,
     RunFunded,
@@ -94,6 +95,9 @@ class _Facts:
                 self.proposed[event.epoch] = event
             case RewardsCancelled():
                 self.proposed.pop(event.epoch, None)
+            case RewardsReopened() if event.epoch in self.proposed:
+                pending = self.proposed[event.epoch]
+                self.proposed[event.epoch] = replace(pending, final_at=event.final_at)
             case RewardsFinalized():
                 self.finalized[event.epoch] = event
             case Claimed():
@@ -243,7 +247,7 @@ class ChainRun:
 
     def cases(self, round_: int) -> tuple[Case, ...]:
         """Return the cases about a round's units, oldest first, whatever became of them."""
-        return tuple(_case(one) for one in self.every_case() if one.round == round_ and one.number)
+        return tuple(case_view(one) for one in self.every_case() if one.round == round_ and one.number)
 
     def every_case(self) -> tuple[CaseState, ...]:
         """Return the run's cases, oldest first, disputes of its reward roots among them."""
@@ -352,7 +356,8 @@ class ChainRun:
         )
 
 
-def _case(state: CaseState) -> Case:
+def case_view(state: CaseState) -> Case:
+    """Return what a case is to those who only need its outcome."""
     outcome: Literal["passed", "void", "false", "unjudged"] | None = None
     if state.closed:
         outcome = _OUTCOMES.get(state.outcome, "unjudged")

@@ -202,7 +202,9 @@ class Sender:
         Raises:
             LedgerRevert: the contract refuses it; where that is known before sending, no gas is lost.
             LedgerError: the chain is not there, the fee cap is too low, or it was not mined in time. Asking for the
-                same call again then goes on with the same transaction.
+                same call again then goes on with the same transaction. Or an earlier process had sent something
+                else that nobody was told of: it is said once, and nothing is sent.
+            ConfigError: another process sends with this key from the same directory, or the outbox is damaged.
         """
         with ledger_errors():
             self._refuse_if_closed()
@@ -212,6 +214,7 @@ class Sender:
             one = self._adopt(key)
             if one is None:
                 self._let_earlier_ones_pass()
+                self._own_up(key)
                 self._check_contract(wanted.to)
                 gas = int(call.estimate_gas({"from": self.account.address}) * GAS_MARGIN)
                 with self._lock:
@@ -270,9 +273,36 @@ class Sender:
             while not one.claimed and one.intent.state == State.OPEN:
                 if not said:
                     said = True
-                    log.warning("waiting for an earlier transaction, %s", self._courier.name_of(one))
+                    log.warning("waiting for what an earlier command sent: %s", self._courier.name_of(one))
                 self._pause(one, started, pause)
                 pause = min(pause * 1.3, POLL_MAX_S)
+
+    def _own_up(self, key: str) -> None:
+        """Say what an earlier process has done, before anything else is: who types again may want that and no more.
+
+        What has a name is known by that name to whoever gave it.
+        """
+        if not key.startswith(":"):
+            return
+        now = unix_time()
+        with self._lock:
+            left = [
+                one
+                for one in self._courier.pending
+                if one.inherited
+                and not one.claimed
+                and not one.intent.told
+                and one.intent.key.startswith(":")
+            ]
+            for one in left:
+                self._courier.tell(one)
+        recent = [self._courier.name_of(one) for one in left if now - one.intent.made_at <= ADOPT_S]
+        if recent:
+            raise LedgerError(
+                f"an earlier command ended without knowing that {', '.join(recent)} would be mined: it is, "
+                "and nothing else was sent now",
+                hint="see what it did (`murmur stake status`), then type this command again if it is still wanted",
+            )
 
     def _refuse_if_closed(self) -> None:
         if self._closed.is_set():

@@ -55,7 +55,7 @@ def deposit(
     from contracts.identity import open_peer_key
     from contracts.plan import deposit_steps, quote, register_steps
     from contracts.types import Role
-    from contracts.wallet import WALLET_FILE
+    from contracts.wallet import WALLET_FILE, create_wallet
     from protocol.keys import PeerKey, save_peer_key
 
     roles = {"contributor": Role.CONTRIBUTOR, "verifier": Role.VERIFIER}
@@ -64,7 +64,8 @@ def deposit(
     wei = parse_amount(amount)
     found = connect_ledger(rpc, ledger)
     if not dry_run and owner is None and not (directory / WALLET_FILE).exists():
-        open_sender(found, directory, password_file, create=True)
+        typer.echo(f"making a wallet in {directory}", err=True)
+        create_wallet(directory, password_file)
     wallet = wallet_address(directory, owner, dry_run=dry_run)
     number = found.number_of(wallet)
     balance = found.balance_of(wallet)

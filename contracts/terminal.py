@@ -120,24 +120,17 @@ def connect_ledger(rpc: Network, ledger: str) -> "Ledger":
     return found
 
 
-def open_sender(
-    ledger: "Ledger", directory: Path, password_file: Path | None, *, create: bool = False
-) -> "Sender":
-    """Open the directory's wallet, which is made if need be and allowed.
+def open_sender(ledger: "Ledger", directory: Path, password_file: Path | None) -> "Sender":
+    """Open the directory's wallet with its outbox.
 
     Raises:
         ConfigError: there is no wallet, or it does not open.
         UsageError: a password is needed and there is no terminal to ask on.
     """
     from contracts.sender import Sender
-    from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
+    from contracts.wallet import open_wallet
 
-    if not create or (directory / WALLET_FILE).exists():
-        wallet = open_wallet(directory, password_file)
-    else:
-        typer.echo(f"making a wallet in {directory}", err=True)
-        wallet = create_wallet(directory, password_file)
-    sender = Sender.open(ledger.w3, wallet, directory)
+    sender = Sender.open(ledger.w3, open_wallet(directory, password_file), directory)
     options.at_end(sender.close)
     return sender
 

@@ -28,6 +28,16 @@ class CaseKind(IntEnum):
     REWARDS = 3
 
 
+class CaseOutcome(IntEnum):
+    """Say what a juror found, or a jury ruled, of a segment; 0 on chain: nothing yet, or hung."""
+
+    RIGHT = 1
+    VOID = 2  # of a reward root: wrong
+    FALSE = 3
+    FORGED = 4  # false, and what it carries on does not follow
+    UNAVAILABLE = 5  # nobody could fetch what had to be opened
+
+
 class CaseStage(IntEnum):
     """Say how far a case has come."""
 
@@ -93,6 +103,7 @@ class PendingRewards:
     final_at: int  # first block at which it can be made final, and no longer be disputed
     proposer: str
     open: int  # disputes that no jury has ruled
+    proposed_at: int  # block, which names it
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,13 @@ MOUNTS = (
     ("rewards", "contracts.rewards_cli", "rewards_app"),
     ("dispute", "contracts.dispute_cli", "dispute_app"),
     ("jury", "contracts.jury_cli", "jury_app"),
+    ("network", "contracts.network_cli", "network_app"),
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.
 COMMANDS = (
+    ("rewards", "verification.pay_cli", "why"),
+    ("rewards", "verification.pay_cli", "export"),
     ("verifier", "murmur.attacks", "attacks"),
     ("verifier", "murmur.calibrate", "calibrate"),
     ("verifier", "murmur.simulator", "simulate"),

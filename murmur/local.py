@@ -36,7 +36,7 @@ LEDGER_TERMS = LedgerTerms(
     unbonding_blocks=4000,
     dispute_blocks=4,
     force_blocks=4,
-    timeout_blocks=2000,
+    timeout_blocks=600,
 )
 JURY_TERMS = JuryTerms(
     slot_stake=SLOT_WEI,

@@ -10,7 +10,7 @@ from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
-from verification.duty import is_disputable, round_draws
+from verification.duty import round_draws
 from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
@@ -35,7 +35,7 @@ class RoundFacts:
     verifiers: tuple[int, ...] = ()
     draw: Draw | None = None  # of our unit
     cases: tuple[Case, ...] = ()  # open ones about our unit, each of which has to be opened
-    disputable: bool = True  # a case about a unit of the round may still come
+    disputable: bool = True  # the jury may still be asked about a unit of the round
     sealed: frozenset[int] = frozenset()  # verifiers whose seal on our unit was heard
     own: str | None = None  # id of a commitment of ours that the network has heard
     witnesses: tuple[int, ...] = ()
@@ -141,8 +141,7 @@ def _of_round(
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
         draw=next((one for one in everybody or () if one.number == number), None),
         cases=tuple(case for case in asked if case.segment < manifest.segments),
-        disputable=chain.finished() is None
-        and (everybody is None or is_disputable(manifest, chain, pool, round_, everybody)),
+        disputable=_is_disputable(manifest, chain, anchored),
         sealed=frozenset(judge for accused, judge in pool.seals(round_) if accused == number),
         own=None if own is None else own.id,
         witnesses=drawn,
@@ -150,6 +149,13 @@ def _of_round(
         reveals_close=None if posted is None else posted.block + manifest.deadlines.reveal,
         testified=number in pool.receipts(round_),
     )
+
+
+def _is_disputable(manifest: RunManifest, chain: ChainView, anchored: int | None) -> bool:
+    """Tell whether the jury still takes cases about a round's units: they cost stake, whatever is paid or finished."""
+    held = chain.penalties()
+    window = manifest.penalties.window if held is None else held.window_blocks
+    return anchored is None or chain.height <= anchored + window
 
 
 def _reveals(manifest: RunManifest, pool: MessagePool, round_: int) -> Iterator[tuple[int, Reveal]]:

@@ -79,11 +79,11 @@ class Tally:
             self._count_outcome(combined(found), -1)
         found.append(judgement)
         self._count_outcome(combined(found), 1)
-        about = (self.number, judgement.case)
+        verdicts = {} if judgement.case else pool.verdicts(judgement.round)  # a jury gives no reasons
         reasons = [
             one.body.reason
-            for label, one in pool.verdicts(judgement.round).items()
-            if label[:2] == about and one.body.outcome != PASSED
+            for (number, _), one in verdicts.items()
+            if number == self.number and one.body.outcome != PASSED
         ]
         self.recent.append(
             {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}

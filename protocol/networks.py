@@ -138,7 +138,7 @@ def parse_finality(text: str) -> Finality:
     match text:
         case "finalized" | "safe":
             return text
-        case _ if re.fullmatch(r"\d{1,6}", text) and int(text) <= 100_000:
+        case _ if re.fullmatch(r"[0-9]{1,6}", text) and int(text) <= 100_000:
             return int(text)
         case _:
             raise UsageError(

@@ -175,12 +175,20 @@ def _check(
         checks += [_made(name, check, run) for name, check in _MONEY]
 
     def check_replays(run: PublicRun) -> Found:
-        """Whatever is executed again gives what its verdicts say."""
+        """Whatever is executed again gives what its verdicts, and its jury, say."""
         if replay is None:
             raise ProofInconclusive(NO_REPLAY)
-        from verification import audit_replays  # torch
+        from training.inner import prepare_process  # torch
+        from verification import audit_findings, audit_replays
+        from verification.replay import TrainingUnits
 
-        return audit_replays.check_replays(run, replay, shard, device)
+        if shard is None:
+            raise ProofInconclusive("the dataset is needed for replays")
+        prepare_process(None)
+        units = TrainingUnits(shard(), device)
+        replayed, executed = audit_replays.check_replays(run, replay, units)
+        ruled, judged = audit_findings.check_findings(run, replay, units)
+        return replayed + ruled, f"{executed}; {judged}"
 
     checks.append(_made("replays", check_replays, run))
     return tuple(checks)

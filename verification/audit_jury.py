@@ -43,8 +43,14 @@ def check_slashes(run: PublicRun) -> Found:
     false = {key[:2] for key, one in run.declared.items() if one.outcome == "false" and key[0] in run.scope}
     spared = sorted(false - accused)
     if spared and run.chain.finished() is not None:
-        round_, number = spared[0]
-        raise ProofInconclusive(
-            f"verifiers proved number {number}'s unit of round {round_} false, and nobody brought it before the jury"
-        )
+        gone = [key for key in spared if not _stake(run, key[1])]
+        round_, number = next((key for key in spared if key not in gone), spared[0])
+        why = f"number {number}'s unit of round {round_} was proven false, and nobody brought it before the jury"
+        # A stake that was withdrawn before the verdicts came is beyond anybody's reach.
+        raise ProofInconclusive(f"{why}; it has no stake") if spared == gone else ProofRejected(why)
     return len(run.chain.slashes()), f"slashes, {len(false)} units judged false"
+
+
+def _stake(run: PublicRun, number: int) -> int:
+    operator = run.chain.operator(number)
+    return 0 if operator is None else operator.stake_wei

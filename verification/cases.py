@@ -122,6 +122,15 @@ def combined(judged: Iterable[Judgement]) -> Outcome:
     return max(outcomes, key=_SEVERITY.__getitem__, default="passed")
 
 
+def forges(judged: Iterable[Judgement]) -> bool:
+    """Tell whether a unit's residual was forged, after everything that was judged of it.
+
+    Args:
+        judged: all judgements on one unit, in any order.
+    """
+    return any(one.forged_residual for one in standing(judged))
+
+
 def _drawn(drawn: Iterable[Draw], case: Case) -> Draw | None:
     about = (one for one in drawn if (one.number, one.segment) == (case.number, case.segment))
     return next(about, None)

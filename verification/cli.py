@@ -1,6 +1,7 @@
 """`murmur verifier`: judge sampled work."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,7 @@ def start(
     from contracts.run import ChainRun
     from protocol.daemon import log_to_stderr, parse_config
     from verification.config import VerifierConfig
+    from verification.court import Court
     from verification.service import run_verifier
 
     values: dict[str, Any] = {
@@ -80,7 +82,7 @@ def start(
     config = parse_config(VerifierConfig, values)
     log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
-    trio.run(run_verifier, config, chain)
+    trio.run(run_verifier, config, chain, partial(Court.open, chain))
 
 
 @verifier_app.command()

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from protocol.chain import Case, ChainView
+from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
-from verification.cases import blocks_since, counted_cases, may_still_open
+from verification.cases import blocks_since
 from verification.commit import carried
 from verification.facts import commitments_root
-from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
@@ -70,24 +69,6 @@ def round_draws(
     return draws(manifest, manifest.run_id, beacon, round_, record.units, verifiers)
 
 
-def round_cases(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> tuple[Case, ...]:
-    """Return the cases that change a round's pay, by the verdicts that are known here.
-
-    Args:
-        drawn: what `round_draws` gave.
-    """
-    record = confirmed_record(manifest, chain, pool, round_) if chain.cases(round_) else None
-    if record is None:
-        return ()
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    return counted_cases(manifest, chain, round_, record.units, drawn, outcome)
-
-
 def is_over(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
 ) -> bool:
@@ -95,32 +76,6 @@ def is_over(
     return all(blocks_since(chain, round_) > draw.closes_after(manifest) for draw in drawn) and (
         blocks_since(chain, round_) >= 0
     )
-
-
-def is_disputable(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> bool:
-    """Tell whether a case that changes a round's pay is open or may still come, by what is known here."""
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    cases = round_cases(manifest, chain, pool, round_, drawn)
-    return may_still_open(manifest, chain, round_, cases, drawn, outcome)
-
-
-def _outcome(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
-) -> Outcome | None:
-    """Return what the verdicts that are known here make of a drawn unit."""
-    unit = _unit(manifest, chain, pool, round_, draw)
-    if unit is None:
-        return None
-    blocks, commitment = blocks_since(chain, round_), unit.commitment.body
-    valid = _valid(manifest, pool, round_, draw, unit)
-    heard = in_turn(manifest, commitment, draw, valid, blocks)
-    ruling = rule(manifest, commitment, draw, heard, closed=blocks > draw.closes_after(manifest))
-    return None if ruling is None else ruling.outcome
 
 
 def _valid(
@@ -162,7 +117,7 @@ def duties(
         blocks = blocks_since(chain, round_)
         if judged((round_, draw.number)) or not 0 <= blocks <= draw.closes_after(manifest):
             continue
-        unit = _unit(manifest, chain, pool, round_, draw)
+        unit = unit_of(manifest, chain, pool, round_, draw.number, draw.segment)
         if unit is None:
             continue
         commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
@@ -211,35 +166,39 @@ def _ends_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     return opening_time(manifest, draw, me) + manifest.deadlines.verify // 4
 
 
-def _unit(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
+def unit_of(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, number: int, segment: int
 ) -> DrawnUnit | None:
-    """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
+    """Return a listed unit with one of its segments.
+
+    None while a message about it is missing here, which is nobody's fault but ours.
+    """
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
     sampling = chain.sampling_beacon(round_)
     if listed is None or beacon is None or sampling is None:
         return None
-    commitment = _listed_commitment(pool, listed, round_, draw.number)
+    commitment = listed_commitment(pool, listed, round_, number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(commitment, draw.segment, beacon, carried(draw.number, None, None), sampling)
+        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
         return None
     previous = None
-    if any(entry.number == draw.number for entry in before.body.entries):
-        previous = _listed_commitment(pool, before, round_ - 1, draw.number)
+    if any(entry.number == number for entry in before.body.entries):
+        previous = listed_commitment(pool, before, round_ - 1, number)
         if previous is None:
             return None
-    expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling)
+    expected = carried(number, None if previous is None else previous.body, record)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling)
 
 
-def _listed_commitment(
+def listed_commitment(
     pool: MessagePool, listed: Signed[CommitmentList], round_: int, number: int
 ) -> Signed[Commitment] | None:
+    """Return the commitment that a confirmed list names for a number, if it was heard."""
     commitment = pool.commitments(round_).get(number)
     named = {entry.number: entry.commitment for entry in listed.body.entries}
     return commitment if commitment is not None and named.get(number) == commitment.id else None

@@ -1,4 +1,5 @@
-"""The verifier's signing journal: one seal and one verdict a unit, on disk before anybody hears them.
+"""The verifier's signing journal: one seal and one verdict a unit, one vote a juror's seat, on disk before anybody
+hears them.
 
 A second one on a unit would be equivocation, so what was signed once is returned for ever. The journal also keeps what
 opens each seal, and remembers whose files are kept as evidence. The file is `protocol.journal`'s.
@@ -9,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+from contracts.types import CaseOutcome
 from protocol.journal import JournalKind, SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Seal, Signed, Verdict, sign
+from verification.juror import Subject, Vote
 
 _SCHEMA = """
 CREATE TABLE verdict (
@@ -25,11 +28,16 @@ CREATE TABLE seal (
     wire BLOB NOT NULL, fingerprint TEXT NOT NULL, salt TEXT NOT NULL,
     PRIMARY KEY (run, round, number)
 ) STRICT;
+CREATE TABLE vote (
+    run TEXT NOT NULL, "case" INTEGER NOT NULL, second INTEGER NOT NULL, seat INTEGER NOT NULL, subject TEXT NOT NULL,
+    outcome INTEGER NOT NULL, result BLOB NOT NULL, salt BLOB NOT NULL,
+    PRIMARY KEY (run, "case", second, seat, subject)
+) STRICT;
 """
 
 KIND = JournalKind(
     application_id=0x4D555256,  # "MURV"
-    version=3,
+    version=4,
     schema=_SCHEMA,
     name="a verifier's journal",
     daemon="verifier",
@@ -140,8 +148,41 @@ class VerdictJournal(SigningJournal):
         rows = self._database.execute(query, (run, units))
         return frozenset(address for (files,) in rows for address in files.split())
 
+    def vote(self, run: str, vote: Vote) -> Vote:
+        """Return this juror's one vote for a seat, storing the one given if there is none yet.
+
+        Args:
+            run: run id of the case.
+        """
+        known = self.votes(run, vote.case)
+        for one in known:
+            if (one.key, one.subject) == (vote.key, vote.subject):
+                return one
+        place = (run, vote.case, int(vote.second), vote.seat, json.dumps(vote.subject))
+        row = (*place, int(vote.outcome), vote.result, vote.salt)
+        self._database.execute("INSERT INTO vote VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        return vote
+
+    def votes(self, run: str, case: int | None = None) -> tuple[Vote, ...]:
+        """Return the votes for a run's cases, or for one of them, oldest first."""
+        query = (
+            'SELECT "case", second, seat, subject, outcome, result, salt FROM vote'
+            ' WHERE run = ? AND ? IN ("case", 0) ORDER BY rowid'
+        )
+        return tuple(
+            Vote(case_, bool(second), seat, _subject(text), CaseOutcome(outcome), result, salt)
+            for case_, second, seat, text, outcome, result, salt in self._database.execute(
+                query, (run, case or 0)
+            )
+        )
+
     def _parse_verdict(self, wire: bytes) -> Signed[Verdict]:
         message = self._parse(wire)
         if not isinstance(message.body, Verdict):
             raise self._damaged(f"it holds a {message.body.kind}")
         return cast("Signed[Verdict]", message)
+
+
+def _subject(text: str) -> Subject:
+    kind, round_, number, segment = json.loads(text)
+    return kind, round_, number, segment

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, RewardEntry, RoundRecord
-from verification.cases import combined, standing
+from verification.cases import combined, forges, standing
 from verification.judge import Outcome
 from verification.retract import Units
 
@@ -52,7 +52,7 @@ def settled_round(round_: int, record: RoundRecord, cases: Iterable[JudgedCase])
         stands = {one.case for one in standing(one.judgement for one in found)}
         if any(one.refused for one in found if one.judgement.case in stands):
             refused.add(number)
-        if any(one.judgement.forged_residual for one in found):
+        if forges(one.judgement for one in found):
             forged.add(number)
     return SettledRound(
         round=round_,

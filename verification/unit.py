@@ -7,8 +7,9 @@ opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from contracts.types import CaseOutcome
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import ProofRejected
 from protocol.manifest import RunManifest
@@ -66,6 +67,32 @@ class ReplayReport:
     fingerprint: tuple[float, ...] = ()  # of the replay; empty if none was needed
 
 
+NO_RESULT: Final = bytes(32)
+"""Stands for a finding's result where nothing was recomputed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Say what a juror votes for, and why."""
+
+    outcome: CaseOutcome
+    result: bytes  # 32 bytes
+    reason: str = ""  # printable ASCII, at most 200 characters; empty where the segment is right
+    distance: float = 0.0  # of the committed end from exact arithmetic, largest over tensors
+    tensor: str = ""  # where it was largest
+    cpu_s: float = 0.0
+
+
+def nothing_there(reason: str) -> Finding:
+    """Return what is found where no unit or segment is that could be wrong."""
+    return Finding(CaseOutcome.RIGHT, NO_RESULT, reason[:200])
+
+
+def not_opened(reason: str) -> Finding:
+    """Return what is found where nobody delivers files that give the committed roots."""
+    return Finding(CaseOutcome.UNAVAILABLE, NO_RESULT, reason[:200])
+
+
 class ForgedResidual(ProofRejected):
     """Report that what a unit carries on does not follow, which voids its peer's units back to the last zero."""
 
@@ -112,6 +139,16 @@ class UnitKind(Protocol):
         replayed: Any,
     ) -> ReplayReport:
         """Compare what `begin` returned with the opened end, the late files."""
+        ...
+
+    def find(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> Finding:
+        """Judge a segment as a juror does, with the same bits on every machine.
+
+        Args:
+            files: content by address, all that are needed; each hashes to its address.
+        """
         ...
 
 

@@ -29,7 +29,7 @@ contract DrandBeacon is IBeacon {
         uint64 round,
         bytes memory proof
     ) {
-        require(period != 0, ErrorsLib.ZeroParameter());
+        require(period != 0 && margin != 0, ErrorsLib.ZeroParameter());
         require(publicKey.length == 256, ErrorsLib.BadSeedProof());
         _publicKey = publicKey;
         GENESIS = genesis;

@@ -122,8 +122,8 @@ contract Jury is JurySlots {
         returns (uint64 case_)
     {
         require(ground != 0 && ground <= GROUNDS, ErrorsLib.UnknownGround(ground));
-        uint64 finalAt = ILedger(LEDGER).holdRewards(run, ground);
-        case_ = _open(REWARDS, run, finalAt, 0, ground, evidence);
+        uint64 proposedAt = ILedger(LEDGER).holdRewards(run, ground);
+        case_ = _open(REWARDS, run, proposedAt, 0, ground, evidence);
         _cases[case_].finder = msg.sender;
     }
 
@@ -399,7 +399,7 @@ contract Jury is JurySlots {
         if (one.caller != address(0)) winners += _dismiss(case_, one, true);
         uint8 outcome = one.outcome;
         if (outcome == NONE) {
-            if (one.kind == REWARDS) ILedger(LEDGER).ruleRewards(one.run, one.round, false);
+            if (one.kind == REWARDS) ILedger(LEDGER).reopenRewards(one.run, one.round, uint8(one.segment));
             _give(one.appellant, CASE_BOND);
             if (one.caller != address(0)) _give(one.caller, uint256(CASE_BOND) * SECOND);
             return;

@@ -198,6 +198,10 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
                 && ladder.equivocationBps >= MIN_EQUIVOCATION_BPS && ladder.equivocationBps <= BPS,
             ErrorsLib.LadderOutOfBounds()
         );
+        // Nothing in this changes, so that a run which was created can be opened and its bond comes back.
+        uint256 needed = uint256(FORCE_BLOCKS) + 2 * uint256(TIMEOUT_BLOCKS) + ladder.windowBlocks
+            + IJury(JURY).CASE_BLOCKS() + DISPUTE_BLOCKS;
+        require(needed < UNBONDING_BLOCKS, ErrorsLib.UnbondingTooShort(UNBONDING_BLOCKS, needed));
         Run storage info = _runs[run];
         require(info.status == 0, ErrorsLib.RunExists(run));
         info.coordinator = msg.sender;
@@ -224,8 +228,6 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc ILedger
     function openRun(bytes32 run) external {
         Run storage info = _coordinated(run, CREATED);
-        uint256 needed = uint256(info.ladder.windowBlocks) + IJury(JURY).CASE_BLOCKS() + DISPUTE_BLOCKS;
-        require(needed < UNBONDING_BLOCKS, ErrorsLib.UnbondingTooShort(UNBONDING_BLOCKS, needed));
         info.status = OPEN;
         info.openedAt = block.number.toUint64();
         info.activeAt = info.openedAt;
@@ -323,7 +325,13 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         require(total <= info.funded, ErrorsLib.TotalExceedsFunding(info.funded, total));
         uint64 finalAt = (block.number + DISPUTE_BLOCKS).toUint64();
         _pending[run] = PendingRewards({
-            root: root, total: total.toUint128(), finalAt: finalAt, proposer: msg.sender, open: 0, grounds: 0
+            root: root,
+            total: total.toUint128(),
+            finalAt: finalAt,
+            proposer: msg.sender,
+            open: 0,
+            grounds: 0,
+            proposedAt: uint64(block.number)
         });
         emit EventsLib.RewardsProposed(run, epoch, root, total, finalAt, msg.sender);
         _pull(PROPOSAL_BOND);
@@ -339,7 +347,8 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         Run storage info = _runs[run];
         uint64 epoch = info.nextEpoch;
         info.nextEpoch = epoch + 1;
-        info.activeAt = uint64(block.number);
+        // A finished run's bond is not held back by what others propose.
+        if (info.status == OPEN) info.activeAt = uint64(block.number);
         info.finalRoot = pending.root;
         info.finalTotal = pending.total;
         emit EventsLib.RewardsFinalized(run, epoch, pending.root, pending.total);
@@ -408,26 +417,27 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ILedger
-    function holdRewards(bytes32 run, uint8 ground) external onlyJury returns (uint64 finalAt) {
+    function holdRewards(bytes32 run, uint8 ground) external onlyJury returns (uint64) {
         PendingRewards storage pending = _pending[run];
-        finalAt = pending.finalAt;
+        uint64 finalAt = pending.finalAt;
         require(finalAt != 0, ErrorsLib.NoPendingRewards());
         require(block.number < finalAt, ErrorsLib.WindowClosed(finalAt));
         uint8 bit = uint8(1 << ground);
         require(pending.grounds & bit == 0, ErrorsLib.GroundUsed(ground));
         pending.grounds |= bit;
         ++pending.open;
+        return pending.proposedAt;
     }
 
     /// @inheritdoc ILedger
-    function ruleRewards(bytes32 run, uint64 finalAt, bool wrong)
+    function ruleRewards(bytes32 run, uint64 proposedAt, bool wrong)
         external
         onlyJury
         nonReentrant
         returns (uint256 bond)
     {
         PendingRewards storage pending = _pending[run];
-        if (pending.finalAt != finalAt) return 0;
+        if (pending.proposedAt != proposedAt) return 0;
         if (!wrong) {
             --pending.open;
             return 0;
@@ -436,6 +446,16 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
         delete _pending[run];
         IERC20(TOKEN).safeTransfer(JURY, PROPOSAL_BOND);
         return PROPOSAL_BOND;
+    }
+
+    /// @inheritdoc ILedger
+    function reopenRewards(bytes32 run, uint64 proposedAt, uint8 ground) external onlyJury {
+        PendingRewards storage pending = _pending[run];
+        if (pending.proposedAt != proposedAt) return;
+        --pending.open;
+        pending.grounds &= ~uint8(1 << ground);
+        pending.finalAt = (block.number + DISPUTE_BLOCKS).toUint64();
+        emit EventsLib.RewardsReopened(run, _runs[run].nextEpoch, ground, pending.finalAt);
     }
 
     /* VIEWS */
@@ -530,7 +550,10 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     function _pull(uint256 amount) private {
+        uint256 before = IERC20(TOKEN).balanceOf(address(this));
         IERC20(TOKEN).safeTransferFrom(msg.sender, address(this), amount);
+        uint256 given = IERC20(TOKEN).balanceOf(address(this)) - before;
+        require(given == amount, ErrorsLib.WrongAmount(amount, given));
     }
 
     function _senderNumber() private view returns (uint64 number) {

@@ -21,10 +21,10 @@ from contracts.client import Ledger
 from contracts.courier import Courier
 from contracts.outbox import Outbox, State, outbox_path
 from contracts.sender import Sender
-from contracts.types import Receipt
+from contracts.types import Receipt, Role
 from protocol.errors import ConfigError, LedgerError
 from protocol.networks import Network as Profile
-from tests.contracts.conftest import TOKEN, Network
+from tests.contracts.conftest import MIN_STAKE, TOKEN, Network
 
 SINK = "0x" + "5a" * 20
 
@@ -161,7 +161,7 @@ def test_a_process_that_is_killed_neither_loses_its_transaction_nor_sends_it_twi
     assert (world.paid(), world.sent() - before) == (14, 2)
 
 
-def test_what_a_killed_process_left_is_finished_before_anything_else(world: World) -> None:
+def test_what_a_killed_process_left_is_finished_and_said_before_anything_else(world: World) -> None:
     def child() -> None:
         w3 = connect(world.url)
         Courier._say = die  # type: ignore[assignment]
@@ -171,6 +171,10 @@ def test_what_a_killed_process_left_is_finished_before_anything_else(world: Worl
 
     assert in_child(child) == -signal.SIGKILL
     with world.sender() as sender:
+        with pytest.raises(LedgerError, match="an earlier command ended without knowing") as refused:
+            world.pay(sender, 1)
+        assert "stake status" in refused.value.hint
+        assert world.paid() == 7
         world.pay(sender, 1)
     assert world.paid() == 8
 
@@ -261,9 +265,13 @@ def test_a_stuck_nonce_is_freed_by_the_next_process(world: World) -> None:
     world.mine()
     assert world.paid() == 0
     with world.sender(stall_s=0.05) as sender:
-        sent = later(lambda: world.pay(sender, 6))
-        while not sent.done():
-            world.mine()
+        for attempt in range(2):
+            sent = later(lambda: world.pay(sender, 6))
+            while not sent.done():
+                world.mine()
+            if attempt == 0:
+                assert "ended without knowing" in str(sent.exception())
+                assert world.paid() == 1
         sent.result()
     request(world.w3, "anvil_setNextBlockBaseFeePerGas", hex(10**9))
     assert world.paid() == 7
@@ -359,3 +367,62 @@ def test_a_damaged_outbox_is_never_replaced(world: World) -> None:
     with pytest.raises(ConfigError, match="damaged"):
         Sender.open(world.w3, world.account, world.directory).watch()
     assert path.read_bytes().startswith(b"not a database")
+
+
+def test_a_full_disk_sends_nothing(world: World) -> None:
+    outbox = Outbox.open(world.directory, str(world.account.address), 31337)
+    outbox._database.execute("PRAGMA max_page_count = 1")
+    sender = Sender(world.w3, world.account, outbox=lambda: outbox)
+    done = []
+
+    def send_until_the_pages_that_are_there_are_full() -> None:
+        while len(done) < 50:
+            done.append(world.pay(sender))
+
+    before = world.sent()
+    with pytest.raises(LedgerError, match="cannot be written") as refused:
+        send_until_the_pages_that_are_there_are_full()
+    assert "disk" in refused.value.hint
+    assert world.sent() - before == len(done)
+    outbox._database.execute("PRAGMA max_page_count = 1000000")
+    sender.close()
+
+
+def test_a_retyped_first_deposit_does_not_stake_twice(world: World) -> None:
+    """The first one registers; typed again it would add to the stake, which is another call."""
+    peer = world.network.peer("alice")
+
+    def child() -> None:
+        w3 = connect(world.url)
+        sender = Sender.open(w3, world.account, world.directory)
+        Ledger(w3, world.network.ledger.address).register(sender, Role.CONTRIBUTOR, peer, MIN_STAKE)
+        die()
+
+    assert in_child(child) == -signal.SIGKILL
+    ledger = world.network.ledger
+    number = ledger.number_of(world.account.address)
+    assert number is not None
+    with world.sender() as sender, pytest.raises(LedgerError, match="nothing else was sent now"):
+        ledger.deposit(sender, MIN_STAKE)
+    operator = ledger.operator(number)
+    assert operator is not None
+    assert operator.stake_wei == MIN_STAKE
+
+
+def test_what_one_sends_is_told_in_few_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = world.w3.provider.make_request
+
+    def note(method: Any, params: Any) -> Any:
+        asked.append(str(method))
+        return ask(method, params)
+
+    with world.sender() as sender:
+        world.pay(sender)
+        monkeypatch.setattr(world.w3.provider, "make_request", note)
+        monkeypatch.setattr(world.w3.provider, "_request_func_cache", (None, None))
+        world.pay(sender)
+    asked = [method for method in asked if method != "eth_chainId"]  # web3's own check of what is called
+    before = ["eth_estimateGas", "eth_feeHistory", "eth_getTransactionCount", "eth_sendRawTransaction"]
+    assert asked[:4] == before
+    assert set(asked[4:]) <= {"eth_getTransactionReceipt", "eth_getTransactionCount"}

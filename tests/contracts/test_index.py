@@ -8,10 +8,13 @@ import pytest
 
 from contracts.anvil import request
 from contracts.cases import FALSE
+from contracts.chain import connect
+from contracts.client import Ledger
 from contracts.events import CaseOpened, Registered, RunFunded, Slashed, StakeChanged
 from contracts.index import EventIndex
 from contracts.run import ChainRun
 from protocol.errors import LedgerError
+from protocol.networks import Network as Profile
 from tests.contracts.conftest import FORCE_BLOCKS, JURY, MIN_STAKE, RUN, TOKEN, Network
 from tests.contracts.court import judge, seat
 from tests.contracts.test_client import settle
@@ -238,4 +241,57 @@ def test_lost_chain_is_an_error_not_an_empty_answer(
     with pytest.raises(LedgerError, match="is not there"):
         index.poll()
     monkeypatch.undo()
+    assert len(index.poll()) == 2
+
+
+def test_any_depth_is_followed_down_to_what_is_final_and_no_deeper(network: Network) -> None:
+    w3 = connect(Profile(rpc=(network.chain.url,), finality=10))
+    assert network.ledger.deployed_block is not None
+    index = EventIndex(Ledger(w3, network.ledger.address), network.ledger.deployed_block)
+    network.register("alice")
+    network.chain.mine(10)
+    index.poll()
+    kept = index.events
+    network.register("bob")
+    for _ in range(9):
+        network.chain.mine(1)
+        index.poll()
+    assert len(index.events) == len(kept) + 2
+    depth = index.height - index.final_height
+    request(w3, "anvil_reorg", depth, [])
+    index.poll()
+    assert (index.rollbacks, index.events) == (1, kept)
+    network.register("carol")
+    for _ in range(12):
+        network.chain.mine(1)
+        index.poll()
+    assert index.final_height == index.height - 10
+    known, height, final = index.events, index.height, index.final_height
+    request(w3, "anvil_reorg", height - final + 1, [])
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=f"no longer has block {final}, which was final") as refused:
+            index.poll()
+    assert "finality" in refused.value.hint
+    assert (index.events, index.height) == (known, height)
+
+
+def test_what_is_final_comes_from_the_chains_tag(network: Network) -> None:
+    w3 = connect(Profile(rpc=(network.chain.url,), finality="finalized"))
+    index = EventIndex(Ledger(w3, network.ledger.address), 1)
+    network.chain.mine(80)
+    index.poll()
+    assert index.final_height == w3.eth.get_block("finalized")["number"] > 0
+
+
+def test_marks_below_what_is_final_are_forgotten(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.index.MARKS_MAX", 4)
+    index = index_of(network)
+    network.register("alice")
+    for _ in range(24):
+        network.chain.mine(1)
+        index.poll()
+    assert min(index._marks) == index.final_height == index.height - 16
+    number = index.final_height - 2
+    assert index.block_hash(number) == bytes(network.chain.w3.eth.get_block(number)["hash"])
+    network.register("bob")
     assert len(index.poll()) == 2

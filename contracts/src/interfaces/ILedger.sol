@@ -65,7 +65,7 @@ interface ILedger {
     /// @param committedRounds how many rounds have a commitment root.
     /// @param anchoredRounds how many rounds have an anchored record.
     /// @param nextEpoch the epoch that can be proposed or is pending.
-    /// @param activeAt the block of its last progress.
+    /// @param activeAt the block of its last progress; of a finished run, that which finished it.
     /// @param funded all that the pot has received.
     /// @param claimed all that the pot has paid.
     /// @param finalTotal sum of the final reward tree.
@@ -102,7 +102,8 @@ interface ILedger {
     /// @param finalAt first block at which it can be made final, and no longer be disputed.
     /// @param proposer who put up the bond.
     /// @param open disputes that the jury has not ruled.
-    /// @param grounds on which it was disputed, a bit each.
+    /// @param grounds on which it is or was disputed, a bit each.
+    /// @param proposedAt the block of its proposal, which names it: no two proposals of a run share one.
     struct PendingRewards {
         bytes32 root;
         uint128 total;
@@ -110,6 +111,7 @@ interface ILedger {
         address proposer;
         uint8 open;
         uint8 grounds;
+        uint64 proposedAt;
     }
 
     /* STAKE */
@@ -158,7 +160,9 @@ interface ILedger {
 
     /* RUNS */
 
-    /// @notice Creates a run with the sender as its coordinator, who puts up `RUN_BOND`.
+    /// @notice Creates a run with the sender as its coordinator, who puts up `RUN_BOND`. Refused unless stake unbonds
+    /// for longer than all this takes together: a round whose root and record others have to post after a timeout each,
+    /// its window, a case with its appeal, and the dispute window of a reward root.
     /// @param run hash of the run manifest.
     /// @param coordinatorKey address of the hot key that signs the coordinator's messages.
     /// @param ladder what the manifest says of penalties and time.
@@ -168,14 +172,13 @@ interface ILedger {
     /// @notice Adds `amount` to the pot of a run. What is not earned stays in the pot.
     function fund(bytes32 run, uint256 amount) external;
 
-    /// @notice Opens a created run. Coordinator only, once. Refused unless stake unbonds for longer than a round's
-    /// window, a case with its appeal, and the dispute window of a reward root take together.
+    /// @notice Opens a created run. Coordinator only, once.
     function openRun(bytes32 run) external;
 
     /// @notice Ends an open run with its global parameters. Coordinator only, once. Rewards can still be settled.
     function finishRun(bytes32 run, bytes32 parameters) external;
 
-    /// @notice Gives the coordinator its bond back, `UNBONDING_BLOCKS` after the last progress of a finished run.
+    /// @notice Gives the coordinator its bond back, `UNBONDING_BLOCKS` after the run was finished.
     function releaseRunBond(bytes32 run) external;
 
     /// @notice Posts the one Merkle root of a round's commitments. The coordinator, or after a timeout any contributor
@@ -228,12 +231,16 @@ interface ILedger {
     function seizeRunBond(bytes32 run) external returns (uint256 amount);
 
     /// @notice Holds the pending reward root while a dispute about it is open. Jury only, once for each ground.
-    /// @return finalAt of the pending root, which names it: no two proposals of a run share a block.
-    function holdRewards(bytes32 run, uint8 ground) external returns (uint64 finalAt);
+    /// @return proposedAt of the pending root.
+    function holdRewards(bytes32 run, uint8 ground) external returns (uint64 proposedAt);
 
     /// @notice Ends a dispute: a wrong root is cancelled and its bond handed to the jury. Jury only.
-    /// @param finalAt of the root that was disputed: a ruling on one that is gone changes nothing.
-    function ruleRewards(bytes32 run, uint64 finalAt, bool wrong) external returns (uint256 bond);
+    /// @param proposedAt of the root that was disputed: a ruling on one that is gone changes nothing.
+    function ruleRewards(bytes32 run, uint64 proposedAt, bool wrong) external returns (uint256 bond);
+
+    /// @notice Ends a dispute that no jury decided: the ground can be disputed again, in a whole window from now.
+    /// Jury only.
+    function reopenRewards(bytes32 run, uint64 proposedAt, uint8 ground) external;
 
     /* VIEWS */
 

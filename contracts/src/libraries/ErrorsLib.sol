@@ -10,6 +10,8 @@ library ErrorsLib {
     error ZeroParameter();
     /// @notice An amount, identifier, key or root is zero.
     error ZeroValue();
+    /// @notice The token gave another amount than it was asked for.
+    error WrongAmount(uint256 asked, uint256 given);
 
     /// @notice The role is neither contributor nor verifier.
     error UnknownRole(uint8 role);

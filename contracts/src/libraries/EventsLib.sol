@@ -54,6 +54,8 @@ library EventsLib {
     );
     /// @notice The pending root was ruled wrong and is gone.
     event RewardsCancelled(bytes32 indexed run, uint64 indexed epoch, bytes32 root);
+    /// @notice No jury decided a dispute: the pending root can be disputed on its ground again, before block `finalAt`.
+    event RewardsReopened(bytes32 indexed run, uint64 indexed epoch, uint8 ground, uint64 finalAt);
     /// @notice The pending root became final.
     event RewardsFinalized(bytes32 indexed run, uint64 indexed epoch, bytes32 root, uint256 total);
     /// @notice `amount` was paid to `account`, `cumulative` in all.
