@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from contracts.alerts import Alert, alerts_about, describe_alert, open_alerts, run_alerts, unbonding_of
+from contracts.alerts import Alert, alerts_about, open_alerts, run_alerts, unbonding_of
 from contracts.cases import FALSE
+from contracts.hearing import describe_alert
 from contracts.run import ChainRun
 from contracts.types import CaseKind, CaseStage
 from protocol.blobs import BlobStore
@@ -76,7 +77,7 @@ def test_what_is_accused_must_be_open_and_the_answer_says_what_is_missing(
     answer = shell.type(f"dispute respond {case} --json")
     assert answer.code == 1
     assert answer.document["open"] is False
-    assert answer.document["votes_until"] == opened + JURY.draw_blocks + JURY.vote_blocks
+    assert answer.document["open_by"] == opened + 2 * JURY.vote_blocks // 3 - 1
     assert answer.document["at_stake_wei"] == str(MIN_STAKE)
     assert "start the node: `murmur node start --dir" in answer.err
     assert "100 tokens at stake" in answer.err
@@ -141,15 +142,15 @@ def test_an_accusation_alerts_its_owner_with_deadline_and_sum_at_stake(
         stage=CaseStage.CALLED,
         second=False,
         last_block=opened + JURY.draw_blocks,
-        votes_until=opened + JURY.draw_blocks + JURY.vote_blocks,
+        open_by=opened + 2 * JURY.vote_blocks // 3 - 1,
         at_stake_wei=MIN_STAKE,
     )
     assert run_alerts(run, ME) == open_alerts(network.ledger, ME) == (expected,)
     assert run_alerts(run, 2) == open_alerts(network.ledger, 2) == ()
     assert open_alerts(network.ledger, 99) == ()
     line = describe_alert(expected.to_json())
-    assert "segment 2 of round 0 is accused, 100 tokens at stake" in line
-    assert f"until block {expected.votes_until}" in line
+    assert "segment 2 of round 0 is accused; 100 tokens at stake" in line
+    assert f"open by block {expected.open_by}" in line
     assert f"murmur dispute respond {case}" in line
 
     shell.type("stake unbond --amount 40 --yes")  # what unbonds can still be lost
@@ -158,8 +159,9 @@ def test_an_accusation_alerts_its_owner_with_deadline_and_sum_at_stake(
     assert [one.at_stake_wei for one in run_alerts(run, ME)] == [MIN_STAKE]
     jurors = {one.number: network.person(name) for one, name in _jurors(run)}
     vote(network, run, case, jurors, FALSE)
+    run.refresh()
     (ruled,) = run_alerts(run, ME)
-    assert (ruled.stage, ruled.votes_until) == (CaseStage.RULED, None)
+    assert (ruled.stage, ruled.open_by) == (CaseStage.RULED, None)
     assert f"murmur dispute show {case}" in describe_alert(ruled.to_json())
     half = alerts_about(
         run.every_case(), ME, height=run.height, terms=JURY, fault_bps=5000, slashable_wei=MIN_STAKE
