@@ -97,6 +97,13 @@ class CaseState:
         }
         return None if stage is CaseStage.CLOSED else began + lengths[stage]
 
+    def open_by(self, terms: JuryTerms) -> int:
+        """Return the last block in which it is early enough to open the segment: then jurors count it as not opened.
+
+        Before the jury is drawn: as early as that can be.
+        """
+        return self.stage_block + 2 * terms.vote_blocks // 3 - 1
+
     def next_step(self, height: int, terms: JuryTerms, *, drawable: bool) -> Step | None:
         """Return what anybody may do now to move the case on, or None.
 
