@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-ContractName = Literal["Token", "Ledger"]
+ContractName = Literal["Token", "Ledger", "Jury", "BlockBeacon", "DrandBeacon"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The block that anchors a record fixes its beacon, by its number or by its time, 
 from collections.abc import Iterable
 from typing import Protocol
 
+from contracts.drand import seed_proof
 from contracts.index import EventIndex
 from protocol.beacons import SignatureSource
 from protocol.drand import verify_beacon
@@ -34,6 +35,13 @@ class Beacons(Protocol):
 
     def drand_round(self, anchor: int) -> int | None:
         """Return the drand round that an anchor's time fixes, where drand is asked and the time is known."""
+
+    def seed_proof(self, round_: int, height: int) -> bytes | None:
+        """Return what the jury's beacon on chain wants to see of a round, or None before it is there. May block.
+
+        Raises:
+            LedgerError: it is due, and nobody has it.
+        """
 
 
 class BlockBeacons:
@@ -65,6 +73,10 @@ class BlockBeacons:
     def drand_round(self, anchor: int) -> int | None:
         """Return nothing: no drand round is asked."""
         return None
+
+    def seed_proof(self, round_: int, height: int) -> bytes | None:
+        """Return nothing once the block is there: the chain knows its own hashes."""
+        return b"" if height > round_ else None
 
 
 class DrandBeacons:
@@ -115,6 +127,18 @@ class DrandBeacons:
     def drand_round(self, anchor: int) -> int | None:
         """Return the drand round that an anchor's time fixes."""
         return self._rounds.get(anchor)
+
+    def seed_proof(self, round_: int, height: int) -> bytes | None:
+        """Return the round's signature, written out for the chain.
+
+        Raises:
+            LedgerError: it is due, and nobody has it.
+        """
+        try:
+            signature = self._source.find(self._config.chain, round_)
+        except NetworkError as error:
+            raise LedgerError(error.message, hint=error.hint) from error
+        return None if signature is None else seed_proof(self._config.public_key, round_, signature)
 
 
 def beacons_of(

@@ -5,11 +5,12 @@ returns its `Receipt`. Every method can raise `LedgerRevert` (the contract refus
 (there is no usable chain).
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any
 
+import rlp
 from eth_abi.abi import encode
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
@@ -19,10 +20,13 @@ from web3.contract import Contract
 
 from contracts.artifacts import Artifact, artifact
 from contracts.chain import get_block, ledger_errors
+from contracts.drand import quicknet_arguments
+from contracts.jury import Jury, allow, run_bytes
 from contracts.sender import Sender
 from contracts.types import (
-    AppealInfo,
-    AppealStatus,
+    JuryTerms,
+    Ladder,
+    LedgerTerms,
     Operator,
     PeerSigner,
     PendingRewards,
@@ -30,9 +34,9 @@ from contracts.types import (
     Role,
     RunInfo,
     RunStatus,
-    SignedVerdict,
 )
 from protocol.errors import LedgerError
+from protocol.manifest import LOCAL_CHAIN_ID
 
 DOMAIN_NAME = "Murmur"
 DOMAIN_VERSION = "1"
@@ -65,8 +69,13 @@ def peer_link_digest(chain_id: int, ledger: str, wallet: str, public: bytes) -> 
     return keccak(b"\x19\x01" + domain_separator(chain_id, ledger) + link)
 
 
+def created_address(account: str, nonce: int) -> str:
+    """Return the address of the contract that an account's transaction of this nonce creates."""
+    return str(to_checksum_address(keccak(rlp.encode([bytes.fromhex(account[2:]), nonce]))[12:]))
+
+
 class Ledger:
-    """A deployed ledger and its token."""
+    """A deployed ledger, its token and its jury."""
 
     def __init__(self, w3: Web3, address: str, *, deployed_block: int | None = None) -> None:
         """Bind to a deployed ledger; `verify` checks what is really there.
@@ -91,58 +100,62 @@ class Ledger:
 
     @classmethod
     def deploy(
-        cls,
-        w3: Web3,
-        account: LocalAccount,
-        *,
-        supply: int,
-        min_stake: int,
-        unbonding_blocks: int,
-        dispute_blocks: int,
-        appeal_bond: int,
-        appeal_blocks: int,
+        cls, w3: Web3, account: LocalAccount, *, supply: int, terms: LedgerTerms, jury: JuryTerms
     ) -> "Ledger":
-        """Deploy a token, whose whole supply goes to `account`, and a ledger; check the code on chain.
+        """Deploy a token, whose whole supply goes to `account`, a ledger and its jury; check the code on chain.
+
+        On the local chain (31337) a later block draws juries, elsewhere drand's quicknet, whose signatures the chain
+        must be able to check (EIP-2537).
 
         Args:
-            w3: the chain; the ledger's constructor refuses any but 31337.
             account: pays the gas and receives the supply.
             supply: wei of the token.
-            min_stake: wei.
-            unbonding_blocks: waiting time of unbonding funds.
-            dispute_blocks: dispute window of a reward root.
-            appeal_bond: wei that an appeal puts up; a tenth of `min_stake` deters idle ones and bars nobody.
-            appeal_blocks: after which an unsettled appeal's bond can be taken back; longer than any judging
-                takes, or who is about to lose takes it back first.
 
         Raises:
-            LedgerRevert: `WrongChain`, or a parameter is zero.
+            LedgerRevert: a parameter is zero or out of bounds; `BadSeedProof`: this chain cannot check drand.
             LedgerError: the chain is not there, or the code is not that of the artifacts.
         """
         sender = Sender(w3, account)
         token = _create(sender, artifact("Token"), sender.address, supply)
-        parameters = (min_stake, unbonding_blocks, dispute_blocks, appeal_bond, appeal_blocks)
-        receipt = _create(sender, artifact("Ledger"), token.contract, *parameters)
-        ledger = cls(w3, str(receipt.contract), deployed_block=receipt.block)
+        with ledger_errors():
+            local = w3.eth.chain_id == LOCAL_CHAIN_ID
+        if local:
+            beacon = _create(sender, artifact("BlockBeacon"))
+        else:
+            beacon = _create(sender, artifact("DrandBeacon"), *quicknet_arguments())
+        with ledger_errors():
+            nonce = w3.eth.get_transaction_count(account.address)
+        # Each of the two names the other, and neither has a setter: the second address is known beforehand.
+        place = created_address(account.address, nonce + 1)
+        created = _create(sender, artifact("Ledger"), token.contract, place, astuple(terms))
+        court = _create(sender, artifact("Jury"), created.contract, beacon.contract, astuple(jury))
+        if court.contract != place:
+            raise LedgerError("the jury was created elsewhere than the ledger expects", hint="deploy again")
+        ledger = cls(w3, str(created.contract), deployed_block=created.block)
         ledger.verify()
         return ledger
 
     def verify(self) -> None:
-        """Compare the code of ledger and token on chain with the artifacts, immutables aside.
+        """Compare the code of ledger, token, jury and beacon on chain with the artifacts, immutables aside.
 
         Raises:
-            LedgerError: it is not this ledger, or its token is not this token.
+            LedgerError: it is not this ledger, or what it names is not what belongs to it.
         """
-        with ledger_errors():
-            code = bytes(self.w3.eth.get_code(to_checksum_address(self.address)))
-        if not artifact("Ledger").matches(code):
+        if not artifact("Ledger").matches(self._code(self.address)):
             raise LedgerError(
                 f"there is no ledger of this version at {self.address}", hint="check chain and address"
             )
-        with ledger_errors():
-            code = bytes(self.w3.eth.get_code(self.token.address))
-        if not artifact("Token").matches(code):
+        if not artifact("Token").matches(self._code(self.token.address)):
             raise LedgerError(f"the ledger's token at {self.token.address} is not Murmur's")
+        if not artifact("Jury").matches(self._code(self.jury.address)) or self.jury.ledger != self.address:
+            raise LedgerError(f"the ledger's jury at {self.jury.address} is not Murmur's")
+        beacon = self._code(self.jury.beacon)
+        if not artifact("BlockBeacon").matches(beacon) and not artifact("DrandBeacon").matches(beacon):
+            raise LedgerError(f"the jury's beacon at {self.jury.beacon} is not Murmur's")
+
+    def _code(self, address: str) -> bytes:
+        with ledger_errors():
+            return bytes(self.w3.eth.get_code(to_checksum_address(address)))
 
     # Parameters, fixed when it was deployed
 
@@ -160,8 +173,13 @@ class Ledger:
         )
 
     @cached_property
+    def jury(self) -> Jury:
+        """Return the jury of this ledger."""
+        return Jury(self.w3, self._read("JURY"))
+
+    @cached_property
     def min_stake(self) -> int:
-        """Return the least stake in wei to register, be drawn, dispute, appeal and judge."""
+        """Return the least stake in wei to register, be drawn and stand in for a coordinator."""
         return int(self._read("MIN_STAKE"))
 
     @cached_property
@@ -175,24 +193,31 @@ class Ledger:
         return int(self._read("DISPUTE_BLOCKS"))
 
     @cached_property
-    def appeal_bond(self) -> int:
-        """Return what an appeal puts up, in wei."""
-        return int(self._read("APPEAL_BOND"))
+    def force_blocks(self) -> int:
+        """Return how long after a commitment root a left-out commitment can be forced in, in blocks."""
+        return int(self._read("FORCE_BLOCKS"))
 
     @cached_property
-    def appeal_blocks(self) -> int:
-        """Return after how many blocks an appeal that nobody settled can be released."""
-        return int(self._read("APPEAL_BLOCKS"))
+    def run_bond(self) -> int:
+        """Return what a coordinator puts up for a run, in wei."""
+        return int(self._read("RUN_BOND"))
+
+    @cached_property
+    def proposal_bond(self) -> int:
+        """Return what a proposed reward root puts up, in wei."""
+        return int(self._read("PROPOSAL_BOND"))
 
     # State
 
     def operator(self, number: int) -> Operator | None:
         """Return the operator with a registration number, or None."""
         found = self._read("operator", number)
-        wallet, role, unbonding_at, peer, stake, unbonding = found
+        wallet, role, unbonding_at, peer, cases, equivocations, stake, unbonding = found
         if role == 0:
             return None
-        return Operator(number, wallet, peer, Role(role), stake, unbonding, unbonding_at)
+        return Operator(
+            number, wallet, peer, Role(role), cases, equivocations, stake, unbonding, unbonding_at
+        )
 
     def operator_count(self) -> int:
         """Return how many operators have registered, which is the last registration number."""
@@ -203,27 +228,35 @@ class Ledger:
         return int(self._read("numberOf", to_checksum_address(wallet))) or None
 
     def number_of_peer(self, peer: str) -> int | None:
-        """Return the registration number of a peer key's address, or None."""
+        """Return the registration number of a peer key's address, rotated away or not, or None."""
         return int(self._read("numberOfPeer", to_checksum_address(peer))) or None
+
+    def answers_for(self, peer: str) -> int | None:
+        """Return the operator that answers for what a peer key signs now, or None."""
+        return int(self._read("answersFor", to_checksum_address(peer))) or None
 
     def run_info(self, run: str) -> RunInfo | None:
         """Return a run, or None if it was not created."""
-        coordinator, status, key, committed, anchored, epoch, funded, claimed, total, root = self._read(
-            "runInfo", _run(run)
-        )
+        found = self._read("runInfo", run_bytes(run))
+        coordinator, status, ladder, key, opened, committed, anchored, epoch, active = found[:9]
+        funded, claimed, total, bond, root = found[9:]
         if status == 0:
             return None
         return RunInfo(
             run=run,
             coordinator=coordinator,
             coordinator_key=key,
+            ladder=Ladder(*ladder),
             status=RunStatus(status),
+            opened_at=opened,
             committed_rounds=committed,
             anchored_rounds=anchored,
             next_epoch=epoch,
             funded_wei=funded,
             claimed_wei=claimed,
+            active_at=active,
             final_total_wei=total,
+            bond_wei=bond,
             final_root=bytes(root),
         )
 
@@ -231,55 +264,25 @@ class Ledger:
         """Return the run's pending reward root, or None."""
         with ledger_errors():
             block = self.w3.eth.block_number
-        root, total, final_at = self._read("pendingRewards", _run(run), block=block)
+        found = self._read("pendingRewards", run_bytes(run), block=block)
+        root, total, final_at, proposer, open_, _, proposed_at = found
         if final_at == 0:
             return None
-        epoch = self._read("runInfo", _run(run), block=block)[5]
-        return PendingRewards(epoch=epoch, root=bytes(root), total_wei=total, final_at=final_at)
+        epoch = self._read("runInfo", run_bytes(run), block=block)[7]
+        return PendingRewards(epoch, bytes(root), total, final_at, proposer, open_, proposed_at)
 
     def claimed(self, run: str, account: str) -> int:
         """Return the wei that an account has been paid by a run."""
-        return int(self._read("claimed", _run(run), to_checksum_address(account)))
+        return int(self._read("claimed", run_bytes(run), to_checksum_address(account)))
 
-    def slashed(self, run: str, round_: int, number: int) -> bool:
-        """Tell whether a contributor was slashed for a round of a run."""
-        return bool(self._read("slashed", _run(run), round_, number))
+    def forced(self, run: str, round_: int, number: int) -> bytes | None:
+        """Return the message id of the commitment that a contributor forced into a round, or None."""
+        found = bytes(self._read("forced", run_bytes(run), round_, number))
+        return found if any(found) else None
 
     def domain_separator(self) -> bytes:
         """Return the EIP-712 domain separator that the contract uses."""
         return bytes(self._read("DOMAIN_SEPARATOR"))
-
-    def appeal_info(self, case: int) -> AppealInfo | None:
-        """Return an appeal, or None if there is none of this number."""
-        run, round_, number, segment, appellant, block, status, outcome = self._read("appealInfo", case)
-        if status == 0:
-            return None
-        return AppealInfo(
-            case=case,
-            run=bytes(run).hex(),
-            round=round_,
-            number=number,
-            segment=segment,
-            appellant=appellant,
-            block=block,
-            status=AppealStatus(status),
-            outcome=outcome,
-        )
-
-    def appeal_count(self) -> int:
-        """Return how many appeals there have been, over all runs, which is the last one's number."""
-        return int(self._read("appealCount"))
-
-    def case_of(self, run: str, round_: int, number: int, segment: int, *, contest: bool) -> int | None:
-        """Return the number of the contest, or else of the accusation, of a unit's segment, or None."""
-        return int(self._read("caseOf", _run(run), round_, number, segment, contest)) or None
-
-    def verdict_digest(
-        self, run: str, round_: int, number: int, case: int, verifier: int, outcome: int, evidence: bytes
-    ) -> bytes:
-        """Return the digest of a verdict as the contract computes it; case 0 is the beacon's draw."""
-        said = (_run(run), round_, number, case, verifier, outcome, evidence)
-        return bytes(self._read("verdictDigest", *said))
 
     # Token
 
@@ -321,6 +324,12 @@ class Ledger:
         """Start to unbond wei; the waiting time of all unbonding funds starts again."""
         return sender.send(self.contract.functions.unbond(amount))
 
+    def rotate_peer(self, sender: Sender, peer: PeerSigner) -> Receipt:
+        """Give the wallet's operator another peer key, from the next roster on."""
+        link = peer.sign(peer_link_digest(self.chain_id, self.address, sender.address, peer.public))
+        x, y = peer.public[:32], int.from_bytes(peer.public[32:], "big")
+        return sender.send(self.contract.functions.rotatePeer(x, y, link))
+
     def cancel_unbond(self, sender: Sender) -> Receipt:
         """Bond all unbonding funds again."""
         return sender.send(self.contract.functions.cancelUnbond())
@@ -331,93 +340,68 @@ class Ledger:
 
     # Runs
 
-    def create_run(self, sender: Sender, run: str, coordinator_key: str, funding: int = 0) -> Receipt:
-        """Create a run with the sender as coordinator and pay wei into its pot."""
-        self._allow(sender, funding)
+    def create_run(
+        self, sender: Sender, run: str, coordinator_key: str, ladder: Ladder, funding: int = 0
+    ) -> Receipt:
+        """Create a run with the sender as coordinator, who puts up the run's bond, and pay wei into its pot."""
+        self._allow(sender, self.run_bond + funding)
         key = to_checksum_address(coordinator_key)
-        return sender.send(self.contract.functions.createRun(_run(run), key, funding))
+        return sender.send(self.contract.functions.createRun(run_bytes(run), key, astuple(ladder), funding))
 
     def fund(self, sender: Sender, run: str, amount: int) -> Receipt:
         """Pay wei into a run's pot."""
         self._allow(sender, amount)
-        return sender.send(self.contract.functions.fund(_run(run), amount))
+        return sender.send(self.contract.functions.fund(run_bytes(run), amount))
 
     def open_run(self, sender: Sender, run: str) -> Receipt:
         """Open a run; its schedule starts from the block of this transaction."""
-        return sender.send(self.contract.functions.openRun(_run(run)))
+        return sender.send(self.contract.functions.openRun(run_bytes(run)))
 
     def finish_run(self, sender: Sender, run: str, parameters: bytes) -> Receipt:
         """End a run with the 32-byte address of its global parameters."""
-        return sender.send(self.contract.functions.finishRun(_run(run), parameters))
+        return sender.send(self.contract.functions.finishRun(run_bytes(run), parameters))
 
     def post_commitments(self, sender: Sender, run: str, round_: int, root: bytes, count: int) -> Receipt:
         """Post the one root of a round's commitments: 32 zero bytes if and only if there are none."""
-        return sender.send(self.contract.functions.postCommitments(_run(run), round_, root, count))
+        return sender.send(self.contract.functions.postCommitments(run_bytes(run), round_, root, count))
+
+    def force_commitment(self, sender: Sender, run: str, round_: int, commitment: bytes) -> Receipt:
+        """Add the message id of the sender's commitment to a round whose posted root leaves it out."""
+        return sender.send(self.contract.functions.forceCommitment(run_bytes(run), round_, commitment))
+
+    def release_run_bond(self, sender: Sender, run: str) -> Receipt:
+        """Give the coordinator of a finished run its bond back."""
+        return sender.send(self.contract.functions.releaseRunBond(run_bytes(run)))
 
     def anchor_record(self, sender: Sender, run: str, round_: int, record: bytes) -> Receipt:
         """Anchor the 32-byte hash of a round's record."""
-        return sender.send(self.contract.functions.anchorRecord(_run(run), round_, record))
+        return sender.send(self.contract.functions.anchorRecord(run_bytes(run), round_, record))
 
     # Rewards
 
-    def propose_rewards(self, sender: Sender, run: str, epoch: int, root: bytes, total: int) -> Receipt:
-        """Propose a cumulative reward root whose amounts sum to `total` wei."""
-        return sender.send(self.contract.functions.proposeRewards(_run(run), epoch, root, total))
+    def propose_rewards(
+        self, sender: Sender, run: str, epoch: int, previous: bytes, root: bytes, total: int
+    ) -> Receipt:
+        """Propose, with the proposal's bond, a cumulative reward root whose amounts sum to `total` wei.
 
-    def dispute_rewards(self, sender: Sender, run: str, reason: bytes) -> Receipt:
-        """Cancel the pending reward root; `reason` is the 32-byte hash of what is wrong with it."""
-        return sender.send(self.contract.functions.disputeRewards(_run(run), reason))
+        Args:
+            previous: the last final root, 32 zero bytes before the first.
+        """
+        self._allow(sender, self.proposal_bond)
+        call = self.contract.functions.proposeRewards(run_bytes(run), epoch, previous, root, total)
+        return sender.send(call)
 
     def finalize_rewards(self, sender: Sender, run: str) -> Receipt:
         """Make the pending reward root final after its window."""
-        return sender.send(self.contract.functions.finalizeRewards(_run(run)))
+        return sender.send(self.contract.functions.finalizeRewards(run_bytes(run)))
 
     def claim(
         self, sender: Sender, run: str, account: str, cumulative: int, proof: Sequence[bytes]
     ) -> Receipt:
         """Pay `account` what its cumulative wei exceed earlier claims by; the sender only pays the gas."""
-        call = self.contract.functions.claim(_run(run), to_checksum_address(account), cumulative, list(proof))
-        return sender.send(call)
-
-    # Appeals
-
-    def appeal(self, sender: Sender, run: str, round_: int, number: int, segment: int) -> int:
-        """Put up the bond that a segment of a unit be judged; returns the case's number.
-
-        The unit's owner contests what was said of it, anybody else accuses it.
-        """
-        self._allow(sender, self.appeal_bond)
-        sender.send(self.contract.functions.appeal(_run(run), round_, number, segment))
-        contest = self.number_of(sender.address) == number
-        case = self.case_of(run, round_, number, segment, contest=contest)
-        if case is None:
-            raise LedgerError("the appeal was mined but is gone: the chain was reorganised")
-        return case
-
-    def settle_appeal(
-        self, sender: Sender, case: int, outcome: int, a: SignedVerdict, b: SignedVerdict
-    ) -> Receipt:
-        """End an appeal on two verifiers' verdicts of the same outcome: 1 passed, 2 rejected, 3 proven false."""
-        return sender.send(self.contract.functions.settleAppeal(case, outcome, _tuple(a), _tuple(b)))
-
-    def release_appeal(self, sender: Sender, case: int) -> Receipt:
-        """Give the bond of an appeal that nobody settled in time back to its appellant."""
-        return sender.send(self.contract.functions.releaseAppeal(case))
-
-    # Slashing
-
-    def slash(
-        self,
-        sender: Sender,
-        run: str,
-        round_: int,
-        number: int,
-        case: int,
-        a: SignedVerdict,
-        b: SignedVerdict,
-    ) -> Receipt:
-        """Burn all that a contributor has at stake, on two verifiers' verdicts of one case (0: the beacon's draw)."""
-        call = self.contract.functions.slash(_run(run), round_, number, case, _tuple(a), _tuple(b))
+        call = self.contract.functions.claim(
+            run_bytes(run), to_checksum_address(account), cumulative, list(proof)
+        )
         return sender.send(call)
 
     def _read(self, function: str, *arguments: Any, block: int | None = None) -> Any:
@@ -426,10 +410,7 @@ class Ledger:
             return call.call(block_identifier="latest" if block is None else block)
 
     def _allow(self, sender: Sender, amount: int) -> None:
-        with ledger_errors():
-            allowance = self.token.functions.allowance(sender.address, self.address).call()
-        if allowance < amount:
-            sender.send(self.token.functions.approve(self.address, amount))
+        allow(sender, self.token, self.address, amount)
 
     def _permit(self, account: LocalAccount, amount: int) -> tuple[int, int, bytes, bytes]:
         """Sign an ERC-2612 permit; returns deadline, v, r, s."""
@@ -456,16 +437,6 @@ class Ledger:
             },
         )
         return deadline, signed.v, signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big")
-
-
-def _run(run: str) -> bytes:
-    if not re.fullmatch("[0-9a-f]{64}", run):
-        raise LedgerError(f"{run!r} is not a run id: 64 hex digits, none of them a capital")
-    return bytes.fromhex(run)
-
-
-def _tuple(verdict: SignedVerdict) -> tuple[int, bytes, bytes]:
-    return verdict.verifier, verdict.evidence, verdict.signature
 
 
 def _create(sender: Sender, compiled: Artifact, *arguments: Any) -> Receipt:

@@ -1,4 +1,4 @@
-"""The ledger's events, one frozen type each; the state at any block is a function of them alone.
+"""The events of ledger and jury, one frozen type each.
 
 Roots and hashes are 32 bytes, run ids 64 hex digits, amounts wei. See contracts/src/libraries/EventsLib.sol.
 """
@@ -48,6 +48,16 @@ class StakeChanged(Event):
 
 
 @dataclass(frozen=True)
+class PeerRotated(Event):
+    """An operator has another peer key from the next roster on."""
+
+    number: int
+    peer: str
+    pub_x: bytes
+    pub_y: int
+
+
+@dataclass(frozen=True)
 class UnbondingStarted(Event):
     """An amount began to unbond; `unbonding` in all can be withdrawn from block `ready_at`."""
 
@@ -80,6 +90,26 @@ class RunCreated(Event):
     run: str
     coordinator: str
     coordinator_key: str
+    fault_bps: int
+    equivocation_bps: int
+    window_blocks: int
+    bond: int
+
+
+@dataclass(frozen=True)
+class RunBondReleased(Event):
+    """The coordinator has its bond back."""
+
+    run: str
+    bond: int
+
+
+@dataclass(frozen=True)
+class RunBondSeized(Event):
+    """The coordinator lost its bond."""
+
+    run: str
+    bond: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +148,16 @@ class CommitmentsPosted(Event):
 
 
 @dataclass(frozen=True)
+class CommitmentForced(Event):
+    """A contributor forced the message id of its commitment into a round."""
+
+    run: str
+    round: int
+    number: int
+    commitment: bytes
+
+
+@dataclass(frozen=True)
 class RecordAnchored(Event):
     """The hash of a round's record."""
 
@@ -135,16 +175,26 @@ class RewardsProposed(Event):
     root: bytes
     total: int
     final_at: int
+    proposer: str
 
 
 @dataclass(frozen=True)
-class RewardsDisputed(Event):
-    """Operator number `by` disputed the pending root, which is thereby cancelled."""
+class RewardsCancelled(Event):
+    """The pending root was ruled wrong and is gone."""
 
     run: str
     epoch: int
-    by: int
-    reason: bytes
+    root: bytes
+
+
+@dataclass(frozen=True)
+class RewardsReopened(Event):
+    """No jury decided a dispute of the pending root, which can be disputed anew before block `final_at`."""
+
+    run: str
+    epoch: int
+    ground: int
+    final_at: int
 
 
 @dataclass(frozen=True)
@@ -169,69 +219,199 @@ class Claimed(Event):
 
 @dataclass(frozen=True)
 class Slashed(Event):
-    """Stake and unbonding funds of an operator were burned."""
+    """An amount of an operator's stake and unbonding funds, of which `unbonding` is left, went to the jury."""
 
     number: int
     run: str
     round: int
     amount: int
-    evidence_a: bytes
-    evidence_b: bytes
+    unbonding: int
 
 
 @dataclass(frozen=True)
-class Appealed(Event):
-    """Operator `appellant` put up a bond that a segment of a unit be judged."""
+class SlotsChanged(Event):
+    """A juror holds so many slots with `bonded` in them."""
+
+    number: int
+    slots: int
+    bonded: int
+
+
+@dataclass(frozen=True)
+class SlotsLeaving(Event):
+    """A juror gave slots up, whose amount it can withdraw from block `ready_at`."""
+
+    number: int
+    amount: int
+    ready_at: int
+
+
+@dataclass(frozen=True)
+class SlotsWithdrawn(Event):
+    """A juror was paid back."""
+
+    number: int
+    amount: int
+
+
+@dataclass(frozen=True)
+class CaseOpened(Event):
+    """A case was opened with a bond."""
 
     case: int
     run: str
     round: int
     number: int
     segment: int
-    appellant: int
+    kind: int
+    appellant: str
+    evidence: bytes
     bond: int
 
 
 @dataclass(frozen=True)
-class AppealSettled(Event):
-    """Two verdicts ended an appeal."""
+class JuryCalled(Event):
+    """A jury was called, whom the beacon's round draws."""
 
     case: int
-    outcome: int
-    upheld: bool
-    evidence_a: bytes
-    evidence_b: bytes
+    second: bool
+    seed_round: int
 
 
 @dataclass(frozen=True)
-class AppealReleased(Event):
-    """Nobody settled an appeal in time, and its bond went back."""
+class Seated(Event):
+    """A juror got a seat."""
 
     case: int
+    juror: int
+    second: bool
+    seat: int
+
+
+@dataclass(frozen=True)
+class StageEntered(Event):
+    """A case is at another stage, see `contracts.types.CaseStage`."""
+
+    case: int
+    stage: int
+
+
+@dataclass(frozen=True)
+class VoteSealed(Event):
+    """A juror sealed its vote."""
+
+    case: int
+    juror: int
+    second: bool
+    seat: int
+
+
+@dataclass(frozen=True)
+class VoteRevealed(Event):
+    """A juror's vote was revealed."""
+
+    case: int
+    juror: int
+    second: bool
+    seat: int
+    outcome: int
+    result: bytes
+
+
+@dataclass(frozen=True)
+class Ruled(Event):
+    """A jury ruled; outcome 0: it was hung. `vote` is the digest of outcome and result."""
+
+    case: int
+    second: bool
+    outcome: int
+    vote: bytes
+
+
+@dataclass(frozen=True)
+class AppealCalled(Event):
+    """Somebody called a second jury."""
+
+    case: int
+    caller: str
+
+
+@dataclass(frozen=True)
+class Equivocated(Event):
+    """One key signed two statements for one round; `number` is 0 for a coordinator's."""
+
+    run: str
+    round: int
+    signer: str
+    number: int
+    record: bool
+    body_a: bytes
+    body_b: bytes
+
+
+@dataclass(frozen=True)
+class BondForfeited(Event):
+    """A lost bond went to the run's pot."""
+
+    run: str
+    amount: int
+
+
+@dataclass(frozen=True)
+class Credited(Event):
+    """An amount was credited to an account."""
+
+    account: str
+    amount: int
+
+
+@dataclass(frozen=True)
+class CreditWithdrawn(Event):
+    """An account withdrew what it was credited with."""
+
+    account: str
+    amount: int
 
 
 EVENTS: dict[str, type[Event]] = {
     event.__name__: event
     for event in (
         Registered,
+        PeerRotated,
         StakeChanged,
         UnbondingStarted,
         UnbondingCancelled,
         Withdrawn,
         RunCreated,
+        RunBondReleased,
+        RunBondSeized,
         RunFunded,
         RunOpened,
         RunFinished,
         CommitmentsPosted,
+        CommitmentForced,
         RecordAnchored,
         RewardsProposed,
-        RewardsDisputed,
+        RewardsCancelled,
+        RewardsReopened,
         RewardsFinalized,
         Claimed,
         Slashed,
-        Appealed,
-        AppealSettled,
-        AppealReleased,
+        SlotsChanged,
+        SlotsLeaving,
+        SlotsWithdrawn,
+        CaseOpened,
+        JuryCalled,
+        Seated,
+        StageEntered,
+        VoteSealed,
+        VoteRevealed,
+        Ruled,
+        AppealCalled,
+        Equivocated,
+        BondForfeited,
+        Credited,
+        CreditWithdrawn,
     )
 }
 
@@ -239,7 +419,7 @@ EVENTS: dict[str, type[Event]] = {
 @cache
 def _by_topic() -> dict[bytes, Mapping[str, Any]]:
     found: dict[bytes, Mapping[str, Any]] = {}
-    for entry in artifact("Ledger").abi:
+    for entry in (*artifact("Ledger").abi, *artifact("Jury").abi):
         if entry["type"] == "event" and entry["name"] in EVENTS:
             signature = f"{entry['name']}({','.join(item['type'] for item in entry['inputs'])})"
             found[bytes(event_signature_to_log_topic(signature))] = entry
@@ -247,7 +427,7 @@ def _by_topic() -> dict[bytes, Mapping[str, Any]]:
 
 
 def parse_log(log: LogReceipt) -> Event | None:
-    """Return the typed event of a log of the ledger; None for `EIP712DomainChanged`, which says nothing here.
+    """Return the typed event of a log of ledger or jury; None for `EIP712DomainChanged`, which says nothing here.
 
     Raises:
         LedgerError: the log does not have the event's shape, so the node or the address is wrong.

@@ -1,4 +1,4 @@
-"""The ledger's events as a list that follows the chain, also when the chain reorganises."""
+"""The events of ledger and jury as a list that follows the chain, also when the chain reorganises."""
 
 import threading
 
@@ -6,19 +6,22 @@ from web3 import Web3
 from web3.exceptions import BlockNotFound, Web3RPCError
 from web3.types import BlockData, FilterParams, LogReceipt
 
-from contracts.chain import block_hash, get_block, ledger_errors
+from contracts.chain import block_hash, get_block, ledger_errors, network_of
 from contracts.client import Ledger
 from contracts.events import Event, parse_log
 from protocol.errors import LedgerError
 
 CHUNK_BLOCKS = 2000
+FINAL_EVERY_BLOCKS = 8  # how often a chain with a tag is asked what is final
+MARKS_MAX = 4096
 
 
 class EventIndex:
     """Index the events of one ledger in memory.
 
     Marks, hashes of blocks that were read, tell whether the chain is still the one that the events came from:
-    when the highest mark no longer holds, all above the highest one that does is dropped and read again.
+    when the highest mark no longer holds, all above the highest one that does is dropped and read again, down to
+    the newest final block. What is final, by the network's tag or number of blocks, is never dropped.
     Block 0 is never read: the local chain may change its hash when it resumes from its state file.
     """
 
@@ -31,6 +34,7 @@ class EventIndex:
         """
         self.ledger = ledger
         self.rollbacks = 0  # how often blocks were dropped
+        self.final_height = 0  # the newest block that is known to be final and whose hash is known
         self._w3: Web3 = ledger.w3
         self._start = max(start_block, 1)
         self._chunk = CHUNK_BLOCKS
@@ -41,6 +45,7 @@ class EventIndex:
         self._events: list[Event] = []
         self._snapshot: tuple[Event, ...] = ()
         self._changed = False  # since the snapshot
+        self._asked_at = 0  # height at which the chain was last asked what is final
         self._returned = 0  # how many events `poll` has returned
         self._lock = threading.Lock()
 
@@ -58,7 +63,8 @@ class EventIndex:
         """Read what the chain has added since, and return it; events of a fork that was left go first.
 
         Raises:
-            LedgerError: the chain does not answer, or loses a block while it is read.
+            LedgerError: the chain does not answer, loses a block while it is read, or no longer has a block that
+                was final.
         """
         with self._lock, ledger_errors():
             try:
@@ -68,6 +74,7 @@ class EventIndex:
                     latest = self._block("latest")
                 while self._advance(latest):
                     latest = self._block("latest")
+                self._finalize()
             finally:
                 if self._changed:
                     self._snapshot = tuple(self._events)
@@ -118,11 +125,21 @@ class EventIndex:
         )
 
     def _rollback(self) -> None:
-        """Drop what is above the highest mark that still holds."""
-        if self._top_holds():
+        """Drop what is above the highest mark that still holds.
+
+        Raises:
+            LedgerError: that is below a block that was final.
+        """
+        holds = next((number for number in reversed(self._marks) if self._holds(number)), self._start - 1)
+        if holds == self.height:
             return
-        while not self._top_holds():
-            self._marks.popitem()
+        if holds < self.final_height:
+            raise LedgerError(
+                f"the chain no longer has block {self.final_height}, which was final by "
+                f"{network_of(self._w3).final_after!r}",
+                hint="an RPC endpoint lies, or the network's --finality is too weak: check, then start again",
+            )
+        self._marks = {number: mark for number, mark in self._marks.items() if number <= holds}
         self.rollbacks += 1
         self._events = [event for event in self._events if event.block <= self.height]
         self._blocks = {n: value for n, value in self._blocks.items() if n <= self.height}
@@ -163,11 +180,34 @@ class EventIndex:
             return None
 
     def _logs(self, where: FilterParams) -> list[LogReceipt]:
-        return self._w3.eth.get_logs({"address": self.ledger.contract.address, **where})
+        addresses = [self.ledger.contract.address, self.ledger.jury.contract.address]
+        return self._w3.eth.get_logs({"address": addresses, **where})
 
     def _top_holds(self) -> bool:
-        top = self.height
-        return top < self._start or block_hash(self._w3, top) == self._marks[top]
+        return self.height < self._start or self._holds(self.height)
+
+    def _holds(self, number: int) -> bool:
+        return block_hash(self._w3, number) == self._marks[number]
+
+    def _finalize(self) -> None:
+        """Learn what is final, and forget marks that nothing can go back to."""
+        finality, height = network_of(self._w3).final_after, self.height
+        if isinstance(finality, int):
+            final = height - finality
+        elif self._asked_at and height - self._asked_at < FINAL_EVERY_BLOCKS:
+            return
+        else:
+            self._asked_at = height
+            block = self._block(finality)
+            final = block["number"]
+            if self._start <= final < height:
+                self._marks = dict(sorted({**self._marks, final: bytes(block["hash"])}.items()))
+        # A block without a mark cannot be told from another one at its height.
+        marked = max((number for number in self._marks if number <= final), default=0)
+        self.final_height = max(self.final_height, marked)
+        if len(self._marks) > MARKS_MAX:
+            kept = self.final_height
+            self._marks = {number: mark for number, mark in self._marks.items() if number >= kept}
 
     def _block(self, which: int | str) -> BlockData:
         block = get_block(self._w3, which)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Names for the reasons of a revert: custom errors of ledger, token and OpenZeppelin, from their ABIs.
+"""Names for the reasons of a revert: custom errors of ledger, jury, token and OpenZeppelin, from their ABIs.
 
 * LedgerError (protocol.errors)
   + LedgerRevert    the contract refused; `name` is the error in contracts/src/libraries/ErrorsLib.sol
@@ -21,11 +21,14 @@ _HINTS = {
     "ERC20InsufficientAllowance": "approve the ledger first",
     "NotRegistered": "register first: `murmur stake deposit`",
     "WalletTaken": "one registration a wallet; add to its stake with `murmur stake deposit`",
-    "RoundNotAnchored": "a round can be appealed once its record is anchored",
-    "AlreadyAppealed": "see `murmur appeal list` for what becomes of it",
-    "UnknownAppeal": "`murmur appeal list` shows a run's cases",
-    "AppealOver": "`murmur appeal list` shows what became of it",
-    "AppealOpen": "try again at that block, if nobody has settled it by then",
+    "RoundNotAnchored": "a unit can be accused once its round's record is anchored",
+    "CaseExists": "`murmur dispute list` shows what becomes of it",
+    "CasesOpen": "`murmur dispute list` shows them; try again when they are closed",
+    "WindowClosed": "it is too late for that",
+    "WindowOpen": "try again at that block",
+    "NoJurors": "verifiers take slots with `murmur jury join`",
+    "DrawPending": "try again in a few blocks",
+    "UnbondingTooShort": "a run with a shorter window can be opened on this ledger",
     "StillUnbonding": "see `murmur stake status` for the block",
 }
 
@@ -46,7 +49,7 @@ def _show(value: object) -> str:
 
 @cache
 def _errors() -> dict[bytes, dict[str, Any]]:
-    names: tuple[ContractName, ...] = ("Token", "Ledger")
+    names: tuple[ContractName, ...] = ("Token", "Ledger", "Jury", "BlockBeacon", "DrandBeacon")
     entries = [entry for name in names for entry in artifact(name).abi]
     found = [entry for entry in entries if entry["type"] == "error"]
     return {keccak(text=_signature(entry))[:4]: entry for entry in found}

@@ -1,6 +1,6 @@
 """`murmur rewards`: what validated work earned, from the ledger to the wallet."""
 
-from pathlib import Path
+import json
 from typing import Annotated
 
 import typer
@@ -10,52 +10,30 @@ from contracts.terminal import (
     DryRun,
     Json,
     LedgerAddress,
+    NetworkName,
+    Owner,
     PasswordFile,
     Rpc,
     Yes,
-    confirm,
+    confirm_transactions,
+    connect_ledger,
     format_amount,
     mined,
-    open_ledger,
+    open_sender,
     show,
+    wallet_address,
 )
-from protocol.errors import ConfigError, LedgerError, NetworkError
+from protocol.errors import LedgerError
 
-rewards_app = typer.Typer(no_args_is_help=True, help="Claim what validated work earned.")
+rewards_app = typer.Typer(no_args_is_help=True, help="See, understand and claim what validated work earned.")
 
-CLAIM_TIMEOUT_S = 30.0
-
-
-def read_settlement(source: str) -> bytes:
-    """Read a settlement from a file, a run's public folder, or a URL of the coordinator's API.
-
-    Raises:
-        NetworkError: the URL does not deliver, or more than a settlement can have.
-        ConfigError: the file is not there.
-    """
-    from contracts.claims import MAX_SETTLEMENT_BYTES
-
-    if source.startswith(("http://", "https://")):
-        import httpx
-
-        found = bytearray()
-        try:
-            with httpx.stream("GET", source, timeout=CLAIM_TIMEOUT_S) as answer:
-                for piece in answer.raise_for_status().iter_bytes():
-                    found += piece
-                    if len(found) > MAX_SETTLEMENT_BYTES:
-                        raise NetworkError(f"{source}: longer than any settlement")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NetworkError(f"{source}: {error}", hint="check the coordinator's API address") from error
-        return bytes(found)
-    path = Path(source)
-    try:
-        with (path / "settlement.json" if path.is_dir() else path).open("rb") as file:
-            return file.read(MAX_SETTLEMENT_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the settlement {path}", hint="name settlement.json or its folder"
-        ) from error
+RunId = Annotated[str, typer.Option("--run", help="Run id.")]
+SettlementSource = Annotated[
+    str,
+    typer.Option(
+        "--settlement", help="settlement.json of the run: a file, its folder, or the API's URL of it."
+    ),
+]
 
 
 @rewards_app.command()
@@ -63,33 +41,131 @@ def claim(
     directory: Directory,
     rpc: Rpc,
     ledger: LedgerAddress,
-    run: Annotated[str, typer.Option("--run", help="Run id.")],
-    settlement: Annotated[
-        str, typer.Option(help="settlement.json of the run: a file, its folder, or the API's URL of it.")
-    ],
+    run: RunId,
+    settlement: SettlementSource,
+    owner: Owner = None,
     password_file: PasswordFile = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    network: NetworkName = None,
 ) -> None:
     """Claim the wallet's pay that is final. What the settlement says counts only if its root is final on chain."""
-    from contracts.claims import parse_tables, prove_reward
+    from contracts.claims import claimable
+    from contracts.plan import claim_steps, quote
 
-    found, sender = open_ledger(directory, rpc, ledger, password_file)
-    info = found.run_info(run)
-    if info is None:
-        raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
-    if info.final_root == bytes(32):
-        raise LedgerError("no reward root of this run is final yet", hint="try again after the next epoch")
-    reward = prove_reward(parse_tables(read_settlement(settlement)), info.final_root, sender.address)
-    claimed = found.claimed(run, sender.address)
-    due = (reward.cumulative_wei if reward else 0) - claimed
-    if reward is None or due <= 0:
-        show({"account": sender.address, "claimed_wei": str(claimed), "paid_wei": "0", "tx": None}, as_json)
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    ready = claimable(found, run, settlement, wallet)
+    reward, due = ready.reward, ready.due_wei
+    if reward is None or not due:
+        facts = {"account": wallet, "claimed_wei": str(ready.claimed_wei), "paid_wei": "0", "tx": None}
+        show(facts, as_json)
         return
-    confirm(
-        [f"claim {format_amount(due)} tokens for {sender.address}"], yes=yes, dry_run=dry_run, as_json=as_json
-    )
+    steps = claim_steps(found, run, reward.account, reward.cumulative_wei, reward.proof)
+    plan = [f"claim {format_amount(due)} tokens for {wallet}"]
+    confirm_transactions(plan, quote(found.w3, wallet, steps), yes=yes, dry_run=dry_run, as_json=as_json)
+    sender = open_sender(found, directory, password_file)
     receipt = found.claim(sender, run, reward.account, reward.cumulative_wei, reward.proof)
     facts = {"account": reward.account, "claimed_wei": str(reward.cumulative_wei), "paid_wei": str(due)}
     show(mined(receipt, **facts), as_json)
+
+
+@rewards_app.command("list")
+def list_(
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    settlement: Annotated[
+        list[str] | None,
+        typer.Option(help="settlement.json of a run, as for `rewards claim`; repeatable, one for each run."),
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
+    ] = None,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """List every run that the wallet has pay in: claimable, claimed, and not final yet. Needs no password.
+
+    What is owed stands in a run's settlement, which is not on chain: of runs without one, only claims are shown.
+    """
+    from contracts.claims import pay_by_run
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=True)
+    rows = pay_by_run(found, wallet, settlement or [])
+    if as_json:
+        typer.echo(json.dumps({"account": wallet, "runs": [row.to_json() for row in rows]}))
+        return
+    if not rows:
+        typer.echo("no pay in any run; name a run's settlement with --settlement")
+    else:
+        typer.echo(f"{'run':18} {'claimable':>14} {'claimed':>14} {'not final':>14}")
+    for row in rows:
+        cells = (row.claimable_wei, row.claimed_wei, row.unvested_wei)
+        shown = ("?" if one is None else format_amount(one) for one in cells)
+        typer.echo(f"{row.run[:16]:18} " + " ".join(f"{one:>14}" for one in shown))
+    if any(row.claimable_wei is None for row in rows):
+        typer.echo("?: name the run's settlement with --settlement", err=True)
+
+
+@rewards_app.command()
+def reconcile(
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    run: RunId,
+    settlement: SettlementSource,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Compare what a run's pot paid with what its settlement owes, account by account: exit 1 if they differ.
+
+    Needs no wallet. Whether the settlement is what the work earned, `murmur audit run` decides.
+    """
+    from contracts.claims import parse_rewards, read_settlement
+    from contracts.reconcile import reconcile as compare
+    from contracts.run import ChainRun
+
+    found = connect_ledger(rpc, ledger)
+    chain = ChainRun(found, run)
+    chain.refresh()
+    info = found.run_info(run)
+    if info is None:
+        raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
+    messages = parse_rewards(read_settlement(settlement))
+    tables = sorted((one.body for one in messages if one.run == run), key=lambda table: table.epoch)
+    claims = chain.claims()
+    claimed = {account: found.claimed(run, account) for account in {claim.account for claim in claims}}
+    result = compare(info, tables, chain.finalized(), claims, claimed)
+    if as_json:
+        accounts = [
+            {
+                "account": one.account,
+                "earned_wei": str(one.earned_wei),
+                "claimed_wei": str(one.claimed_wei),
+                "open_wei": str(one.earned_wei - one.claimed_wei),
+                "unvested_wei": str(one.ahead_wei),
+            }
+            for one in result.accounts
+        ]
+        totals = {"funded_wei": str(info.funded_wei), "final_wei": str(info.final_total_wei)}
+        totals["claimed_wei"] = str(info.claimed_wei)
+        document = {"run": run, "agrees": not result.differences, **totals, "accounts": accounts}
+        typer.echo(json.dumps({**document, "differences": result.differences}))
+    else:
+        typer.echo(f"{'account':42} {'earned':>14} {'claimed':>14} {'open':>14}")
+        for one in result.accounts:
+            cells = (one.earned_wei, one.claimed_wei, one.earned_wei - one.claimed_wei)
+            typer.echo(f"{one.account:42} " + " ".join(f"{_signed(cell):>14}" for cell in cells))
+        for line in result.differences:
+            typer.echo(f"differs: {line}")
+        if not result.differences:
+            typer.echo(f"agrees: {len(claims)} claims, {len(chain.finalized())} final roots")
+    if result.differences:
+        raise typer.Exit(1)
+
+
+def _signed(wei: int) -> str:
+    return format_amount(wei) if wei >= 0 else f"-{format_amount(-wei)}"

@@ -1,23 +1,26 @@
 """One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final, Literal
 
 from contracts.beacons import AT_ONCE, Beacons, beacons_of
+from contracts.cases import FALSE, FORGED, RIGHT, UNAVAILABLE, VOID, CaseState, fold
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.events import (
-    Appealed,
-    AppealReleased,
-    AppealSettled,
     Claimed,
+    CommitmentForced,
     CommitmentsPosted,
+    Equivocated,
     Event,
+    PeerRotated,
     RecordAnchored,
     Registered,
-    RewardsDisputed,
+    RewardsCancelled,
     RewardsFinalized,
     RewardsProposed,
+    RewardsReopened,
     RunCreated,
     RunFinished,
     RunFunded,
@@ -26,12 +29,21 @@ from contracts.events import (
     StakeChanged,
 )
 from contracts.index import EventIndex
-from contracts.types import Role
+from contracts.types import CaseKind, Role
 from protocol.beacons import SignatureSource
-from protocol.chain import OPENING_ROUND, Appeal, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
+from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
+from protocol.networks import Network
 
+_OUTCOMES: Final[dict[int, Literal["passed", "void", "false"]]] = {
+    RIGHT: "passed",
+    VOID: "void",
+    FALSE: "false",
+    FORGED: "false",
+    UNAVAILABLE: "false",
+}
 _ROLES = {Role.CONTRIBUTOR: "contributor", Role.VERIFIER: "verifier"}
 
 
@@ -40,6 +52,7 @@ class _Facts:
     """What the events say, folded once for each new set of them."""
 
     registered: dict[int, Registered] = field(default_factory=dict)
+    rotations: list[PeerRotated] = field(default_factory=list)
     stakes: list[StakeChanged] = field(default_factory=list)
     created: RunCreated | None = None
     opened: RunOpened | None = None
@@ -51,9 +64,9 @@ class _Facts:
     finalized: dict[int, RewardsFinalized] = field(default_factory=dict)
     claims: list[Claimed] = field(default_factory=list)
     slashes: list[Slashed] = field(default_factory=list)
-    appeals: dict[int, Appealed] = field(default_factory=dict)
-    settled: dict[int, AppealSettled] = field(default_factory=dict)
-    released: set[int] = field(default_factory=set)
+    forced: dict[int, dict[int, CommitmentForced]] = field(default_factory=dict)  # by round and number
+    equivocations: list[Equivocated] = field(default_factory=list)
+    cases: dict[int, CaseState] = field(default_factory=dict)
 
     def add(self, event: Event, run: str) -> None:
         """Fold one event in; events of other runs say nothing here."""
@@ -62,6 +75,8 @@ class _Facts:
         match event:
             case Registered():
                 self.registered[event.number] = event
+            case PeerRotated():
+                self.rotations.append(event)
             case StakeChanged():
                 self.stakes.append(event)
             case RunCreated():
@@ -78,20 +93,22 @@ class _Facts:
                 self.records[event.round] = event
             case RewardsProposed():
                 self.proposed[event.epoch] = event
-            case RewardsDisputed():
+            case RewardsCancelled():
                 self.proposed.pop(event.epoch, None)
+            case RewardsReopened() if event.epoch in self.proposed:
+                pending = self.proposed[event.epoch]
+                self.proposed[event.epoch] = replace(pending, final_at=event.final_at)
             case RewardsFinalized():
                 self.finalized[event.epoch] = event
             case Claimed():
                 self.claims.append(event)
             case Slashed():
                 self.slashes.append(event)
-            case Appealed():
-                self.appeals[event.case] = event
-            case AppealSettled() if event.case in self.appeals:  # the event names no run
-                self.settled[event.case] = event
-            case AppealReleased() if event.case in self.appeals:
-                self.released.add(event.case)
+            case CommitmentForced():
+                self.forced.setdefault(event.round, {})[event.number] = event
+            case Equivocated():
+                self.equivocations.append(event)
+        fold(self.cases, event, run)
 
 
 class ChainRun:
@@ -114,13 +131,15 @@ class ChainRun:
         self._height = 0
 
     @classmethod
-    def connect(cls, rpc_url: str, ledger: str, run: str, *, chain_id: int | None = None) -> "ChainRun":
+    def connect(
+        cls, network: Network | str, ledger: str, run: str, *, chain_id: int | None = None
+    ) -> "ChainRun":
         """Connect to a chain and follow a run of a ledger on it.
 
         Raises:
             LedgerError: the chain is not there or another one, or the address is no ledger.
         """
-        found = Ledger(connect(rpc_url, chain_id), ledger)
+        found = Ledger(connect(network, chain_id), ledger)
         found.verify()
         return cls(found, run)
 
@@ -159,7 +178,7 @@ class ChainRun:
     def _anchors(self) -> list[int]:
         opened = {self._facts.opened.block} if self._facts.opened else set()
         records = {record.block for record in self._facts.records.values()}
-        return sorted(opened | records | {appeal.block for appeal in self._facts.appeals.values()})
+        return sorted(opened | records)
 
     @property
     def height(self) -> int:
@@ -179,6 +198,13 @@ class ChainRun:
     def created(self) -> int | None:
         """Return the block in which the run was created."""
         return None if self._facts.created is None else self._facts.created.block
+
+    def penalties(self) -> Penalties | None:
+        """Return what the run was created with."""
+        created = self._facts.created
+        if created is None:
+            return None
+        return Penalties(created.fault_bps, created.equivocation_bps, created.window_blocks)
 
     def coordinator(self) -> RunCreated | None:
         """Return who created the run, and the key that signs for it."""
@@ -219,53 +245,50 @@ class ChainRun:
         """Return the beacon of the block that anchored the round."""
         return self._beacon_after(self.anchor(round_))
 
-    def appeals(self, round_: int) -> tuple[Appeal, ...]:
-        """Return the appeals about a round's units, oldest first, whatever became of them."""
-        return tuple(appeal for appeal in self.every_appeal() if appeal.round == round_)
+    def cases(self, round_: int) -> tuple[Case, ...]:
+        """Return the cases about a round's units, oldest first, whatever became of them."""
+        return tuple(case_view(one) for one in self.every_case() if one.round == round_ and one.number)
 
-    def every_appeal(self) -> tuple[Appeal, ...]:
-        """Return the appeals about the run's units, oldest first, whatever became of them."""
-        return tuple(_appeal(event) for event in self._facts.appeals.values())
+    def every_case(self) -> tuple[CaseState, ...]:
+        """Return the run's cases, oldest first, disputes of its reward roots among them."""
+        return tuple(self._facts.cases.values())
 
-    def appeal_beacon(self, case: int) -> str | None:
-        """Return the beacon of the block that holds an appeal of this run."""
-        appeal = self._facts.appeals.get(case)
-        return None if appeal is None else self._beacon_after(appeal.block)
+    def seed_proof(self, case: CaseState) -> bytes | None:
+        """Return what draws a case's jury, as `Jury.draw` takes it; None before it is there. May block.
 
-    def settled_appeals(self) -> dict[int, tuple[int, bool]]:
-        """Return what the verdicts said in each settled case, and whether they upheld the appeal."""
-        return {case: (event.outcome, event.upheld) for case, event in self._facts.settled.items()}
+        Raises:
+            LedgerError: it is due, and nobody has it; or no beacon is followed.
+        """
+        if self._beacons is None:
+            raise LedgerError("no beacon is followed, so that no jury can be drawn")
+        return self._beacons.seed_proof(case.seed_round, self._height)
 
-    def settlements(self) -> tuple[AppealSettled, ...]:
-        """Return the settlements of this run's appeals, which name their verdicts, in chain order."""
-        return tuple(self._facts.settled.values())
+    def forced(self, round_: int) -> dict[int, str]:
+        """Return the message ids of the commitments that were forced into a round, by number."""
+        return {number: one.commitment.hex() for number, one in self._facts.forced.get(round_, {}).items()}
 
-    def released_appeals(self) -> frozenset[int]:
-        """Return the cases that nobody settled and whose bonds went back."""
-        return frozenset(self._facts.released)
+    def equivocations(self) -> tuple[Equivocated, ...]:
+        """Return the equivocations that were proven in this run, in chain order."""
+        return tuple(self._facts.equivocations)
 
     def drand_round(self, round_: int) -> int | None:
         """Return the drand round that a round's anchor fixes; None on a local chain, or before `refresh` saw it."""
         anchor = self.anchor(round_)
         return None if anchor is None or self._beacons is None else self._beacons.drand_round(anchor)
 
-    def appeal_drand_round(self, case: int) -> int | None:
-        """Return the drand round that an appeal of this run fixes; None where `drand_round` gives none."""
-        appeal = self._facts.appeals.get(case)
-        return None if appeal is None or self._beacons is None else self._beacons.drand_round(appeal.block)
-
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block read."""
         stakes = self._stakes(self._height)
-        found = self._facts.registered
-        return tuple(_operator(found[number], stakes.get(number, 0)) for number in sorted(found))
+        return tuple(
+            self._operator(number, stakes.get(number, 0), self._height)
+            for number in sorted(self._facts.registered)
+        )
 
     def operator(self, number: int) -> Operator | None:
         """Return one registered peer."""
-        registered = self._facts.registered.get(number)
-        return (
-            None if registered is None else _operator(registered, self._stakes(self._height).get(number, 0))
-        )
+        if number not in self._facts.registered:
+            return None
+        return self._operator(number, self._stakes(self._height).get(number, 0), self._height)
 
     def slashed(self) -> dict[int, int]:
         """Return what each number lost in this run."""
@@ -308,33 +331,44 @@ class ChainRun:
     def _staked(self, role: Role, block: int) -> tuple[Operator, ...]:
         stakes = self._stakes(block)
         return tuple(
-            _operator(registered, stakes[number])
+            self._operator(number, stakes[number], block)
             for number, registered in sorted(self._facts.registered.items())
             if registered.role == role
             and registered.block <= block
             and stakes.get(number, 0) >= self.min_stake_wei
         )
 
+    def _operator(self, number: int, stake: int, block: int) -> Operator:
+        """Return an operator with the peer key that it had at a block."""
+        registered = self._facts.registered[number]
+        linked: Registered | PeerRotated = registered
+        for rotation in self._facts.rotations:
+            if rotation.number == number and rotation.block <= block:
+                linked = rotation
+        public = linked.pub_x + linked.pub_y.to_bytes(32, "big")
+        return Operator(
+            number=number,
+            wallet=registered.wallet,
+            peer=linked.peer,
+            peer_id=peer_id_of(public),
+            role=_ROLES[Role(registered.role)],
+            stake_wei=stake,
+        )
 
-def _appeal(event: Appealed) -> Appeal:
-    return Appeal(
-        case=event.case,
-        round=event.round,
-        number=event.number,
-        segment=event.segment,
-        appellant=event.appellant,
-        bond_wei=event.bond,
-        block=event.block,
-    )
 
-
-def _operator(registered: Registered, stake: int) -> Operator:
-    public = registered.pub_x + registered.pub_y.to_bytes(32, "big")
-    return Operator(
-        number=registered.number,
-        wallet=registered.wallet,
-        peer=registered.peer,
-        peer_id=peer_id_of(public),
-        role=_ROLES[Role(registered.role)],
-        stake_wei=stake,
+def case_view(state: CaseState) -> Case:
+    """Return what a case is to those who only need its outcome."""
+    outcome: Literal["passed", "void", "false", "unjudged"] | None = None
+    if state.closed:
+        outcome = _OUTCOMES.get(state.outcome, "unjudged")
+    return Case(
+        case=state.case,
+        round=state.round,
+        number=state.number,
+        segment=state.segment,
+        contests=state.kind is CaseKind.CONTEST,
+        block=state.block,
+        outcome=outcome,
+        forged_residual=state.closed and state.outcome == FORGED,
+        refused=state.closed and state.outcome == UNAVAILABLE,
     )

@@ -8,23 +8,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from protocol import options
 from protocol.errors import UsageError
+from protocol.networks import Network
 
 if TYPE_CHECKING:
     from contracts.client import Ledger
+    from contracts.plan import Quote
     from contracts.sender import Sender
     from contracts.types import Receipt
 
 Directory = Annotated[Path, typer.Option("--dir", help="Directory with wallet.json and peer.key.")]
-Rpc = Annotated[str, typer.Option("--rpc", envvar="MURMUR_RPC", help="RPC URL of the chain.")]
-LedgerAddress = Annotated[
-    str, typer.Option("--ledger", envvar="MURMUR_LEDGER", help="Address of the ledger.")
-]
+Rpc = options.Rpc
+LedgerAddress = options.Ledger
+NetworkName = options.NetworkName
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the plan, print unsigned transactions where it has any, and stop."),
+]
+Owner = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="A wallet that is elsewhere; with --dry-run, whose output it signs."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 DECIMALS = 18
@@ -69,28 +80,95 @@ def confirm(plan: list[str], *, yes: bool, dry_run: bool, as_json: bool = False)
         raise typer.Exit(1)
 
 
+def confirm_transactions(
+    plan: list[str], quoted: "Quote", *, yes: bool, dry_run: bool, as_json: bool = False
+) -> None:
+    """Show a plan with its fee and ask; in a dry run print its unsigned transactions, for a wallet elsewhere.
+
+    Raises:
+        UsageError: there is no terminal to ask on and `--yes` was not given.
+    """
+    count = len(quoted.transactions)
+    fee = (
+        f"fee about {format_amount(quoted.fee_wei)}, at most {format_amount(quoted.max_fee_wei)} of the chain's coin, "
+        f"for {count} transaction{'' if count == 1 else 's'}"
+    )
+    if not dry_run:
+        confirm([*plan, fee], yes=yes, dry_run=False)
+        return
+    for line in (*plan, fee):
+        typer.echo(line, err=True)
+    unsigned = [one.to_json() for one in quoted.transactions]
+    document = {"plan": [*plan, fee], "fee_wei": str(quoted.fee_wei), "max_fee_wei": str(quoted.max_fee_wei)}
+    typer.echo(
+        json.dumps({**document, "transactions": unsigned}) if as_json else json.dumps(unsigned, indent=1)
+    )
+    raise typer.Exit
+
+
+def connect_ledger(rpc: Network, ledger: str) -> "Ledger":
+    """Connect to a ledger and check that it is one; needs no wallet.
+
+    Raises:
+        LedgerError: the chain is not there, or the address is no ledger.
+    """
+    from contracts.chain import connect
+    from contracts.client import Ledger
+
+    found = Ledger(connect(rpc), ledger)
+    found.verify()
+    return found
+
+
+def open_sender(ledger: "Ledger", directory: Path, password_file: Path | None) -> "Sender":
+    """Open the directory's wallet with its outbox.
+
+    Raises:
+        ConfigError: there is no wallet, or it does not open.
+        UsageError: a password is needed and there is no terminal to ask on.
+    """
+    from contracts.sender import Sender
+    from contracts.wallet import open_wallet
+
+    sender = Sender.open(ledger.w3, open_wallet(directory, password_file), directory)
+    options.at_end(sender.close)
+    return sender
+
+
 def open_ledger(
-    directory: Path, rpc: str, ledger: str, password_file: Path | None, *, create: bool = False
+    directory: Path, rpc: Network, ledger: str, password_file: Path | None
 ) -> "tuple[Ledger, Sender]":
-    """Open the ledger and the directory's wallet, which is made if need be and allowed.
+    """Open the ledger and the directory's wallet.
 
     Raises:
         LedgerError: the chain is not there, or the address is no ledger.
         ConfigError: there is no wallet, or it does not open.
     """
-    from contracts.chain import connect
-    from contracts.client import Ledger
-    from contracts.sender import Sender
-    from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
+    found = connect_ledger(rpc, ledger)
+    return found, open_sender(found, directory, password_file)
 
-    found = Ledger(connect(rpc), ledger)
-    found.verify()
-    if not create or (directory / WALLET_FILE).exists():
-        wallet = open_wallet(directory, password_file)
-    else:
-        typer.echo(f"making a wallet in {directory}", err=True)
-        wallet = create_wallet(directory, password_file)
-    return found, Sender(found.w3, wallet)
+
+def wallet_address(directory: Path, owner: str | None, *, dry_run: bool) -> str:
+    """Return the wallet that a plan is for: the directory's, or in a dry run one that is elsewhere. No password.
+
+    Raises:
+        ConfigError: the directory has no wallet.
+        UsageError: another's address was given for more than a dry run, or it is none.
+    """
+    from eth_utils.address import is_address, to_checksum_address
+
+    from contracts.keystore import keystore_address
+    from contracts.wallet import WALLET_FILE
+
+    if owner is None:
+        return keystore_address(directory / WALLET_FILE)
+    if not dry_run:
+        raise UsageError(
+            "--owner is a wallet that is elsewhere, so that nothing can be signed here", hint="add --dry-run"
+        )
+    if not is_address(owner):
+        raise UsageError(f"{owner!r} is not the address of a wallet")
+    return str(to_checksum_address(owner))
 
 
 def show(value: dict[str, Any], as_json: bool) -> None:

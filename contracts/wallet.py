@@ -2,31 +2,28 @@
 
 import os
 import secrets
-import stat
-import sys
-from getpass import getpass
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
 from contracts.keystore import SCRYPT_N, create_keystore, keystore_address, load_keystore
-from protocol.errors import ConfigError, UsageError
+from contracts.passwords import read_password
+from protocol.errors import ConfigError
 
 WALLET_FILE = "wallet.json"
 PASSWORD_FILE = "wallet.password"  # noqa: S105 - the name of a file
 
 
 def open_wallet(directory: Path, password_file: Path | None = None) -> LocalAccount:
-    """Decrypt the wallet of a directory with the password from a file, the directory's own, or a prompt.
+    """Decrypt the wallet of a directory with the password from a file, the directory's own, the keyring, or a prompt.
 
     Raises:
         ConfigError: no wallet, a wrong password, or a file that others can read.
         UsageError: a password is needed and there is no terminal to ask on.
     """
-    keystore_address(
-        directory / WALLET_FILE
-    )  # nobody is asked for the password of a wallet that is not there
-    return load_keystore(directory / WALLET_FILE, _password(directory, password_file, confirm=False))
+    address = keystore_address(directory / WALLET_FILE)  # before anybody is asked for a password
+    password = read_password("wallet", password_file, directory / PASSWORD_FILE, address)
+    return load_keystore(directory / WALLET_FILE, password)
 
 
 def create_wallet(directory: Path, password_file: Path | None = None) -> LocalAccount:
@@ -36,7 +33,7 @@ def create_wallet(directory: Path, password_file: Path | None = None) -> LocalAc
         ConfigError: there is a wallet already.
         UsageError: a password is needed and there is no terminal to ask on.
     """
-    password = _password(directory, password_file, confirm=True)
+    password = read_password("wallet", password_file, directory / PASSWORD_FILE, None, confirm=True)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return create_keystore(directory / WALLET_FILE, secrets.token_bytes(32), password)
 
@@ -59,22 +56,3 @@ def save_unattended_wallet(directory: Path, key: bytes, *, scrypt_n: int = SCRYP
     with os.fdopen(handle, "w") as file:
         file.write(password + "\n")
     return create_keystore(directory / WALLET_FILE, key, password, scrypt_n=scrypt_n)
-
-
-def _password(directory: Path, password_file: Path | None, *, confirm: bool) -> str:
-    path = password_file or directory / PASSWORD_FILE
-    if password_file is not None or path.exists():
-        try:
-            if stat.S_IMODE(path.stat().st_mode) & 0o077:
-                raise ConfigError(f"{path} can be read by others", hint=f"chmod 600 {path}")
-            return path.read_text(encoding="utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the password file {path}") from error
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "the wallet needs a password and there is no terminal", hint="use --password-file FILE"
-        )
-    password = getpass("wallet password: ", stream=sys.stderr)
-    if confirm and getpass("again: ", stream=sys.stderr) != password:
-        raise UsageError("the two passwords differ")
-    return password

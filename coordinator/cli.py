@@ -59,6 +59,7 @@ def start(
         typer.Option(help="Number of a peer that is also trained alone, for comparison; repeatable."),
     ] = None,
     no_control: Annotated[bool, typer.Option("--no-control", help="Train nobody alone.")] = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Keep a run's rounds until stopped: lists, records, settlement, API and live page."""
     import trio
@@ -116,6 +117,7 @@ def create(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Define a run, show what it can cost, and create and fund it on chain.
 
@@ -125,12 +127,13 @@ def create(
 
     from contracts.chain import connect
     from contracts.client import Ledger
+    from contracts.identity import open_peer_key
     from contracts.sender import Sender
     from contracts.terminal import confirm, parse_amount
     from contracts.wallet import WALLET_FILE, create_wallet, open_wallet
     from coordinator.run import create_run, plan_run
     from protocol.daemon import PEER_KEY_FILE
-    from protocol.keys import PeerKey, load_peer_key, save_peer_key
+    from protocol.keys import PeerKey, save_peer_key
 
     fund_wei = parse_amount(fund)
     fields = {} if manifest is None else read_fields(manifest)
@@ -138,7 +141,7 @@ def create(
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
         save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))
-    key = load_peer_key(directory / PEER_KEY_FILE)
+    key = open_peer_key(directory)
     found = Ledger(connect(rpc), ledger)
     found.verify()
     plan = plan_run(
@@ -156,7 +159,7 @@ def create(
     checked = check_plan(plan.manifest, terms, calibration, unsafe=unsafe)
     confirm([*describe_plan(plan), *checked], yes=yes, dry_run=dry_run)
     make = open_wallet if (directory / WALLET_FILE).exists() else create_wallet
-    sender = Sender(found.w3, make(directory, password_file))
+    sender = Sender.open(found.w3, make(directory, password_file), directory)
     receipt = create_run(directory, plan, ledger=found, sender=sender)
     result = {
         "run": plan.manifest.run_id,

@@ -1,9 +1,10 @@
-"""Draws, verdicts and outcomes of anchored rounds, beside the rounds that follow."""
+"""Draws, verdicts, cases and outcomes of anchored rounds, beside the rounds that follow."""
 
 from dataclasses import replace
 from typing import cast
 
 from coordinator.state import (
+    Accuse,
     AnchoredRound,
     Decision,
     Drawn,
@@ -11,14 +12,12 @@ from coordinator.state import (
     Export,
     Refused,
     Ruled,
-    SettleAppeal,
-    Slash,
     State,
 )
 from protocol.chain import ChainView
 from protocol.messages import Body, Judgement, Opening, Seal, Signed, Verdict
-from verification.appeal import appealed, blocks_since, combined, may_still_appeal
 from verification.archive import RoundDossier
+from verification.cases import blocks_since, combined, counted_cases, may_still_open
 from verification.judge import contradiction, forged_residual, refused
 from verification.ruling import fault, in_turn, may_judge, may_seal, rule, silent
 from verification.sample import Draw, draws
@@ -31,7 +30,7 @@ Step = tuple[State, tuple[Effect, ...]]
 
 
 def judge(state: State, chain: ChainView) -> Step:
-    """Draw the units of rounds whose beacon is there, take in appeals and verdicts, and decide what can be decided."""
+    """Draw the units of rounds whose beacon is there, take in verdicts and rulings, and decide what can be decided."""
     effects: list[Effect] = []
     for round_ in sorted(state.judging):
         state, more = _judge_round(state, state.judging[round_], chain)
@@ -51,13 +50,15 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
         anchored = replace(anchored, draws=found)
         effects.append(Drawn(anchored.round, found))
     before = state.judging[anchored.round]
-    anchored = _admit_appeals(state, anchored, chain)
     anchored, refused, waiting = _take(state, anchored, chain)
     anchored, decided = _decide(state, anchored, chain, effects)
-    anchored = _admit_appeals(state, anchored, chain)  # a contest counts once its unit was found void
+    # After what was drawn: a contest counts once its unit was found void.
+    anchored, ruled = _take_rulings(state, anchored, chain, effects)
+    decided += ruled
     effects += refused
     state = replace(state, inbox={**state.inbox, anchored.round: waiting})
-    open_ = may_still_appeal(state.manifest, chain, anchored.round, anchored.cases, anchored.outcome)
+    drawn = anchored.draws or ()
+    open_ = may_still_open(state.manifest, chain, anchored.round, anchored.cases, drawn, anchored.outcome)
     over = anchored.decided and not (anchored.standing.units and open_)
     if anchored is before:
         return (_close(state, anchored) if over else state), tuple(effects)
@@ -79,13 +80,38 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     return (_close(state, anchored) if over else state), tuple(effects)
 
 
-def _admit_appeals(state: State, anchored: AnchoredRound, chain: ChainView) -> AnchoredRound:
-    """Take up the appeals that count; one that was taken up stays."""
-    if not chain.appeals(anchored.round):
-        return anchored
+def _take_rulings(
+    state: State, anchored: AnchoredRound, chain: ChainView, effects: list[Effect]
+) -> tuple[AnchoredRound, list[Decision]]:
+    """Take up the cases that count, and decide those that the jury has closed."""
+    if not chain.cases(anchored.round):
+        return anchored, []
     units, drawn = anchored.standing.units, anchored.draws or ()
-    found = appealed(state.manifest, state.run, chain, anchored.round, units, drawn, anchored.outcome)
-    return anchored if found == anchored.appeals else replace(anchored, appeals=found)
+    cases = counted_cases(state.manifest, chain, anchored.round, units, drawn, anchored.outcome)
+    found: list[Decision] = []
+    for case in cases:
+        if case.outcome is None or case.label in anchored.decisions:
+            continue
+        stored = state.stored.get((anchored.round, *case.label))
+        decision = Decision(anchored.round, case.number, case.case, case.segment, case.outcome)
+        if stored is None:
+            effects.append(decision)
+        found.append(decision)
+    if cases != anchored.cases:
+        anchored = replace(anchored, cases=cases)
+    return _decided(anchored, found, effects), found
+
+
+def _decided(anchored: AnchoredRound, found: list[Decision], effects: list[Effect]) -> AnchoredRound:
+    """Note decisions, and what they make of their units."""
+    if not found:
+        return anchored
+    decisions = {**anchored.decisions, **{decision.label: decision for decision in found}}
+    anchored = replace(anchored, decisions=decisions)
+    for number in sorted({decision.number for decision in found}):
+        about = [_judgement(anchored, one) for one in decisions.values() if one.number == number]
+        effects.append(Ruled(anchored.round, number, combined(about)))
+    return anchored
 
 
 def _take(
@@ -119,24 +145,27 @@ def _place(
     body = message.body
     if not isinstance(body, Opening | Seal | Verdict):
         return anchored, f"late: round {anchored.round} is over"
-    label = (body.number, body.case)
-    draw = next((one for one in anchored.cases if one.label == label), None)
-    if draw is None:
-        if body.case:
+    if isinstance(body, Opening) and body.case:
+        case = next(
+            (one for one in chain.cases(anchored.round) if one.label == (body.number, body.case)), None
+        )
+        if case is None:
             return anchored, WAITS
+        return _place_opening(anchored, cast("Signed[Opening]", message), case.segment)
+    draw = next((one for one in anchored.draws if one.number == body.number), None)
+    if draw is None:
         return anchored, f"number {body.number} was not drawn in round {anchored.round}"
+    if isinstance(body, Opening):
+        return _place_opening(anchored, cast("Signed[Opening]", message), draw.segment)
     if reason := _fault(anchored, draw, body):
         return anchored, reason
-    if isinstance(body, Opening):
-        opening = cast("Signed[Opening]", message)
-        return replace(anchored, openings={**anchored.openings, label: opening}), ""
-    seals = anchored.seals.get(label, {})
-    verdicts = anchored.verdicts.get(label, {})
+    seals = anchored.seals.get(draw.number, {})
+    verdicts = anchored.verdicts.get(draw.number, {})
     if isinstance(body, Seal):
         if reason := _seal_fault(state, anchored, draw, body, chain):
             return anchored, reason
         seals = {**seals, body.verifier: cast("Signed[Seal]", message)}
-        return replace(anchored, seals={**anchored.seals, label: seals}), ""
+        return replace(anchored, seals={**anchored.seals, draw.number: seals}), ""
     sealed = seals.get(body.verifier)
     commitment = anchored.commitments[body.number].body
     if needs_seal(body) and sealed is None:
@@ -145,31 +174,42 @@ def _place(
     if reason := fault(state.manifest, state.run, anchored.round, commitment, body, seal):
         return anchored, reason
     verdicts = {**verdicts, body.verifier: cast("Signed[Verdict]", message)}
-    return replace(anchored, verdicts={**anchored.verdicts, label: verdicts}), ""
+    return replace(anchored, verdicts={**anchored.verdicts, draw.number: verdicts}), ""
 
 
-def _fault(anchored: AnchoredRound, draw: Draw, body: Opening | Seal | Verdict) -> str:
-    """Return why a message is not about what was drawn, or an empty string."""
+def _place_opening(
+    anchored: AnchoredRound, message: Signed[Opening], segment: int
+) -> tuple[AnchoredRound, str]:
+    body = message.body
+    commitment = anchored.commitments.get(body.number)
+    if commitment is None or body.commitment != commitment.id:
+        return anchored, "about another commitment than the listed one"
+    if body.segment != segment:
+        return anchored, f"about segment {body.segment} instead of {segment}"
+    openings = {**anchored.openings, (body.number, body.case): message}
+    return replace(anchored, openings=openings), ""
+
+
+def _fault(anchored: AnchoredRound, draw: Draw, body: Seal | Verdict) -> str:
+    """Return why a seal or verdict is not about what was drawn, or an empty string."""
     if body.commitment != anchored.commitments[body.number].id:
         return "about another commitment than the listed one"
     if body.segment != draw.segment:
         return f"about segment {body.segment} instead of {draw.segment}"
-    if isinstance(body, Opening):
-        return ""
     if body.verifier not in draw.verifiers:
         return f"verifier {body.verifier} is not on the roster of round {anchored.round}"
-    return "late: the unit is decided" if draw.label in anchored.decisions else ""
+    return "late: the unit is decided" if (draw.number, 0) in anchored.decisions else ""
 
 
 def _seal_fault(state: State, anchored: AnchoredRound, draw: Draw, body: Seal, chain: ChainView) -> str:
     """Return why a seal never counts, `WAITS` before its verifier's turn, or an empty string."""
     manifest, commitment = state.manifest, anchored.commitments[draw.number].body
-    verdicts = {judge: one.body for judge, one in anchored.verdicts.get(draw.label, {}).items()}
+    verdicts = {judge: one.body for judge, one in anchored.verdicts.get(draw.number, {}).items()}
     if not may_judge(
-        manifest, commitment, draw, body.verifier, verdicts, blocks_since(chain, anchored.round, draw)
+        manifest, commitment, draw, body.verifier, verdicts, blocks_since(chain, anchored.round)
     ):
         return WAITS
-    if not may_seal(manifest, draw, body.verifier, anchored.seals.get(draw.label, {}), verdicts):
+    if not may_seal(manifest, draw, body.verifier, anchored.seals.get(draw.number, {}), verdicts):
         return "late: fingerprints of this unit were shown before it"
     return ""
 
@@ -179,11 +219,11 @@ def _decide(
 ) -> tuple[AnchoredRound, list[Decision]]:
     """Decide the drawn units that can be decided; return those decisions, read back or made now."""
     found: list[Decision] = []
-    for draw in anchored.cases:
-        if draw.label in anchored.decisions:
+    for draw in anchored.draws or ():
+        if (draw.number, 0) in anchored.decisions:
             continue
-        verdicts = anchored.verdicts.get(draw.label, {})
-        decision = state.stored.get((anchored.round, *draw.label))
+        verdicts = anchored.verdicts.get(draw.number, {})
+        decision = state.stored.get((anchored.round, draw.number, 0))
         if decision is None:
             decision = _decision(state, anchored, draw, chain)
             if decision is None:
@@ -191,20 +231,10 @@ def _decide(
             effects.append(decision)
         found.append(decision)
         right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
-        if len(right) >= 2:
-            pair = (right[0], right[1])
-            if decision.outcome == "false":
-                effects.append(Slash(anchored.round, draw.number, pair))
-            if draw.case:
-                effects.append(SettleAppeal(draw.case, pair[0].body.outcome, pair))
-    if not found:
-        return anchored, []
-    decisions = {**anchored.decisions, **{decision.label: decision for decision in found}}
-    anchored = replace(anchored, decisions=decisions)
-    for number in sorted({decision.number for decision in found}):
-        about = [_judgement(anchored, one) for one in decisions.values() if one.number == number]
-        effects.append(Ruled(anchored.round, number, combined(about)))
-    return anchored, found
+        finder = chain.operator(right[0].body.verifier) if right else None
+        if decision.outcome == "false" and finder is not None:
+            effects.append(Accuse(anchored.round, draw.number, draw.segment, finder.wallet, right[0].id))
+    return _decided(anchored, found, effects), found
 
 
 def _judgement(anchored: AnchoredRound, decision: Decision) -> Judgement:
@@ -222,8 +252,8 @@ def _judgement(anchored: AnchoredRound, decision: Decision) -> Judgement:
 
 def _decision(state: State, anchored: AnchoredRound, draw: Draw, chain: ChainView) -> Decision | None:
     manifest, commitment = state.manifest, anchored.commitments[draw.number].body
-    blocks = blocks_since(chain, anchored.round, draw)
-    messages = anchored.verdicts.get(draw.label, {})
+    blocks = blocks_since(chain, anchored.round)
+    messages = anchored.verdicts.get(draw.number, {})
     said = {judge: message.body for judge, message in messages.items()}
     due = in_turn(manifest, commitment, draw, said, blocks)
     grace = state.resumed_at + manifest.deadlines.reveal if state.resumed_at else 0
@@ -234,7 +264,7 @@ def _decision(state: State, anchored: AnchoredRound, draw: Draw, chain: ChainVie
     return Decision(
         anchored.round,
         draw.number,
-        draw.case,
+        0,
         draw.segment,
         ruling.outcome,
         ruling.right,
@@ -246,7 +276,9 @@ def _decision(state: State, anchored: AnchoredRound, draw: Draw, chain: ChainVie
 
 
 def _forged(anchored: AnchoredRound, decision: Decision) -> bool:
-    found = anchored.verdicts.get(decision.label, {})
+    if decision.case:
+        return any(case.label == decision.label and case.forged_residual for case in anchored.cases)
+    found = anchored.verdicts.get(decision.number, {})
     return forged_residual(
         decision.outcome, (found[judge].body for judge in decision.judges if judge in found)
     )
@@ -268,7 +300,7 @@ def _close(state: State, anchored: AnchoredRound) -> State:
 
 
 def _refused(state: State, anchored: AnchoredRound, decision: Decision) -> bool:
-    heard = anchored.verdicts.get(decision.label, {})
+    heard = {} if decision.case else anchored.verdicts.get(decision.number, {})
     return refused(state.manifest, (heard[judge].body for judge in decision.judges if judge in heard))
 
 
@@ -276,9 +308,9 @@ def export(anchored: AnchoredRound) -> RoundDossier:
     """Return a round's public file: of a decided unit's verdicts, those on which it was decided."""
     verdicts = [
         message
-        for label in sorted(anchored.verdicts)
-        for _, message in sorted(anchored.verdicts[label].items())
-        if label not in anchored.decisions or message.id in anchored.decisions[label].verdicts
+        for number in sorted(anchored.verdicts)
+        for _, message in sorted(anchored.verdicts[number].items())
+        if (number, 0) not in anchored.decisions or message.id in anchored.decisions[number, 0].verdicts
     ]
     return RoundDossier(
         round=anchored.round,
@@ -291,7 +323,7 @@ def export(anchored: AnchoredRound) -> RoundDossier:
         verdicts=tuple(verdicts),
         seals=tuple(
             message
-            for label in sorted(anchored.seals)
-            for _, message in sorted(anchored.seals[label].items())
+            for number in sorted(anchored.seals)
+            for _, message in sorted(anchored.seals[number].items())
         ),
     )

@@ -22,7 +22,8 @@ PHASES = {
     "reveal": "collecting updates",
     "anchor": "anchoring the record",
     "judging": "judging drawn units",
-    "appeals": "waiting for appeals",
+    "jury": "waiting for the jury",
+    "disputes": "waiting for disputes",
     "settling": "settling pay",
     "finished": "finished",
 }

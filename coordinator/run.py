@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from contracts.client import Ledger
 from contracts.sender import Sender
-from contracts.types import Receipt
+from contracts.types import Ladder, Receipt
 from coordinator.config import PUBLIC_DIRECTORY
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST
@@ -186,9 +186,10 @@ def create_run(directory: Path, plan: RunPlan, *, ledger: Ledger, sender: Sender
             f"{directory} already holds a run", hint="one directory holds one run; name another --dir"
         )
     balance = ledger.balance_of(sender.address)
-    if balance < plan.fund_wei:
+    needed = plan.fund_wei + ledger.run_bond
+    if balance < needed:
         raise LedgerError(
-            f"wallet {sender.address} holds {balance} wei of the token, not {plan.fund_wei}",
+            f"wallet {sender.address} holds {balance} wei of the token, not {needed}: the pot and the run's bond",
             hint="fund less with --fund, or send it tokens first",
         )
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -199,7 +200,15 @@ def create_run(directory: Path, plan: RunPlan, *, ledger: Ledger, sender: Sender
         os.fsync(file.fileno())
     scratch.replace(path)
     Archive(directory / PUBLIC_DIRECTORY).write_manifest(plan.manifest)
-    return ledger.create_run(sender, plan.manifest.run_id, plan.manifest.coordinator, plan.fund_wei)
+    return ledger.create_run(
+        sender, plan.manifest.run_id, plan.manifest.coordinator, ladder_of(plan.manifest), plan.fund_wei
+    )
+
+
+def ladder_of(manifest: RunManifest) -> Ladder:
+    """Return what the chain holds of a manifest's penalties."""
+    penalties = manifest.penalties
+    return Ladder(penalties.fault_percent * 100, penalties.equivocation_percent * 100, penalties.window)
 
 
 def _dataset_name(data: Path) -> str:

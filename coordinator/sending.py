@@ -10,8 +10,9 @@ import trio
 from contracts.reverts import LedgerRevert
 from contracts.run import ChainRun
 from contracts.sender import Sender
-from contracts.types import Receipt, SignedVerdict
+from contracts.types import CaseKind, Receipt
 from coordinator.state import (
+    Accuse,
     Anchor,
     Close,
     Event,
@@ -20,28 +21,23 @@ from coordinator.state import (
     Post,
     Propose,
     Proposed,
-    SettleAppeal,
-    Slash,
     Transaction,
 )
 from coordinator.writer import Writer
 from protocol.errors import LedgerError
-from protocol.messages import Signed, Verdict
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 20.0
-GIVE_UP_AFTER = 5  # refusals of a slash or a settled appeal: one whose verifier has left is refused for ever
+GIVE_UP_AFTER = 5  # refusals of an accusation: one whose window has closed is refused for ever
 
 # What the ledger says when somebody, or an earlier life of this process, was there before us.
 DONE_BEFORE = {
-    "AlreadySlashed",
-    "NothingToSlash",
+    "CaseExists",
     "RewardsPending",
     "WrongEpoch",
     "NoPendingRewards",
-    "AppealOver",
 }
 
 Write = Callable[[Callable[[Writer], Any]], Awaitable[Any]]
@@ -57,11 +53,9 @@ def label(effect: Transaction) -> tuple[str, int | None, int | None]:
             return "post commitments", round_, None
         case Anchor(round_, _):
             return "anchor record", round_, None
-        case Slash(round_, number, _):
-            return "slash", round_, number
-        case SettleAppeal(case, _, _):
-            return "settle appeal", None, case
-        case Propose(epoch, _, _):
+        case Accuse(round_, number):
+            return "accuse", round_, number
+        case Propose(epoch):
             return "propose rewards", epoch, None
         case Finalize(epoch):
             return "finalize rewards", epoch, None
@@ -78,18 +72,26 @@ def stands(effect: Transaction, chain: ChainRun) -> bool:
             return chain.commitments(round_) is not None
         case Anchor(round_, _):
             return chain.record_hash(round_) is not None
-        case Slash(round_, number, _):
-            return any((one.round, one.number) == (round_, number) for one in chain.slashes())
-        case SettleAppeal(case, _, _):
-            return case in chain.settled_appeals() or case in chain.released_appeals()
-        case Propose(epoch, _, _) | Finalize(epoch):
+        case Accuse(round_, number, segment):
+            about = (CaseKind.ACCUSATION, round_, number, segment)
+            return any((one.kind, one.round, one.number, one.segment) == about for one in chain.every_case())
+        case Propose(epoch) | Finalize(epoch):
             return epoch in chain.finalized()
         case Close():
             return chain.finished() is not None
 
 
 def send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
-    """Send one transaction and wait until it is mined. Blocks; raises `LedgerError`."""
+    """Send one transaction and wait until it is mined. Blocks; raises `LedgerError`.
+
+    A process that was killed goes on with what it had sent for the same effect.
+    """
+    kind, round_, number = label(effect)
+    with sender.intent(f"{chain.run} {kind} {round_} {number}"):
+        return _send(effect, chain, sender)
+
+
+def _send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
     ledger, run = chain.ledger, chain.run
     match effect:
         case Open():
@@ -98,23 +100,17 @@ def send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
             return ledger.post_commitments(sender, run, round_, bytes.fromhex(root), count)
         case Anchor(round_, record):
             return ledger.anchor_record(sender, run, round_, bytes.fromhex(record))
-        case Slash(round_, number, verdicts):
-            first, second = _signed(verdicts)
-            return ledger.slash(sender, run, round_, number, verdicts[0].body.case, first, second)
-        case SettleAppeal(case, outcome, verdicts):
-            first, second = _signed(verdicts)
-            return ledger.settle_appeal(sender, case, outcome, first, second)
-        case Propose(epoch, root, total):
-            return ledger.propose_rewards(sender, run, epoch, bytes.fromhex(root), total)
+        case Accuse(round_, number, segment, finder, evidence):
+            case = ledger.jury.accuse(sender, run, round_, number, segment, finder, bytes.fromhex(evidence))
+            log.info("round %d, number %d: case %d before the jury", round_, number, case.case)
+            return case.receipt
+        case Propose(epoch, previous, root, total):
+            before, proposed = bytes.fromhex(previous), bytes.fromhex(root)
+            return ledger.propose_rewards(sender, run, epoch, before, proposed, total)
         case Finalize():
             return ledger.finalize_rewards(sender, run)
         case Close(parameters):
             return ledger.finish_run(sender, run, bytes.fromhex(parameters))
-
-
-def _signed(verdicts: tuple[Signed[Verdict], Signed[Verdict]]) -> tuple[SignedVerdict, SignedVerdict]:
-    first, second = (SignedVerdict(one.body.verifier, one.body.evidence(), one.signature) for one in verdicts)
-    return first, second
 
 
 class Sending:
@@ -147,7 +143,7 @@ class Sending:
                     await self._write(lambda tx: tx.sent(row, "done before"))
                     break
                 refusals += refused
-                if isinstance(effect, Slash | SettleAppeal) and refusals >= GIVE_UP_AFTER:
+                if isinstance(effect, Accuse) and refusals >= GIVE_UP_AFTER:
                     await self._write(partial(_refused, row=row, reason=error.message))
                     log.error("%s %s: given up: %s", name[0], name[1:], error)
                     break
@@ -158,6 +154,7 @@ class Sending:
                 pause = min(2 * pause, PAUSE_MAX_S)
             else:
                 await self._write(partial(_mined, row=row, effect=effect, receipt=receipt))
+                await trio.to_thread.run_sync(self._sender.acknowledge, receipt, abandon_on_cancel=True)
                 log.info("%s %s: block %d, %d gas", name[0], name[1:], receipt.block, receipt.gas_used)
                 if isinstance(effect, Propose):
                     self._deliver(Proposed(effect.epoch, receipt.block))
@@ -179,7 +176,5 @@ def _mined(tx: Writer, *, row: int, effect: Transaction, receipt: Receipt) -> No
         case Anchor(round_, _):
             tx.posted(round_, record_block=receipt.block)
             tx.began(round_ + 1)
-        case Slash(round_, number, _):
-            tx.slashed(round_, number, receipt.tx)
         case _:
             pass

@@ -16,10 +16,12 @@ from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
 from coordinator import rounds, serving
+from coordinator.clerk import Clerk
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
@@ -55,9 +57,9 @@ from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
 from protocol.clock import unix_time
-from protocol.daemon import MANIFEST_FILE, PEER_KEY_FILE, STATUS_FILE, stop_on_signal, write_status
+from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
-from protocol.keys import PeerKey, load_peer_key
+from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.tensors import parameter_layout
@@ -103,6 +105,7 @@ class Service:
         self._database = trio.CapacityLimiter(1)
         self._fetches = trio.CapacityLimiter(FETCHES_AT_ONCE)
         self._sending = Sending(chain, sender, self._write, self._deliver)
+        self._clerk = Clerk(chain, sender)
         self._publisher = Publisher(archive)
         self._aggregator = Calculator(config, peer.store, "aggregator")
         control = BlobStore(config.directory / CONTROL_DIRECTORY)
@@ -156,6 +159,7 @@ class Service:
             while True:
                 events = [*self._take(), Looked()]
                 await self._turn(events)
+                self._clerk.look(nursery)
                 if not self._events:
                     await self._peer.changed()
 
@@ -173,7 +177,9 @@ class Service:
         epoch = len(self._chain.finalized())
         proposed = self._chain.proposed().get(epoch)
         pending = None if proposed is None else Pending(proposed.root.hex(), proposed.final_at)
-        return Rewards(self._chain.height, epoch, pending)
+        final = self._chain.finalized().get(epoch - 1)
+        root = bytes(32) if final is None else final.root
+        return Rewards(self._chain.height, epoch, pending, root.hex())
 
     def _deliver(self, event: Event) -> None:
         self._events.append(event)
@@ -215,7 +221,7 @@ class Service:
             case Voided(round_):
                 log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():
-                about = f"appeal {effect.case} about number" if effect.case else "number"
+                about = f"case {effect.case} about number" if effect.case else "number"
                 log.info("round %d, %s %d: %s", effect.round, about, effect.number, effect.outcome)
             case Refused():
                 message = effect.message
@@ -318,6 +324,8 @@ class Service:
             facts={"ledger": status["ledger"], "network": status["network"], "chain": status["chain"]},
         )
         tx.peers(self._chain.operators(), self._chain.slashed(), self.state.ready)
+        for slash in self._chain.slashes():
+            tx.slashed(slash.round, slash.number, slash.tx)
 
     def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
         """Return what the status file shows, as plain JSON data."""
@@ -410,12 +418,12 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
     """Run a coordinator until a signal comes.
 
     Raises:
-        ConfigError: key, wallet, manifest or database do not fit, another process has the directory, or the API's
-            port is taken.
+        ConfigError: key, wallet, manifest or database do not fit, another process has the directory or sends with
+            its wallet, or the API's port is taken.
         NetworkError: the address cannot be listened on.
         LedgerError: the chain does not answer at the start.
     """
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory)
     manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
     if manifest.coordinator != key.address:
         raise ConfigError(
@@ -430,7 +438,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         archive.write_manifest(manifest)
         wallet = open_wallet(config.directory, config.password_file)
         chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
-        sender = stack.enter_context(_open_sender(Sender(chain.ledger.w3, wallet)))
+        sender = stack.enter_context(_open_sender(Sender.open(chain.ledger.w3, wallet, config.directory)))
         settings = PeerConfig(
             config.directory,
             config.run,
@@ -467,6 +475,7 @@ async def _live(
 @contextmanager
 def _open_sender(sender: Sender) -> Iterator[Sender]:
     try:
+        sender.watch()
         yield sender
     finally:
         sender.close()

@@ -80,7 +80,7 @@ def _say_tables(state: State) -> Step:
 
 
 def _follow_ledger(state: State, chain: ChainView) -> Step:
-    """Propose the next root, again after a dispute, and make it final when its window is over."""
+    """Propose the next root, again after it was cancelled, and make it final when its window is over."""
     settling = state.settling
     rewards = settling.rewards
     if rewards is None or rewards.next_epoch >= len(settling.due):
@@ -94,11 +94,11 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
     if settling.asked == (epoch, settling.attempt):
         if settling.mined is None or rewards.height < settling.mined:
             return state, ()
-        # It was on chain and is neither pending nor final: somebody disputed it.
+        # It was on chain and is neither pending nor final: the jury has cancelled it.
         settling = replace(settling, attempt=settling.attempt + 1)
     total = sum(entry.cumulative_wei for entry in table.entries)
     settling = replace(settling, asked=(epoch, settling.attempt), mined=None, finalizing=None)
-    return replace(state, settling=settling), (Propose(epoch, root, total),)
+    return replace(state, settling=settling), (Propose(epoch, rewards.final_root, root, total),)
 
 
 def _follow_pending(state: State, settling: Settling, epoch: int, root: str, chain: ChainView) -> Step:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from protocol.chain import ChainView
+from protocol.chain import Case, ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Body,
@@ -29,12 +29,17 @@ from protocol.messages import (
 )
 from training.workbench import RetractedRound
 from verification.archive import RoundDossier
-from verification.duty import CaseKey
 from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.retract import Units
-from verification.sample import Draw, Label, Standing
+from verification.sample import Draw, Standing
 from verification.settle import SettledRound
+
+Label = tuple[int, int]
+"""Name what was judged of a round's unit: (number, case), where case 0 is the beacon's draw."""
+
+CaseKey = tuple[int, int, int]
+"""The same with the round first."""
 
 # Events
 
@@ -81,15 +86,15 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Decision:
-    """A draw or an appeal was decided, and is never decided again."""
+    """A drawn unit was decided by its verifiers, or a case by the jury, and is never decided again."""
 
     round: int
     number: int
-    case: int  # the appeal; 0: the round's draw
+    case: int  # before the jury; 0: the round's draw
     segment: int
     outcome: Outcome
-    judges: tuple[int, ...]  # whose verdicts were right
-    verdicts: tuple[str, ...]  # message ids of all that were there
+    judges: tuple[int, ...] = ()  # whose verdicts were right
+    verdicts: tuple[str, ...] = ()  # message ids of all that were there
     wrong: tuple[int, ...] = ()  # who said otherwise than the majority
     silent: tuple[int, ...] = ()  # who said nothing in time
     heard: tuple[int, ...] = ()  # whose verdicts were there
@@ -115,6 +120,7 @@ class Rewards:
     height: int  # block of this look
     next_epoch: int
     pending: Pending | None
+    final_root: str = "00" * 32  # the last one, zero before the first
 
 
 @dataclass(frozen=True)
@@ -167,21 +173,14 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class Slash:
-    """Take the stake of a number on two verdicts."""
+class Accuse:
+    """Bring a unit that verifiers proved false before the jury."""
 
     round: int
     number: int
-    verdicts: tuple[Signed[Verdict], Signed[Verdict]]
-
-
-@dataclass(frozen=True)
-class SettleAppeal:
-    """Let the ledger settle the bond of an appeal on two verdicts."""
-
-    case: int
-    outcome: int  # that both say
-    verdicts: tuple[Signed[Verdict], Signed[Verdict]]
+    segment: int
+    finder: str  # wallet of the verifier who is paid for the find
+    evidence: str  # message id of its verdict
 
 
 @dataclass(frozen=True)
@@ -189,6 +188,7 @@ class Propose:
     """Propose an epoch's cumulative reward root."""
 
     epoch: int  # as the ledger counts
+    previous: str  # the last final root
     root: str
     total_wei: int
 
@@ -280,7 +280,7 @@ class Export:
     dossier: RoundDossier
 
 
-Transaction = Open | Post | Anchor | Slash | SettleAppeal | Propose | Finalize | Close
+Transaction = Open | Post | Anchor | Accuse | Propose | Finalize | Close
 Effect = (
     Say
     | Transaction
@@ -336,12 +336,12 @@ class AnchoredRound:
     receipts: tuple[Signed[Receipt], ...] = ()  # that the record names
     void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet
-    appeals: tuple[Draw, ...] = ()  # about the round's units, that count
+    cases: tuple[Case, ...] = ()  # that change the round's pay
     openings: Mapping[Label, Signed[Opening]] = field(default_factory=dict)
-    # case -> verifier -> seal
-    seals: Mapping[Label, Mapping[int, Signed[Seal]]] = field(default_factory=dict)
-    # case -> verifier -> verdict
-    verdicts: Mapping[Label, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
+    # number -> verifier -> seal
+    seals: Mapping[int, Mapping[int, Signed[Seal]]] = field(default_factory=dict)
+    # number -> verifier -> verdict
+    verdicts: Mapping[int, Mapping[int, Signed[Verdict]]] = field(default_factory=dict)
     decisions: Mapping[Label, Decision] = field(default_factory=dict)
 
     @property
@@ -351,17 +351,15 @@ class AnchoredRound:
 
     @property
     def decided(self) -> bool:
-        """Tell whether every draw and every appeal has its outcome."""
-        return self.draws is not None and all(case.label in self.decisions for case in self.cases)
+        """Tell whether every drawn unit and every case has its outcome."""
+        if self.draws is None:
+            return False
+        labels = [*((draw.number, 0) for draw in self.draws), *(case.label for case in self.cases)]
+        return all(label in self.decisions for label in labels)
 
-    @property
-    def cases(self) -> tuple[Draw, ...]:
-        """Return what was drawn and what was appealed."""
-        return (*(self.draws or ()), *self.appeals)
-
-    def outcome(self, case: Draw) -> Outcome | None:
-        """Return what became of a case; None while it is undecided."""
-        decision = self.decisions.get(case.label)
+    def outcome(self, draw: Draw) -> Outcome | None:
+        """Return what the verdicts made of a drawn unit; None while it is undecided."""
+        decision = self.decisions.get((draw.number, 0))
         return None if decision is None else decision.outcome
 
 
@@ -380,7 +378,7 @@ class Settling:
     rewards: Rewards | None = None
     asked: tuple[int, int] | None = None  # (epoch, attempt) of the last proposal
     mined: int | None = None  # block in which that proposal was seen to stand
-    attempt: int = 0  # disputes so far
+    attempt: int = 0  # cancelled proposals so far
     finalizing: int | None = None  # epoch
 
 

@@ -11,7 +11,7 @@ from protocol.chain import OPENING_ROUND, ChainView
 class Summary:
     """Say where a run stands.
 
-    `phase` is one of created, ready, commit, post, reveal, anchor, judging, settling, finished.
+    `phase` is one of created, ready, commit, post, reveal, anchor, judging, jury, disputes, settling, finished.
     """
 
     phase: str
@@ -31,11 +31,12 @@ def summarize(state: State, chain: ChainView) -> Summary:
         return Summary(current.phase, current.round, state.trouble or _progress(state, current, chain))
     if state.round < state.manifest.rounds:
         return Summary("commit", round_, state.trouble or "waiting for the round's beacon")
-    undecided = sum(
-        1 for one in state.judging.values() for case in one.cases if case.label not in one.decisions
-    )
+    undecided = sum(one.outcome(draw) is None for one in state.judging.values() for draw in one.draws or ())
+    pending = sum(case.outcome is None for one in state.judging.values() for case in one.cases)
+    if state.judging and not undecided and pending:
+        return Summary("jury", round_, state.trouble or f"{pending} cases are before the jury")
     if state.judging and not undecided:
-        return Summary("appeals", round_, state.trouble or "all is judged; appeals may still come")
+        return Summary("disputes", round_, state.trouble or "all is judged; cases may still be opened")
     if state.judging:
         return Summary("judging", round_, state.trouble or f"{undecided} drawn units are being judged")
     if not settled(state, chain):

@@ -120,12 +120,12 @@ class VerdictRow(Base):
 
 
 class DecisionRow(Base):
-    """The outcome of a draw or an appeal, stored before anything follows from it."""
+    """The outcome of a drawn unit or a case, stored before anything follows from it."""
 
     __tablename__ = "decisions"
     round: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    case: Mapped[int] = mapped_column(primary_key=True)  # the appeal; 0: the round's draw
+    case: Mapped[int] = mapped_column(primary_key=True)  # before the jury; 0: the round's draw
     segment: Mapped[int]
     outcome: Mapped[str]
     judges: Mapped[str] = mapped_column(Text)  # JSON list of numbers

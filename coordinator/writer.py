@@ -174,7 +174,7 @@ class Writer:
             unit.segment = drawn[unit.number].segment if unit.drawn else None
 
     def decided(self, decision: Decision) -> None:
-        """Store the outcome of a draw or an appeal."""
+        """Store the outcome of a drawn unit or a case."""
         key = (decision.round, *decision.label)
         if self._session.get(DecisionRow, key) is None:
             self._session.add(

@@ -24,13 +24,18 @@ MOUNTS = (
     ("verifier", "verification.cli", "verifier_app"),
     ("proof", "verification.proof_cli", "proof_app"),
     ("audit", "verification.audit_cli", "audit_app"),
+    ("keys", "murmur.keys_cli", "keys_app"),
     ("stake", "contracts.stake_cli", "stake_app"),
     ("rewards", "contracts.rewards_cli", "rewards_app"),
-    ("appeal", "contracts.appeal_cli", "appeal_app"),
+    ("dispute", "contracts.dispute_cli", "dispute_app"),
+    ("jury", "contracts.jury_cli", "jury_app"),
+    ("network", "contracts.network_cli", "network_app"),
 )
 
 # (mounted app, module, function): commands that need more than the package whose app they belong to may import.
 COMMANDS = (
+    ("rewards", "verification.pay_cli", "why"),
+    ("rewards", "verification.pay_cli", "export"),
     ("verifier", "murmur.attacks", "attacks"),
     ("verifier", "murmur.calibrate", "calibrate"),
     ("verifier", "murmur.simulator", "simulate"),

@@ -18,6 +18,7 @@ from contracts.anvil import request, set_coin
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.sender import Sender
+from contracts.types import JuryTerms, LedgerTerms, Role
 from contracts.wallet import open_wallet
 from murmur.identities import Identity, make_keys
 from protocol.errors import ConfigError, UsageError
@@ -27,12 +28,28 @@ from protocol.manifest import LOCAL_CHAIN_ID
 TOKEN = 10**18
 SUPPLY_WEI = 100_000_000 * TOKEN
 STAKE_WEI = 100 * TOKEN
-UNBONDING_BLOCKS = (
-    4000  # longer than an epoch of the slowest rounds, so that no stake leaves before its verdict
+SLOT_WEI = 20 * TOKEN
+LEDGER_TERMS = LedgerTerms(
+    min_stake=STAKE_WEI,
+    run_bond=50 * TOKEN,
+    proposal_bond=5 * TOKEN,
+    unbonding_blocks=4000,
+    dispute_blocks=4,
+    force_blocks=4,
+    timeout_blocks=600,
 )
-DISPUTE_BLOCKS = 4
-APPEAL_BOND_WEI = STAKE_WEI // 10
-APPEAL_BLOCKS = UNBONDING_BLOCKS  # longer than any judging takes
+JURY_TERMS = JuryTerms(
+    slot_stake=SLOT_WEI,
+    silent_penalty=TOKEN,
+    fee=TOKEN // 10,
+    case_bond=10 * TOKEN,
+    seats=3,
+    draw_blocks=100,
+    vote_blocks=120,
+    reveal_blocks=60,
+    appeal_blocks=6,
+    unbonding_blocks=1000,
+)
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21
 UP_FILE = "up.json"
@@ -141,28 +158,31 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
     wallets = {identity.name: open_wallet(directory / identity.name) for identity in identities}
     for wallet in wallets.values():
         set_coin(w3, wallet.address, GAS_COIN_WEI)
+    for key in keys.values():  # jurors vote, and contributors force commitments in, by their peer keys
+        set_coin(w3, key.address, GAS_COIN_WEI)
     with eager_mining(w3):
         coordinator = wallets["coordinator"]
         ledger = Ledger.deploy(
             w3,
             coordinator,
             supply=SUPPLY_WEI,
-            min_stake=STAKE_WEI,
-            unbonding_blocks=UNBONDING_BLOCKS,
-            dispute_blocks=DISPUTE_BLOCKS,
-            appeal_bond=APPEAL_BOND_WEI,
-            appeal_blocks=APPEAL_BLOCKS,
+            terms=LEDGER_TERMS,
+            jury=JURY_TERMS,
         )
         treasury = Sender(w3, coordinator)
         staking = [identity for identity in identities if identity.role is not None]
         with ThreadPoolExecutor(4) as pool:
-            purse = STAKE_WEI + APPEAL_BOND_WEI  # so that anybody can appeal
+            # So that anybody can open a case, and verifiers can take a slot of the jury.
+            purse = STAKE_WEI + JURY_TERMS.case_bond + SLOT_WEI
             list(pool.map(lambda one: ledger.transfer(treasury, wallets[one.name].address, purse), staking))
         numbers = {
             one.name: ledger.register(Sender(w3, wallets[one.name]), one.role, keys[one.name], STAKE_WEI)
             for one in staking
             if one.role is not None
         }
+        for one in staking:
+            if one.role is Role.VERIFIER:
+                ledger.jury.join(Sender(w3, wallets[one.name]), 1)
     return Staked(ledger, keys, wallets, numbers)
 
 

@@ -24,7 +24,7 @@ from murmur.summary import (
 )
 from protocol.messages import PASSED, Judgement
 from protocol.tensors import parameter_layout
-from verification.appeal import combined
+from verification.cases import combined
 from verification.judge import Outcome
 from verification.public import PublicRun
 from verification.ruling import silent
@@ -39,7 +39,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
         trained=trained,
         committed=committed,
         revealed=revealed,
-        drawn=sum(drawn == number and not case for _, drawn, case in run.cases),
+        drawn=sum(drawn == number for _, drawn in run.draws),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
@@ -47,7 +47,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
 
 
 def judged_units(run: PublicRun) -> dict[tuple[int, int], Outcome]:
-    """Return what each judged unit is after its draw and all appeals, by (round, number)."""
+    """Return what each judged unit is after its draw and all cases, by (round, number)."""
     found: dict[tuple[int, int], list[Judgement]] = {}
     for (round_, number, _), judgement in run.declared.items():
         found.setdefault((round_, number), []).append(judgement)
@@ -103,7 +103,7 @@ def verification_of(run: PublicRun, honest: set[int]) -> Verification:
     }
     return Verification(
         draw_probability=run.manifest.verification.schedule.fresh_probability,
-        drawn=sum(not case for _, _, case in run.cases),
+        drawn=len(run.draws),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
@@ -134,12 +134,12 @@ def summarize(
     slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
     operators = {operator.number: operator for operator in chain.operators()}
     peers, verifiers = [], []
-    declared = [*run.declared]
+    declared = [(round_, number) for round_, number, case in run.declared if not case]
     rulings = [run.ruling(key) for key in declared]
     silences = Counter(
         judge
         for key, ruling in zip(declared, rulings, strict=True)
-        for judge in silent(run.manifest, run.cases[key], ruling, run.verdict_bodies(key))
+        for judge in silent(run.manifest, run.draws[key], ruling, run.verdict_bodies(key))
     )
     for identity in identities:
         if identity.role is None:

@@ -42,7 +42,7 @@ LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
 API_TIMEOUT_S = 5.0
-BLOCKS_ONLY = ("appeals", "settling")  # phases in which everybody waits for blocks, which are mined at once
+BLOCKS_ONLY = ("disputes", "settling")  # phases in which everybody waits for blocks, which are mined at once
 MAX_PEERS = 64
 LOG_WIDTH = 120  # columns, where there is no terminal to ask
 

@@ -47,7 +47,9 @@ def start(
         ),
     ] = None,
     public_mib: options.PublicMib = None,
+    peer_password_file: options.PeerPasswordFile = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Train in a run until stopped: needs a registered peer key (`murmur stake deposit`)."""
     import trio
@@ -72,6 +74,7 @@ def start(
         "threads": threads,
         **({} if state_cap is None else {"state_cap": state_cap}),
         "public_mib": public_mib,
+        "peer_password_file": peer_password_file,
         "cheat": cheat,
     }
     config = parse_config(NodeConfig, values)

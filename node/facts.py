@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from protocol.chain import OPENING_ROUND, ChainView, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, ChainView, PostedRoot
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
-from verification.duty import is_appealable, round_cases, round_draws
+from verification.duty import round_draws
 from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
@@ -33,10 +33,10 @@ class RoundFacts:
     void: bool = False  # the record was anchored too late
     sampling_beacon: str | None = None
     verifiers: tuple[int, ...] = ()
-    cases: tuple[Draw, ...] = ()  # about our unit: its draw, and the appeals that count
-    appealable: bool = True  # an appeal about our unit may still come
-    # verifiers whose seal on our unit was heard, by case
-    sealed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    draw: Draw | None = None  # of our unit
+    cases: tuple[Case, ...] = ()  # open ones about our unit, each of which has to be opened
+    disputable: bool = True  # the jury may still be asked about a unit of the round
+    sealed: frozenset[int] = frozenset()  # verifiers whose seal on our unit was heard
     own: str | None = None  # id of a commitment of ours that the network has heard
     witnesses: tuple[int, ...] = ()
     reveals: Mapping[int, Reveal] = field(default_factory=dict)  # that open a commitment heard, by number
@@ -124,7 +124,8 @@ def _of_round(
     roster = frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_))
     beacon, posted = chain.assignment_beacon(round_), chain.commitments(round_)
     drawn = () if beacon is None else witnesses(manifest, pool.run, beacon, round_, roster)
-    cases = _cases(manifest, chain, pool, number, round_)
+    everybody = round_draws(manifest, chain, pool, round_)
+    asked = [case for case in chain.cases(round_) if case.number == number and case.outcome is None]
     watching = number in drawn and posted is not None and anchored is None
     return RoundFacts(
         roster=roster,
@@ -138,9 +139,10 @@ def _of_round(
         void=is_void(manifest, chain, round_),
         sampling_beacon=chain.sampling_beacon(round_),
         verifiers=() if anchored is None else tuple(one.number for one in chain.verifiers(round_)),
-        cases=cases,
-        appealable=chain.finished() is None and is_appealable(manifest, chain, pool, round_, cases),
-        sealed=_sealed(pool, number, round_),
+        draw=next((one for one in everybody or () if one.number == number), None),
+        cases=tuple(case for case in asked if case.segment < manifest.segments),
+        disputable=_is_disputable(manifest, chain, anchored),
+        sealed=frozenset(judge for accused, judge in pool.seals(round_) if accused == number),
         own=None if own is None else own.id,
         witnesses=drawn,
         reveals=dict(_reveals(manifest, pool, round_)) if watching else {},
@@ -149,21 +151,11 @@ def _of_round(
     )
 
 
-def _cases(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, number: int, round_: int
-) -> tuple[Draw, ...]:
-    found = round_draws(manifest, chain, pool, round_)
-    if found is None:
-        return ()
-    return tuple(case for case in round_cases(manifest, chain, pool, round_, found) if case.number == number)
-
-
-def _sealed(pool: MessagePool, number: int, round_: int) -> dict[int, frozenset[int]]:
-    found: dict[int, frozenset[int]] = {}
-    for accused, case, judge in pool.seals(round_):
-        if accused == number:
-            found[case] = found.get(case, frozenset()) | {judge}
-    return found
+def _is_disputable(manifest: RunManifest, chain: ChainView, anchored: int | None) -> bool:
+    """Tell whether the jury still takes cases about a round's units: they cost stake, whatever is paid or finished."""
+    held = chain.penalties()
+    window = manifest.penalties.window if held is None else held.window_blocks
+    return anchored is None or chain.height <= anchored + window
 
 
 def _reveals(manifest: RunManifest, pool: MessagePool, round_: int) -> Iterator[tuple[int, Reveal]]:

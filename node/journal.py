@@ -15,7 +15,7 @@ from protocol.errors import Equivocation
 from protocol.journal import JournalKind, SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Opening, Receipt, Signed, sign, signing_digest
+from protocol.messages import Body, Opening, Receipt, Reveal, Signed, sign, signing_digest
 
 _SCHEMA = """
 CREATE TABLE statement (
@@ -41,6 +41,7 @@ KIND = JournalKind(
         "restore it from a copy of this very disk; a peer without its journal should register a fresh key, "
         "because signing twice for one round costs its stake"
     ),
+    statements='SELECT run, kind, round, "case", wire FROM statement',
 )
 
 
@@ -61,6 +62,8 @@ class Journal(SigningJournal):
 
         Raises:
             Equivocation: something else of that kind was signed for the round before.
+            Held: the journal was restored, and something else may have been. What a unit in here fixes (its reveal
+                and its openings) is signed all the same: it cannot have been anything else.
         """
         run = manifest.run_id
         place = (run, body.kind, round_, body.case if isinstance(body, Opening) else 0)
@@ -75,6 +78,8 @@ class Journal(SigningJournal):
                     hint=f"this is a defect of the node; {self._path} holds what was signed",
                 )
             return stored
+        if not (isinstance(body, Reveal | Opening) and self._has_unit(run, round_, body.commitment)):
+            self._check_hold(run, round_, body.kind)
         message = sign(key, manifest, round_, "contributor", body)
         with self._transaction():
             self._database.execute("INSERT INTO statement VALUES (?, ?, ?, ?, ?)", (*place, message.wire))
@@ -83,6 +88,17 @@ class Journal(SigningJournal):
                     "INSERT INTO unit VALUES (?, ?, ?, 0)", (run, round_, unit.model_dump_json())
                 )
         return message
+
+    def _has_unit(self, run: str, round_: int, commitment: str) -> bool:
+        query = "SELECT body FROM unit WHERE run = ? AND round = ?"
+        row = self._database.execute(query, (run, round_)).fetchone()
+        return row is not None and self._unit(row[0]).commitment_id == commitment
+
+    def _unit(self, body: str) -> Unit:
+        try:
+            return Unit.model_validate_json(body)
+        except ValidationError as error:
+            raise self._damaged(error) from error
 
     def receipts(self, run: str) -> dict[int, Receipt]:
         """Return the receipts signed for the round reached and later ones, by round."""
@@ -128,8 +144,5 @@ class Journal(SigningJournal):
         recent = 0 if progress is None else progress.round - 1
         query = "SELECT round, body, released FROM unit WHERE run = ? AND (released = 0 OR round >= ?)"
         rows = self._database.execute(query, (run, recent)).fetchall()
-        try:
-            units = {round_: Unit.model_validate_json(body) for round_, body, _ in rows}
-        except ValidationError as error:
-            raise self._damaged(error) from error
+        units = {round_: self._unit(body) for round_, body, _ in rows}
         return units, frozenset(round_ for round_, _, released in rows if released)

@@ -96,6 +96,7 @@ class State:
     kept: frozenset[str] | None = None  # what the store was last reduced to; None: it may hold more
     receipts: Mapping[int, Receipt] = field(default_factory=dict)  # signed before the start, by round
     watch: Watch | None = None  # what we have of the round's updates as its witness
+    signs_from: int = 0  # first round for which something new is signed; above 0 if the journal was restored
     stopped: bool = False
 
     @property
@@ -163,6 +164,8 @@ class State:
         facts = self.facts.of(self.round)
         if facts.commit_closes is None:
             return "waiting for the run to open"
+        if self.round < self.signs_from:
+            return "holding back"
         if ("reveal", self.round, 0) in self.said:
             return "revealed"
         if self.round in self.units and facts.listed is not None:
@@ -184,6 +187,7 @@ def begin(
     profile: str | None = None,
     receipts: Mapping[int, Receipt] | None = None,
     state_cap: int = STATE_CAP,
+    signs_from: int = 0,
 ) -> State:
     """Return the state of a peer that starts, from what its journal and its store hold.
 
@@ -193,6 +197,7 @@ def begin(
         profile: name of our numeric profile; None takes the run's first.
         receipts: those in the journal, by round.
         state_cap: bytes of undrawn units' states that are kept; others are computed again when drawn.
+        signs_from: first round for which something new may be signed.
     """
     now = progress or Progress(0, manifest.initial_parameters, "nothing")
     carry = now.carry
@@ -218,6 +223,7 @@ def begin(
             for round_, unit in units.items()
             if round_ not in released and not all(map(has, unit.files))
         ),
+        signs_from=signs_from,
     )
 
 
@@ -342,7 +348,7 @@ def _carry(state: State, record: RoundRecord) -> Carry:
 
 
 def _settle(state: State, effects: list[Effect]) -> State:
-    """Open the units that were drawn or appealed about, and release those of which nothing can be asked any more."""
+    """Open what draws and cases ask for, and release units of which nothing can be asked any more."""
     judged = _judged(state)
     for round_ in sorted(state.interest):
         facts = state.facts.of(round_)
@@ -374,19 +380,22 @@ def _open(
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
     files: frozenset[str] | None = None
-    for case in facts.cases:
-        since = state.facts.height - ((facts.anchored if case.filed is None else case.filed) + 1)
-        if (round_, case.case) in judged or since > case.closes_after(state.manifest):
-            continue
-        ends = ends_are_due(state.manifest, case, since, facts.sealed.get(case.case, frozenset()))
-        files = (files or frozenset()) | unit.opened_files(case.segment, ends=ends)
-        said = (Opening.kind, round_, case.case)
-        if since <= state.manifest.deadlines.verify and said not in state.said:
-            effects.append(Publish(round_, opening(unit, case.segment, case.case)))
+    asked: list[tuple[int, int, bool]] = []  # (segment, case, whether the end is due)
+    since = state.facts.height - (facts.anchored + 1)
+    draw = facts.draw
+    if draw is not None and (round_, 0) not in judged and since <= draw.closes_after(state.manifest):
+        asked.append((draw.segment, 0, ends_are_due(state.manifest, draw, since, facts.sealed)))
+    # A case announces on chain that its segment has to be open; a jury seals no fingerprints.
+    asked += ((case.segment, case.case, True) for case in facts.cases)
+    for segment, case, ends in asked:
+        files = (files or frozenset()) | unit.opened_files(segment, ends=ends)
+        said = (Opening.kind, round_, case)
+        if (case or since <= state.manifest.deadlines.verify) and said not in state.said:
+            effects.append(Publish(round_, opening(unit, segment, case)))
             state = replace(state, said=state.said | {said})
     if files is not None:
         return replace(state, opened={**state.opened, round_: files})
-    if not facts.appealable:
+    if not facts.disputable:
         return _release(state, round_, effects)
     return replace(state, opened={one: kept for one, kept in state.opened.items() if one != round_})
 
@@ -469,14 +478,15 @@ def _witness(state: State, effects: list[Effect]) -> State:
         _, ending = end(watch)
         effects += ending
         watch = None
-    if state.stopped:
+    known = state.receipts.get(state.round)
+    if state.stopped or (known is None and state.round < state.signs_from):
         return replace(state, watch=watch)
     watch, more = witness(
         watch or Watch(state.round),
         state.facts.of(state.round),
         state.facts.height,
         state.number,
-        state.receipts.get(state.round),
+        known,
     )
     effects += more
     return replace(state, watch=watch)
@@ -550,6 +560,7 @@ def _may_commit(state: State) -> bool:
     facts = state.facts.of(state.round)
     return (
         state.number in facts.roster
+        and state.round >= state.signs_from
         and state.round not in state.units
         and facts.own is None
         and facts.posted is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from node import machine
 from node.cheats.casting import honesty_of
 from node.config import NodeConfig
@@ -35,9 +36,8 @@ from node.status import Tally
 from node.unit import Unit
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
-from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
-from protocol.errors import Equivocation, MurmurError, Premature
-from protocol.keys import load_peer_key
+from protocol.daemon import JOURNAL_FILE, STATUS_FILE, settle_journal, write_status
+from protocol.errors import Equivocation, Held, MurmurError, Premature
 from protocol.messages import Body, Opening, Ready, Reveal, Signed, sign
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
@@ -95,6 +95,7 @@ class Node:
             profile=shop.profile,
             receipts=journal.receipts(peer.run),
             state_cap=config.state_cap,
+            signs_from=settle_journal(journal, peer.manifest, peer.chain),
         )
         peer.store.withheld = self.state.withheld
 
@@ -186,7 +187,7 @@ class Node:
         log.info("round %d: %s", effect.round, body.kind)
         try:
             message = self._journal.sign(peer.key, peer.manifest, effect.round, body, unit=effect.unit)
-        except Equivocation as error:
+        except (Equivocation, Held) as error:
             # A chain that lost blocks draws anew; what was signed before stands, and nothing else is said.
             log.error("%s", error)
         else:
@@ -299,6 +300,7 @@ class Node:
             "training": self._shop.progress,
             "loss": None if unit is None else unit.work.loss,
             "parameters": state.parameters,
+            "signs_from": state.signs_from,
             "units": {"trained": self._journal.trained(peer.run), **asdict(self._tally.counts)},
             "judged": list(self._tally.recent),
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
@@ -328,7 +330,7 @@ async def run_node(config: NodeConfig, chain: ChainView) -> None:
         MurmurError: the coordinator's record contradicts our own aggregation.
     """
     config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory, config.peer_password_file)
     honesty = honesty_of(config.cheat)
     with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "contributor") as (peer, number):

@@ -9,7 +9,7 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
 from protocol.pool import MessagePool
-from verification.appeal import combined
+from verification.cases import combined
 from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.sample import draws
@@ -75,15 +75,15 @@ class Tally:
         if judgement.number != self.number:
             return
         found = self._judged.setdefault(judgement.round, [])
-        if found:  # an appeal changes what a unit is, and adds none
+        if found:  # a case changes what a unit is, and adds none
             self._count_outcome(combined(found), -1)
         found.append(judgement)
         self._count_outcome(combined(found), 1)
-        about = (self.number, judgement.case)
+        verdicts = {} if judgement.case else pool.verdicts(judgement.round)  # a jury gives no reasons
         reasons = [
             one.body.reason
-            for label, one in pool.verdicts(judgement.round).items()
-            if label[:2] == about and one.body.outcome != PASSED
+            for (number, _), one in verdicts.items()
+            if number == self.number and one.body.outcome != PASSED
         ]
         self.recent.append(
             {"round": judgement.round, "outcome": judgement.outcome, "reasons": sorted(set(reasons))}

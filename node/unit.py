@@ -129,7 +129,7 @@ def opening(unit: Unit, segment: int, case: int = 0) -> Opening:
     """Open the states around one segment, the unit's end, and both residuals.
 
     Args:
-        case: the ledger's number of the appeal that asks for it; 0: the round's draw does.
+        case: the jury's number of the case that asks for it; 0: the round's draw does.
     """
     start, end, final = unit.work.segments[segment], unit.work.segments[segment + 1], unit.work.segments[-1]
     return Opening(

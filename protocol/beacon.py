@@ -5,7 +5,6 @@ from protocol.canonical import tagged_digest
 ASSIGNMENT = "murmur/assignment"
 SAMPLING = "murmur/sampling"
 WITNESSES = "murmur/witnesses"
-APPEAL = "murmur/appeal"
 
 
 def seed(purpose: str, beacon: str, run: str, round_: int) -> str:

@@ -1,7 +1,7 @@
 """What a run needs to know of its chain, as a seam: `contracts.run` reads a real one, tests bring their own."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from protocol.beacons import SignatureSource
 from protocol.manifest import BlockBeacon, DrandBeacon
@@ -32,24 +32,36 @@ class PostedRoot:
 
 
 @dataclass(frozen=True)
-class Appeal:
-    """Ask, with a bond, that one segment of a unit be judged by fresh ranks of verifiers.
+class Case:
+    """A bonded case before the jury about one segment of a unit.
 
-    Its owner contests what was said of it; anybody else accuses it.
+    Its owner contests what was said of it; anybody else accuses it. The accusation itself announces that the segment
+    has to be opened.
     """
 
-    case: int  # the ledger's number of it, from 1, over all runs
+    case: int  # the jury's number of it, from 1, over all runs
     round: int
     number: int  # whose unit
     segment: int
-    appellant: int  # registration number
-    bond_wei: int
-    block: int  # that holds it, and fixes its beacon
+    contests: bool
+    block: int  # that opened it
+    outcome: Literal["passed", "void", "false", "unjudged"] | None = None  # None: it is open
+    forged_residual: bool = False  # false: what it carries on does not follow
+    refused: bool = False  # false: nobody could fetch what had to be opened
 
     @property
-    def contests(self) -> bool:
-        """Tell whether the unit's owner appeals."""
-        return self.appellant == self.number
+    def label(self) -> tuple[int, int]:
+        """Return (number, case)."""
+        return self.number, self.case
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What the chain holds of a run's penalties and time."""
+
+    fault_bps: int
+    equivocation_bps: int
+    window_blocks: int
 
 
 class ChainView(Protocol):
@@ -68,6 +80,9 @@ class ChainView(Protocol):
 
     def created(self) -> int | None:
         """Return the block in which the run was created and funded."""
+
+    def penalties(self) -> Penalties | None:
+        """Return what the run was created with."""
 
     def anchor(self, round_: int) -> int | None:
         """Return the block that anchored the record of a round; of OPENING_ROUND, the block that opened the run."""
@@ -97,11 +112,8 @@ class ChainView(Protocol):
     def sampling_beacon(self, round_: int) -> str | None:
         """Return the beacon fixed by the round's own anchor, 64 hex digits, once it exists."""
 
-    def appeals(self, round_: int) -> tuple[Appeal, ...]:
-        """Return the appeals about a round's units, oldest first; whether they count is not the chain's to say."""
-
-    def appeal_beacon(self, case: int) -> str | None:
-        """Return the beacon fixed by the block that holds an appeal, 64 hex digits, once it exists."""
+    def cases(self, round_: int) -> tuple[Case, ...]:
+        """Return the cases about a round's units, oldest first; whether they count is not the chain's to say."""
 
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block seen."""

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import trio
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from protocol.beacons import PUBLIC_ENDPOINTS
-from protocol.chain import ChainView
+from protocol.chain import OPENING_ROUND, ChainView
 from protocol.errors import ConfigError, Malformed
+from protocol.journal import SigningJournal
 from protocol.keys import PeerKey
 from protocol.manifest import Address, Digest, Frozen, RunManifest
+from protocol.networks import Network
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,11 @@ Daemon = Literal["node", "verifier", "coordinator"]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 """Name an HTTP endpoint of a drand network."""
 
+Rpc = Annotated[
+    Network, BeforeValidator(lambda value: Network.of(value) if isinstance(value, str) else value)
+]
+"""Name a network, or the RPC URLs of its endpoints."""
+
 PeerRole = Literal["contributor", "verifier"]
 
 
@@ -38,7 +45,7 @@ class DaemonConfig(Frozen):
 
     directory: Path
     run: Digest
-    rpc: str
+    rpc: Rpc
     bootstrap: tuple[str, ...] = ()
     listen: str = "/ip4/127.0.0.1/tcp/0"
     drand: tuple[Endpoint, ...] = PUBLIC_ENDPOINTS  # of the network that the manifest names, if any
@@ -58,6 +65,7 @@ class PeerDaemonConfig(DaemonConfig):
     ledger: Address
     device: str = "cpu"
     public_mib: Annotated[int, Field(ge=0)] | None = None  # cap on public blobs that are kept; None: all
+    peer_password_file: Path | None = None  # of an encrypted peer key
 
     @property
     def public_bytes(self) -> int | None:
@@ -177,6 +185,22 @@ def own_number(chain: ChainView, key: PeerKey, role: PeerRole) -> int:
         f"peer {key.address} is not registered",
         hint=f"`murmur stake deposit --role {role}` registers it with its stake",
     )
+
+
+def settle_journal(journal: SigningJournal, manifest: RunManifest, chain: ChainView) -> int:
+    """Return the first round for which a daemon may sign: 0, unless its journal came from a backup."""
+    under_way = None if chain.anchor(OPENING_ROUND) is None else 0
+    while under_way is not None and chain.anchor(under_way) is not None:
+        under_way += 1
+    before = journal.settle(manifest.run_id, under_way, manifest.pay.epoch_rounds)
+    if under_way is not None and under_way < before:
+        log.warning(
+            "the journal in this directory came from a backup and may lack what was signed since; "
+            "nothing new is signed before round %d (the run is at round %d)",
+            before,
+            under_way,
+        )
+    return before
 
 
 async def stop_on_signal(scope: trio.CancelScope) -> None:

@@ -10,6 +10,7 @@
   + Malformed                1   bytes from somebody else that do not parse; refused, with the reason
   + Premature                1   a message we cannot judge yet; refused for now, nobody's fault
   + Equivocation             1   this peer already signed something else for the same round and role
+  + Held                     1   this peer's journal was restored, and may lack what was signed for the round
   + OwnFault                 1   our own defect or accident; never slashes anyone
 """
 
@@ -73,6 +74,10 @@ class Premature(MurmurError):
 
 class Equivocation(MurmurError):
     """Refuse to sign a second, different statement for one round and role."""
+
+
+class Held(MurmurError):
+    """Refuse to sign for a round for which something may have been signed that a restored journal does not hold."""
 
 
 class OwnFault(MurmurError):

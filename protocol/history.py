@@ -9,10 +9,10 @@ import logging
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from protocol.errors import ConfigError, Malformed
-from protocol.messages import Body, Signed, parse_message
+from protocol.messages import Body, Opening, Signed, parse_message
 from protocol.pool import slot_of
 
 log = logging.getLogger(__name__)
@@ -92,3 +92,33 @@ class MessageHistory:
             except Malformed as error:
                 log.warning("%s holds something that is no message: %s", self._path, error)
         return found
+
+
+def kept_openings(path: Path, run: str, round_: int, number: int) -> tuple[Signed[Opening], ...]:
+    """Return what a daemon has kept of a number's openings in a round; it may be running.
+
+    Raises:
+        ConfigError: the file is not a history of messages.
+    """
+    if not path.exists():
+        return ()
+    prefix = json.dumps([Opening.kind, round_, number])[:-1]
+    query = "SELECT wire FROM message WHERE run = ? AND substr(slot, 1, ?) = ?"
+    try:
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            rows = database.execute(query, (run, len(prefix) + 1, prefix + ",")).fetchall()
+        finally:
+            database.close()
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"{path} is not a history of messages: {error}") from error
+    found = []
+    for (wire,) in rows:
+        try:
+            message = parse_message(wire)
+        except Malformed as error:
+            log.warning("%s holds something that is no message: %s", path, error)
+            continue
+        if isinstance(message.body, Opening):
+            found.append(cast("Signed[Opening]", message))
+    return tuple(found)

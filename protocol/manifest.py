@@ -255,7 +255,9 @@ class DeadlineConfig(Frozen):
     receipt: int = Field(default=5, ge=1)  # from the end of the reveals, for the witnesses' receipts to come
     record: int = Field(default=200, ge=2)  # from the end of the reveals; a record anchored later is void
     verify: int = Field(default=60, ge=2)  # from the sampling beacon, for each rank of verifiers
-    appeal: int = Field(default=60, ge=1)  # in which a unit can be accused, and what voids it be contested
+    appeal: int = Field(
+        default=60, ge=1
+    )  # in which a unit can be accused, or its verdicts contested, for its pay
 
 
 class PayConfig(Frozen):
@@ -270,6 +272,18 @@ class PayConfig(Frozen):
     wrong_percent: int = Field(
         default=200, ge=0, le=10_000
     )  # of a verdict's pay, lost by each verdict that a majority proves wrong; what an epoch paid is all there is
+
+
+class PenaltyConfig(Frozen):
+    """Set what the jury's rulings cost, within the ledger's bounds; the ledger holds the same."""
+
+    fault_percent: int = Field(
+        default=100, ge=50, le=100
+    )  # of all stake: a proven fault, or a segment not opened
+    equivocation_percent: int = Field(default=10, ge=1, le=100)  # a first and a second; from the third all
+    window: int = Field(
+        default=1200, ge=1, lt=2**32
+    )  # blocks from a record's anchor, for cases about its round
 
 
 class BlockBeacon(Frozen):
@@ -333,6 +347,7 @@ class RunManifest(Frozen):
     beacon: BeaconConfig = BlockBeacon()
     deadlines: DeadlineConfig = DeadlineConfig()
     pay: PayConfig = PayConfig()
+    penalties: PenaltyConfig = PenaltyConfig()
     initial_parameters: Digest  # content address of the canonical parameter file of round 0
     program: Digest  # golden vector of codec and aggregation, which a node must reproduce before it joins
 

@@ -26,7 +26,7 @@ INCONCLUSIVE: Final = 4
 
 Number = Annotated[int, Field(ge=1, lt=2**53)]  # registration number
 Round = Annotated[int, Field(ge=0, le=1_000_000)]
-Case = Annotated[int, Field(ge=0, lt=2**53)]  # 0: the beacon's draw; else the ledger's number of the appeal
+Case = Annotated[int, Field(ge=0, lt=2**53)]  # 0: the beacon's draw; else the jury's number of the case
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Reason = Annotated[
     str, Field(max_length=200, pattern=r"^[ -~]*$")
@@ -141,7 +141,7 @@ class UnitRecord(Frozen):
 
 
 class Judgement(Frozen):
-    """Carry the outcome of a drawn unit of an earlier round, or of an appeal about one."""
+    """Carry the outcome of a drawn unit of an earlier round, or of a case before the jury about one."""
 
     round: Round
     number: Number
@@ -173,7 +173,7 @@ class RoundRecord(Body):
 
 
 class Opening(Body):
-    """Open what a draw asks for: content addresses of the states, to be fetched and hashed."""
+    """Open what a draw or a case asks for: content addresses of the states, to be fetched and hashed."""
 
     kind = "opening"
     roles = ("contributor",)
@@ -199,7 +199,6 @@ class Seal(Body):
     kind = "seal"
     roles = ("verifier",)
     number: Number
-    case: Case = 0
     verifier: Number
     commitment: Digest
     opening: Digest  # message id
@@ -208,12 +207,11 @@ class Seal(Body):
 
 
 class Verdict(Body):
-    """Say what a replay found. The ledger reads (number, case, verifier, outcome, evidence)."""
+    """Say what a replay found of a drawn unit."""
 
     kind = "verdict"
     roles = ("verifier",)
     number: Number
-    case: Case = 0
     verifier: Number
     outcome: Literal[1, 2, 3, 4]
     commitment: Digest
@@ -231,16 +229,6 @@ class Verdict(Body):
     fingerprint: tuple[float, ...] = Field(default=(), max_length=64)  # that the verifier's seal fixed
     salt: Digest | None = None  # of the seal
     replay_cpu_s: Seconds
-
-    def evidence(self) -> bytes:
-        """Return the 32-byte hash of everything the verdict says."""
-        return super().digest()
-
-    def digest(self) -> bytes:
-        """Return keccak(abi.encode(number, case, verifier, outcome, evidence)), which the ledger rebuilds."""
-        types = ("uint64", "uint64", "uint64", "uint8", "bytes32")
-        said = (self.number, self.case, self.verifier, self.outcome, self.evidence())
-        return keccak(encode(types, said))
 
 
 class RewardEntry(Frozen):

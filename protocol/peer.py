@@ -130,7 +130,7 @@ class Peer:
         return None if operator is None else (operator.peer, operator.role)
 
     def _cases_of(self, round_: int) -> frozenset[tuple[int, int]]:
-        return frozenset((appeal.number, appeal.case) for appeal in self.chain.appeals(round_))
+        return frozenset(case.label for case in self.chain.cases(round_))
 
     async def receive(self, sender: str, data: bytes) -> None:
         """Take a message from the network; raises what `MessagePool.accept` raises."""

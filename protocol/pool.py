@@ -35,7 +35,7 @@ KeyOf = Callable[[int], tuple[str, str] | None]
 """Map a registration number to (peer key address, role), or None if the chain knows no such number."""
 
 CasesOf = Callable[[int], Container[tuple[int, int]]]
-"""Map a round to the (number, case) of the appeals about its units that the chain knows."""
+"""Map a round to the (number, case) of the cases about its units that the chain knows."""
 
 Slot = tuple[str, int, tuple[int, ...]]
 ROUNDS_AHEAD = 2
@@ -143,7 +143,7 @@ class MessagePool:
             raise Malformed(f"not signed by the key of number {number} as {message.role}")
         if isinstance(body, Verdict | Seal):
             self._check_accused(body.number)
-        if isinstance(body, Verdict | Seal | Opening) and body.case:
+        if isinstance(body, Opening) and body.case:
             self._check_case(message.round, body.number, body.case)
 
     def _check_accused(self, number: int) -> None:
@@ -155,9 +155,9 @@ class MessagePool:
             raise Malformed(f"verdict on number {number}, who is not a contributor")
 
     def _check_case(self, round_: int, number: int, case: int) -> None:
-        """Bound everybody's slots: a case is one that the ledger knows."""
+        """Bound everybody's slots: a case is one that the jury knows."""
         if (number, case) not in self._cases_of(round_):
-            raise Premature(f"no appeal {case} about number {number} in round {round_} is on chain")
+            raise Premature(f"no case {case} about number {number} in round {round_} is on chain")
 
     def _get(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
         return cast("Signed[B] | None", self._slots.get((kind.kind, round_, labels)))
@@ -192,17 +192,17 @@ class MessagePool:
         """Return the openings heard of a round's units, by (number, case)."""
         return {(labels[0], labels[1]): message for labels, message in self._all(Opening, round_).items()}
 
-    def verdicts(self, round_: int) -> dict[tuple[int, int, int], Signed[Verdict]]:
-        """Return the verdicts heard of a round's units, by (number, case, verifier)."""
-        return {(one[0], one[1], one[2]): message for one, message in self._all(Verdict, round_).items()}
+    def verdicts(self, round_: int) -> dict[tuple[int, int], Signed[Verdict]]:
+        """Return the verdicts heard of a round's units, by (number, verifier)."""
+        return {(one[0], one[1]): message for one, message in self._all(Verdict, round_).items()}
 
     def receipts(self, round_: int) -> dict[int, Signed[Receipt]]:
         """Return the receipts heard of a round's updates, by the witness's number."""
         return {labels[0]: message for labels, message in self._all(Receipt, round_).items()}
 
-    def seals(self, round_: int) -> dict[tuple[int, int, int], Signed[Seal]]:
-        """Return the seals heard on a round's units, by (number, case, verifier)."""
-        return {(one[0], one[1], one[2]): message for one, message in self._all(Seal, round_).items()}
+    def seals(self, round_: int) -> dict[tuple[int, int], Signed[Seal]]:
+        """Return the seals heard on a round's units, by (number, verifier)."""
+        return {(one[0], one[1]): message for one, message in self._all(Seal, round_).items()}
 
     def rewards(self) -> dict[int, Signed[RewardTable]]:
         """Return the latest reward table of each epoch."""
@@ -246,7 +246,7 @@ def slot_of(message: Signed[Body]) -> Slot:
     body = message.body
     match body:
         case Verdict() | Seal():
-            labels: tuple[int, ...] = (body.number, body.case, body.verifier)
+            labels: tuple[int, ...] = (body.number, body.verifier)
         case Opening():
             labels = (body.number, body.case)
         case RewardTable():

@@ -1,12 +1,18 @@
-"""How far a claimed segment is from its replay: per tensor, relative to the change that the replay made."""
+"""How far a claimed segment is from its replay: per tensor, relative to the change that the replay made.
+
+A distance has the same bits on every machine: jurors compare it with a bound, and whoever claims an end could put it
+where the last bit of a norm decides.
+"""
 
 import math
 from typing import Final
 
 import numpy as np
+import torch
 
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Floats, Layout, parameter_layout
+from training.exact_math import exact_sum, power
 from training.inner import InnerState
 
 Reals = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -24,12 +30,13 @@ moments is g / (|g| + eps), so eps has to stay above the rounding noise of a gra
 newcomers differed by 3e-3.
 """
 
+_ROW: Final = 2**11  # squares summed at once, each to 41 bits of the largest
+
 
 def change_distance(
     start: Floats | Reals, claimed: Floats | Reals, replayed: Floats | Reals, layout: Layout, floor: float
 ) -> dict[str, float]:
-    """Return |claimed - replayed| / max(|replayed - start|, floor sqrt(n)) for each tensor of n values, in
-    float64.
+    """Return |claimed - replayed| / max(|replayed - start|, floor sqrt(n)) for each tensor of n values.
 
     Args:
         start, claimed, replayed: [layout.size], the opened start, the opened end, the verifier's end.
@@ -76,10 +83,16 @@ def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) ->
 
 def _corrected(inner: InnerConfig, state: InnerState) -> tuple[Reals, Reals]:
     steps = max(state.steps, 1)  # moments before the first step are zero, which no correction changes
-    m = state.exp_avg.astype(np.float64) / (1 - inner.beta1**steps)
-    v = state.exp_avg_sq.astype(np.float64) / (1 - inner.beta2**steps)
+    m = state.exp_avg.astype(np.float64) / (1 - power(inner.beta1, steps))
+    v = state.exp_avg_sq.astype(np.float64) / (1 - power(inner.beta2, steps))
     return m, np.copysign(np.sqrt(np.abs(v)), v)  # a claim may hold anything
 
 
 def _norm(vector: Reals) -> float:
-    return float(np.linalg.norm(vector))
+    """Return the Euclidean norm; infinite where a square is."""
+    squares = np.zeros(-(-vector.size // _ROW) * _ROW)
+    np.multiply(vector, vector, out=squares[: vector.size])
+    if not np.isfinite(squares).all():
+        return math.inf
+    sums = exact_sum(torch.from_numpy(squares).view(-1, _ROW), 1)
+    return math.sqrt(math.fsum(sums.flatten().tolist()))

@@ -39,7 +39,7 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.pool import slot_of
-from verification.appeal import MAX_ACCUSATIONS, MAX_CONTESTS
+from verification.cases import MAX_ACCUSATIONS, MAX_CONTESTS
 
 MAX_DOSSIER_BYTES = 64 << 20
 MAX_SETTLEMENT_BYTES = 256 << 20

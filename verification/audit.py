@@ -17,6 +17,7 @@ from training.corpus import Shard
 from verification import (
     audit_beacons,
     audit_choices,
+    audit_jury,
     audit_money,
     audit_retract,
     audit_rounds,
@@ -45,8 +46,8 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("draws", audit_verdicts.check_draws),
     ("verdicts", audit_verdicts.check_verdicts),
     ("outcomes", audit_verdicts.check_outcomes),
-    ("slashes", audit_verdicts.check_slashes),
-    ("bonds", audit_verdicts.check_bonds),
+    ("rulings", audit_jury.check_rulings),
+    ("slashes", audit_jury.check_slashes),
 )
 _MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),
@@ -174,12 +175,20 @@ def _check(
         checks += [_made(name, check, run) for name, check in _MONEY]
 
     def check_replays(run: PublicRun) -> Found:
-        """Whatever is executed again gives what its verdicts say."""
+        """Whatever is executed again gives what its verdicts, and its jury, say."""
         if replay is None:
             raise ProofInconclusive(NO_REPLAY)
-        from verification import audit_replays  # torch
+        from training.inner import prepare_process  # torch
+        from verification import audit_findings, audit_replays
+        from verification.replay import TrainingUnits
 
-        return audit_replays.check_replays(run, replay, shard, device)
+        if shard is None:
+            raise ProofInconclusive("the dataset is needed for replays")
+        prepare_process(None)
+        units = TrainingUnits(shard(), device)
+        replayed, executed = audit_replays.check_replays(run, replay, units)
+        ruled, judged = audit_findings.check_findings(run, replay, units)
+        return replayed + ruled, f"{executed}; {judged}"
 
     checks.append(_made("replays", check_replays, run))
     return tuple(checks)

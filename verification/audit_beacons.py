@@ -48,13 +48,9 @@ def check_beacons(run: PublicRun) -> tuple[int, str]:
 
 
 def _fixing(run: PublicRun) -> Iterator[_Fixing]:
-    """Yield the anchors of the rounds and of the one before, which fixes their assignments, and the appeals."""
+    """Yield the anchors of the rounds and of the one before, which fixes their assignments."""
     chain = run.chain
     for round_ in (run.scope.start - 1, *run.scope):
         name = "the run's opening" if round_ == OPENING_ROUND else f"the record of round {round_}"
         newest = round_ == run.rounds.stop - 1
         yield _Fixing(name, chain.sampling_beacon(round_), chain.drand_round(round_), newest)
-    for round_ in run.scope:
-        for appeal in chain.appeals(round_):
-            beacon, drand_round = chain.appeal_beacon(appeal.case), chain.appeal_drand_round(appeal.case)
-            yield _Fixing(f"appeal {appeal.case}", beacon, drand_round, appeal.block >= chain.height)

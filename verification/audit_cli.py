@@ -11,6 +11,7 @@ import typer
 
 from protocol import options
 from protocol.errors import LedgerError, Malformed, NetworkError, UsageError
+from protocol.networks import Network
 from verification.proof_cli import AnchorPath, ChainRpc, Data, Device, find_anchor, show_checks
 from verification.report import Extent
 
@@ -60,6 +61,7 @@ def audit_run(
     data: Data = None,
     device: Device = "cpu",
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Recompute a run from public data and the chain: exit 0, 6 if a rule is broken, 7 if it cannot be decided."""
     from verification.sources import is_bundle, open_sources
@@ -126,6 +128,7 @@ def audit_fetch(
         float, typer.Option(min=0, help="Seconds to go on asking for messages that are missing.")
     ] = 60.0,
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Gather a run from peers that hold it, without stake, for `murmur audit run`: exit 0, or 4 if data is missing.
 
@@ -162,7 +165,9 @@ def audit_fetch(
         typer.echo(f"opened states: {report.states} files, {report.states_missing} no longer served")
         for name in report.missing:
             typer.echo(f"missing: {name}")
-        typer.echo(f"audit it with: murmur audit run {out} --rpc {rpc} --replay sampled", err=True)
+        typer.echo(
+            f"audit it with: murmur audit run {out} {options.chain_flags(rpc)} --replay sampled", err=True
+        )
     if not report.complete:
         raise typer.Exit(NetworkError.exit_code)
     if packed:
@@ -187,7 +192,7 @@ def parse_rounds(text: str) -> range:
 def _audit_sources(
     sources: "Sources",
     run: str | None,
-    rpc: str | None,
+    rpc: Network | None,
     *,
     replay: Extent | None,
     only: range | None,
@@ -232,7 +237,7 @@ def _audit_sources(
 
 def _audit_bundle(
     path: Path,
-    rpc: str | None,
+    rpc: Network | None,
     anchor: Path | None,
     replay: Extent | None,
     data: Path | None,

@@ -1,33 +1,56 @@
 """The audit of money: reward tables, their roots on chain, and what was claimed."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
 from verification.public import PublicRun
-from verification.retract import chained
-from verification.settle import earned_in_epoch, reward_entries
+from verification.retract import Units, chained
+from verification.settle import SettledRound, earned_in_epoch, reward_entries
+
+
+@dataclass(frozen=True)
+class SettledEpoch:
+    """Hold what pay depends on in an epoch whose rounds are all decided."""
+
+    epoch: int
+    rounds: tuple[SettledRound, ...]
+    unpaid: Units  # carried a residual that was forged up to the epoch's end
+
+
+def epoch_rounds(run: PublicRun, epoch: int) -> range:
+    """Return the rounds of an epoch; the last epoch may be short."""
+    length = run.manifest.pay.epoch_rounds
+    return range(epoch * length, min((epoch + 1) * length, run.manifest.rounds))
+
+
+def settled_epochs(run: PublicRun) -> Iterator[SettledEpoch]:
+    """Yield the epochs whose rounds are all decided, recomputed, from the first on."""
+    forged: set[tuple[int, int]] = set()
+    for epoch in range(run.manifest.epochs):
+        rounds = epoch_rounds(run, epoch)
+        if rounds[-1] not in run.rounds:
+            return
+        found = [run.settled(round_) for round_ in rounds]
+        settled = tuple(one for one in found if one is not None)
+        if len(settled) < len(found):
+            return
+        forged |= {key for one in settled for key in one.forged_units}
+        yield SettledEpoch(epoch, settled, chained(run.standing, forged))
 
 
 def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
     """Return the table of every epoch whose rounds are all decided and in which anybody has earned, recomputed."""
     epochs: list[dict[int, int]] = []
     tables: dict[int, tuple[RewardEntry, ...]] = {}
-    length = run.manifest.pay.epoch_rounds
-    forged: set[tuple[int, int]] = set()
-    for epoch in range(run.manifest.epochs):
-        rounds = range(epoch * length, min((epoch + 1) * length, run.manifest.rounds))
-        if rounds[-1] not in run.rounds:
-            break
-        found = [run.settled(round_) for round_ in rounds]
-        settled = [one for one in found if one is not None]
-        if len(settled) < len(found):
-            break
-        forged |= {key for one in settled for key in one.forged_units}
-        epochs.append(earned_in_epoch(run.manifest, settled, chained(run.standing, forged)))
+    for one in settled_epochs(run):
+        epochs.append(earned_in_epoch(run.manifest, one.rounds, one.unpaid))
         entries = reward_entries(epochs, _wallets(run, epochs))
         if entries:
-            tables[epoch] = entries
+            tables[one.epoch] = entries
     return tables
 
 

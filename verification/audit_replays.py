@@ -1,17 +1,14 @@
 """The audit's own replays: drawn units executed again where their opened files are at hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.messages import PASSED, REJECTED, Opening, Signed
 from protocol.pool import slot_of
-from training.corpus import Shard
-from training.inner import prepare_process
-from verification.appeal import beacon_of
 from verification.audit_rounds import Found
 from verification.commit import carried
-from verification.duty import CaseKey
+from verification.duty import UnitKey
 from verification.judge import disagreement
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
@@ -22,8 +19,8 @@ from verification.unit import DrawnUnit, ReplayReport, proven_false
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A drawn and opened unit, as far as it can be decided before any file is read."""
+class OpenedUnit:
+    """An opened segment, as far as it can be decided before any file is read."""
 
     unit: DrawnUnit
     opening: Signed[Opening]
@@ -32,19 +29,14 @@ class _Case:
     missing: str = ""  # what is missing, in words
 
 
-def check_replays(
-    run: PublicRun, extent: Extent, open_shard: Callable[[], Shard] | None, device: str
-) -> Found:
+def check_replays(run: PublicRun, extent: Extent, units: TrainingUnits) -> Found:
     """Whatever is executed again gives what its verdicts say."""
-    if open_shard is None:
-        raise ProofInconclusive("the dataset is needed for replays")
-    prepare_process(None)
-    units = TrainingUnits(open_shard(), device)
     done, largest = 0, 0.0
     missing: list[str] = []
-    drawn = [key for key in sorted(run.cases) if key[0] in run.scope]
+    drawn = [key for key in sorted(run.draws) if key[0] in run.scope]
     for key in drawn:
-        case = _case(run, key)
+        opening = _opening(run, key)
+        case = None if opening is None else at_hand(run, key, run.draws[key].segment, opening)
         if case is None:
             continue
         report = case.decided
@@ -72,25 +64,29 @@ def check_replays(
     return done, f"of {len(drawn)} drawn units executed again{left}; largest passed distance {largest:.3g}"
 
 
-def _case(run: PublicRun, key: CaseKey) -> _Case | None:
-    """Return a drawn unit with what is at hand of it, or None if it was never opened."""
-    round_, number, case = key
-    opening = next((one for one in run.dossiers[round_].openings if slot_of(one)[2] == key[1:]), None)
+def _opening(run: PublicRun, key: UnitKey) -> Signed[Opening] | None:
+    """Return what was opened of a drawn unit."""
+    round_, number = key
+    return next((one for one in run.dossiers[round_].openings if slot_of(one)[2] == (number, 0)), None)
+
+
+def at_hand(run: PublicRun, key: UnitKey, segment: int, opening: Signed[Opening]) -> OpenedUnit | None:
+    """Return an opened segment of a listed unit with the files that are at hand, or None without its round's beacon."""
+    round_, number = key
     commitment, beacon = run.commitment(round_, number), run.chain.assignment_beacon(round_)
-    if opening is None or commitment is None or beacon is None:
+    sampling = run.chain.sampling_beacon(round_)
+    if commitment is None or beacon is None or sampling is None:
         return None
     previous = run.commitment(round_ - 1, number)
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
-    sampling = beacon_of(run.chain, round_, run.cases[key])
-    assert sampling is not None, "it gave the draw"
-    unit = DrawnUnit(commitment, run.cases[key].segment, beacon, expected, sampling, case)
+    unit = DrawnUnit(commitment, segment, beacon, expected, sampling)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:
-        return _Case(unit, opening, proven_false(error), {})
+        return OpenedUnit(unit, opening, proven_false(error), {})
     except Malformed as error:
-        return _Case(unit, opening, ReplayReport(REJECTED, error.message), {})
+        return OpenedUnit(unit, opening, ReplayReport(REJECTED, error.message), {})
     files: dict[str, bytes] = {}
     for needed in needed_files(run.manifest, unit, opening.body):
         data = run.find(needed.address, needed.bytes)
@@ -98,18 +94,18 @@ def _case(run: PublicRun, key: CaseKey) -> _Case | None:
             where = (
                 f"{needed.role} ({needed.address[:16]}) of number {number} in round {round_} is not at hand"
             )
-            return _Case(unit, opening, None, None, where)
+            return OpenedUnit(unit, opening, None, None, where)
         files[needed.address] = data
-    return _Case(unit, opening, None, files)
+    return OpenedUnit(unit, opening, None, files)
 
 
-def _compare(run: PublicRun, case: _Case, report: ReplayReport) -> None:
+def _compare(run: PublicRun, case: OpenedUnit, report: ReplayReport) -> None:
     """Hold a replay against the verdicts that were right, or against a lone one.
 
     Raises:
         ProofRejected: one of them says otherwise.
     """
-    key = (case.unit.round, case.unit.number, case.unit.case)
+    key = (case.unit.round, case.unit.number)
     verdicts = run.verdict_bodies(key)
     ruling = run.ruling(key)
     for judge in ruling.right or ruling.moot[: len(ruling.moot) == 1]:

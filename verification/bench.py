@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import trio
@@ -17,8 +18,8 @@ from training.workbench import DeviceLoadRequest, child_environment
 from verification.config import REPLAYER_LOG_FILE, VerifierConfig
 from verification.opening import needed_files
 from verification.profile import Machine
-from verification.request import BeginAnswer, ReplayAnswer, ReplayRequest
-from verification.unit import DrawnUnit, NeededFile, ReplayReport
+from verification.request import BeginAnswer, FindAnswer, ReplayAnswer, ReplayRequest
+from verification.unit import DrawnUnit, Finding, NeededFile, ReplayReport
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,25 @@ REPLAYER_NICE = 5  # messages come before replays
 LOAD_DEADLINE_S = 600.0  # includes preparing the token shard
 REPLAY_DEADLINE_S = 3600.0
 FETCH_DEADLINE_S = 20.0
+FIND_DEADLINE_S = (
+    8.0  # of one try of a juror's, which the next one resumes: it should not try beyond its time to vote
+)
 
 
 class NotServed(NetworkError):
     """Report files of an opening that nobody delivers."""
+
+
+def check_connection(peer: Peer) -> None:
+    """Refuse to call something not served while it may be us who are cut off.
+
+    Raises:
+        NetworkError: we have no peers, or no chain.
+    """
+    if peer.chain_error is not None:
+        raise NetworkError(f"the chain does not answer: {peer.chain_error}")
+    if not peer.network.connected_peers():
+        raise NetworkError("no peer is connected, so that nothing can be fetched")
 
 
 class ReplayBench:
@@ -89,21 +105,24 @@ class ReplayBench:
             NotServed: files that the accused must serve did not come.
             NetworkError: the round's public parameters did not come, which is not the accused's doing.
         """
+        needed = needed_files(self._peer.manifest, unit, opening)
+        await self._bring([file for file in needed if file.late is late], FETCH_DEADLINE_S, (unit.number,))
+
+    async def _bring(self, files: Iterable[NeededFile], deadline_s: float, numbers: Sequence[int]) -> None:
         failed: dict[str, NetworkError] = {}
 
         async def fetch(file: NeededFile) -> None:
-            numbers = () if file.public else (unit.number,)
+            asked = () if file.public else numbers
             try:
                 await self._peer.fetch(
-                    file.address, max_size=file.bytes, deadline_s=FETCH_DEADLINE_S, numbers=numbers
+                    file.address, max_size=file.bytes, deadline_s=deadline_s, numbers=asked
                 )
             except NetworkError as error:
                 failed[file.role] = error
 
         async with trio.open_nursery() as nursery:
-            for file in needed_files(self._peer.manifest, unit, opening):
-                if file.late is late:
-                    nursery.start_soon(fetch, file)
+            for file in files:
+                nursery.start_soon(fetch, file)
         if "parameters" in failed:
             raise failed["parameters"]
         if failed:
@@ -130,6 +149,22 @@ class ReplayBench:
             As `begin`.
         """
         return ReplayAnswer.model_validate(await self._call("compare", unit, opening)).report()
+
+    async def find(self, unit: DrawnUnit, opening: Signed[Opening], holders: Sequence[int] = ()) -> Finding:
+        """Judge a segment as a juror does, with its files from whoever holds them.
+
+        Args:
+            opening: whose addresses give the committed roots.
+            holders: registration numbers to ask after the unit's owner.
+
+        Raises:
+            NotServed: nobody delivered files that the owner must have opened.
+            NetworkError: the round's public parameters did not come.
+            OwnFault, ConfigError: as `begin`.
+        """
+        needed = needed_files(self._peer.manifest, unit, opening.body)
+        await self._bring(needed, FIND_DEADLINE_S, (unit.number, *holders))
+        return FindAnswer.model_validate(await self._call("find", unit, opening)).finding()
 
     async def _call(self, method: str, unit: DrawnUnit, opening: Signed[Opening]) -> dict[str, Any]:
         async with self._lock:

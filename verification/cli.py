@@ -1,6 +1,7 @@
 """`murmur verifier`: judge sampled work."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,8 @@ def start(
     ] = 64,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
     public_mib: options.PublicMib = None,
+    peer_password_file: options.PeerPasswordFile = None,
+    network: options.NetworkName = None,
 ) -> None:
     """Judge the units drawn for this verifier until stopped: needs a registered peer key."""
     import trio
@@ -56,6 +59,7 @@ def start(
     from contracts.run import ChainRun
     from protocol.daemon import log_to_stderr, parse_config
     from verification.config import VerifierConfig
+    from verification.court import Court
     from verification.service import run_verifier
 
     values: dict[str, Any] = {
@@ -72,12 +76,13 @@ def start(
         "threads": threads,
         "evidence_units": evidence_units,
         "public_mib": public_mib,
+        "peer_password_file": peer_password_file,
         "cheat": cheat,
     }
     config = parse_config(VerifierConfig, values)
     log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
-    trio.run(run_verifier, config, chain)
+    trio.run(run_verifier, config, chain, partial(Court.open, chain))
 
 
 @verifier_app.command()

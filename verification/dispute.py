@@ -80,8 +80,7 @@ def judge_segment(
         reference = replayed
     else:
         reference = run_segment(manifest, ExactTrainer(manifest, shard), unit, start)
-    from_exact = _distances(manifest, start, claimed, reference)
-    exact_tensor, exact_distance = max(from_exact.items(), key=lambda entry: entry[1])
+    exact_tensor, exact_distance = largest_distance(manifest, start, claimed, reference)
     outcome = grade(profile, exact_distance, fresh=fresh)
     if reference is None:
         reason = "the opened start leads to values that are not finite"
@@ -99,12 +98,25 @@ def judge_segment(
         distance,
         tensor,
         distances=distances,
-        exact=_root(manifest, unit, reference),
+        exact=reference_root(manifest, unit, reference),
         exact_distance=exact_distance,
     )
 
 
-def _root(manifest: RunManifest, unit: DrawnUnit, end: InnerState | None) -> str:
+def largest_distance(
+    manifest: RunManifest, start: InnerState, claimed: InnerState, reached: InnerState | None
+) -> tuple[str, float]:
+    """Return the tensor whose claimed end is farthest from the one reached, and how far.
+
+    Args:
+        reached: None where values stopped being finite.
+    """
+    found = _distances(manifest, start, claimed, reached)
+    return max(found.items(), key=lambda entry: entry[1])
+
+
+def reference_root(manifest: RunManifest, unit: DrawnUnit, end: InnerState | None) -> str:
+    """Return the root of the end that exact arithmetic reaches; None where it stopped being finite."""
     if end is None:
         return EXACT_DIVERGES
     parameters, moments = map(digest, _files(manifest, end))

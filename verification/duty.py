@@ -7,18 +7,17 @@ from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
-from verification.appeal import appealed, beacon_of, blocks_since, may_still_appeal
+from verification.cases import blocks_since
 from verification.commit import carried
 from verification.facts import commitments_root
-from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
 from verification.seal import ends_are_due, may_speak
 from verification.unit import DrawnUnit
 
-CaseKey = tuple[int, int, int]
-"""Name a case: (round, number, case)."""
+UnitKey = tuple[int, int]
+"""Name a unit: (round, number)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Duty:
     may_speak: bool = True  # a fingerprint in the open helps nobody any more
 
     @property
-    def key(self) -> CaseKey:
-        """Return (round, number, case)."""
-        return (self.round, *self.draw.label)
+    def key(self) -> UnitKey:
+        """Return (round, number)."""
+        return self.round, self.draw.number
 
 
 def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[CommitmentList] | None:
@@ -70,65 +69,24 @@ def round_draws(
     return draws(manifest, manifest.run_id, beacon, round_, record.units, verifiers)
 
 
-def round_cases(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
-) -> tuple[Draw, ...]:
-    """Return a round's draws and, as far as is known here, the appeals about its units that count.
-
-    Args:
-        drawn: what `round_draws` gave.
-    """
-    record = confirmed_record(manifest, chain, pool, round_) if chain.appeals(round_) else None
-    if record is None:
-        return drawn
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    return (*drawn, *appealed(manifest, manifest.run_id, chain, round_, record.units, drawn, outcome))
-
-
 def is_over(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, drawn: tuple[Draw, ...]
 ) -> bool:
-    """Tell whether all of a round is decided with whatever verdicts there are, and nothing can be appealed."""
-    if any(blocks_since(chain, round_, draw) <= draw.closes_after(manifest) for draw in cases):
-        return False
-    return not is_appealable(manifest, chain, pool, round_, cases)
-
-
-def is_appealable(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, cases: tuple[Draw, ...]
-) -> bool:
-    """Tell whether an appeal about a unit of a round may still come, by the verdicts that are known here."""
-
-    def outcome(draw: Draw) -> Outcome | None:
-        return _outcome(manifest, chain, pool, round_, draw)
-
-    return may_still_appeal(manifest, chain, round_, cases, outcome)
-
-
-def _outcome(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
-) -> Outcome | None:
-    """Return what the verdicts that are known here make of a case."""
-    unit = _unit(manifest, chain, pool, round_, draw)
-    if unit is None:
-        return None
-    blocks, commitment = blocks_since(chain, round_, draw), unit.commitment.body
-    valid = _valid(manifest, pool, round_, draw, unit)
-    heard = in_turn(manifest, commitment, draw, valid, blocks)
-    ruling = rule(manifest, commitment, draw, heard, closed=blocks > draw.closes_after(manifest))
-    return None if ruling is None else ruling.outcome
+    """Tell whether all of a round is decided with whatever verdicts there are."""
+    return all(blocks_since(chain, round_) > draw.closes_after(manifest) for draw in drawn) and (
+        blocks_since(chain, round_) >= 0
+    )
 
 
 def _valid(
     manifest: RunManifest, pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit
 ) -> dict[int, Verdict]:
-    """Return the valid verdicts heard on a case, by verifier."""
+    """Return the valid verdicts heard on a drawn unit, by verifier."""
     commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
     about = {
-        label[2]: message.body for label, message in pool.verdicts(round_).items() if label[:2] == draw.label
+        judge: message.body
+        for (number, judge), message in pool.verdicts(round_).items()
+        if number == draw.number
     }
     return {
         judge: verdict
@@ -143,23 +101,23 @@ def duties(
     pool: MessagePool,
     me: int,
     round_: int,
-    cases: tuple[Draw, ...],
-    judged: Callable[[CaseKey], bool],
+    drawn: tuple[Draw, ...],
+    judged: Callable[[UnitKey], bool],
 ) -> Iterator[Duty]:
-    """Yield the cases of one round that this verifier should judge now and can.
+    """Yield the drawn units of one round that this verifier should judge now and can.
 
     A unit whose opening has not come is no duty before the opening time is over.
 
     Args:
         me: the verifier's registration number.
-        cases: what `round_cases` gave.
-        judged: whether this verifier has given its verdict on a case.
+        drawn: what `round_draws` gave.
+        judged: whether this verifier has given its verdict on a unit.
     """
-    for draw in cases:
-        blocks = blocks_since(chain, round_, draw)
-        if judged((round_, *draw.label)) or not 0 <= blocks <= draw.closes_after(manifest):
+    for draw in drawn:
+        blocks = blocks_since(chain, round_)
+        if judged((round_, draw.number)) or not 0 <= blocks <= draw.closes_after(manifest):
             continue
-        unit = _unit(manifest, chain, pool, round_, draw)
+        unit = unit_of(manifest, chain, pool, round_, draw.number, draw.segment)
         if unit is None:
             continue
         commitment, seals = unit.commitment.body, seals_on(pool, round_, draw, unit)
@@ -170,7 +128,7 @@ def duties(
             continue
         if not may_judge(manifest, commitment, draw, me, heard, blocks):
             continue
-        opening = pool.openings(round_).get(draw.label)
+        opening = pool.openings(round_).get((draw.number, 0))
         overdue = blocks >= opening_time(manifest, draw, me)
         if opening is None and not overdue:
             continue
@@ -191,8 +149,8 @@ def seals_on(pool: MessagePool, round_: int, draw: Draw, unit: DrawnUnit) -> dic
     """Return the seals heard on a drawn unit, by verifier of the round."""
     return {
         judge: message.body
-        for (number, case, judge), message in pool.seals(round_).items()
-        if (number, case) == draw.label and judge in draw.verifiers
+        for (number, judge), message in pool.seals(round_).items()
+        if number == draw.number and judge in draw.verifiers
         if (message.body.commitment, message.body.segment) == (unit.commitment.id, draw.segment)
     }
 
@@ -208,37 +166,39 @@ def _ends_time(manifest: RunManifest, draw: Draw, me: int) -> int:
     return opening_time(manifest, draw, me) + manifest.deadlines.verify // 4
 
 
-def _unit(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, draw: Draw
+def unit_of(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, number: int, segment: int
 ) -> DrawnUnit | None:
-    """Return the unit, or None while a message about it is missing here, which is nobody's fault but ours."""
+    """Return a listed unit with one of its segments.
+
+    None while a message about it is missing here, which is nobody's fault but ours.
+    """
     listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
-    sampling = beacon_of(chain, round_, draw)
+    sampling = chain.sampling_beacon(round_)
     if listed is None or beacon is None or sampling is None:
         return None
-    commitment = _listed_commitment(pool, listed, round_, draw.number)
+    commitment = listed_commitment(pool, listed, round_, number)
     if commitment is None:
         return None
     if round_ == 0:
-        return DrawnUnit(
-            commitment, draw.segment, beacon, carried(draw.number, None, None), sampling, draw.case
-        )
+        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
         return None
     previous = None
-    if any(entry.number == draw.number for entry in before.body.entries):
-        previous = _listed_commitment(pool, before, round_ - 1, draw.number)
+    if any(entry.number == number for entry in before.body.entries):
+        previous = listed_commitment(pool, before, round_ - 1, number)
         if previous is None:
             return None
-    expected = carried(draw.number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, draw.segment, beacon, expected, sampling, draw.case)
+    expected = carried(number, None if previous is None else previous.body, record)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling)
 
 
-def _listed_commitment(
+def listed_commitment(
     pool: MessagePool, listed: Signed[CommitmentList], round_: int, number: int
 ) -> Signed[Commitment] | None:
+    """Return the commitment that a confirmed list names for a number, if it was heard."""
     commitment = pool.commitments(round_).get(number)
     named = {entry.number: entry.commitment for entry in listed.body.entries}
     return commitment if commitment is not None and named.get(number) == commitment.id else None

@@ -142,7 +142,7 @@ class _Gathering:
         if config.public is not None:
             await self._take(_folder_messages(config.public, peer.manifest))
         if config.api is not None:
-            await self._take(await trio.to_thread.run_sync(_api_messages, config.api, config.run))
+            await self._take(await trio.to_thread.run_sync(api_messages, config.api, config.run))
         await self._ask_everybody()
         rounds = anchored_rounds(peer.manifest, self._chain)
         report.rounds = len(rounds)
@@ -312,7 +312,7 @@ def _folder_messages(folder: Path, manifest: RunManifest) -> Iterable[bytes]:
     return [message.wire for message in messages]
 
 
-def _api_messages(url: str, run: str) -> list[bytes]:
+def api_messages(url: str, run: str) -> list[bytes]:
     """Read every signed message from a coordinator's API.
 
     Raises:

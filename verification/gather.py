@@ -4,15 +4,18 @@ What counts is what the chain confirms: the list that gives the posted root, the
 A folder that was gathered holds every verdict that was heard; which of them made an outcome, its judgement says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
+from protocol.errors import MurmurError, ProofInconclusive
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Signed
 from protocol.pool import MessagePool
 from verification.archive import RoundDossier, Settlement
+from verification.bundle import FindBlob
 from verification.duty import confirmed_list
-from verification.public import AuditChain
+from verification.public import AuditChain, PublicRun
 from verification.ruling import fault
 
 
@@ -79,7 +82,7 @@ def dossier_of(
 
     run = manifest.run_id
 
-    def counts(key: tuple[int, int, int]) -> bool:
+    def counts(key: tuple[int, int]) -> bool:
         seal = seals[key].body if key in seals else None
         return not fault(manifest, run, round_, bodies[key[0]], verdicts[key].body, seal)
 
@@ -104,3 +107,37 @@ def settlement_of(pool: MessagePool) -> Settlement:
         rewards=tuple(rewards[epoch] for epoch in sorted(rewards)),
         finish=pool.finish(),
     )
+
+
+def public_run(
+    manifest: RunManifest,
+    chain: AuditChain,
+    messages: Iterable[bytes],
+    find: FindBlob,
+    beacons: SignatureFiles,
+) -> PublicRun:
+    """Put a run together from its signed messages, whoever delivered them, as far as the chain has anchored it.
+
+    Args:
+        messages: wire bytes; what the run's rules do not let in is passed over.
+        find: finds what is public by content address.
+        beacons: drand signatures at hand.
+
+    Raises:
+        ProofInconclusive: a message is missing without which a round cannot be read; it is named.
+    """
+    operators = {one.number: (one.peer, one.role) for one in chain.operators()}
+    pool = MessagePool(manifest, operators.get, lambda round_: {case.label for case in chain.cases(round_)})
+    pool.round = manifest.rounds
+    for wire in messages:
+        try:
+            pool.accept(wire)
+        except MurmurError:
+            continue
+    rounds = anchored_rounds(manifest, chain)
+    missing = [gap for round_ in rounds for gap in gaps(chain, pool, round_)]
+    found = [dossier_of(manifest, chain, pool, round_) for round_ in rounds]
+    dossiers = [one for one in found if one is not None]
+    if missing or len(dossiers) < len(found):
+        raise ProofInconclusive(f"nobody delivered {missing[0] if missing else 'a message of the run'}")
+    return PublicRun(manifest, manifest.run_id, chain, dossiers, settlement_of(pool), find, beacons)

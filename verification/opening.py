@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from contracts.types import CaseOutcome
 from protocol.canonical import digest
 from protocol.errors import Malformed, ProofRejected
 from protocol.manifest import ModelConfig, RunManifest
@@ -12,7 +13,7 @@ from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment
 from protocol.tensors import moment_layout, pack, parameter_layout
 from training.outer import outer_layout
 from verification.commit import Carried
-from verification.unit import DrawnUnit, ForgedResidual, NeededFile
+from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual, NeededFile
 
 
 @lru_cache(maxsize=8)
@@ -32,19 +33,14 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         ProofRejected: an address does not give its committed root (`ForgedResidual`: that of a residual).
             Opening and commitment carry the same signature, so that the two messages prove it without a file.
     """
-    said, body = opening.body, unit.commitment.body
-    if Carried(body.moments_before, body.residual_before) != unit.carried:
-        raise Malformed("commitment breaks the chain of carried moments or residual")
-    if len(body.segments) != manifest.segments + 1:
-        raise Malformed(f"commitment with {len(body.segments)} segment roots")
+    said = opening.body
+    check_listed(manifest, unit)
     if (opening.run, opening.round, said.number) != (unit.commitment.run, unit.round, unit.number):
         raise Malformed("opening of another unit")
     if said.commitment != unit.commitment.id:
         raise Malformed("opening of another commitment")
     if said.segment != unit.segment:
         raise Malformed(f"opening of segment {said.segment} instead of {unit.segment}")
-    if said.case != unit.case:
-        raise Malformed(f"opening for case {said.case} instead of {unit.case}")
     if opening.author != unit.commitment.author:
         raise Malformed("opening signed by another key than the commitment")
     for what, found, committed in _roots(manifest, unit, said):
@@ -52,6 +48,33 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
             if what in ("residual before", "residual after"):
                 raise ForgedResidual(f"opened {what} does not give the committed root")
             raise ProofRejected(f"opened {what} does not give the committed root")
+
+
+def check_listed(manifest: RunManifest, unit: DrawnUnit) -> None:
+    """Check that a commitment carries what it must and has the run's segments.
+
+    Raises:
+        Malformed: it should not have been listed.
+    """
+    body = unit.commitment.body
+    if Carried(body.moments_before, body.residual_before) != unit.carried:
+        raise Malformed("commitment breaks the chain of carried moments or residual")
+    if len(body.segments) != manifest.segments + 1:
+        raise Malformed(f"commitment with {len(body.segments)} segment roots")
+    if manifest.verification.profile(body.profile) is None:
+        raise Malformed(f"commitment under profile {body.profile}, which the run does not have")
+
+
+def not_countable(manifest: RunManifest, unit: DrawnUnit) -> Finding | None:
+    """Return what a juror finds of a commitment that should not have been listed; None where it should.
+
+    It is void: what it says is public, and who listed it is at fault as well.
+    """
+    try:
+        check_listed(manifest, unit)
+    except Malformed as error:
+        return Finding(CaseOutcome.VOID, NO_RESULT, error.message[:200])
+    return None
 
 
 def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[str, str, str]]:

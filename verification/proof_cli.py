@@ -8,6 +8,7 @@ import typer
 
 from protocol import options
 from protocol.errors import UsageError
+from protocol.networks import Network
 
 if TYPE_CHECKING:
     from verification.anchor import Anchor
@@ -23,13 +24,16 @@ EvidenceDirectory = Annotated[
     typer.Option("--dir", envvar="MURMUR_DIR", help="Directory of a local network, or of a coordinator."),
 ]
 ChainRpc = Annotated[
-    str | None,
-    typer.Option("--rpc", envvar="MURMUR_RPC", help="RPC URL of the chain; else its state in the directory."),
+    Network | None,
+    options.rpc_option("RPC URLs of the chain's endpoints; else its state in the directory."),
 ]
 Root = Annotated[
     str | None, typer.Option(help="Commitment root of the round, 64 hex digits, known from elsewhere.")
 ]
-Rpc = Annotated[str | None, typer.Option("--rpc", help="RPC URL of the chain to rely on.")]
+Rpc = Annotated[
+    Network | None,
+    options.rpc_option("RPC URLs of the chain to rely on.", envvar=None),
+]
 LedgerOfRpc = Annotated[
     str | None, typer.Option(help="With --rpc: the ledger to rely on; else the one that the bundle names.")
 ]
@@ -51,6 +55,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     rpc: ChainRpc = None,
     as_json: options.Json = False,
+    network: options.NetworkName = None,
 ) -> None:
     """Write everything that proves the outcome of one drawn unit into one file."""
     from verification.bundle import export_bundle
@@ -84,6 +89,7 @@ def verify(
     data: Data = None,
     device: Device = "cpu",
     as_json: options.Json = False,
+    network: options.NetworkNameAsked = None,
 ) -> None:
     """Decide a bundle offline: exit 0 if its verdicts hold, 6 if something in it does not, 7 if undecided."""
     from verification.proof import verify_bundle
@@ -102,6 +108,7 @@ def explain(
     data: Data = None,
     device: Device = "cpu",
     as_json: options.Json = False,
+    network: options.NetworkNameAsked = None,
 ) -> None:
     """Say in plain words what was promised, drawn, recomputed and judged, and what confirms it; exits as `verify`."""
     import textwrap
@@ -150,7 +157,7 @@ def show_proof(report: "BundleReport", as_json: bool) -> None:
 
 
 def find_anchor(
-    file: Path, root: str | None, rpc: str | None, ledger: str | None, anchor: Path | None
+    file: Path, root: str | None, rpc: Network | None, ledger: str | None, anchor: Path | None
 ) -> "Anchor | None":
     """Return what a bundle is to be held against; None where nothing was given.
 
@@ -179,7 +186,7 @@ def find_anchor(
     return _rpc_anchor(file, rpc, ledger)
 
 
-def _rpc_anchor(file: Path, rpc: str, ledger: str | None) -> "Anchor | None":
+def _rpc_anchor(file: Path, rpc: Network, ledger: str | None) -> "Anchor | None":
     """Ask a chain about the run that a bundle says it is about; a bundle that says nothing is refused later."""
     from protocol.beacons import DrandClient
     from protocol.errors import ProofInconclusive, ProofRejected

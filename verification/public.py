@@ -5,24 +5,28 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Protocol
 
-from contracts.events import AppealSettled, Claimed, RewardsFinalized, RunCreated, Slashed
+from contracts.cases import CaseState
+from contracts.events import Claimed, Equivocated, RewardsFinalized, RunCreated, Slashed
 from protocol.beacons import SignatureFiles
-from protocol.chain import ChainView
+from protocol.chain import Case, ChainView
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Seal, Signed, Verdict
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
-from verification.appeal import appealed
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.duty import CaseKey
+from verification.cases import counted_cases
+from verification.duty import UnitKey
 from verification.judge import Outcome, refused
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
 from verification.ruling import Ruling, rule
 from verification.sample import Draw, draws
 from verification.settle import JudgedCase, SettledRound, settled_round
+
+CaseKey = tuple[int, int, int]
+"""Name what was judged: (round, number, case), where case 0 is the beacon's draw."""
 
 
 class AuditChain(ChainView, Protocol):
@@ -33,9 +37,6 @@ class AuditChain(ChainView, Protocol):
 
     def drand_round(self, round_: int) -> int | None:
         """Return the drand round that a round's anchor fixes; None on a local chain, or where it is not known."""
-
-    def appeal_drand_round(self, case: int) -> int | None:
-        """Return the drand round that an appeal fixes; None where `drand_round` gives none."""
 
     @property
     def funded_wei(self) -> int:
@@ -50,8 +51,11 @@ class AuditChain(ChainView, Protocol):
     def slashes(self) -> tuple[Slashed, ...]:
         """Return the slashes of this run, in chain order."""
 
-    def settlements(self) -> tuple[AppealSettled, ...]:
-        """Return the settled bonds of appeals in this run, in chain order."""
+    def every_case(self) -> tuple[CaseState, ...]:
+        """Return the run's cases before the jury, oldest first."""
+
+    def equivocations(self) -> tuple[Equivocated, ...]:
+        """Return the equivocations that were proven in this run, in chain order."""
 
 
 @dataclass(frozen=True)
@@ -162,67 +166,76 @@ class PublicRun:
         return found
 
     @cached_property
-    def cases(self) -> Mapping[CaseKey, Draw]:
-        """Return every draw, recomputed from the sampling beacons, and every appeal that counts."""
-        found: dict[CaseKey, Draw] = {}
+    def draws(self) -> Mapping[UnitKey, Draw]:
+        """Return every draw, recomputed from the sampling beacons."""
+        found: dict[UnitKey, Draw] = {}
         for round_ in self.rounds:
             beacon = self.chain.sampling_beacon(round_)
             if beacon is None:
                 continue
-            units = self.standing[round_].units
             judges = [one.number for one in self.chain.verifiers(round_)]
+            units = self.standing[round_].units
             drawn = draws(self.manifest, self.run, beacon, round_, units, judges)
-            outcome = partial(self._declared_outcome, round_)
-            more = appealed(self.manifest, self.run, self.chain, round_, units, drawn, outcome)
-            found |= {(round_, *case.label): case for case in (*drawn, *more)}
+            found |= {(round_, draw.number): draw for draw in drawn}
         return found
 
-    def _declared_outcome(self, round_: int, case: Draw) -> Outcome | None:
-        judgement = self.declared.get((round_, *case.label))
+    @cached_property
+    def cases(self) -> Mapping[CaseKey, Case]:
+        """Return every case that changes a round's pay."""
+        found: dict[CaseKey, Case] = {}
+        for round_ in self.rounds:
+            units = self.standing[round_].units
+            drawn = [draw for (about, _), draw in self.draws.items() if about == round_]
+            outcome = partial(self._declared_outcome, round_)
+            counted = counted_cases(self.manifest, self.chain, round_, units, drawn, outcome)
+            found |= {(round_, *case.label): case for case in counted}
+        return found
+
+    def _declared_outcome(self, round_: int, draw: Draw) -> Outcome | None:
+        judgement = self.declared.get((round_, draw.number, 0))
         return None if judgement is None else judgement.outcome
 
     @cached_property
     def declared(self) -> Mapping[CaseKey, Judgement]:
-        """Return the declared judgements by case."""
+        """Return the declared judgements."""
         return {(one.round, one.number, one.case): one for one, _ in self.judgements}
 
     @cached_property
-    def verdicts(self) -> Mapping[CaseKey, Mapping[int, Signed[Verdict]]]:
-        """Return the published verdicts by case, and then by verifier."""
-        found: dict[CaseKey, dict[int, Signed[Verdict]]] = {}
+    def verdicts(self) -> Mapping[UnitKey, Mapping[int, Signed[Verdict]]]:
+        """Return the published verdicts by unit, and then by verifier."""
+        found: dict[UnitKey, dict[int, Signed[Verdict]]] = {}
         for dossier in self.dossiers:
             for message in dossier.verdicts:
-                key = (dossier.round, message.body.number, message.body.case)
-                found.setdefault(key, {})[message.body.verifier] = message
+                found.setdefault((dossier.round, message.body.number), {})[message.body.verifier] = message
         return found
 
-    def verdict_bodies(self, key: CaseKey) -> dict[int, Verdict]:
-        """Return the verdicts on a case by verifier: those on which it was decided, once it is.
+    def verdict_bodies(self, key: UnitKey) -> dict[int, Verdict]:
+        """Return the verdicts on a unit by verifier: those on which it was decided, once it is.
 
         Others came too late, and only a folder that was gathered from peers holds them.
         """
-        found, declared = self.verdicts.get(key, {}), self.declared.get(key)
+        found, declared = self.verdicts.get(key, {}), self.declared.get((*key, 0))
         return {
             judge: message.body
             for judge, message in found.items()
             if declared is None or judge in declared.heard
         }
 
-    def seals(self, key: CaseKey) -> dict[int, Seal]:
-        """Return the published seals on a case by verifier."""
+    def seals(self, key: UnitKey) -> dict[int, Seal]:
+        """Return the published seals on a unit by verifier."""
         bodies = (message.body for message in self.dossiers[key[0]].seals)
-        return {one.verifier: one for one in bodies if (one.number, one.case) == key[1:]}
+        return {one.verifier: one for one in bodies if one.number == key[1]}
 
-    def ruling(self, key: CaseKey) -> Ruling:
-        """Return what the published verdicts make of a case.
+    def ruling(self, key: UnitKey) -> Ruling:
+        """Return what the published verdicts make of a drawn unit.
 
         Raises:
             ProofRejected: the unit's commitment was not listed.
         """
-        commitment = self.commitment(*key[:2])
+        commitment = self.commitment(*key)
         if commitment is None:
             raise ProofRejected(f"number {key[1]} was drawn in round {key[0]} and not listed")
-        found = rule(self.manifest, commitment.body, self.cases[key], self.verdict_bodies(key), closed=True)
+        found = rule(self.manifest, commitment.body, self.draws[key], self.verdict_bodies(key), closed=True)
         assert found is not None, "what is closed is decided"
         return found
 
@@ -240,13 +253,15 @@ class PublicRun:
         return found
 
     def settled(self, round_: int) -> SettledRound | None:
-        """Return what pay depends on in a round, or None while a case of it is undecided."""
-        keys = [key for key in self.cases if key[0] == round_]
-        if self.chain.sampling_beacon(round_) is None or not self.declared.keys() >= set(keys):
+        """Return what pay depends on in a round, or None while something of it is undecided."""
+        drawn = [key for key in self.draws if key[0] == round_]
+        cases = [key for key in self.cases if key[0] == round_]
+        needed = {*((*key, 0) for key in drawn), *cases}
+        if self.chain.sampling_beacon(round_) is None or not self.declared.keys() >= needed:
             return None
-        found = []
-        for key in keys:
+        found = [JudgedCase(self.declared[key], (), False) for key in cases]
+        for key in drawn:
             said, right = self.verdict_bodies(key), self.ruling(key).right
             silent = refused(self.manifest, (said[judge] for judge in right))
-            found.append(JudgedCase(self.declared[key], right, silent))
+            found.append(JudgedCase(self.declared[*key, 0], right, silent))
         return settled_round(round_, self.standing[round_], found)

@@ -14,23 +14,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import process_time
 
-from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import Opening, Signed
-from protocol.tensors import Floats, pack, parameter_layout, unpack
-from protocol.update import symbols_digest
-from training.assignment import assignment, assignment_digest
-from training.codec import compress
+from protocol.tensors import Floats
+from training.assignment import assignment
 from training.corpus import Shard
 from training.inner import InnerState
 from training.outer import load_parameters
 from training.trainer import trainer_for
 from verification import opening as training_opening
 from verification.dispute import judge_segment, segment_rows, unit_profile
+from verification.finding import find
 from verification.fingerprint import VALUES, fingerprint, middle_steps
+from verification.opened import (
+    check_assignment,
+    check_start,
+    check_update,
+    read_end,
+    read_residual,
+    read_start,
+    recompute_update,
+)
 from verification.profile import judging_pair, this_machine
-from verification.unit import DrawnUnit, ForgedResidual, NeededFile, ReplayReport, proven_false
+from verification.unit import DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +90,10 @@ class TrainingUnits:
         except Malformed as error:
             raise ProofInconclusive(f"the round's public parameters: {error.message}") from error
         try:
-            _check_assignment(manifest, unit)
-            start, residual = _read_start(manifest, unit, opening, files)
-            _check_start(manifest, unit, opening, start, public)
+            check_assignment(manifest, unit)
+            residual = read_residual(manifest, opening, files)
+            start = read_start(manifest, unit, opening, files)
+            check_start(manifest, unit, opening, public)
         except ProofRejected as error:
             return proven_false(error)
         end, shown = self._run_segment(manifest, unit, start, profile)
@@ -106,14 +114,23 @@ class TrainingUnits:
         """
         try:
             # First, so that no fault of the segment hides a forged residual.
-            _check_update(manifest, opening, replayed, files)
-            end = _read_end(manifest, opening, replayed.start, files)
+            recomputed = recompute_update(manifest, opening, replayed.public, replayed.residual, files)
+            check_update(opening, recomputed)
+            end = read_end(manifest, opening, replayed.start, files)
         except ProofRejected as error:
             return replace(proven_false(error), fingerprint=replayed.fingerprint)
         report = judge_segment(
             manifest, self.shard, unit, replayed.profile, replayed.start, end, replayed.end
         )
         return replace(report, fingerprint=replayed.fingerprint)
+
+    def find(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> Finding:
+        """Judge a segment as a juror does, in exact arithmetic; see `verification.finding`."""
+        began = process_time()
+        found = find(manifest, self.shard, unit, opening, files)
+        return replace(found, cpu_s=process_time() - began)
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
@@ -162,81 +179,3 @@ class Replayed:
     residual: Floats | None  # [P], carried into the unit
     fingerprint: tuple[float, ...]
     cpu_s: float
-
-
-def _check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
-    drawn = assignment_digest(assignment(manifest, unit.beacon, unit.round, unit.number))
-    if drawn != unit.commitment.body.assignment:
-        raise ProofRejected("commitment to other batches than the assigned ones")
-
-
-def _read_start(
-    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
-) -> tuple[InnerState, Floats | None]:
-    """Read where the segment starts and the residual; what no honest trainer can have written is proven false."""
-    model = manifest.model
-    residual = _read_residual(manifest, opening, files)
-    try:
-        start = InnerState.from_files(model, files[opening.start_parameters], files[opening.start_moments])
-    except Malformed as error:
-        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
-    if (start.exp_avg_sq < 0).any():
-        raise ProofRejected("opened a negative second moment")
-    steps = manifest.verification.segment_steps
-    if start.steps > unit.round * manifest.inner.steps + unit.segment * steps:
-        raise ProofRejected("opened more optimizer steps than the run has had")
-    return start, residual
-
-
-def _read_end(
-    manifest: RunManifest, opening: Opening, start: InnerState, files: Mapping[str, bytes]
-) -> InnerState:
-    """Read the segment's end; see `_read_start`."""
-    model = manifest.model
-    try:
-        end = InnerState.from_files(model, files[opening.end_parameters], files[opening.end_moments])
-    except Malformed as error:
-        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
-    if (end.exp_avg_sq < 0).any():
-        raise ProofRejected("opened a negative second moment")
-    steps = manifest.verification.segment_steps
-    if end.steps != start.steps + steps:
-        raise ProofRejected(f"opened {end.steps - start.steps} optimizer steps in a segment of {steps}")
-    return end
-
-
-def _check_start(
-    manifest: RunManifest, unit: DrawnUnit, opening: Opening, start: InnerState, public: Floats
-) -> None:
-    if unit.segment:
-        return
-    if digest(pack(parameter_layout(manifest.model), public)) != opening.start_parameters:
-        raise ProofRejected("first segment starts from other parameters than the round's")
-
-
-def _read_residual(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> Floats | None:
-    """Read what the unit carried in; who carries on what is no residual has forged it before."""
-    if opening.residual_before is None:
-        return None
-    try:
-        return unpack(parameter_layout(manifest.model), files[opening.residual_before])[0]
-    except Malformed as error:
-        raise ForgedResidual(f"opened a residual that is not canonical: {error.message}") from error
-
-
-def _check_update(
-    manifest: RunManifest, opening: Opening, replayed: Replayed, files: Mapping[str, bytes]
-) -> None:
-    """Recompute update and residual; of two faults the residual's is named, since it is carried on."""
-    layout = parameter_layout(manifest.model)
-    try:
-        final, _ = unpack(layout, files[opening.final_parameters])
-        symbols, after = compress(manifest.codec, replayed.public - final, replayed.residual)
-    except Malformed as error:
-        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
-    except OwnFault as error:
-        raise ProofRejected(f"the final state has no update: {error.message}") from error
-    if digest(pack(layout, after)) != opening.residual_after:
-        raise ForgedResidual("committed residual does not follow from final state and residual before")
-    if symbols_digest(symbols) != opening.symbols:
-        raise ProofRejected("committed symbols do not follow from final state and residual")

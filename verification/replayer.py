@@ -15,8 +15,8 @@ from training.program import program_digest
 from training.workbench import DeviceLoadRequest, Workbench
 from verification.profile import this_machine
 from verification.replay import Replayed, TrainingUnits
-from verification.request import BeginAnswer, ReplayAnswer, ReplayRequest
-from verification.unit import DrawnUnit, ReplayReport
+from verification.request import BeginAnswer, FindAnswer, ReplayAnswer, ReplayRequest
+from verification.unit import DrawnUnit, Finding, ReplayReport
 
 KEPT = 4  # replays whose end has not been served yet; one that is pushed out is done again
 
@@ -65,6 +65,16 @@ class Bench:
             found = self._units.compare(self.manifest, unit, opening, late, found)
         return replace(found, cpu_s=spent + time.process_time() - began)
 
+    def find(self, request: ReplayRequest) -> Finding:
+        """Judge one segment as a juror does, from the files in the store.
+
+        Raises:
+            NetworkError: a file is not in the store, or was damaged on disk.
+        """
+        unit, opening = request.unit(), request.opened()
+        files = self._files(unit, opening, late=False) | self._files(unit, opening, late=True)
+        return self._units.find(self.manifest, unit, opening, files)
+
     def _begin(self, request: ReplayRequest) -> Replayed | ReplayReport:
         unit, opening = request.unit(), request.opened()
         files = self._files(unit, opening, late=False)
@@ -85,7 +95,7 @@ class Bench:
 
 
 class Replayer:
-    """Answer the daemon's calls: `load` first, then `begin` and `compare` for each unit."""
+    """Answer the daemon's calls: `load` first, then `begin` and `compare` for each unit, or `find`."""
 
     def __init__(self) -> None:
         self._loaded: Bench | None = None
@@ -93,7 +103,7 @@ class Replayer:
     @property
     def methods(self) -> dict[str, Method]:
         """Return the methods by the name they are called with."""
-        return {"load": self.load, "begin": self.begin, "compare": self.compare}
+        return {"load": self.load, "begin": self.begin, "compare": self.compare, "find": self.find}
 
     def load(self, params: Params, progress: Progress) -> Result:
         """Prepare for a run (`DeviceLoadRequest`); return the program digest computed, and what machine this is."""
@@ -108,6 +118,11 @@ class Replayer:
         """Compare a unit's replay with its opened end (`ReplayRequest`) and return a `ReplayAnswer`."""
         report = self._bench.compare(ReplayRequest.model_validate(params))
         return ReplayAnswer.of(report).model_dump(mode="json")
+
+    def find(self, params: Params, progress: Progress) -> Result:
+        """Judge a segment as a juror does (`ReplayRequest`) and return a `FindAnswer`."""
+        found = self._bench.find(ReplayRequest.model_validate(params))
+        return FindAnswer.of(found).model_dump(mode="json")
 
     @property
     def _bench(self) -> Bench:

@@ -4,12 +4,13 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
+from contracts.types import CaseOutcome
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
 from protocol.manifest import Digest, Frozen
 from protocol.messages import Commitment, Opening, Signed, parse_message
 from verification.commit import Carried
-from verification.unit import DrawnUnit, ReplayReport
+from verification.unit import DrawnUnit, Finding, ReplayReport
 
 
 class ReplayRequest(Frozen):
@@ -76,6 +77,27 @@ class ReplayAnswer(Frozen):
     def report(self) -> ReplayReport:
         """Return the report."""
         return ReplayReport(**self.model_dump())
+
+
+class FindAnswer(Frozen):
+    """Carry a `Finding` between processes."""
+
+    outcome: CaseOutcome
+    result: Digest
+    reason: Annotated[str, Field(max_length=200)]
+    distance: Annotated[float, Field(ge=0, le=1e30)]
+    tensor: Annotated[str, Field(max_length=100)]
+    cpu_s: Annotated[float, Field(ge=0)]
+
+    @classmethod
+    def of(cls, finding: Finding) -> "FindAnswer":
+        """Write an answer."""
+        return cls.model_validate({**vars(finding), "result": finding.result.hex()})
+
+    def finding(self) -> Finding:
+        """Return the finding."""
+        said = {**self.model_dump(), "outcome": self.outcome, "result": bytes.fromhex(self.result)}
+        return Finding(**said)
 
 
 class BeginAnswer(Frozen):

@@ -16,7 +16,7 @@ from typing import Final
 from protocol.errors import Malformed
 from protocol.messages import Judgement, Retraction, RoundRecord
 from training.workbench import RetractedRound
-from verification.appeal import combined
+from verification.cases import combined, forges
 from verification.commit import carries_on
 
 MAX_RETRACTED: Final = 100
@@ -39,7 +39,7 @@ def waiting(records: Sequence[RoundRecord]) -> tuple[Retraction, ...]:
         for one in record.judged:
             judged.setdefault((one.round, one.number), []).append(one)
     invalid = {key for key, found in judged.items() if combined(found) in ("void", "false")}
-    forged = (key for key, found in judged.items() if any(one.forged_residual for one in found))
+    forged = (key for key, found in judged.items() if forges(found))
     invalid |= chained(records, forged)
     gone = {(one.round, one.number) for record in records[:newest] for one in record.retracted}
     return tuple(

@@ -9,9 +9,6 @@ from protocol.messages import Judgement, UnitRecord
 
 _IS_DRAWN, _SEGMENT, _RANK = 0, 1, 2
 
-Label = tuple[int, int]
-"""Name a case about a round's unit: (number, case)."""
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -55,13 +52,6 @@ class Draw:
     number: int
     segment: int
     verifiers: tuple[int, ...]
-    case: int = 0  # the ledger's number of the appeal that asks; 0: the round's beacon does
-    filed: int | None = None  # block that holds the appeal
-
-    @property
-    def label(self) -> "Label":
-        """Return (number, case)."""
-        return self.number, self.case
 
     def due(
         self,

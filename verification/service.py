@@ -4,16 +4,18 @@ import logging
 import os
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import trio
 
+from contracts.identity import open_peer_key
 from protocol.chain import ChainView
-from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE, STATUS_FILE, write_status
-from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, Premature, ProofRejected
-from protocol.keys import load_peer_key
+from protocol.daemon import JOURNAL_FILE, STATUS_FILE, settle_journal, write_status
+from protocol.errors import ConfigError, Malformed, MurmurError, Premature, ProofRejected
+from protocol.keys import PeerKey
 from protocol.messages import (
     INCONCLUSIVE,
     PASSED,
@@ -30,10 +32,13 @@ from protocol.messages import (
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
 from training.outer import outer_layout
-from verification.bench import NotServed, ReplayBench
+from verification.bench import NotServed, ReplayBench, check_connection
 from verification.config import VerifierConfig
-from verification.duty import CaseKey, Duty, duties, is_over, round_cases, round_draws
+from verification.court import Court
+from verification.duty import Duty, UnitKey, duties, is_over, round_draws
+from verification.inquiry import Inquiry
 from verification.journal import VerdictJournal
+from verification.jury_service import JuryDuty
 from verification.liars import honesty_of
 from verification.opening import check_opening, needed_files
 from verification.profile import Pair, describe, judging_pairs
@@ -63,6 +68,7 @@ class Verifier:
         journal: VerdictJournal,
         bench: ReplayBench,
         nursery: trio.Nursery,
+        court: Court | None = None,
     ) -> None:
         self._config = config
         self._peer = peer
@@ -77,17 +83,22 @@ class Verifier:
             max_bytes=config.public_bytes,
         )
         self._nursery = nursery
+        self._signs_from = settle_journal(journal, peer.manifest, peer.chain)
         self._draws: dict[int, tuple[Draw, ...]] = {}
         self._oldest = 0  # rounds before are over
-        self._active: dict[CaseKey, Duty] = {}
+        self._active: dict[UnitKey, Duty] = {}
         self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._trouble: MurmurError | None = None
         self._fatal: MurmurError | None = None
         self._judged = {_key(one): one for one in journal.verdicts(peer.run)}
         self._seals = {_key(one.message): one.message for one in journal.seals(peer.run)}
-        self._reports: dict[CaseKey, ReplayReport] = {}  # verdicts that wait for others' seals
+        self._reports: dict[UnitKey, ReplayReport] = {}  # verdicts that wait for others' seals
         self._moved = trio.Event()  # set, and replaced, whenever chain or messages moved
         self._heard: set[str] = set()  # ids of what this process has published
+        self._inquiry = Inquiry(peer, bench)
+        self._jury: JuryDuty | None = None
+        if court is not None:
+            self._jury = JuryDuty(court, journal, self._inquiry, nursery, lambda: self._moved, peer.touch)
         self._pin()
 
     async def run(self) -> None:
@@ -99,6 +110,8 @@ class Verifier:
         self._nursery.start_soon(self._show)
         self._nursery.start_soon(self._shelf.run)
         ready = await self._say_ready(await self._bench.prepare())
+        if self._jury is not None:
+            self._nursery.start_soon(self._jury.run)
         log.info("this machine is %s; it judges units of %s", self._bench.machine, describe(self._pairs()))
         for pair in self._pairs():
             if pair.replay is None:
@@ -129,13 +142,14 @@ class Verifier:
             if drawn is None:
                 continue
             self._draws[round_] = drawn
-            cases = round_cases(manifest, chain, pool, round_, drawn)
-            if round_ == self._oldest and is_over(manifest, chain, pool, round_, cases):
+            if round_ == self._oldest and is_over(manifest, chain, pool, round_, drawn):
                 self._oldest += 1
                 del self._draws[round_]
                 continue
+            if round_ < self._signs_from:  # something else may have been said of it
+                continue
             judged = self._judged.__contains__
-            found += duties(manifest, chain, pool, self._number, round_, cases, judged)
+            found += duties(manifest, chain, pool, self._number, round_, drawn, judged)
         return found
 
     async def _attend(self, duty: Duty) -> None:
@@ -189,7 +203,7 @@ class Verifier:
         """
         manifest, opening = self._peer.manifest, duty.opening
         if opening is None:
-            self._check_own_connection()
+            check_connection(self._peer)
             return ReplayReport(REJECTED, f"{NOT_OPENED} in time")
         try:
             check_opening(manifest, duty.unit, opening)
@@ -212,7 +226,7 @@ class Verifier:
         except NotServed as error:
             if not (duty.overdue if sealed is None else duty.ends_overdue):
                 raise
-            self._check_own_connection()
+            check_connection(self._peer)
             return ReplayReport(REJECTED, f"{NOT_OPENED}: {error.message}"[:200])
         if proven is not None:
             return proven
@@ -225,7 +239,6 @@ class Verifier:
         commitment, segment = duty.unit.commitment.id, duty.draw.segment
         body = Seal(
             number=duty.draw.number,
-            case=duty.draw.case,
             verifier=self._number,
             commitment=commitment,
             opening=opening.id,
@@ -254,24 +267,12 @@ class Verifier:
     def _pair(self, profile: str) -> Pair:
         return next(pair for pair in self._pairs() if pair.unit.name == profile)
 
-    def _check_own_connection(self) -> None:
-        """Refuse to call a unit not opened while it may be us who are cut off.
-
-        Raises:
-            NetworkError: we have no peers, or no chain.
-        """
-        if self._peer.chain_error is not None:
-            raise NetworkError(f"the chain does not answer: {self._peer.chain_error}")
-        if not self._peer.network.connected_peers():
-            raise NetworkError("no peer is connected, so that nothing can be fetched")
-
     async def _say(self, duty: Duty, report: ReplayReport) -> None:
         peer, opening = self._peer, duty.opening
         opened = opening is not None and not report.reason.startswith(NOT_OPENED)
         sealed = self._journal.sealed(peer.run, *duty.key) if report.fingerprint else None
         body = Verdict(
             number=duty.draw.number,
-            case=duty.draw.case,
             verifier=self._number,
             outcome=report.outcome,
             commitment=duty.unit.commitment.id,
@@ -306,8 +307,8 @@ class Verifier:
 
     async def _repeat(self) -> None:
         """Publish what the pool has not taken yet, such as what was signed just before a restart."""
-        said: list[tuple[CaseKey, Signed[Body]]] = [*self._seals.items(), *self._judged.items()]
-        for (round_, _, _), message in said:
+        said: list[tuple[UnitKey, Signed[Body]]] = [*self._seals.items(), *self._judged.items()]
+        for (round_, _), message in said:
             if round_ >= self._oldest and message.id not in self._heard:
                 await self._publish(message)
 
@@ -334,8 +335,10 @@ class Verifier:
         self._shelf.look()
         keep = self._journal.evidence(self._peer.run, self._config.evidence_units) | {self._peer.run}
         keep |= self._shelf.kept
+        if self._jury is not None:
+            keep = keep.union(*map(self._inquiry.files, self._jury.open_cases()))
         for duty in self._active.values():
-            if (opening := self._peer.pool.openings(duty.round).get(duty.draw.label)) is not None:
+            if (opening := self._peer.pool.openings(duty.round).get((duty.draw.number, 0))) is not None:
                 needed = needed_files(self._peer.manifest, duty.unit, opening.body)
                 keep |= {one.address for one in needed}
         for address in keep:
@@ -367,11 +370,9 @@ class Verifier:
             "peer_id": peer.key.peer_id,
             "cheat": self._config.cheat,
             "stake_wei": "0" if operator is None else str(operator.stake_wei),
+            "signs_from": self._signs_from,
             "phase": "replaying" if self._active else "waiting",
-            "judging": [
-                {"round": round_, "number": number, "case": case}
-                for round_, number, case in sorted(self._active)
-            ],
+            "judging": [{"round": round_, "number": number} for round_, number in sorted(self._active)],
             "machine": None if self._bench.machine is None else self._bench.machine.model_dump(mode="json"),
             "judges": [pair.to_json() for pair in self._pairs()],
             "verdicts": {"passed": 0, "rejected": 0, "proven_false": 0, "inconclusive": 0, **outcomes},
@@ -389,6 +390,7 @@ class Verifier:
                 }
                 for message in list(self._judged.values())[-8:]
             ],
+            "jury": None if self._jury is None else self._jury.status(),
             "replayer_alive": self._bench.alive,
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
             "network": peer.network.status(),
@@ -396,13 +398,13 @@ class Verifier:
         }
 
 
-def _key(message: Signed[Seal] | Signed[Verdict]) -> CaseKey:
-    return message.round, message.body.number, message.body.case
+def _key(message: Signed[Seal] | Signed[Verdict]) -> UnitKey:
+    return message.round, message.body.number
 
 
-def _name_of(key: CaseKey) -> str:
-    round_, number, case = key
-    return f"round {round_}, number {number}" + (f", appeal {case}" if case else "")
+def _name_of(key: UnitKey) -> str:
+    round_, number = key
+    return f"round {round_}, number {number}"
 
 
 def _name(outcome: int) -> str:
@@ -414,8 +416,15 @@ def _name(outcome: int) -> str:
     }[outcome]
 
 
-async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:
+OpenCourt = Callable[[PeerKey, int], Court]
+"""Reach the jury with a hot key and a registration number; raises `LedgerError`. Blocks."""
+
+
+async def run_verifier(config: VerifierConfig, chain: ChainView, open_court: OpenCourt | None = None) -> None:
     """Run a verifier until a signal comes.
+
+    Args:
+        open_court: None: no jury is served.
 
     Raises:
         ConfigError: key, journal, registration, dataset, device or program do not fit.
@@ -423,17 +432,26 @@ async def run_verifier(config: VerifierConfig, chain: ChainView) -> None:
         LedgerError: the chain does not answer at the start.
     """
     config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = load_peer_key(config.directory / PEER_KEY_FILE)
+    key = open_peer_key(config.directory, config.peer_password_file)
     with VerdictJournal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "verifier") as (peer, number):
-            await _live(config, peer, journal, number)
+            court = None
+            if open_court is not None:
+                court = await trio.to_thread.run_sync(open_court, key, number, abandon_on_cancel=True)
+            try:
+                await _live(config, peer, journal, number, court)
+            finally:
+                if court is not None:
+                    court.close()
 
 
-async def _live(config: VerifierConfig, peer: Peer, journal: VerdictJournal, number: int) -> None:
+async def _live(
+    config: VerifierConfig, peer: Peer, journal: VerdictJournal, number: int, court: Court | None
+) -> None:
     bench = ReplayBench(config, peer)
     try:
         async with trio.open_nursery() as nursery:
-            verifier = Verifier(config, peer, number, journal, bench, nursery)
+            verifier = Verifier(config, peer, number, journal, bench, nursery, court)
             try:
                 await verifier.run()
             except MurmurError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, RewardEntry, RoundRecord
-from verification.appeal import combined, standing
+from verification.cases import combined, forges, standing
 from verification.judge import Outcome
 from verification.retract import Units
 
@@ -42,7 +42,7 @@ def settled_round(round_: int, record: RoundRecord, cases: Iterable[JudgedCase])
 
     Args:
         record: what is in force of it.
-        cases: on its units, appeals included.
+        cases: what was judged of its units, by verifiers and by juries.
     """
     units: dict[int, list[JudgedCase]] = {}
     for one in sorted(cases, key=lambda one: (one.judgement.number, one.judgement.case)):
@@ -52,7 +52,7 @@ def settled_round(round_: int, record: RoundRecord, cases: Iterable[JudgedCase])
         stands = {one.case for one in standing(one.judgement for one in found)}
         if any(one.refused for one in found if one.judgement.case in stands):
             refused.add(number)
-        if any(one.judgement.forged_residual for one in found):
+        if forges(one.judgement for one in found):
             forged.add(number)
     return SettledRound(
         round=round_,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from protocol.beacons import SignatureSource
 from protocol.errors import ConfigError, LedgerError, Malformed, ProofRejected
 from protocol.manifest import RunManifest
+from protocol.networks import Network
 from verification.archive import Archive
 from verification.blobs import find_blob
 from verification.bundle import FindBlob
@@ -104,7 +105,7 @@ class Sources:
         raise ConfigError(f"no peer is called {peer!r}", hint=f"--peer takes {known}")
 
     @contextmanager
-    def chain(self, manifest: RunManifest, run: str, rpc: str | None) -> "Iterator[ChainRun]":
+    def chain(self, manifest: RunManifest, run: str, rpc: Network | None) -> "Iterator[ChainRun]":
         """Give the run on its chain: by RPC, or the local network's, started again from a copy of its state.
 
         Raises:
@@ -154,7 +155,7 @@ def _begins_with(path: Path, mark: bytes) -> bool:
         return False
 
 
-def connected(rpc: str, manifest: RunManifest, signatures: SignatureSource) -> "ChainRun":
+def connected(rpc: Network | str, manifest: RunManifest, signatures: SignatureSource) -> "ChainRun":
     """Return a manifest's run as a chain shows it now, with beacons as far as there are signatures.
 
     Raises:

@@ -7,8 +7,9 @@ opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from contracts.types import CaseOutcome
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import ProofRejected
 from protocol.manifest import RunManifest
@@ -26,8 +27,7 @@ class DrawnUnit:
     segment: int  # drawn
     beacon: str  # assignment beacon of the round, 64 hex digits
     carried: Carried  # what the peer must have brought into the round
-    sampling: str = ZERO_DIGEST  # beacon of the draw or appeal, which seeds fingerprints
-    case: int = 0  # the appeal; 0: the round's draw
+    sampling: str = ZERO_DIGEST  # beacon of the draw, which seeds fingerprints
 
     @property
     def round(self) -> int:
@@ -65,6 +65,32 @@ class ReplayReport:
     exact: str | None = None  # root of the exact reference, where the segment was disputed
     exact_distance: float = 0.0  # of the committed end from it, largest over tensors
     fingerprint: tuple[float, ...] = ()  # of the replay; empty if none was needed
+
+
+NO_RESULT: Final = bytes(32)
+"""Stands for a finding's result where nothing was recomputed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Say what a juror votes for, and why."""
+
+    outcome: CaseOutcome
+    result: bytes  # 32 bytes
+    reason: str = ""  # printable ASCII, at most 200 characters; empty where the segment is right
+    distance: float = 0.0  # of the committed end from exact arithmetic, largest over tensors
+    tensor: str = ""  # where it was largest
+    cpu_s: float = 0.0
+
+
+def nothing_there(reason: str) -> Finding:
+    """Return what is found where no unit or segment is that could be wrong."""
+    return Finding(CaseOutcome.RIGHT, NO_RESULT, reason[:200])
+
+
+def not_opened(reason: str) -> Finding:
+    """Return what is found where nobody delivers files that give the committed roots."""
+    return Finding(CaseOutcome.UNAVAILABLE, NO_RESULT, reason[:200])
 
 
 class ForgedResidual(ProofRejected):
@@ -113,6 +139,16 @@ class UnitKind(Protocol):
         replayed: Any,
     ) -> ReplayReport:
         """Compare what `begin` returned with the opened end, the late files."""
+        ...
+
+    def find(
+        self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    ) -> Finding:
+        """Judge a segment as a juror does, with the same bits on every machine.
+
+        Args:
+            files: content by address, all that are needed; each hashes to its address.
+        """
         ...
 
 

@@ -15,17 +15,38 @@ from contracts.anvil import request, rpc_url, set_coin, start_anvil, wait_ready
 from contracts.client import Ledger
 from contracts.keystore import create_keystore
 from contracts.sender import Sender
-from contracts.types import Role
+from contracts.types import JuryTerms, Ladder, LedgerTerms, Role
 from contracts.wallet import save_unattended_wallet
 from protocol.keys import PeerKey
 from tests.contracts.shell import Shell
 
 TOKEN = 10**18
 MIN_STAKE = 100 * TOKEN
-UNBONDING_BLOCKS = 20
+UNBONDING_BLOCKS = 120
 DISPUTE_BLOCKS = 4
-APPEAL_BOND = 10 * TOKEN
-APPEAL_BLOCKS = 12
+FORCE_BLOCKS = 2
+TERMS = LedgerTerms(
+    min_stake=MIN_STAKE,
+    run_bond=50 * TOKEN,
+    proposal_bond=5 * TOKEN,
+    unbonding_blocks=UNBONDING_BLOCKS,
+    dispute_blocks=DISPUTE_BLOCKS,
+    force_blocks=FORCE_BLOCKS,
+    timeout_blocks=30,
+)
+JURY = JuryTerms(
+    slot_stake=20 * TOKEN,
+    silent_penalty=TOKEN,
+    fee=TOKEN // 10,
+    case_bond=10 * TOKEN,
+    seats=3,
+    draw_blocks=12,
+    vote_blocks=12,
+    reveal_blocks=10,
+    appeal_blocks=5,
+    unbonding_blocks=10,
+)
+LADDER = Ladder(fault_bps=10_000, equivocation_bps=1000, window_blocks=20)
 RUN = "ab" * 32
 
 
@@ -83,13 +104,14 @@ class Network:
 
     def open_run(self, funding: int = 1000 * TOKEN, run: str = RUN) -> Sender:
         coordinator = self.person("coordinator")
-        self.ledger.create_run(coordinator, run, self.peer("coordinator").address, funding)
+        self.ledger.create_run(coordinator, run, self.peer("coordinator").address, LADDER, funding)
         self.ledger.open_run(coordinator, run)
         return coordinator
 
     def play_round(self, round_: int, run: str = RUN) -> None:
         coordinator = self.person("coordinator")
         self.ledger.post_commitments(coordinator, run, round_, bytes([1]) * 32, 2)
+        self.chain.mine(FORCE_BLOCKS + 1)
         self.ledger.anchor_record(coordinator, run, round_, bytes([2]) * 32)
 
 
@@ -111,11 +133,8 @@ def network(chain: LocalChain, request: pytest.FixtureRequest) -> Network:
         chain.w3,
         deployer,
         supply=10**9 * TOKEN,
-        min_stake=MIN_STAKE,
-        unbonding_blocks=UNBONDING_BLOCKS,
-        dispute_blocks=DISPUTE_BLOCKS,
-        appeal_bond=APPEAL_BOND,
-        appeal_blocks=APPEAL_BLOCKS,
+        terms=TERMS,
+        jury=JURY,
     )
     return Network(chain, ledger, Sender(chain.w3, deployer))
 

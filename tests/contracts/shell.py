@@ -1,19 +1,40 @@
 """The wallet's owner at a terminal-less shell: what is typed, and what the program answers."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
-from contracts.appeal_cli import appeal_app
+from contracts.dispute_cli import dispute_app
+from contracts.jury_cli import jury_app
 from contracts.rewards_cli import rewards_app
 from contracts.stake_cli import stake_app
 from protocol.errors import MurmurError
 
 if TYPE_CHECKING:
     from tests.contracts.conftest import Network
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def murmur(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run the program as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "murmur", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,8 @@ class Shell:
     wallet: str
 
     def flags(self, command: str) -> list[str]:
-        directory = () if command.startswith("list") else ("--dir", str(self.home))
+        # `murmur dispute list RUN` and `show CASE` need no wallet.
+        directory = () if re.match("list [0-9a-f]{64}|show [0-9]", command) else ("--dir", str(self.home))
         return [
             *command.split(),
             *directory,
@@ -49,10 +71,13 @@ class Shell:
 
     def type(self, command: str, *more: str) -> Answer:
         app, _, rest = command.partition(" ")
-        apps = {"stake": stake_app, "rewards": rewards_app, "appeal": appeal_app}
-        arguments = [*self.flags(rest), *more]
-        if app == "rewards":  # its one command needs no name when it is run alone
-            arguments.remove("claim")
+        return self.bare(app, *self.flags(rest), *more)
+
+    def bare(self, command: str, *more: str) -> Answer:
+        """Type a command without the flags that most of them need."""
+        app, _, rest = command.partition(" ")
+        apps = {"stake": stake_app, "rewards": rewards_app, "dispute": dispute_app, "jury": jury_app}
+        arguments = [*rest.split(), *more]
         found = CliRunner().invoke(apps[app], arguments)
         if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
             raise found.exception

@@ -15,7 +15,7 @@ from contracts.sender import Sender
 from contracts.types import Role
 from protocol.errors import ConfigError, LedgerError
 from protocol.keys import PeerKey
-from tests.contracts.conftest import MIN_STAKE, TOKEN, LocalChain, free_port
+from tests.contracts.conftest import JURY, MIN_STAKE, TERMS, TOKEN, LocalChain, free_port
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -30,11 +30,8 @@ def test_blocks_logs_and_receipts_survive_a_restart(tmp_path: Path, ending: sign
             w3,
             account,
             supply=10**6 * TOKEN,
-            min_stake=MIN_STAKE,
-            unbonding_blocks=20,
-            dispute_blocks=4,
-            appeal_bond=TOKEN,
-            appeal_blocks=9,
+            terms=TERMS,
+            jury=JURY,
         )
         ledger.register(Sender(w3, account), Role.CONTRIBUTOR, PeerKey(bytes([1]) * 32), MIN_STAKE)
         receipt = ledger.deposit(Sender(w3, account), TOKEN)

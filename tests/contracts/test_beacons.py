@@ -67,15 +67,6 @@ def test_the_first_round_a_margin_after_the_anchor_is_the_beacon(network: Networ
     assert view.sampling_beacon(0) == view.assignment_beacon(1)
     assert view.sampling_beacon(1) is None
     assert view.drand_round(1) is None
-    network.ledger.appeal(network.person("alice"), RUN, 0, 1, 0)
-    view.refresh()
-    (appeal,) = view.appeals(0)
-    number = view.appeal_drand_round(appeal.case)
-    assert number is not None
-    assert drand.chain.time_of(number) >= time_of(network, appeal.block) + MARGIN_S
-    assert view.appeal_beacon(appeal.case) == verify_beacon(
-        drand.chain.public_key, number, drand.signature(number)
-    )
 
 
 def test_a_beacon_comes_when_its_round_is_signed_and_never_changes(network: Network) -> None:

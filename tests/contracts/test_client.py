@@ -1,6 +1,4 @@
-"""One life of a network on a real local chain: stake, runs, rewards and slashing through the typed client."""
-
-from typing import Literal
+"""One life of a network on a real local chain: stake, runs and rewards through the typed client."""
 
 import pytest
 from eth_account import Account
@@ -9,17 +7,19 @@ from contracts.anvil import set_coin
 from contracts.client import Ledger, domain_separator, peer_link_digest
 from contracts.reverts import LedgerRevert
 from contracts.sender import Sender
-from contracts.types import Role, RunStatus, SignedVerdict
+from contracts.types import Role, RunStatus
 from protocol.errors import LedgerError
 from protocol.keys import PeerKey
 from protocol.merkle import StandardMerkleTree, reward_leaf
-from protocol.messages import PROVEN_FALSE, Verdict, signing_digest
+from protocol.messages import CommitmentEntry, CommitmentList, signing_digest
 from tests.contracts.conftest import (
-    APPEAL_BLOCKS,
-    APPEAL_BOND,
     DISPUTE_BLOCKS,
+    FORCE_BLOCKS,
+    JURY,
+    LADDER,
     MIN_STAKE,
     RUN,
+    TERMS,
     TOKEN,
     UNBONDING_BLOCKS,
     Network,
@@ -33,7 +33,10 @@ def test_deployed_ledger_has_its_parameters(network: Network) -> None:
     assert ledger.min_stake == MIN_STAKE
     assert ledger.unbonding_blocks == UNBONDING_BLOCKS
     assert ledger.dispute_blocks == DISPUTE_BLOCKS
-    assert (ledger.appeal_bond, ledger.appeal_blocks) == (APPEAL_BOND, APPEAL_BLOCKS)
+    assert ledger.force_blocks == FORCE_BLOCKS
+    assert (ledger.run_bond, ledger.proposal_bond) == (TERMS.run_bond, TERMS.proposal_bond)
+    assert ledger.jury.terms == JURY
+    assert ledger.jury.ledger == ledger.address
     assert ledger.total_supply() == 10**9 * TOKEN
     assert ledger.domain_separator() == domain_separator(31337, ledger.address)
 
@@ -139,9 +142,13 @@ def test_run_lives_from_creation_to_its_end(network: Network) -> None:
     assert info is not None
     assert info.coordinator == coordinator.address
     assert info.coordinator_key == network.peer("coordinator").address
+    assert (info.ladder, info.bond_wei) == (LADDER, TERMS.run_bond)
     assert info.status is RunStatus.OPEN
     assert (info.committed_rounds, info.anchored_rounds) == (2, 1)
     assert info.funded_wei == 10 * TOKEN
+    with pytest.raises(LedgerRevert, match="WindowOpen"):
+        ledger.anchor_record(coordinator, RUN, 1, bytes([2]) * 32)
+    network.chain.mine(FORCE_BLOCKS + 1)
     ledger.anchor_record(coordinator, RUN, 1, bytes([2]) * 32)
     ledger.finish_run(coordinator, RUN, bytes([3]) * 32)
     finished = ledger.run_info(RUN)
@@ -156,7 +163,7 @@ def test_only_the_coordinator_posts_for_its_run(network: Network) -> None:
     with pytest.raises(LedgerRevert, match="NotCoordinator"):
         network.ledger.post_commitments(network.person("mallory"), RUN, 0, bytes([1]) * 32, 1)
     with pytest.raises(LedgerRevert, match="RunExists"):
-        network.ledger.create_run(network.person("mallory"), RUN, network.peer("mallory").address)
+        network.ledger.create_run(network.person("mallory"), RUN, network.peer("mallory").address, LADDER)
 
 
 def test_a_round_has_one_commitment_root(network: Network) -> None:
@@ -178,9 +185,10 @@ def reward_tree(amounts: dict[str, int]) -> StandardMerkleTree:
 
 
 def settle(network: Network, epoch: int, amounts: dict[str, int]) -> StandardMerkleTree:
-    tree = reward_tree(amounts)
-    coordinator = network.person("coordinator")
-    network.ledger.propose_rewards(coordinator, RUN, epoch, tree.root, sum(amounts.values()))
+    tree, info = reward_tree(amounts), network.ledger.run_info(RUN)
+    assert info is not None
+    coordinator, total = network.person("coordinator"), sum(amounts.values())
+    network.ledger.propose_rewards(coordinator, RUN, epoch, info.final_root, tree.root, total)
     network.chain.mine(DISPUTE_BLOCKS)
     network.ledger.finalize_rewards(network.person("anyone"), RUN)
     return tree
@@ -210,100 +218,71 @@ def test_claims_pay_cumulative_amounts_proven_by_the_protocols_tree(network: Net
     assert info.claimed_wei == info.final_total_wei == 25 * TOKEN
 
 
-def test_dispute_cancels_the_root_and_the_coordinator_proposes_again(network: Network) -> None:
-    ledger = network.ledger
-    coordinator = network.open_run()
-    network.register("alice")
-    wrong = reward_tree({coordinator.address: 900 * TOKEN})
-    ledger.propose_rewards(coordinator, RUN, 0, wrong.root, 900 * TOKEN)
+def test_a_root_builds_on_the_last_final_one_and_its_bond_comes_back(network: Network) -> None:
+    ledger, coordinator = network.ledger, network.open_run()
+    before = ledger.balance_of(coordinator.address)
+    ledger.propose_rewards(coordinator, RUN, 0, bytes(32), bytes([5]) * 32, TOKEN)
+    assert ledger.balance_of(coordinator.address) == before - TERMS.proposal_bond
     pending = ledger.pending_rewards(RUN)
     assert pending is not None
-    assert (pending.epoch, pending.root, pending.total_wei) == (0, wrong.root, 900 * TOKEN)
-    with pytest.raises(LedgerRevert, match="NotRegistered"):
-        ledger.dispute_rewards(network.person("stranger"), RUN, bytes(32))
-    ledger.dispute_rewards(network.person("alice"), RUN, bytes([5]) * 32)
-    assert ledger.pending_rewards(RUN) is None
-    network.chain.mine(DISPUTE_BLOCKS)
-    with pytest.raises(LedgerRevert, match="NoPendingRewards"):
+    assert (pending.epoch, pending.root, pending.total_wei) == (0, bytes([5]) * 32, TOKEN)
+    assert (pending.proposer, pending.open) == (coordinator.address, 0)
+    with pytest.raises(LedgerRevert, match="WindowOpen"):
         ledger.finalize_rewards(coordinator, RUN)
-    settle(network, 0, {network.person("alice").address: TOKEN})
-    info = ledger.run_info(RUN)
-    assert info is not None
-    assert (info.next_epoch, info.final_total_wei) == (1, TOKEN)
+    network.chain.mine(DISPUTE_BLOCKS)
+    ledger.finalize_rewards(coordinator, RUN)
+    assert ledger.balance_of(coordinator.address) == before
+    assert ledger.pending_rewards(RUN) is None
+    with pytest.raises(LedgerRevert, match="WrongPreviousRoot"):
+        ledger.propose_rewards(coordinator, RUN, 1, bytes(32), bytes([6]) * 32, TOKEN)
 
 
-def signed_verdict(
-    network: Network,
-    name: str,
-    number: int,
-    round_: int = 0,
-    *,
-    case: int = 0,
-    outcome: Literal[1, 2, 3, 4] = PROVEN_FALSE,
-) -> SignedVerdict:
-    """Sign a verdict as verifiers do on the wire."""
-    verifier = network.ledger.number_of(network.person(name).address)
-    assert verifier is not None
-    body = Verdict(
-        number=number,
-        case=case,
-        verifier=verifier,
-        outcome=outcome,
-        commitment="cd" * 32,
-        opening=None,
-        profile="cpu-fp32",
-        segment=3,
-        reason="no opening",
-        distance=0.0,
-        tensor="",
-        replay_cpu_s=1.5,
-    )
-    digest = signing_digest(31337, network.ledger.address, RUN, round_, "verifier", body)
-    assert digest == network.ledger.verdict_digest(
-        RUN, round_, number, case, verifier, outcome, body.evidence()
-    )
-    return SignedVerdict(verifier, body.evidence(), network.peer(name).sign(digest))
+def test_a_left_out_peer_forces_its_commitment_in_before_the_record(network: Network) -> None:
+    ledger, number = network.ledger, network.register("alice")
+    alice, commitment = network.person("alice"), bytes([7]) * 32
+    coordinator = network.open_run()
+    ledger.post_commitments(coordinator, RUN, 0, bytes([1]) * 32, 1)
+    assert ledger.forced(RUN, 0, number) is None
+    ledger.force_commitment(alice, RUN, 0, commitment)
+    assert ledger.forced(RUN, 0, number) == commitment
+    with pytest.raises(LedgerRevert, match="AlreadyForced"):
+        ledger.force_commitment(alice, RUN, 0, commitment)
+    network.register("bob")
+    network.chain.mine(FORCE_BLOCKS)
+    with pytest.raises(LedgerRevert, match="WindowClosed"):
+        ledger.force_commitment(network.person("bob"), RUN, 0, commitment)
 
 
-def test_two_wire_verdicts_burn_everything_at_stake(network: Network) -> None:
-    ledger = network.ledger
-    accused = network.register("mallory", amount=MIN_STAKE + 5 * TOKEN)
-    network.register("vera", Role.VERIFIER)
-    network.register("vito", Role.VERIFIER)
-    ledger.unbond(network.person("mallory"), 2 * TOKEN)
-    network.open_run()
-    network.play_round(0)
-    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
-    operator = ledger.operator(accused)
+def test_an_operator_changes_its_peer_key_and_answers_for_the_old_one(network: Network) -> None:
+    ledger, number = network.ledger, network.register("alice")
+    old, fresh = network.peer("alice"), network.peer("alice again")
+    ledger.rotate_peer(network.person("alice"), fresh)
+    operator = ledger.operator(number)
     assert operator is not None
-    assert (operator.stake_wei, operator.unbonding_wei) == (0, 0)
-    assert ledger.total_supply() == 10**9 * TOKEN - MIN_STAKE - 5 * TOKEN
-    assert ledger.slashed(RUN, 0, accused)
-    with pytest.raises(LedgerRevert, match="AlreadySlashed"):
-        ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
+    assert operator.peer == fresh.address
+    assert ledger.answers_for(old.address) == ledger.answers_for(fresh.address) == number
+    network.chain.mine(UNBONDING_BLOCKS)
+    assert ledger.answers_for(old.address) is None
+    assert ledger.number_of_peer(old.address) == number
+    with pytest.raises(LedgerRevert, match="PeerTaken"):
+        ledger.rotate_peer(network.person("alice"), old)
 
 
-def test_one_verifier_or_a_forged_verdict_slashes_nobody(network: Network) -> None:
-    ledger = network.ledger
-    accused = network.register("alice")
-    network.register("vera", Role.VERIFIER)
-    network.register("vito", Role.VERIFIER)
-    network.open_run()
-    network.play_round(0)
-    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    anyone = network.person("anyone")
-    with pytest.raises(LedgerRevert, match="SameVerifier"):
-        ledger.slash(anyone, RUN, 0, accused, 0, a, a)
-    forged = SignedVerdict(b.verifier, b.evidence, a.signature)
-    with pytest.raises(LedgerRevert, match="BadVerdict") as refused:
-        ledger.slash(anyone, RUN, 0, accused, 0, a, forged)
-    assert refused.value.arguments == {"verifier": b.verifier}
-    with pytest.raises(LedgerRevert, match="RoundNotAnchored"):
-        ledger.slash(anyone, RUN, 1, accused, 0, a, b)
-    ledger.unbond(network.person("vito"), 1)
-    with pytest.raises(LedgerRevert, match="NotAStakedVerifier"):
-        ledger.slash(anyone, RUN, 0, accused, 0, a, b)
-    operator = ledger.operator(accused)
-    assert operator is not None
-    assert operator.stake_wei == MIN_STAKE
+def test_a_coordinators_bond_comes_back_after_its_run(network: Network) -> None:
+    ledger, coordinator = network.ledger, network.open_run()
+    with pytest.raises(LedgerRevert, match="WrongRunStatus"):
+        ledger.release_run_bond(coordinator, RUN)
+    ledger.finish_run(coordinator, RUN, bytes([3]) * 32)
+    with pytest.raises(LedgerRevert, match="StillUnbonding"):
+        ledger.release_run_bond(coordinator, RUN)
+    network.chain.mine(UNBONDING_BLOCKS)
+    before = ledger.balance_of(coordinator.address)
+    ledger.release_run_bond(coordinator, RUN)
+    assert ledger.balance_of(coordinator.address) - before == TERMS.run_bond
+
+
+def test_the_ledgers_digest_of_a_message_is_the_protocols(network: Network) -> None:
+    body = CommitmentList(entries=(CommitmentEntry(number=1, commitment="ab" * 32),))
+    ours = signing_digest(31337, network.ledger.address, RUN, 3, "coordinator", body)
+    said = (bytes.fromhex(RUN), 3, "coordinator", body.kind, body.digest())
+    assert bytes(network.ledger.contract.functions.messageDigest(*said).call()) == ours

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from contracts.anvil import request
-from contracts.events import Registered, RunFunded, Slashed, StakeChanged
+from contracts.cases import FALSE
+from contracts.chain import connect
+from contracts.client import Ledger
+from contracts.events import CaseOpened, Registered, RunFunded, Slashed, StakeChanged
 from contracts.index import EventIndex
-from contracts.types import Role
+from contracts.run import ChainRun
 from protocol.errors import LedgerError
-from tests.contracts.conftest import MIN_STAKE, RUN, TOKEN, Network
-from tests.contracts.test_client import settle, signed_verdict
+from protocol.networks import Network as Profile
+from tests.contracts.conftest import FORCE_BLOCKS, JURY, MIN_STAKE, RUN, TOKEN, Network
+from tests.contracts.court import judge, seat
+from tests.contracts.test_client import settle
 
 
 def index_of(network: Network) -> EventIndex:
@@ -31,59 +36,66 @@ def test_index_starts_empty_and_reads_from_the_ledgers_block(network: Network) -
 
 def test_every_kind_of_event_is_read_with_its_values(network: Network) -> None:
     ledger, index = network.ledger, index_of(network)
-    accused = network.register("alice")
-    for name in ("vera", "vito"):
-        network.register(name, Role.VERIFIER)
+    network.register("alice")
+    jurors = seat(network)
     alice = network.person("alice")
     ledger.deposit(alice, 3 * TOKEN)
     ledger.unbond(alice, 2 * TOKEN)
     ledger.cancel_unbond(alice)
     ledger.unbond(alice, TOKEN)
-    network.chain.mine(20)
-    ledger.withdraw(alice)
+    ledger.rotate_peer(alice, network.peer("alice again"))
     coordinator = network.open_run()
-    network.play_round(0)
-    ledger.propose_rewards(coordinator, RUN, 0, bytes([1]) * 32, TOKEN)
-    ledger.dispute_rewards(alice, RUN, bytes([6]) * 32)
+    ledger.post_commitments(coordinator, RUN, 0, bytes([1]) * 32, 2)
+    ledger.force_commitment(alice, RUN, 0, bytes([7]) * 32)
+    network.chain.mine(FORCE_BLOCKS + 1)
+    ledger.anchor_record(coordinator, RUN, 0, bytes([2]) * 32)
+    run = ChainRun(ledger, RUN)
+    accuser = network.person("accuser")
+    case = ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address, bytes([8]) * 32).case
+    judge(network, run, case, jurors, FALSE)
+    ledger.jury.withdraw_credit(accuser, accuser.address)
     tree = settle(network, 0, {alice.address: TOKEN})
     ledger.claim(alice, RUN, alice.address, TOKEN, tree.proof(0))
-    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    slashed = ledger.slash(coordinator, RUN, 0, accused, 0, a, b)
     ledger.finish_run(coordinator, RUN, bytes([3]) * 32)
 
     found = index.poll()
     assert tuple(found) == index.events
     assert [type(event).__name__ for event in found] == [
-        *["Registered", "StakeChanged"] * 3,
+        *["Registered", "StakeChanged"],
+        *["Registered", "StakeChanged", "SlotsChanged"] * 3,
         "StakeChanged",
         *["StakeChanged", "UnbondingStarted"],
         *["StakeChanged", "UnbondingCancelled"],
         *["StakeChanged", "UnbondingStarted"],
-        "Withdrawn",
-        *["RunCreated", "RunFunded", "RunOpened", "CommitmentsPosted", "RecordAnchored"],
-        *["RewardsProposed", "RewardsDisputed", "RewardsProposed", "RewardsFinalized", "Claimed"],
-        *["StakeChanged", "Slashed", "RunFinished"],
+        "PeerRotated",
+        *["RunCreated", "RunFunded", "RunOpened", "CommitmentsPosted", "CommitmentForced", "RecordAnchored"],
+        *["CaseOpened", "JuryCalled", "StageEntered"],
+        *["Seated"] * 3,
+        "StageEntered",
+        *["VoteSealed"] * 3,
+        "StageEntered",
+        *["VoteRevealed"] * 3,
+        *["Ruled", "StageEntered"],
+        *["StageEntered", "StakeChanged", "Slashed"],
+        *["Credited"] * 5,  # the finder, three jurors, and the accuser's bond
+        "CreditWithdrawn",
+        *["RewardsProposed", "RewardsFinalized", "Claimed", "RunFinished"],
     ]
-    key = network.peer("alice")
     first = found[0]
+    key = network.peer("alice")
     assert isinstance(first, Registered)
     assert (first.number, first.wallet, first.peer, first.role) == (1, alice.address, key.address, 1)
     assert first.pub_x + first.pub_y.to_bytes(32, "big") == key.public
     (funded,) = (event for event in found if isinstance(event, RunFunded))
     assert (funded.run, funded.sender) == (RUN, coordinator.address)
     assert funded.amount == funded.total == 1000 * TOKEN
+    (opened,) = (event for event in found if isinstance(event, CaseOpened))
+    assert (opened.case, opened.run, opened.round, opened.number, opened.segment) == (case, RUN, 0, 1, 2)
+    assert (opened.kind, opened.appellant, opened.bond) == (1, accuser.address, JURY.case_bond)
+    assert opened.evidence == bytes([8]) * 32
     (slash,) = (event for event in found if isinstance(event, Slashed))
-    assert slash == Slashed(
-        block=slashed.block,
-        log_index=1,
-        tx=slashed.tx,
-        number=accused,
-        run=RUN,
-        round=0,
-        amount=MIN_STAKE + 2 * TOKEN,
-        evidence_a=a.evidence,
-        evidence_b=b.evidence,
-    )
+    assert (slash.number, slash.run, slash.round) == (1, RUN, 0)
+    assert (slash.amount, slash.unbonding) == (MIN_STAKE + 3 * TOKEN, 0)
 
 
 def test_poll_returns_only_what_was_added(network: Network) -> None:
@@ -229,4 +241,57 @@ def test_lost_chain_is_an_error_not_an_empty_answer(
     with pytest.raises(LedgerError, match="is not there"):
         index.poll()
     monkeypatch.undo()
+    assert len(index.poll()) == 2
+
+
+def test_any_depth_is_followed_down_to_what_is_final_and_no_deeper(network: Network) -> None:
+    w3 = connect(Profile(rpc=(network.chain.url,), finality=10))
+    assert network.ledger.deployed_block is not None
+    index = EventIndex(Ledger(w3, network.ledger.address), network.ledger.deployed_block)
+    network.register("alice")
+    network.chain.mine(10)
+    index.poll()
+    kept = index.events
+    network.register("bob")
+    for _ in range(9):
+        network.chain.mine(1)
+        index.poll()
+    assert len(index.events) == len(kept) + 2
+    depth = index.height - index.final_height
+    request(w3, "anvil_reorg", depth, [])
+    index.poll()
+    assert (index.rollbacks, index.events) == (1, kept)
+    network.register("carol")
+    for _ in range(12):
+        network.chain.mine(1)
+        index.poll()
+    assert index.final_height == index.height - 10
+    known, height, final = index.events, index.height, index.final_height
+    request(w3, "anvil_reorg", height - final + 1, [])
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=f"no longer has block {final}, which was final") as refused:
+            index.poll()
+    assert "finality" in refused.value.hint
+    assert (index.events, index.height) == (known, height)
+
+
+def test_what_is_final_comes_from_the_chains_tag(network: Network) -> None:
+    w3 = connect(Profile(rpc=(network.chain.url,), finality="finalized"))
+    index = EventIndex(Ledger(w3, network.ledger.address), 1)
+    network.chain.mine(80)
+    index.poll()
+    assert index.final_height == w3.eth.get_block("finalized")["number"] > 0
+
+
+def test_marks_below_what_is_final_are_forgotten(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.index.MARKS_MAX", 4)
+    index = index_of(network)
+    network.register("alice")
+    for _ in range(24):
+        network.chain.mine(1)
+        index.poll()
+    assert min(index._marks) == index.final_height == index.height - 16
+    number = index.final_height - 2
+    assert index.block_hash(number) == bytes(network.chain.w3.eth.get_block(number)["hash"])
+    network.register("bob")
     assert len(index.poll()) == 2

@@ -5,14 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from contracts.anvil import request
+from contracts.cases import FALSE, VOID
 from contracts.run import ChainRun
 from contracts.sender import Sender
-from contracts.types import Role
-from protocol.chain import OPENING_ROUND, ChainView, Operator
+from contracts.types import CaseKind, Role
+from protocol.chain import OPENING_ROUND, ChainView, Operator, Penalties
 from protocol.errors import LedgerError
 from protocol.manifest import BlockBeacon
-from tests.contracts.conftest import DISPUTE_BLOCKS, MIN_STAKE, RUN, TOKEN, Network
-from tests.contracts.test_client import settle, signed_verdict
+from tests.contracts.conftest import DISPUTE_BLOCKS, FORCE_BLOCKS, LADDER, MIN_STAKE, RUN, TOKEN, Network
+from tests.contracts.court import judge, seat
+from tests.contracts.test_client import settle
 
 OTHER = "cd" * 32
 
@@ -38,6 +40,13 @@ def hash_of(network: Network, block: int) -> str:
     return bytes(network.chain.w3.eth.get_block(block)["hash"]).hex()
 
 
+def accuse(network: Network, number: int, jurors: dict[int, Sender]) -> None:
+    """Have a number's unit of round 0 found false."""
+    finder = network.person("anyone").address
+    case = network.ledger.jury.accuse(network.person("anyone"), RUN, 0, number, 0, finder).case
+    judge(network, view_of(network), case, jurors, FALSE)
+
+
 def test_a_run_that_does_not_exist_has_no_facts(network: Network) -> None:
     network.register("alice")
     view: ChainView = refreshed(network)
@@ -59,6 +68,7 @@ def test_a_run_that_does_not_exist_has_no_facts(network: Network) -> None:
 def test_rounds_are_anchored_with_the_coordinators_roots(network: Network) -> None:
     coordinator, ledger = network.open_run(funding=7 * TOKEN), network.ledger
     posted = ledger.post_commitments(coordinator, RUN, 0, bytes([1]) * 32, 2)
+    network.chain.mine(FORCE_BLOCKS + 1)
     anchored = ledger.anchor_record(coordinator, RUN, 0, bytes([2]) * 32)
     empty = ledger.post_commitments(coordinator, RUN, 1, bytes(32), 0)
     view = refreshed(network)
@@ -73,6 +83,7 @@ def test_rounds_are_anchored_with_the_coordinators_roots(network: Network) -> No
     assert view.anchor(1) is None
     assert view.finished() is None
 
+    network.chain.mine(FORCE_BLOCKS + 1)
     ledger.anchor_record(coordinator, RUN, 1, bytes([3]) * 32)
     ledger.finish_run(coordinator, RUN, bytes([9]) * 32)
     view.refresh()
@@ -83,6 +94,7 @@ def test_rounds_are_anchored_with_the_coordinators_roots(network: Network) -> No
     assert created.coordinator == coordinator.address
     assert created.coordinator_key == network.peer("coordinator").address
     assert view.created() == created.block
+    assert view.penalties() == Penalties(LADDER.fault_bps, LADDER.equivocation_bps, LADDER.window_blocks)
     assert view.funded_wei == 7 * TOKEN
 
 
@@ -97,6 +109,7 @@ def test_beacons_are_the_hashes_of_the_blocks_after_the_anchors(network: Network
     assert view.assignment_beacon(0) == hash_of(network, opened + 1)
 
     ledger.post_commitments(coordinator, RUN, 0, bytes(32), 0)
+    network.chain.mine(FORCE_BLOCKS + 1)
     anchored = ledger.anchor_record(coordinator, RUN, 0, bytes([2]) * 32)
     network.chain.mine(3)
     view.refresh()
@@ -144,12 +157,10 @@ def test_operators_are_named_by_wallet_key_and_peer_id(network: Network) -> None
 
 def test_the_slashed_leave_the_rosters_that_follow(network: Network) -> None:
     accused, honest = network.register("mallory", amount=MIN_STAKE + TOKEN), network.register("alice")
-    for name in ("vera", "vito"):
-        network.register(name, Role.VERIFIER)
+    jurors = seat(network)
     network.open_run()
     network.play_round(0)
-    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    network.ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
+    accuse(network, accused, jurors)
     network.play_round(1)
     view = refreshed(network)
     assert numbers(view.roster(1)) == [accused, honest]
@@ -161,21 +172,49 @@ def test_the_slashed_leave_the_rosters_that_follow(network: Network) -> None:
     assert left.stake_wei == 0
 
 
+def test_a_new_peer_key_counts_from_the_block_of_its_rotation(network: Network) -> None:
+    number = network.register("alice")
+    network.open_run()
+    network.ledger.rotate_peer(network.person("alice"), network.peer("alice again"))
+    network.play_round(0)
+    view = refreshed(network)
+    keys = [view.roster(round_)[0].peer for round_ in (0, 1)]
+    assert keys == [network.peer("alice").address, network.peer("alice again").address]
+    now = view.operator(number)
+    assert now is not None
+    assert now.peer_id == network.peer("alice again").peer_id
+
+
+def test_a_forced_commitment_is_a_fact_of_its_round(network: Network) -> None:
+    number = network.register("alice")
+    coordinator = network.open_run()
+    network.ledger.post_commitments(coordinator, RUN, 0, bytes([1]) * 32, 1)
+    network.ledger.force_commitment(network.person("alice"), RUN, 0, bytes([7]) * 32)
+    view = refreshed(network)
+    assert view.forced(0) == {number: "07" * 32}
+    assert view.forced(1) == {}
+
+
 def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) -> None:
     ledger, view = network.ledger, view_of(network)
     network.register("alice")
     alice = network.person("alice")
     coordinator = network.open_run()
-    ledger.propose_rewards(coordinator, RUN, 0, bytes([5]) * 32, TOKEN)
+    jurors = seat(network)
+    ledger.propose_rewards(coordinator, RUN, 0, bytes(32), bytes([5]) * 32, TOKEN)
     view.refresh()
     assert [(epoch, event.root) for epoch, event in view.proposed().items()] == [(0, bytes([5]) * 32)]
-    ledger.dispute_rewards(alice, RUN, bytes([6]) * 32)
-    view.refresh()
+    pending = ledger.pending_rewards(RUN)
+    assert pending is not None
+    case = ledger.jury.dispute_rewards(alice, RUN, pending.final_at, 1).case
+    judge(network, view, case, jurors, VOID)
     assert view.proposed() == view.finalized() == {}
+    assert view.cases(0) == ()
+    assert [one.kind for one in view.every_case()] == [CaseKind.REWARDS]
 
     tree = settle(network, 0, {alice.address: 3 * TOKEN})
     ledger.claim(alice, RUN, alice.address, 3 * TOKEN, tree.proof(0))
-    ledger.propose_rewards(coordinator, RUN, 1, bytes([7]) * 32, 4 * TOKEN)
+    ledger.propose_rewards(coordinator, RUN, 1, tree.root, bytes([7]) * 32, 4 * TOKEN)
     view.refresh()
     assert {epoch: event.root for epoch, event in view.proposed().items()} == {
         0: tree.root,
@@ -189,15 +228,13 @@ def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) 
 def test_another_runs_events_say_nothing(network: Network) -> None:
     ledger = network.ledger
     accused = network.register("mallory")
-    for name in ("vera", "vito"):
-        network.register(name, Role.VERIFIER)
+    jurors = seat(network)
     network.open_run()
     network.play_round(0)
     settle(network, 0, {network.person("mallory").address: TOKEN})
-    a, b = (signed_verdict(network, name, accused) for name in ("vera", "vito"))
-    ledger.slash(network.person("anyone"), RUN, 0, accused, 0, a, b)
+    accuse(network, accused, jurors)
     stranger = network.person("stranger")
-    ledger.create_run(stranger, OTHER, network.peer("stranger").address, 2 * TOKEN)
+    ledger.create_run(stranger, OTHER, network.peer("stranger").address, LADDER, 2 * TOKEN)
 
     view = view_of(network, OTHER)
     view.refresh()
@@ -209,7 +246,7 @@ def test_another_runs_events_say_nothing(network: Network) -> None:
     assert view.anchor(0) is None
     assert view.commitments(0) is None
     assert view.proposed() == view.finalized() == view.slashed() == {}
-    assert view.slashes() == view.claims() == ()
+    assert view.slashes() == view.claims() == view.every_case() == ()
     # Stake is the ledger's, not a run's: who was slashed there is on no roster here either.
     ledger.open_run(stranger, OTHER)
     view.refresh()

@@ -1,16 +1,18 @@
 """Nonces without gaps or reuse, whatever happens around them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_utils.crypto import keccak
+from web3.types import RPCEndpoint
 
-from contracts.anvil import request, set_coin
+from contracts.anvil import request
 from contracts.reverts import LedgerRevert
 from contracts.sender import Sender
 from protocol.errors import LedgerError
-from tests.contracts.conftest import TOKEN, LocalChain, Network
+from tests.contracts.conftest import LADDER, TERMS, TOKEN, LocalChain, Network
 
 
 @pytest.fixture
@@ -58,13 +60,23 @@ def test_refused_call_costs_no_gas_and_no_nonce(network: Network) -> None:
     ledger.transfer(alice, network.treasury.address, 1)
 
 
-def test_call_that_loses_a_race_is_refused_by_name(network: Network, manual_mining: object) -> None:
+@pytest.fixture
+def rivals(network: Network) -> list[Sender]:
+    """Two wallets that may put up a run's bond."""
+    found = [network.person(name) for name in ("alice", "bob")]
+    for sender in found:
+        sender.send(network.ledger.token.functions.approve(network.ledger.address, TERMS.run_bond))
+    return found
+
+
+def test_call_that_loses_a_race_is_refused_by_name(
+    network: Network, rivals: list[Sender], manual_mining: object
+) -> None:
     """Both pass the estimate; the block takes one of them and reverts the other."""
     ledger, w3 = network.ledger, network.chain.w3
-    senders = [_equipped(network, name) for name in ("alice", "bob")]
     with ThreadPoolExecutor(2) as threads:
         key = network.peer("coordinator").address
-        sent = [threads.submit(ledger.create_run, s, "cd" * 32, key) for s in senders]
+        sent = [threads.submit(ledger.create_run, one, "cd" * 32, key, LADDER) for one in rivals]
         while int(w3.eth.get_block_transaction_count("pending")) < 2:
             pass
         request(w3, "evm_mine")
@@ -73,12 +85,6 @@ def test_call_that_loses_a_race_is_refused_by_name(network: Network, manual_mini
     (refused,) = [error for error in errors if error is not None]
     assert isinstance(refused, LedgerRevert)
     assert refused.name == "RunExists"
-
-
-def _equipped(network: Network, name: str) -> Sender:
-    account = Account.from_key(keccak(text=f"{network.ledger.address} {name}"))
-    set_coin(network.chain.w3, account.address, TOKEN)
-    return Sender(network.chain.w3, account)
 
 
 def test_stalled_transaction_is_replaced_with_a_higher_fee(network: Network, manual_mining: object) -> None:
@@ -96,16 +102,32 @@ def test_stalled_transaction_is_replaced_with_a_higher_fee(network: Network, man
     assert network.ledger.balance_of("0x" + "34" * 20) == 1
 
 
-def test_transaction_sent_twice_counts_as_sent(network: Network, manual_mining: object) -> None:
-    """As after a lost answer: the chain already knows it."""
+def test_a_transaction_that_the_chain_knows_already_counts_as_sent(
+    network: Network, manual_mining: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a lost answer: nodes call it already known, and it is mined once."""
     w3, sender = network.chain.w3, network.treasury
-    call = network.ledger.token.functions.transfer(network.ledger.address, 1)
-    fields = call.build_transaction({"from": sender.account.address, "gas": 100_000, "nonce": 2})
-    fields["nonce"] = w3.eth.get_transaction_count(sender.account.address)
-    signed = sender._submit(fields)
-    assert sender._submit(fields).hash == signed.hash
-    request(w3, "evm_mine")
-    assert w3.eth.get_transaction_receipt(signed.hash)["status"] == 1
+    tell = w3.provider.make_request
+    refused: list[str] = []
+
+    def twice(method: RPCEndpoint, params: Any) -> Any:
+        answer = tell(method, params)
+        if method == "eth_sendRawTransaction":
+            answer = tell(method, params)
+            refused.append(answer["error"]["message"])
+        return answer
+
+    monkeypatch.setattr(w3.provider, "make_request", twice)
+    monkeypatch.setattr(w3.provider, "_request_func_cache", (None, None))  # holds the one above otherwise
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(network.ledger.transfer, sender, "0x" + "35" * 20, 1)
+        while not refused or int(w3.eth.get_block_transaction_count("pending")) < 1:
+            assert not sent.done() or sent.result()
+        monkeypatch.undo()
+        request(w3, "evm_mine")
+        sent.result()
+    assert "already" in refused[0]
+    assert network.ledger.balance_of("0x" + "35" * 20) == 1
 
 
 def test_fee_cap_is_kept(network: Network) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from contracts import wallet
 from contracts.wallet import (
     PASSWORD_FILE,
     WALLET_FILE,
@@ -30,7 +29,7 @@ class Terminal:
         self.prompts: list[str] = []
         self._answers = list(answers)
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-        monkeypatch.setattr(wallet, "getpass", self._answer)
+        monkeypatch.setattr("contracts.passwords.getpass", self._answer)
 
     def _answer(self, prompt: str, stream: object) -> str:
         self.prompts.append(prompt)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from coordinator import rounds
 from coordinator.state import (
+    Accuse,
     Aggregate,
     Aggregated,
     Anchor,
@@ -31,12 +33,11 @@ from coordinator.state import (
     Rewards,
     Said,
     Say,
-    Slash,
     Weigh,
     Weighed,
 )
 from protocol.canonical import digest, tagged_digest
-from protocol.chain import Appeal, Operator, PostedRoot
+from protocol.chain import Case, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import (
     DatasetConfig,
@@ -50,6 +51,7 @@ from protocol.manifest import (
 )
 from protocol.messages import (
     PASSED,
+    PROVEN_FALSE,
     REJECTED,
     Body,
     Commitment,
@@ -114,7 +116,8 @@ class SimulatedChain:
     rosters: dict[int, tuple[Operator, ...]] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     final: str | None = None
-    appealed: list[Appeal] = field(default_factory=list)
+    opened: dict[int, Case] = field(default_factory=dict)  # cases before the jury, by number
+    window: int = 1200  # blocks for cases about a round
     pending: Pending | None = None
     finalized: list[str] = field(default_factory=list)
 
@@ -167,18 +170,34 @@ class SimulatedChain:
         block = self.anchor(round_)
         return None if block is None else self._hash(block + 1)
 
-    def appeals(self, round_: int) -> tuple[Appeal, ...]:
-        return tuple(one for one in self.appealed if one.round == round_ and one.block <= self.height)
+    def penalties(self) -> Penalties | None:
+        return None if self.created_at is None else Penalties(10_000, 1000, self.window)
 
-    def appeal_beacon(self, case: int) -> str | None:
-        return next((self._hash(1 + one.block) for one in self.appealed if one.case == case), None)
+    def cases(self, round_: int) -> tuple[Case, ...]:
+        return tuple(one for one in self.opened.values() if one.round == round_ and one.block <= self.height)
 
-    def appeal(self, round_: int, number: int, segment: int, appellant: int) -> int:
-        """Put an appeal on chain, in a block of its own; return its number."""
+    def open_case(self, round_: int, number: int, segment: int, *, contests: bool = False) -> int:
+        """Bring a segment before the jury, in a block of its own; return the case's number."""
         self.mine()
-        case = len(self.appealed) + 1
-        self.appealed.append(Appeal(case, round_, number, segment, appellant, 10, self.height))
+        case = len(self.opened) + 1
+        self.opened[case] = Case(case, round_, number, segment, contests, self.height)
         return case
+
+    def rule(
+        self,
+        case: int,
+        outcome: Literal["passed", "void", "false", "unjudged"],
+        *,
+        forged_residual: bool = False,
+        refused: bool = False,
+    ) -> None:
+        """Close a case as its jury would, in a block of its own; stake moves with it."""
+        self.mine()
+        self.opened[case] = replace(
+            self.opened[case], outcome=outcome, forged_residual=forged_residual, refused=refused
+        )
+        if outcome == "false":
+            self.slash(self.opened[case].number)
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(self.members[number] for number in sorted(self.members))
@@ -191,6 +210,11 @@ class SimulatedChain:
 
     def finished(self) -> str | None:
         return self.final
+
+    @property
+    def final_root(self) -> str:
+        """The last final reward root; zero before the first."""
+        return self.finalized[-1] if self.finalized else "00" * 32
 
     def slash(self, number: int) -> None:
         self.lost[number] = self.members[number].stake_wei
@@ -221,7 +245,6 @@ class World:
         self.held_by_witnesses: set[str] = set()  # blobs that arrive all the same
         self.hold: set[type] = set()  # transactions that do not happen for now
         self.held: list[Effect] = []
-        self.slashed: list[tuple[int, int]] = []  # (round, number), as the ledger remembers them
 
     def join(self, number: int, role: str, stake: int = 100) -> None:
         key = PeerKey(bytes.fromhex(digest(f"peer {number}".encode())))
@@ -276,12 +299,12 @@ class World:
             case Decision():
                 self.decisions.append(effect)
                 return []
-            case Slash():
-                if (effect.round, effect.number) not in self.slashed:
-                    self.slashed.append((effect.round, effect.number))
-                    chain.slash(effect.number)
-                chain.mine()
-            case Propose(epoch, root, _):
+            case Accuse(round_, number, segment):
+                about = ((one.number, one.segment, one.contests) for one in chain.cases(round_))
+                if (number, segment, False) not in about:  # the jury takes it once
+                    chain.open_case(round_, number, segment)
+            case Propose(epoch, previous, root, _):
+                assert previous == chain.final_root, "the ledger takes what builds on the last final root"
                 chain.mine()
                 chain.pending = Pending(root, chain.height + chain.dispute_blocks)
                 return [Proposed(epoch, chain.height), self._rewards()]
@@ -297,7 +320,8 @@ class World:
         return [Looked()]
 
     def _rewards(self) -> Rewards:
-        return Rewards(self.chain.height, len(self.chain.finalized), self.chain.pending)
+        chain = self.chain
+        return Rewards(chain.height, len(chain.finalized), chain.pending, chain.final_root)
 
     def mine(self, blocks: int = 1) -> list[Effect]:
         produced = []
@@ -406,7 +430,7 @@ class World:
         place = {"number": draw.number, "verifier": verifier, "segment": draw.segment}
         place |= {"commitment": self.state.judging[round_].commitments[draw.number].id, "opening": "dd" * 32}
         fixed = seal_digest(self.run, round_, **place, fingerprint=shown, salt="5a" * 32)
-        body = Seal.model_validate(place | {"case": draw.case, "seal": fixed})
+        body = Seal.model_validate(place | {"seal": fixed})
         return self.hear(verifier, round_, body, "verifier")
 
     def verdict(
@@ -426,7 +450,6 @@ class World:
             self.seal(round_, draw, verifier, shown)
         body = Verdict(
             number=draw.number,
-            case=draw.case,
             verifier=verifier,
             outcome=outcome,  # type: ignore[arg-type]
             commitment=anchored.commitments[draw.number].id,
@@ -442,6 +465,23 @@ class World:
             replay_cpu_s=0.1,
         )
         return self.hear(verifier, round_, body, "verifier")
+
+    def condemn(self, round_: int, draw: Draw) -> None:
+        """Let two verifiers prove a drawn unit false."""
+        for verifier in draw.verifiers[:2]:
+            self.verdict(round_, draw, verifier, PROVEN_FALSE)
+
+    def rule(
+        self,
+        case: int,
+        outcome: Literal["passed", "void", "false", "unjudged"],
+        *,
+        forged_residual: bool = False,
+        refused: bool = False,
+    ) -> list[Effect]:
+        """Let the jury close a case, and the coordinator see it."""
+        self.chain.rule(case, outcome, forged_residual=forged_residual, refused=refused)
+        return self.feed(Looked())
 
     def judge_all(
         self, round_: int, outcome: int = PASSED, but: Callable[[Draw], bool] = lambda draw: False
@@ -463,7 +503,7 @@ class World:
         self.reveal(round_, numbers)
         self.mine()
         self.judge_all(round_)
-        self.mine(2)  # nothing of it can be appealed any more
+        self.mine(2)  # no case about it can change its pay any more
 
     def record(self, round_: int) -> RoundRecord:
         body = self.statements["record", round_, 0].body

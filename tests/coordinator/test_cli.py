@@ -115,7 +115,7 @@ def test_the_summary_names_each_phase(world: Any) -> None:
     world.mine()
     assert summarize(world.state, world.chain).detail == "3 drawn units are being judged"
     world.judge_all(2)
-    assert phase() == "appeals"
+    assert phase() == "disputes"
     world.mine(2)
     assert phase() == "settling"
     world.mine(10)

@@ -1,4 +1,4 @@
-"""Draws, verdicts, slashes and settlement as scenarios."""
+"""Draws, verdicts, accusations and settlement as scenarios."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from coordinator.state import Export, Finalize, Pending, Propose, Proposed, Rewards, Slash
+from coordinator.state import Accuse, Export, Finalize, Pending, Propose, Proposed, Rewards
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Verdict
 
 MakeWorld = Callable[..., Any]
@@ -23,45 +23,63 @@ def _outcomes(world: Any) -> dict[int, str]:
     return {one.number: one.outcome for one in world.decisions if one.round == 0}
 
 
-def test_two_proven_faults_slash_once(world: Any) -> None:
+def _cases(world: Any) -> list[tuple[int, int]]:
+    return [(one.round, one.number) for one in world.chain.opened.values()]
+
+
+def test_two_proven_faults_bring_the_unit_before_the_jury_once(world: Any) -> None:
     _to_verdicts(world)
     draw = world.draws(0)[0]
-    for verifier in draw.verifiers[:2]:
-        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.condemn(0, draw)
     world.mine(3)
-    slashes = world.wanted(Slash)
-    assert len(slashes) == 1
-    assert slashes[0].number == draw.number
-    assert {message.body.verifier for message in slashes[0].verdicts} == set(draw.verifiers[:2])
+    first = draw.verifiers[0]
+    (said,) = (one for one in world.heard if isinstance(one.body, Verdict) and one.body.verifier == first)
+    wallet = world.chain.members[first].wallet
+    assert world.wanted(Accuse) == [Accuse(0, draw.number, draw.segment, wallet, said.id)]
+    assert not world.chain.lost, "verdicts move no stake"
     world.restart()
     world.mine(2)
-    assert world.slashed == [(0, draw.number)], "asked for again, and refused by the ledger"
+    assert len(world.wanted(Accuse)) == 2, "asked for again, and refused by the ledger"
+    assert _cases(world) == [(0, draw.number)]
 
 
-def test_a_second_fault_after_a_new_deposit_slashes_again(world: Any) -> None:
+def test_the_first_right_verifier_is_the_finder(world: Any) -> None:
+    _to_verdicts(world)
+    draw = world.draws(0)[0]
+    blind, second, third = draw.verifiers
+    world.verdict(0, draw, blind, PASSED)
+    world.verdict(0, draw, third, PROVEN_FALSE)
+    world.verdict(0, draw, second, PROVEN_FALSE)
+    (accusation,) = world.wanted(Accuse)
+    assert accusation.finder == world.chain.members[second].wallet
+
+
+def test_a_second_fault_after_a_new_deposit_is_a_case_of_its_own(world: Any) -> None:
     _to_verdicts(world)
     for round_ in range(2):
         for draw in world.draws(round_):
             outcome = PROVEN_FALSE if draw.number == 1 else PASSED
             for verifier in draw.verifiers[:2]:
                 world.verdict(round_, draw, verifier, outcome)
+        world.rule(round_ + 1, "false")
+        assert world.chain.members[1].stake_wei == 0
         if round_ == 0:
             world.join(1, "contributor")
             world.commit(1)
             world.reveal(1)
             world.mine()
-    assert world.slashed == [(0, 1), (1, 1)]
+    assert _cases(world) == [(0, 1), (1, 1)]
 
 
-def test_a_slash_that_was_not_mined_is_asked_for_again_after_a_restart(world: Any) -> None:
-    world.hold = {Slash}
+def test_an_accusation_that_was_not_mined_is_asked_for_again_after_a_restart(world: Any) -> None:
+    world.hold = {Accuse}
     _to_verdicts(world)
     draw = world.draws(0)[0]
-    for verifier in draw.verifiers[:2]:
-        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.condemn(0, draw)
+    assert not world.chain.opened
     world.hold = set()
     world.restart()
-    assert draw.number in world.chain.lost
+    assert _cases(world) == [(0, draw.number)]
 
 
 def test_a_third_verifier_settles_a_disagreement_and_who_was_wrong_is_not_paid(world: Any) -> None:
@@ -74,7 +92,7 @@ def test_a_third_verifier_settles_a_disagreement_and_who_was_wrong_is_not_paid(w
     world.verdict(0, draw, third, PASSED)
     decision = next(one for one in world.decisions if one.number == draw.number)
     assert (decision.outcome, decision.judges, decision.wrong) == ("passed", (first, third), (accuser,))
-    assert not world.wanted(Slash)
+    assert not world.wanted(Accuse)
     world.commit(1)
     world.reveal(1)
     judged = next(one for one in world.record(1).judged if one.number == draw.number)
@@ -240,12 +258,12 @@ def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
     _to_verdicts(world)
     world.judge_all(0, but=lambda draw: draw.number == 1)
     draw = next(draw for draw in world.draws(0) if draw.number == 1)
-    for verifier in draw.verifiers[:2]:
-        world.verdict(0, draw, verifier, PROVEN_FALSE)
+    world.condemn(0, draw)
     world.commit(1)
     world.reveal(1)
     world.mine()
     world.judge_all(1)
+    world.rule(1, "false")
     world.mine(2)
     entries = world.statements["rewards", 1, 0].body.entries
     wallets = {world.chain.members[n].wallet: n for n in world.keys}
@@ -254,7 +272,7 @@ def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
     assert paid[2] == 2 * world.manifest.pay.unit_wei
 
 
-def test_a_disputed_root_is_proposed_again_and_then_final(world: Any) -> None:
+def test_a_cancelled_root_is_proposed_again_and_then_final(world: Any) -> None:
     world.open()
     for round_ in range(2):
         world.play(round_)
@@ -264,13 +282,14 @@ def test_a_disputed_root_is_proposed_again_and_then_final(world: Any) -> None:
     proposals = world.wanted(Propose)
     assert len(proposals) == 2
     assert proposals[0] == proposals[1]
+    assert proposals[0].previous == "00" * 32
     world.mine(5)
     assert len(world.chain.finalized) == 1
     assert len(world.wanted(Finalize)) == 1
     assert len(world.wanted(Propose)) == 2
 
 
-def test_a_dispute_that_was_never_seen_pending_is_noticed(world: Any) -> None:
+def test_a_root_cancelled_before_it_was_seen_pending_is_noticed(world: Any) -> None:
     world.hold = {Propose}
     world.open()
     for round_ in range(2):
@@ -309,6 +328,18 @@ def test_the_first_table_with_pay_is_the_ledgers_first_epoch(make_world: MakeWor
     assert ("rewards", 1, 1) in world.statements
     assert [one.epoch for one in world.wanted(Propose)] == [0]
     assert world.chain.final is not None
+
+
+def test_each_root_is_proposed_on_top_of_the_last_final_one(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world.open()
+    for round_ in range(2):
+        world.play(round_)
+    world.mine(8)
+    first, second = world.wanted(Propose)
+    assert (first.epoch, first.previous) == (0, "00" * 32)
+    assert (second.epoch, second.previous) == (1, first.root)
+    assert world.chain.finalized == [first.root, second.root]
 
 
 def test_another_pending_root_is_not_finalized(world: Any) -> None:

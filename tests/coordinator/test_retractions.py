@@ -120,6 +120,7 @@ def test_a_forged_residual_takes_back_the_chain_and_its_pay(make_world: MakeWorl
     world.reveal(2)
     judge(world, 1, forged=(3,))
     world.mine()
+    world.rule(1, "false", forged_residual=True)
     judge(world, 2)
     for round_ in (3, 4, 5):
         play(world, round_)

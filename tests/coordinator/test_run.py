@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contracts.types import Ladder
 from coordinator.files import read_manifest
 from coordinator.run import create_run, draw_probability, escape_probability, plan_run
 from protocol.blobs import BlobStore
@@ -25,16 +26,17 @@ class SimulatedLedger:
 
     chain_id = 31337
     address = "0x" + "22" * 20
+    run_bond = 10**18
 
     def __init__(self, balance: int = 10**21) -> None:
         self.balance = balance
-        self.created: list[tuple[str, str, int]] = []
+        self.created: list[tuple[str, str, Ladder, int]] = []
 
     def balance_of(self, account: str) -> int:
         return self.balance
 
-    def create_run(self, sender: Any, run: str, key: str, funding: int) -> str:
-        self.created.append((run, key, funding))
+    def create_run(self, sender: Any, run: str, key: str, ladder: Ladder, funding: int) -> str:
+        self.created.append((run, key, ladder, funding))
         return "receipt"
 
 
@@ -118,7 +120,16 @@ def test_a_run_is_written_down_before_it_is_created(folder: Path, tmp_path: Path
     plan = _plan(folder, ledger, tmp_path)
     create_run(folder, plan, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
     assert read_manifest(folder / MANIFEST_FILE, plan.manifest.run_id) == plan.manifest
-    assert ledger.created == [(plan.manifest.run_id, KEY.address, 10**20)]
+    ladder = Ladder(fault_bps=10_000, equivocation_bps=1000, window_blocks=1200)
+    assert ledger.created == [(plan.manifest.run_id, KEY.address, ladder, 10**20)]
+
+
+def test_the_chain_holds_the_manifests_penalties(folder: Path, tmp_path: Path) -> None:
+    ledger = SimulatedLedger()
+    penalties = {"fault_percent": 60, "equivocation_percent": 7, "window": 900}
+    plan = _plan(folder, ledger, tmp_path, penalties=penalties)
+    create_run(folder, plan, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    assert [ladder for _, _, ladder, _ in ledger.created] == [Ladder(6000, 700, 900)]
 
 
 def test_one_directory_holds_one_run(folder: Path, tmp_path: Path) -> None:
@@ -132,8 +143,8 @@ def test_one_directory_holds_one_run(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_wallet_that_cannot_fund_the_run_is_told_so(folder: Path, tmp_path: Path) -> None:
-    ledger = SimulatedLedger(balance=1)
-    with pytest.raises(LedgerError, match="holds 1 wei"):
+    ledger = SimulatedLedger(balance=10**20)  # enough for the pot, not for the run's bond
+    with pytest.raises(LedgerError, match=f"holds {10**20} wei of the token, not {10**20 + 10**18}"):
         create_run(folder, _plan(folder, ledger, tmp_path), ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
     assert ledger.created == []
 

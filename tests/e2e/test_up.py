@@ -173,6 +173,19 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert proven.returncode == 0, proven.stdout + proven.stderr
     assert murmur("proof", "verify", str(bundle)).returncode == 7
 
+    def why(name: str) -> dict[str, Any]:
+        told = murmur("rewards", "why", "--round", "0", "--from", str(directory), "--peer", name, "--json")
+        assert told.returncode == 0, told.stdout + told.stderr
+        document: dict[str, Any] = json.loads(told.stdout)
+        return document
+
+    paid, cheated = why("peer-1"), why(found["skip-steps"]["name"])
+    assert int(paid["paid"]["amount_wei"]) > 0
+    assert paid["root"] is not None
+    assert (cheated["epoch_wei"], cheated["cases"][0]["outcome"]) == ("0", "false")
+    listed = murmur("rewards", "export", "--csv", "-", "--from", str(directory), "--peer", "peer-1")
+    assert len(listed.stdout.splitlines()) == 1 + ROUNDS, listed.stderr
+
 
 def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_path: Path) -> None:
     directory = tmp_path / "net"

@@ -37,7 +37,9 @@ def render() -> str:
     text += f"    uint256 internal constant COUNT = {len(known['rounds'])};\n\n"
     text += "    /// @dev x.c0, x.c1, y.c0, y.c1.\n    bytes internal constant PUBLIC_KEY =\n"
     text += "\n".join(f'        hex"{key[at : at + 64].hex()}"' for at in range(0, 256, 64)) + ";\n\n"
-    text += "    /// @dev A round, its signature as x and y, and the randomness that drand publishes for it.\n"
+    text += (
+        "    /// @dev A round, its signature as x and y, and the randomness that drand publishes for it.\n"
+    )
     text += "    function vector(uint256 index)\n        internal\n        pure\n"
     text += "        returns (uint64 round, bytes memory signature, bytes32 randomness)\n    {\n"
     for index, one in enumerate(known["rounds"]):

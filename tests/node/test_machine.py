@@ -298,7 +298,7 @@ def test_killed_between_journal_and_publication_it_says_the_same_again() -> None
     peer.do()
     again = peer.restarted()
     (publish,) = [e for e in again.look() if isinstance(e, Publish)]
-    assert publish.body == peer.disk.signed["commitment", 0]
+    assert publish.body == peer.disk.signed["commitment", 0, 0]
     assert again.job is None
 
 
@@ -443,7 +443,10 @@ def test_states_of_a_unit_that_is_not_drawn_go_when_nobody_can_accuse_it_but_not
     round_of(world, 0, peer)
     made = work(0, 1)
     assert Release(0) not in peer.effects, "somebody may accuse it still"
-    world.mine(world.manifest.deadlines.appeal + 1)
+    world.mine_to_window(0)
+    peer.look()
+    assert Release(0) not in peer.effects, "this is the last block for it"
+    world.mine()
     peer.look()
     peer.do()
     assert Release(0) in peer.effects
@@ -463,8 +466,7 @@ def test_states_of_a_drawn_unit_stay_until_a_record_brings_the_outcome() -> None
     world.anchor(2, world.record(2, judged=(Judgement(round=0, number=1, segment=0, outcome="passed"),)))
     peer.look()
     assert 0 not in peer.state.opened, "it is judged, so nothing of it is served any more"
-    deadlines, anchor = world.manifest.deadlines, world.chain.anchors[0]
-    world.chain.height = anchor + 1 + 3 * deadlines.verify + deadlines.appeal + 1
+    world.chain.height = world.chain.anchors[0] + world.manifest.penalties.window + 1
     peer.look()
     peer.do()
     assert 0 in peer.disk.released
@@ -482,14 +484,17 @@ def test_states_of_a_drawn_unit_that_nobody_judges_go_when_the_time_is_over() ->
     world.mine(2)
     peer.look()
     assert 0 not in peer.state.opened
-    assert 0 not in peer.disk.released, "that nobody judged it can be contested"
-    world.mine(world.manifest.deadlines.appeal)
+    world.mine_to_window(0)
+    peer.look()
+    assert 0 not in peer.disk.released, "it can be accused, and that nobody judged it be contested"
+    world.mine()
     peer.look()
     assert 0 in peer.disk.released
 
 
 def test_the_store_stays_bounded_over_a_long_run() -> None:
-    world = World(manifest(rounds=13, deadlines={"commit": 2, "reveal": 2, "verify": 2, "appeal": 1}))
+    deadlines = {"commit": 2, "reveal": 2, "verify": 2, "appeal": 1}
+    world = World(manifest(rounds=13, deadlines=deadlines, penalties={"window": 8}))
     peer = Contributor(world, 1).ready_to_train()
     sizes = []
     for round_ in range(12):
@@ -508,6 +513,11 @@ def test_the_run_ends_when_the_chain_names_the_parameters_we_have() -> None:
     assert peer.stops == []
     world.finish(world.parameters(2))
     peer.look()
+    world.mine_to_window(1)
+    peer.look()
+    assert peer.stops == [], "its last unit can still be accused, and its stake with it"
+    world.mine()
+    peer.look()
     assert [stop.error for stop in peer.stops] == [None]
 
 
@@ -520,6 +530,8 @@ def test_the_last_unit_is_still_opened_and_judged_before_the_end() -> None:
     peer.look()
     assert peer.stops == []
     world.finish(world.parameters(1), (Judgement(round=0, number=1, segment=0, outcome="passed"),))
+    world.mine_to_window(0)
+    world.mine()
     peer.look()
     assert [stop.error for stop in peer.stops] == [None]
 

@@ -20,7 +20,7 @@ from protocol.errors import ConfigError, MurmurError
 from protocol.keys import save_peer_key
 from protocol.manifest import RunManifest
 from protocol.messages import Body, CommitmentEntry, CommitmentList, RoundRecord, UnitRecord, sign
-from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.peer import HISTORY_FILE, Peer, PeerConfig, open_peer
 from protocol.tensors import pack, parameter_layout
 from protocol.update import decode
 from tests.node.conftest import Place
@@ -145,6 +145,37 @@ async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Pla
         committed = coordinator.peer.pool.commitments(2)[1].body
         assert committed.parameters == coordinator.parameters
         assert committed.moments_before == coordinator.peer.pool.commitments(1)[1].body.moments_after
+
+
+async def test_a_node_restored_from_an_old_backup_contradicts_nothing_it_said_since(
+    place: Place, tmp_path: Path
+) -> None:
+    chain = chain_of(place.manifest)
+    async with coordinating(tmp_path, place.manifest, chain) as coordinator:
+        config = config_of(place, tmp_path, coordinator)
+        async with contributing(config, chain):
+            await coordinator.collect(0)
+            files = [path for path in config.directory.glob("journal.sqlite*") if path.is_file()]
+            backup = {path: path.read_bytes() for path in files}
+            await coordinator.anchor(0)
+            await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(1))
+        said = coordinator.peer.pool.commitments(1)[1].id
+        ready = coordinator.peer.pool.ready()[1].id
+        (config.directory / HISTORY_FILE).unlink()  # nothing that it heard of itself helps it
+        for path, data in backup.items():
+            copy = path.with_suffix(".restored")
+            copy.write_bytes(data)
+            copy.replace(path)
+        async with contributing(config, chain):
+            await coordinator.until(lambda: coordinator.peer.pool.ready()[1].id != ready)
+        status = read_status(config.directory / "status.json", "node")
+        assert status["signs_from"] == 3
+        assert coordinator.peer.pool.equivocations == []
+        assert coordinator.peer.pool.commitments(1)[1].id == said
+        with Journal.open(config.directory / "journal.sqlite", key(1).address) as journal:
+            assert journal.restored
+            signed = {(kind, round_) for _, kind, round_, _ in journal.statements()}
+        assert {one for one in signed if one[0] == "commitment"} == {("commitment", 0)}
 
 
 async def test_a_lying_coordinator_stops_the_node_with_both_roots(place: Place, tmp_path: Path) -> None:

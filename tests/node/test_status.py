@@ -91,7 +91,7 @@ def test_a_unit_of_a_void_round_counts_as_committed_only() -> None:
     assert (counted.counts.committed, counted.counts.merged, counted.counts.drawn) == (1, 0, 0)
 
 
-def test_an_appeal_changes_what_a_unit_is_and_adds_none() -> None:
+def test_a_case_changes_what_a_unit_is_and_adds_none() -> None:
     world = World(manifest(verification=EVERYBODY))
     peer = Contributor(world, 1).ready_to_train()
     counted = tally(world)

@@ -44,6 +44,7 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Judgement,
+    Opening,
     Receipt,
     RoundRecord,
     UnitRecord,
@@ -73,6 +74,7 @@ def manifest(**changes: object) -> RunManifest:
         "initial_parameters": name("parameters", 0),
         "program": name("program"),
         "deadlines": {"appeal": 10},
+        "penalties": {"window": 250},
     }
     return RunManifest.model_validate(fields | changes)
 
@@ -103,7 +105,7 @@ def unit_of(manifest_: RunManifest, round_: int, done: Work, before: Unit | None
         manifest_.run_id,
         round_,
         number,
-        profile="cpu-fp32",
+        profile=manifest_.verification.profiles[0].name,
         parameters=done.segments[0].parameters,
         expected=Carried() if before is None else before.carried,
         salt=name("salt", round_),
@@ -127,7 +129,7 @@ class World:
         self.manifest = manifest_ or manifest()
         roles = dict.fromkeys((1, 2, 3), "contributor") | dict.fromkeys((7, 8, 9), "verifier")
         self.chain = SimChain(self.manifest, roles)
-        self.pool = MessagePool(self.manifest, self._key_of)
+        self.pool = MessagePool(self.manifest, self._key_of, self._cases_of)
         self.withheld: set[int] = set()  # numbers whose updates do not arrive
         self.damaged: set[int] = set()  # numbers whose updates are none
         self.mine(1)
@@ -136,8 +138,16 @@ class World:
         operator = self.chain.operator(number)
         return None if operator is None else (operator.peer, operator.role)
 
+    def _cases_of(self, round_: int) -> set[tuple[int, int]]:
+        return {case.label for case in self.chain.cases(round_)}
+
     def mine(self, blocks: int = 1) -> None:
         self.chain.height += blocks
+
+    def mine_to_window(self, round_: int) -> None:
+        """Bring the last block in which the jury takes a case about a round."""
+        anchor = self.chain.anchors[round_]
+        self.chain.height = max(self.chain.height, anchor + self.manifest.penalties.window)
 
     def parameters(self, round_: int) -> str:
         return name("parameters", round_)
@@ -206,7 +216,7 @@ class World:
 class Disk:
     """What survives a kill: the journal's rows and the store's blobs."""
 
-    signed: dict[tuple[str, int], Body] = field(default_factory=dict)
+    signed: dict[tuple[str, int, int], Body] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
     released: set[int] = field(default_factory=set)
     progress: Progress | None = None
@@ -218,7 +228,12 @@ class Contributor:
     """Perform a machine's effects in memory, and record them in `effects`."""
 
     def __init__(
-        self, world: World, number: int, disk: Disk | None = None, state_cap: int = STATE_CAP
+        self,
+        world: World,
+        number: int,
+        disk: Disk | None = None,
+        state_cap: int = STATE_CAP,
+        signs_from: int = 0,
     ) -> None:
         self.world = world
         self.disk = disk or Disk()
@@ -235,6 +250,7 @@ class Contributor:
             has=self.disk.blobs.__contains__,
             receipts=self.disk.receipts,
             state_cap=state_cap,
+            signs_from=signs_from,
         )
 
     def look(self) -> list[Effect]:
@@ -344,7 +360,8 @@ class Contributor:
                 assert self.job is not None, "something to cancel"
                 self.job = None
             case Publish():
-                slot = (effect.body.kind, effect.round)
+                case = effect.body.case if isinstance(effect.body, Opening) else 0
+                slot = (effect.body.kind, effect.round, case)
                 assert disk.signed.setdefault(slot, effect.body) == effect.body, "a second statement"
                 if isinstance(effect.body, Receipt):
                     disk.receipts[effect.round] = effect.body

@@ -4,7 +4,7 @@ from eth_utils.crypto import keccak
 
 from protocol.keys import PeerKey
 from protocol.manifest import DatasetConfig, RunManifest
-from protocol.messages import Commitment
+from protocol.messages import Commitment, Opening
 
 LEDGER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
@@ -49,3 +49,9 @@ def commitment(number: int, segments: int = 5, **changes: object) -> Commitment:
         "update": digest_of(f"update {number}"),
     }
     return Commitment.model_validate(fields | changes)
+
+
+def opening(number: int = 1, case: int = 0) -> Opening:
+    """Return a well-formed opening of a draw, or of a case."""
+    said = {field: digest_of(field) for field, one in Opening.model_fields.items() if one.is_required()}
+    return Opening.model_validate(said | {"number": number, "case": case, "segment": 0})

@@ -8,7 +8,15 @@ from pydantic import ValidationError
 from protocol.canonical import canonical_json
 from protocol.drand import QUICKNET
 from protocol.errors import Malformed
-from protocol.manifest import BlockBeacon, CodecConfig, DrandBeacon, ModelConfig, PayConfig, RunManifest
+from protocol.manifest import (
+    BlockBeacon,
+    CodecConfig,
+    DrandBeacon,
+    ModelConfig,
+    PayConfig,
+    PenaltyConfig,
+    RunManifest,
+)
 from tests.protocol.makers import digest_of, manifest
 
 
@@ -27,8 +35,9 @@ def test_anything_that_differs_is_another_run() -> None:
         manifest(initial_parameters=digest_of("other")).run_id,
         manifest(ledger="0x" + "11" * 20).run_id,
         manifest(pay=PayConfig(unit_wei=1)).run_id,
+        manifest(penalties=PenaltyConfig(fault_percent=50)).run_id,
     }
-    assert len(ids) == 5
+    assert len(ids) == 6
 
 
 @pytest.mark.parametrize(
@@ -39,6 +48,12 @@ def test_anything_that_differs_is_another_run() -> None:
         (lambda v: v | {"pay": v["pay"] | {"unit_wei": 5}}, "spell every field"),
         (lambda v: v | {"pay": v["pay"] | {"unit_wei": "-5"}}, "unit_wei"),
         (lambda v: v | {"pay": v["pay"] | {"unit_wei": "007"}}, "unit_wei"),
+        (lambda v: {k: w for k, w in v.items() if k != "penalties"}, "spell every field"),
+        (lambda v: v | {"penalties": v["penalties"] | {"fault_percent": 49}}, "fault_percent"),
+        (lambda v: v | {"penalties": v["penalties"] | {"fault_percent": 101}}, "fault_percent"),
+        (lambda v: v | {"penalties": v["penalties"] | {"equivocation_percent": 0}}, "equivocation_percent"),
+        (lambda v: v | {"penalties": v["penalties"] | {"window": 0}}, "window"),
+        (lambda v: v | {"penalties": v["penalties"] | {"window": 2**32}}, "window"),
         (lambda v: v | {"inner": v["inner"] | {"steps": 16}}, "multiple of the segment"),
         (lambda v: v | {"rounds": 0}, "rounds"),
         (lambda v: v | {"codec": v["codec"] | {"k": 5000}}, "codec"),

@@ -14,13 +14,14 @@ from protocol.errors import Malformed
 from protocol.messages import (
     MAX_MESSAGE_BYTES,
     Commitment,
+    Seal,
     Signed,
     Verdict,
     parse_message,
     sign,
     signing_digest,
 )
-from tests.protocol.makers import commitment, digest_of, key, manifest
+from tests.protocol.makers import commitment, digest_of, key, manifest, opening
 
 
 def signed_commitment() -> Signed[Commitment]:
@@ -165,25 +166,20 @@ def test_a_changed_byte_never_keeps_statement_and_author(position: int, garbage:
     assert (parsed.id, parsed.author) != (message.id, message.author) or parsed == message
 
 
-def test_a_verdicts_body_is_what_the_ledger_rebuilds() -> None:
-    from eth_abi.abi import encode
-    from eth_utils.crypto import keccak
+def test_verdicts_and_seals_are_about_draws_and_an_opening_about_a_draw_or_a_case() -> None:
+    """What only jurors say lies on the chain."""
+    assert not {"case"} & (Verdict.model_fields.keys() | Seal.model_fields.keys())
+    body = opening()
+    asked = body.model_copy(update={"case": 7})
+    assert body.case == 0
+    assert body.digest() != asked.digest()
+    signed = sign(key("peer"), manifest(), 3, "contributor", asked)
+    assert parse_message(signed.wire) == signed
 
-    verdict = Verdict(
-        number=4,
-        verifier=9,
-        outcome=3,
-        commitment=digest_of("commitment"),
-        opening=None,
-        profile="cpu-fp32",
-        segment=2,
-        reason="too far",
-        distance=0.25,
-        tensor="norm",
-        replay_cpu_s=1.5,
-    )
-    types = ["uint64", "uint64", "uint64", "uint8", "bytes32"]
-    assert verdict.digest() == keccak(encode(types, [4, 0, 9, 3, verdict.evidence()]))
-    appealed = verdict.model_copy(update={"case": 7})
-    assert appealed.digest() == keccak(encode(types, [4, 7, 9, 3, appealed.evidence()]))
-    assert verdict.evidence() != verdict.model_copy(update={"distance": 0.5}).evidence()
+
+@pytest.mark.parametrize("case", [-1, 1.5, "1"])
+def test_a_case_is_a_number_of_the_jurys(case: object) -> None:
+    value = json.loads(sign(key("peer"), manifest(), 3, "contributor", opening()).wire)
+    value["body"]["case"] = case
+    with pytest.raises(Malformed):
+        parse_message(canonical_json(value))

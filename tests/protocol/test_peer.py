@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from protocol import peer as peers
-from protocol.chain import OPENING_ROUND, ChainView, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, ChainView, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError, MurmurError, NetworkError, UsageError
 from protocol.manifest import RunManifest
 from protocol.messages import (
@@ -27,7 +27,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.peer import SYNC_ROUNDS, Peer, PeerConfig, open_peer
-from tests.protocol.makers import commitment, digest_of, key, manifest
+from tests.protocol.makers import commitment, digest_of, key, manifest, opening
 
 COORDINATOR = "coordinator"
 PEERS = {1: "peer-1", 2: "peer-2"}
@@ -42,6 +42,7 @@ class SimulatedChain:
     error: str = ""
     anchors: dict[int, int] = field(default_factory=dict)
     registered: dict[int, str] = field(default_factory=lambda: dict(PEERS))
+    opened: list[Case] = field(default_factory=list)
 
     def refresh(self) -> None:
         if self.error:
@@ -77,6 +78,12 @@ class SimulatedChain:
 
     def sampling_beacon(self, round_: int) -> str | None:
         return None
+
+    def penalties(self) -> Penalties | None:
+        return Penalties(10_000, 1000, 1200)
+
+    def cases(self, round_: int) -> tuple[Case, ...]:
+        return tuple(case for case in self.opened if case.round == round_)
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(
@@ -320,6 +327,24 @@ async def test_a_message_from_an_author_that_our_chain_does_not_know_yet_is_take
         behind.registered = dict(PEERS)
         behind.mine()
         await until(peer, lambda: 1 in peer.pool.commitments(0))
+
+
+async def test_what_a_case_asks_for_is_taken_by_each_peer_once_its_own_chain_shows_the_case(
+    place: Place,
+) -> None:
+    ahead, behind = SimulatedChain(), SimulatedChain()
+    ahead.opened.append(Case(4, 0, 1, 0, contests=False, block=10))
+    message = sign(key("peer-1"), manifest(), 0, "contributor", opening(1, case=4))
+    async with (
+        place.open(COORDINATOR, chain=ahead, brings=True) as coordinator,
+        place.open("peer-2", coordinator, chain=behind) as peer,
+    ):
+        await coordinator.publish(message)
+        await peer.network.wait_for(lambda: sum(peer.network.stats.refused.values()) > 0)
+        assert peer.pool.openings(0) == {}
+        behind.opened += ahead.opened
+        behind.mine()
+        await until(peer, lambda: (1, 4) in peer.pool.openings(0))
 
 
 async def test_a_forged_message_is_refused_by_everybody_else(place: Place) -> None:

@@ -20,7 +20,7 @@ from protocol.messages import (
 )
 from protocol.pool import ROUNDS_AHEAD, MessagePool
 from protocol.state import update_root
-from tests.protocol.makers import commitment, digest_of, key, manifest
+from tests.protocol.makers import commitment, digest_of, key, manifest, opening
 
 KEYS = {1: ("peer-1", "contributor"), 2: ("peer-2", "contributor"), 7: ("judge", "verifier")}
 
@@ -208,3 +208,32 @@ def test_of_two_receipts_the_one_that_the_record_names_counts() -> None:
     held.add(sign(key("coordinator"), manifest(), 0, "coordinator", record))
     assert held.add(receipt(2)) == receipt(2)
     assert held.receipts(0) == {1: receipt(2)}
+
+
+def opened(number: int, case: int, round_: int = 0) -> Signed[Body]:
+    return sign(key(f"peer-{number}"), manifest(), round_, "contributor", opening(number, case))
+
+
+def test_openings_of_a_draw_and_of_each_case_have_places_of_their_own() -> None:
+    held = MessagePool(manifest(), key_of, lambda round_: {(1, 4), (1, 9)})
+    for case in (0, 4, 9):
+        assert held.add(opened(1, case)) is not None
+        assert held.add(opened(1, case)) is None
+    assert sorted(held.openings(0)) == [(1, 0), (1, 4), (1, 9)]
+
+
+def test_an_opening_of_a_case_that_the_jury_does_not_know_is_taken_later() -> None:
+    known = {0: {(1, 4)}}
+    held = MessagePool(manifest(), key_of, lambda round_: known.get(round_, set()))
+    for number, case, round_ in ((1, 5, 0), (2, 4, 0), (1, 4, 1)):
+        with pytest.raises(Premature, match=f"no case {case} about number {number} in round {round_}"):
+            held.add(opened(number, case, round_))
+    assert not held.of_round(0)
+    known[0].add((1, 5))
+    assert held.add(opened(1, 5)) is not None, "once it is on chain"
+
+
+def test_without_a_chain_no_case_is_known() -> None:
+    with pytest.raises(Premature, match="no case 4"):
+        pool().add(opened(1, 4))
+    assert pool().add(opened(1, 0)) is not None

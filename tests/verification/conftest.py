@@ -48,7 +48,7 @@ def bed(make_bed: Callable[..., Testbed]) -> Testbed:
 
 @pytest.fixture(scope="session")
 def played(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Testbed:
-    """Return a whole run with one cheater, number 2 in round 0, in which number 1 accuses number 3 of round 1.
+    """Return a whole run with one cheater, number 2 in round 0, in which somebody accuses number 3 of round 1.
 
     Tests copy it before they change anything.
     """
@@ -57,7 +57,7 @@ def played(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Testbed:
 
     cheat = other_rate(0, 0.5) | other_rate(1, 0.5) | other_rate(2, 0.5)
     found = Testbed(directory, tiny_manifest(corpus, directory / "data"))
-    found.accused[1] = [(3, 0, 1)]
+    found.accused[1] = [(3, 0)]
     found.play_run({(0, 2): cheat})
     return found
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
-from contracts.events import AppealSettled, Claimed, RewardsFinalized, RunCreated, Slashed
+from contracts.cases import CaseState, SeatState
+from contracts.events import Claimed, Equivocated, RewardsFinalized, RunCreated, Slashed
+from contracts.jury import vote_digest
+from contracts.run import case_view
+from contracts.types import CaseKind, CaseStage
 from protocol.canonical import digest
-from protocol.chain import OPENING_ROUND, Appeal, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 
@@ -49,8 +53,8 @@ class SimChain:
     out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
     left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
-    appealed: list[Appeal] = field(default_factory=list)
-    bonds: list[AppealSettled] = field(default_factory=list)
+    opened: dict[int, CaseState] = field(default_factory=dict)  # by case
+    doubles: list[Equivocated] = field(default_factory=list)
     funded_wei: int = 0
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
     claimed: list[Claimed] = field(default_factory=list)
@@ -63,7 +67,13 @@ class SimChain:
         return 1
 
     def coordinator(self) -> RunCreated | None:
-        return RunCreated(1, 0, "0x", self.manifest.run_id, wallet(0), self.manifest.coordinator)
+        held = self.penalties()
+        said = (held.fault_bps, held.equivocation_bps, held.window_blocks, 50)
+        return RunCreated(1, 0, "0x", self.manifest.run_id, wallet(0), self.manifest.coordinator, *said)
+
+    def penalties(self) -> Penalties:
+        config = self.manifest.penalties
+        return Penalties(config.fault_percent * 100, config.equivocation_percent * 100, config.window)
 
     def anchor(self, round_: int) -> int | None:
         return self.anchors.get(round_)
@@ -95,9 +105,6 @@ class SimChain:
     def drand_round(self, round_: int) -> int | None:
         return None
 
-    def appeal_drand_round(self, case: int) -> int | None:
-        return None
-
     def assignment_beacon(self, round_: int) -> str | None:
         return self._after(self.anchor(round_ - 1))
 
@@ -107,18 +114,45 @@ class SimChain:
     def _after(self, block: int | None) -> str | None:
         return None if block is None or block + 1 > self.height else block_hash(block + 1)
 
-    def appeals(self, round_: int) -> tuple[Appeal, ...]:
-        return tuple(one for one in self.appealed if one.round == round_ and one.block <= self.height)
+    def cases(self, round_: int) -> tuple[Case, ...]:
+        return tuple(case_view(one) for one in self.every_case() if one.round == round_)
 
-    def appeal_beacon(self, case: int) -> str | None:
-        return next((self._after(one.block) for one in self.appealed if one.case == case), None)
+    def every_case(self) -> tuple[CaseState, ...]:
+        return tuple(one for one in self.opened.values() if one.block <= self.height)
 
-    def appeal(self, round_: int, number: int, segment: int, appellant: int) -> int:
-        """Put an appeal on chain, in a block of its own; return its number."""
+    def equivocations(self) -> tuple[Equivocated, ...]:
+        return tuple(self.doubles)
+
+    def open_case(self, round_: int, number: int, segment: int, *, contests: bool = False) -> int:
+        """Open a case in a block of its own; return its number."""
         self.height += 1
-        case = len(self.appealed) + 1
-        self.appealed.append(Appeal(case, round_, number, segment, appellant, 10, self.height))
+        case = len(self.opened) + 1
+        kind = CaseKind.CONTEST if contests else CaseKind.ACCUSATION
+        self.opened[case] = CaseState(
+            case=case,
+            run=self.manifest.run_id,
+            kind=kind,
+            round=round_,
+            number=number,
+            segment=segment,
+            appellant=wallet(number if contests else 0),
+            evidence=bytes(32),
+            block=self.height,
+        )
         return case
+
+    def close_case(self, case: int, outcome: int, result: bytes = bytes(32)) -> None:
+        """Let three jurors say the same, or (outcome 0) nothing, and close the case."""
+        said = outcome > 0
+        seats = tuple(SeatState(index, 90 + index, said, outcome, result) for index in range(3))
+        self.opened[case] = replace(
+            self.opened[case],
+            stage=CaseStage.CLOSED,
+            stage_block=self.height,
+            juries=(seats, ()),
+            outcome=outcome,
+            vote=vote_digest(outcome, result) if said else b"",
+        )
 
     def operators(self) -> tuple[Operator, ...]:
         return tuple(
@@ -141,9 +175,6 @@ class SimChain:
 
     def finished(self) -> str | None:
         return self.final
-
-    def settlements(self) -> tuple[AppealSettled, ...]:
-        return tuple(self.bonds)
 
     def slashes(self) -> tuple[Slashed, ...]:
         return tuple(self.slashings)

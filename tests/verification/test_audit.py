@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from contracts.cases import FALSE, RIGHT, VOID
 from contracts.events import Claimed
+from contracts.jury import vote_digest
 from protocol.chain import PostedRoot
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
@@ -99,9 +101,10 @@ def test_an_honest_record_of_a_run_with_a_cheater_holds(forge: Forge) -> None:
     counts = {check.name: check.count for check in report.checks}
     assert counts["record hashes"] == 3
     assert counts["draws"] == 3 + 3 + 2  # it is slashed after round 1 has begun
-    assert counts["verdicts"] == 2 * (counts["draws"] + 1), "and one appeal"
+    assert counts["verdicts"] == 2 * counts["draws"]
+    assert counts["rulings"] == 2, "an accusation for nothing, and that of the cheat"
     assert counts["slashes"] == 1
-    assert counts["replays"] == counts["draws"] + 1
+    assert counts["replays"] == counts["draws"] + counts["rulings"]
     assert counts["claims"] == 1
     assert report.overhead == pytest.approx(18 * 0.1 / (8 * 0.5))
     told = report.to_json()
@@ -203,30 +206,28 @@ def judged_undrawn(forge: Forge) -> None:
     forge.record(2, judged=(*record.body.judged, Judgement(round=1, number=9, segment=0, outcome="passed")))
 
 
-def ignored_appeal(forge: Forge) -> None:
+def ignored_case(forge: Forge) -> None:
     record = forge.round(2).record
     assert record is not None
     forge.record(2, judged=tuple(one for one in record.body.judged if not one.case))
 
 
-def judged_late_appeal(forge: Forge) -> None:
-    (appeal,) = forge.chain.appealed
-    forge.chain.appealed = [dataclasses.replace(appeal, block=forge.chain.anchors[1] + 6)]
+def judged_late_case(forge: Forge) -> None:
+    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
+    forge.chain.opened[case] = dataclasses.replace(state, block=forge.chain.anchors[1] + 6)
 
 
-def bond_against_the_judgement(forge: Forge) -> None:
-    (bond,) = forge.chain.bonds
-    forge.chain.bonds = [dataclasses.replace(bond, outcome=2, upheld=True)]
+def ruled_against_the_votes(forge: Forge) -> None:
+    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
+    vote = vote_digest(VOID, bytes(32))
+    forge.chain.opened[case] = dataclasses.replace(state, outcome=VOID, vote=vote)
 
 
-def bond_on_unpublished_verdicts(forge: Forge) -> None:
-    (bond,) = forge.chain.bonds
-    forge.chain.bonds = [dataclasses.replace(bond, evidence_b=bytes(32))]
-
-
-def bond_of_nothing(forge: Forge) -> None:
-    (bond,) = forge.chain.bonds
-    forge.chain.bonds = [bond, dataclasses.replace(bond, case=7)]
+def ruled_by_a_minority(forge: Forge) -> None:
+    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
+    first, *others = state.seats
+    silent = tuple(dataclasses.replace(one, outcome=0) for one in others)
+    forge.chain.opened[case] = dataclasses.replace(state, juries=((first, *silent), ()))
 
 
 def without_stake(forge: Forge) -> None:
@@ -321,12 +322,16 @@ def slashed_the_honest(forge: Forge) -> None:
     forge.chain.slashings.append(dataclasses.replace(forge.chain.slashings[0], number=1))
 
 
-def slashed_with_one_verdict(forge: Forge) -> None:
-    event = forge.chain.slashings[0]
-    forge.chain.slashings[0] = dataclasses.replace(event, evidence_b=event.evidence_a)
+def guilty(forge: Forge) -> int:
+    return next(case for case, one in forge.chain.opened.items() if one.outcome == FALSE)
+
+
+def slashed_without_a_ruling(forge: Forge) -> None:
+    del forge.chain.opened[guilty(forge)]
 
 
 def spared_the_cheat(forge: Forge) -> None:
+    slashed_without_a_ruling(forge)
     forge.chain.slashings.clear()
 
 
@@ -406,14 +411,13 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (whitewashed, {"outcomes"}),
     (never_judged, {"outcomes"}),
     (judged_undrawn, {"outcomes"}),
-    (ignored_appeal, {"outcomes"}),
-    (bond_against_the_judgement, {"bonds"}),
-    (bond_on_unpublished_verdicts, {"bonds"}),
-    (bond_of_nothing, {"bonds"}),
-    (judged_late_appeal, {"draws", "verdicts", "outcomes"}),
+    (ignored_case, {"outcomes"}),
+    (judged_late_case, {"outcomes"}),
+    (ruled_against_the_votes, {"outcomes", "rulings"}),
+    (ruled_by_a_minority, {"rulings"}),
     (slashed_the_honest, {"slashes"}),
-    (slashed_with_one_verdict, {"slashes"}),
-    (spared_the_cheat, {"slashes"}),
+    (slashed_without_a_ruling, {"outcomes", "slashes"}),
+    (spared_the_cheat, {"outcomes", "slashes"}),
     (paid_too_much, {"reward tables", "reward roots"}),
     (root_without_table, {"reward roots"}),
     (missing_table, {"reward tables"}),
@@ -474,7 +478,7 @@ def test_replays_find_the_parameters_that_the_aggregation_computed(forge: Forge)
         forge.archive, forge.chain, forge.bed.run, find, replay="all", shard=lambda: forge.bed.shard
     )
     assert report.ok, [check for check in report.checks if not check.ok]
-    assert {check.name: check.count for check in report.checks}["replays"] == 9
+    assert {check.name: check.count for check in report.checks}["replays"] == 10
 
 
 def end_after(forge: Forge, round_: int) -> None:
@@ -527,11 +531,22 @@ def test_a_verifier_that_was_not_served_is_not_contradicted_by_a_replay(forge: F
 
 def test_a_cheat_that_had_withdrawn_its_stake_makes_nobody_else_a_liar(forge: Forge) -> None:
     (slash,) = forge.chain.slashings
-    forge.chain.slashings.clear()
+    spared_the_cheat(forge)
     forge.chain.left.add(slash.number)
     report = forge.audit()
-    assert failed(report) == set()
+    assert "slashes" not in failed(report)
     assert undecided(report) == {"slashes"}
+
+
+def test_a_jury_that_ruled_what_no_exact_replay_gives_is_named(forge: Forge) -> None:
+    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
+    forge.chain.close_case(case, RIGHT, bytes([7]) * 32)
+    report = forge.audit(replay="sampled", shard=lambda: forge.bed.shard)
+    assert failed(report) == {"replays"}
+    assert f"the jury of case {case} ruled right" in next(
+        check.detail for check in report.checks if check.name == "replays"
+    )
+    assert state.number == 3
 
 
 def test_another_manifest_is_another_run(forge: Forge) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, Held
 from protocol.messages import Seal, Verdict
 from tests.verification.testbed import Testbed, key
 from verification.journal import VerdictJournal
@@ -38,8 +38,8 @@ def test_a_unit_is_judged_once_for_ever(bed: Testbed, tmp_path: Path) -> None:
         assert journal.sign(key(4), bed.manifest, 1, body(bed, outcome=3), []).body.outcome == 3
     assert path.stat().st_mode & 0o077 == 0
     with VerdictJournal.open(path, key(4).address) as journal:
-        assert journal.verdict(bed.run, 0, 1, 0) == first
-        assert journal.verdict(bed.run, 0, 2, 0) is None
+        assert journal.verdict(bed.run, 0, 1) == first
+        assert journal.verdict(bed.run, 0, 2) is None
         assert [one.round for one in journal.verdicts(bed.run)] == [0, 1]
         assert journal.verdicts(bed.run, since_round=1)[0].body.outcome == 3
 
@@ -49,15 +49,38 @@ def test_a_unit_is_sealed_once_for_ever(bed: Testbed, tmp_path: Path) -> None:
     said = Seal(number=1, verifier=4, commitment="ab" * 32, opening="cd" * 32, segment=0, seal="ef" * 32)
     other = said.model_copy(update={"seal": "01" * 32})
     with VerdictJournal.open(path, key(4).address) as journal:
-        assert journal.sealed(bed.run, 2, 1, 0) is None
+        assert journal.sealed(bed.run, 2, 1) is None
         first = journal.seal(key(4), bed.manifest, 2, said, (0.1, -2.5), "aa" * 32)
         assert journal.seal(key(4), bed.manifest, 2, other, (9.0,), "bb" * 32) == first
     with VerdictJournal.open(path, key(4).address) as journal:
-        kept = journal.sealed(bed.run, 2, 1, 0)
+        kept = journal.sealed(bed.run, 2, 1)
         assert kept == first
         assert (kept.message.body, kept.fingerprint, kept.salt) == (said, (0.1, -2.5), "aa" * 32)
         assert journal.seals(bed.run) == (first,)
         assert journal.seals(bed.run, since_round=3) == ()
+
+
+def test_a_restored_verifier_neither_seals_nor_judges_what_it_may_have_judged(
+    bed: Testbed, tmp_path: Path
+) -> None:
+    path, said = tmp_path / "journal.sqlite", body(bed)
+    seal = Seal(number=1, verifier=4, commitment="ab" * 32, opening="cd" * 32, segment=0, seal="ef" * 32)
+    with VerdictJournal.open(path, key(4).address) as journal:
+        first = journal.sign(key(4), bed.manifest, 0, said, [])
+    copy = path.read_bytes()
+    path.unlink()
+    (tmp_path / "another").touch()  # so that the inode is not the old one's again
+    path.write_bytes(copy)
+    with VerdictJournal.open(path, key(4).address, clock=lambda: 0.0) as journal:
+        assert journal.settle(bed.run, 2, 10) == 4
+        assert journal.sign(key(4), bed.manifest, 0, said, []) == first
+        for round_ in (0, 3):
+            with pytest.raises(Held):
+                journal.sign(key(4), bed.manifest, round_, body(bed, number=2), [])
+            with pytest.raises(Held):
+                journal.seal(key(4), bed.manifest, round_, seal, (0.1,), "aa" * 32)
+        assert journal.seals(bed.run) == ()
+        assert journal.sign(key(4), bed.manifest, 4, body(bed, number=2), []).round == 4
 
 
 def test_evidence_is_kept_for_the_newest_verdicts(bed: Testbed, tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from contracts.events import AppealSettled, Claimed, RewardsFinalized, Slashed
+from contracts.events import Claimed, RewardsFinalized, Slashed
 from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
@@ -61,7 +61,6 @@ from training.outer import (
 )
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
-from verification.appeal import appealed, beacon_of
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
@@ -182,7 +181,7 @@ class Testbed:
         self.undecided: list[Judgement] = []
         self.standings: Mapping[int, Standing] = {}
         self.late: set[int] = set()  # rounds whose record is anchored too late
-        self.accused: dict[int, list[tuple[int, int, int]]] = {}  # by round: (number, segment, accuser)
+        self.accused: dict[int, list[tuple[int, int]]] = {}  # by round: (number, segment)
 
     @property
     def parameters_size(self) -> int:
@@ -296,12 +295,9 @@ class Testbed:
             if store.has(one.address)
         }
 
-    def replay(
-        self, made: Made, segment: int, *, beacon: str | None = None, **changes: object
-    ) -> ReplayReport:
-        """Open one segment and replay it, as a verifier does, asked by the round's beacon or by another."""
+    def replay(self, made: Made, segment: int, **changes: object) -> ReplayReport:
+        """Open one segment and replay it, as a verifier does."""
         unit, opened = self.drawn(made, segment), self.open(made, segment, **changes)
-        unit = unit if beacon is None else replace(unit, sampling=beacon, case=opened.body.case)
         self.units.check_opening(self.manifest, unit, opened)
         return self.units.replay(self.manifest, unit, opened.body, self.files(unit, opened))
 
@@ -310,7 +306,6 @@ class Testbed:
     ) -> Signed[Verdict]:
         body = Verdict(
             number=draw.number,
-            case=draw.case,
             verifier=judge,
             outcome=report.outcome,
             commitment=self.made[round_, draw.number].commitment.id,
@@ -343,7 +338,7 @@ class Testbed:
             fingerprint=said.fingerprint,
             salt=SALT,
         )
-        body = Seal(**place, case=said.case, commitment=said.commitment, opening=said.opening, seal=fixed)
+        body = Seal(**place, commitment=said.commitment, opening=said.opening, seal=fixed)
         return sign(key(said.verifier), self.manifest, round_, "verifier", body)
 
     # whole rounds
@@ -441,16 +436,10 @@ class Testbed:
         drawn = draws(
             manifest, self.run, beacon, round_, body.units, [one.number for one in chain.verifiers(round_)]
         )
-        for number, segment, accuser in self.accused.get(round_, ()):
-            chain.appeal(round_, number, segment, accuser)
-            chain.height += 1
-        appeals = appealed(manifest, self.run, chain, round_, body.units, drawn, lambda case: None)
-        for draw in (*drawn, *appeals):
+        for draw in drawn:
             made = self.made[round_, draw.number]
-            opened = self.open(made, draw.segment, case=draw.case)
-            report = self.replay(made, draw.segment, case=draw.case, beacon=beacon_of(chain, round_, draw))
-            if not draw.case:
-                self.reports[round_, draw.number] = report
+            opened = self.open(made, draw.segment)
+            report = self.reports[round_, draw.number] = self.replay(made, draw.segment)
             found = [self.verdict(draw, round_, judge, report, opened.id) for judge in draw.verifiers[:2]]
             openings.append(opened)
             verdicts += found
@@ -460,7 +449,6 @@ class Testbed:
             judgement = Judgement(
                 round=round_,
                 number=draw.number,
-                case=draw.case,
                 segment=draw.segment,
                 outcome=ruling.outcome,
                 forged_residual=forged_residual(ruling.outcome, [said[judge] for judge in ruling.right]),
@@ -468,21 +456,43 @@ class Testbed:
                 wrong=ruling.wrong,
             )
             self.judged.append(judgement)
-            if draw.case:
-                a, b = (one.body.evidence() for one in found)
-                chain.bonds.append(
-                    AppealSettled(chain.height, 0, "0x", draw.case, report.outcome, report.outcome != 1, a, b)
-                )
             cases.append(JudgedCase(judgement, ruling.right, refused(manifest, said.values())))
             if ruling.outcome == "false":
-                chain.height += 1
-                a, b = (one.body.evidence() for one in found)
-                chain.slashings.append(
-                    Slashed(chain.height, 0, "0x", draw.number, self.run, round_, STAKE, a, b)
-                )
-                chain.out[draw.number] = chain.height
+                case = chain.open_case(round_, draw.number, draw.segment)
+                cases.append(self._rule(case))
+        for number, segment in self.accused.get(round_, ()):
+            case = chain.open_case(round_, number, segment)
+            made = self.made[round_, number]
+            openings.append(self.open(made, segment, case=case))
+            cases.append(self._rule(case))
         self.settled.append(settled_round(round_, body, cases))
         return tuple(openings), tuple(verdicts)
+
+    def _rule(self, case: int) -> JudgedCase:
+        """Let the jury find out and close a case; whoever is guilty is slashed."""
+        chain = self.chain
+        chain.height += 1
+        state = chain.opened[case]
+        made = self.made[state.round, state.number]
+        unit, opened = self.drawn(made, state.segment), self.open(made, state.segment)
+        found = self.units.find(self.manifest, unit, opened.body, self.files(unit, opened))
+        chain.close_case(case, found.outcome, found.result)
+        (view,) = (one for one in chain.cases(state.round) if one.case == case)
+        assert view.outcome is not None
+        judgement = Judgement(
+            round=view.round,
+            number=view.number,
+            case=case,
+            segment=view.segment,
+            outcome=view.outcome,
+            forged_residual=view.forged_residual,
+        )
+        self.judged.append(judgement)
+        if view.outcome == "false":
+            event = Slashed(chain.height, 0, "0x", view.number, self.run, view.round, STAKE, 0)
+            chain.slashings.append(event)
+            chain.out[view.number] = chain.height
+        return JudgedCase(judgement, (), False)
 
     def _in_force(self) -> dict[int, RoundRecord]:
         return {

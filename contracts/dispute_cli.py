@@ -1,0 +1,313 @@
+"""`murmur dispute`: accuse, contest, dispute a reward root, appeal, and prove that somebody said two things.
+
+The commands that show and move cases are in `contracts.case_cli`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts.case_cli import Case, Run, dispute_app
+from contracts.hearing import (
+    account_of,
+    at_risk,
+    check_balance,
+    check_unit,
+    dates,
+    equivocation_cost,
+    find_case,
+    jury_blocks,
+    pay_caveat,
+    show_opened,
+)
+from contracts.terminal import (
+    Directory,
+    DryRun,
+    Json,
+    LedgerAddress,
+    NetworkName,
+    Owner,
+    PasswordFile,
+    Rpc,
+    Yes,
+    confirm_transactions,
+    connect_ledger,
+    format_amount,
+    mined,
+    open_sender,
+    show,
+    wallet_address,
+)
+from protocol.errors import LedgerError, UsageError
+
+__all__ = ["dispute_app"]
+
+Round = Annotated[int, typer.Option("--round", min=0, max=1_000_000, help="Round of the unit.")]
+Number = Annotated[
+    int, typer.Option("--number", min=1, max=2**53 - 1, help="Registration number of the unit's owner.")
+]
+Segment = Annotated[
+    int, typer.Option("--segment", min=0, max=1000, help="Segment of the unit to be judged, from 0.")
+]
+Finder = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Who is paid if a fault is proven; default: the wallet itself."),
+]
+
+
+@dispute_app.command()
+def accuse(
+    run: Run,
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    round_: Round,
+    number: Number,
+    segment: Segment,
+    finder: Finder = None,
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Accuse a segment of somebody's unit before the jury. Anybody may, with a bond."""
+    from contracts.jury_plan import accuse_steps
+    from contracts.plan import quote
+    from contracts.types import CaseKind
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    paid = account_of(finder, wallet)
+    if found.number_of(wallet) == number:
+        raise UsageError(
+            f"number {number} is this wallet's own", hint="`murmur dispute contest` is for your own units"
+        )
+    chain, last = check_unit(found, wallet, run, round_, number, segment, CaseKind.ACCUSATION)
+    terms = found.jury.terms
+    plan = [
+        f"accuse segment {segment} of the unit of number {number} of round {round_}; "
+        f"{at_risk(found, chain, round_, number)}",
+        f"put up {format_amount(terms.case_bond)} tokens: back if the segment is proven false or cannot be fetched, or "
+        f"if the jury does not agree; less {format_amount(terms.fee)} a juror if it is void; if it is right, those "
+        f"fees and then the rest go to number {number}",
+        f"of what a fault costs, 30 % go to {paid}",
+        *dates(found, last),
+        *pay_caveat(directory, chain, run, round_, segment, contest=False),
+    ]
+    quoted = quote(found.w3, wallet, accuse_steps(found, wallet, run, round_, number, segment, paid))
+    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
+    sender = open_sender(found, directory, password_file)
+    opened = found.jury.accuse(sender, run, round_, number, segment, paid)
+    facts = {"kind": "accusation", "round": round_, "number": number, "segment": segment, "finder": paid}
+    show_opened(found, opened, facts, as_json)
+
+
+@dispute_app.command()
+def contest(
+    run: Run,
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    round_: Round,
+    segment: Segment,
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Contest what was said of a segment of your own unit. The wallet that registered it, with a bond."""
+    from contracts.jury_plan import contest_steps
+    from contracts.plan import quote
+    from contracts.types import CaseKind
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    number = found.number_of(wallet)
+    if number is None:
+        raise LedgerError(
+            f"wallet {wallet} is not registered and has no units",
+            hint="a contest is the owner's; `murmur dispute accuse` is anybody's",
+        )
+    chain, last = check_unit(found, wallet, run, round_, number, segment, CaseKind.CONTEST)
+    terms = found.jury.terms
+    plan = [
+        f"contest what was said of segment {segment} of your unit (number {number}) of round {round_}; "
+        f"{at_risk(found, chain, round_, number)}",
+        f"put up {format_amount(terms.case_bond)} tokens: back less {format_amount(terms.fee)} a juror if the segment "
+        "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the "
+        "run's pot",
+        *dates(found, last),
+        *pay_caveat(directory, chain, run, round_, segment, contest=True),
+    ]
+    quoted = quote(found.w3, wallet, contest_steps(found, wallet, run, round_, segment))
+    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
+    sender = open_sender(found, directory, password_file)
+    opened = found.jury.contest(sender, run, round_, number, segment)
+    facts = {"kind": "contest", "round": round_, "number": number, "segment": segment}
+    show_opened(found, opened, facts, as_json)
+
+
+@dispute_app.command()
+def rewards(
+    run: Run,
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    ground: Annotated[
+        str,
+        typer.Option(help="root: it is not what the rules give; data: what it is made of cannot be fetched."),
+    ],
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Dispute the pending reward root of a run. Anybody may, with a bond, once a ground."""
+    from contracts.chain import block_number
+    from contracts.docket import GROUNDS
+    from contracts.jury_plan import dispute_steps
+    from contracts.plan import quote
+    from contracts.types import CaseKind
+
+    names = {name: which for which, name in GROUNDS.items()}
+    if ground not in names:
+        raise UsageError(f"no ground {ground!r}", hint="--ground root or --ground data")
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    if found.run_info(run) is None:
+        raise LedgerError(f"the ledger knows no run {run}", hint="check RUN and --ledger")
+    pending = found.pending_rewards(run)
+    if pending is None:
+        raise LedgerError("no reward root of this run is pending", hint="one is proposed after every epoch")
+    last, height = pending.final_at - 1, block_number(found.w3)
+    if height >= last:
+        raise LedgerError(f"this root could be disputed up to block {last}, and the chain is at {height}")
+    taken = found.jury.case_of(run, pending.final_at, 0, names[ground], CaseKind.REWARDS)
+    if taken is not None:
+        raise LedgerError(
+            f"this root has been disputed on this ground before: case {taken}",
+            hint=f"`murmur dispute show {taken}`",
+        )
+    terms = found.jury.terms
+    check_balance(found, wallet, terms.case_bond)
+    plan = [
+        f"dispute the reward root 0x{pending.root.hex()} of epoch {pending.epoch}, over "
+        f"{format_amount(pending.total_wei)} tokens, on the ground {ground!r}; its proposer has "
+        f"{format_amount(found.proposal_bond)} tokens at stake, of which 30 % are yours if it is cancelled",
+        f"put up {format_amount(terms.case_bond)} tokens: back if the root is cancelled or the jury does not agree; if "
+        "the root is right, the jurors are paid of it and the rest goes to the run's pot",
+        *dates(found, last),
+    ]
+    quoted = quote(found.w3, wallet, dispute_steps(found, wallet, run, names[ground]))
+    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
+    sender = open_sender(found, directory, password_file)
+    opened = found.jury.dispute_rewards(sender, run, pending.final_at, names[ground])
+    facts = {"kind": "rewards", "root": "0x" + pending.root.hex(), "epoch": pending.epoch, "ground": ground}
+    show_opened(found, opened, facts, as_json)
+
+
+@dispute_app.command()
+def appeal(
+    case: Case,
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Call a second jury, three times as large, with three times the bond. Anybody may, once, after the ruling."""
+    from contracts.docket import SECOND, at_stake, outcome_text
+    from contracts.jury_plan import appeal_steps
+    from contracts.plan import quote
+    from contracts.types import CaseStage
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    chain, state, _ = find_case(found, case)
+    if state.second:
+        raise LedgerError(f"case {case} has had its second jury", hint=f"`murmur dispute show {case}`")
+    if state.stage is not CaseStage.RULED:
+        stage = state.stage_at(chain.height, found.jury.terms)[0].name.lower()
+        raise LedgerError(
+            f"case {case} is {stage}: only a ruling can be appealed", hint=f"`murmur dispute show {case}`"
+        )
+    last = state.last_block(chain.height, found.jury.terms)
+    if last is not None and chain.height >= last:
+        raise LedgerError(f"case {case} could be appealed up to block {last}, the chain is at {chain.height}")
+    bond = SECOND * found.jury.terms.case_bond
+    check_balance(found, wallet, bond)
+    stake = at_stake(chain, state)
+    plan = [
+        f"call a second jury of {SECOND * found.jury.terms.seats} seats for case {case}, which the first ruled "
+        f"{outcome_text(state.kind, state.outcome)!r}; {format_amount(stake)} tokens at stake",
+        f"put up {format_amount(bond)} tokens: back if the second jury says otherwise, or does not come together; else "
+        "they go to the unit's owner who was accused for nothing, or to the run's pot",
+        f"until block {last}; a second jury takes at most {jury_blocks(found)} blocks",
+    ]
+    quoted = quote(found.w3, wallet, appeal_steps(found, wallet, case))
+    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
+    receipt = found.jury.appeal(open_sender(found, directory, password_file), case)
+    show(mined(receipt, case=case, bond_wei=str(bond)), as_json)
+
+
+@dispute_app.command()
+def equivocation(
+    run: Run,
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    round_: Round,
+    a: Annotated[Path, typer.Option("--a", help="File with one signed message, in wire form.")],
+    b: Annotated[Path, typer.Option("--b", help="File with the other.")],
+    record: Annotated[
+        bool, typer.Option("--record", help="They are a coordinator's records; else commitments.")
+    ] = False,
+    finder: Finder = None,
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Prove that one key signed two different commitments, or records, for one round. No jury, no bond."""
+    from contracts.equivocation import contradiction, read_message
+    from contracts.jury_plan import equivocation_steps
+    from contracts.plan import quote
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    paid = account_of(finder, wallet)
+    proof = contradiction(
+        read_message(a),
+        read_message(b),
+        chain_id=found.chain_id,
+        ledger=found.address,
+        run=run,
+        round_=round_,
+    )
+    if proof.record != record:
+        kind = "records" if proof.record else "commitments"
+        raise UsageError(f"they are {kind}", hint="add --record" if proof.record else "leave --record out")
+    who, cost = equivocation_cost(found, run, proof.signer, round_, record=record)
+    plan = [
+        f"prove that {who} signed two {'records' if record else 'commitments'} for round {round_}: it loses "
+        f"{format_amount(cost)} tokens",
+        f"30 % of that, {format_amount(cost * 3 // 10)} tokens, go to {paid}; the rest is burned",
+    ]
+    steps = equivocation_steps(found, run, round_, proof.a, proof.b, paid, record=record)
+    confirm_transactions(plan, quote(found.w3, wallet, steps), yes=yes, dry_run=dry_run, as_json=as_json)
+    sender = open_sender(found, directory, password_file)
+    receipt = found.jury.prove_equivocation(sender, run, round_, proof.a, proof.b, paid, record=record)
+    show(mined(receipt, signer=proof.signer, lost_wei=str(cost), finder=paid), as_json)

@@ -1,0 +1,110 @@
+"""What a juror asks about: the unit as messages show it, and whose fault it is that something is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from contracts.cases import CaseState
+from contracts.types import CaseKind, CaseOutcome
+from protocol.errors import NetworkError
+from protocol.messages import sign
+from protocol.pool import MessagePool
+from tests.verification.testbed import Testbed, key
+from verification.archive import RoundDossier
+from verification.bench import NotServed
+from verification.inquiry import accused_unit, openings_of
+from verification.unit import NO_RESULT, DrawnUnit, Finding
+
+CASE = 7
+
+
+class Watch:
+    """A juror's pool, and its look at a bed's chain."""
+
+    def __init__(self, bed: Testbed) -> None:
+        self.bed = bed
+        self.pool = MessagePool(bed.manifest, self._key_of, lambda round_: {(1, CASE)})
+
+    def _key_of(self, number: int) -> tuple[str, str] | None:
+        operator = self.bed.chain.operator(number)
+        return None if operator is None else (operator.peer, operator.role)
+
+    def hear(self, dossier: RoundDossier, *, without: frozenset[int] = frozenset()) -> None:
+        assert dossier.record is not None
+        for message in (dossier.listed, dossier.record):
+            self.pool.add(message)
+        for commitment in dossier.commitments:
+            if commitment.body.number not in without:
+                self.pool.add(commitment)
+
+    def unit(self, round_: int = 0, number: int = 1, segment: int = 1) -> DrawnUnit | Finding:
+        case = CaseState(
+            CASE, self.bed.run, CaseKind.ACCUSATION, round_, number, segment, key(9).address, bytes(32), 1
+        )
+        return accused_unit(self.bed.manifest, self.bed.chain, self.pool, case)
+
+
+@pytest.fixture
+def watch(bed: Testbed) -> Watch:
+    return Watch(bed)
+
+
+def test_any_segment_of_a_listed_unit_can_be_asked_about(bed: Testbed, watch: Watch) -> None:
+    watch.hear(bed.play_round(0))
+    watch.hear(bed.play_round(1))
+    for round_ in (0, 1):
+        for segment in range(bed.manifest.segments):
+            assert watch.unit(round_, 2, segment) == bed.drawn(bed.made[round_, 2], segment)
+
+
+def test_where_no_unit_or_segment_is_nothing_is_wrong(bed: Testbed, watch: Watch) -> None:
+    watch.hear(bed.play_round(0))
+    for found in (watch.unit(number=9), watch.unit(segment=3), watch.unit(round_=99)):
+        assert isinstance(found, Finding)
+        assert (found.outcome, found.result) == (CaseOutcome.RIGHT, NO_RESULT)
+
+
+def test_a_listed_commitment_that_nobody_tells_is_its_owners_to_tell(bed: Testbed, watch: Watch) -> None:
+    watch.hear(bed.play_round(0), without=frozenset({1}))
+    watch.hear(bed.play_round(1))
+    for round_ in (0, 1):
+        with pytest.raises(NotServed, match="commitment of number 1 in round 0"):
+            watch.unit(round_)
+    assert isinstance(watch.unit(1, 2), DrawnUnit)
+
+
+def test_what_the_coordinator_has_not_told_is_nobodys_fault(bed: Testbed, watch: Watch) -> None:
+    bed.play_round(0)
+    with pytest.raises(NetworkError, match="list or the record") as caught:
+        watch.unit()
+    assert not isinstance(caught.value, NotServed)
+
+
+def test_a_commitment_to_other_parameters_is_void(bed: Testbed, watch: Watch) -> None:
+    dossier = bed.play_round(0)
+    assert dossier.record is not None
+    body = dossier.record.body.model_copy(update={"parameters": "cd" * 32})
+    record = sign(key(0), bed.manifest, 0, "coordinator", body)
+    bed.chain.records[0] = body.digest().hex()
+    watch.hear(replace(dossier, record=record))
+    found = watch.unit()
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.result) == (CaseOutcome.VOID, NO_RESULT)
+
+
+def test_an_opening_counts_for_any_case_and_only_if_it_gives_the_committed_roots(
+    bed: Testbed, watch: Watch
+) -> None:
+    watch.hear(bed.play_round(0))
+    unit = watch.unit()
+    assert isinstance(unit, DrawnUnit)
+    made = bed.made[0, 1]
+    watch.pool.add(bed.open(made, 2))
+    assert openings_of(bed.manifest, watch.pool, unit) == [], "another segment is open"
+    wrong, right = Watch(bed), bed.open(made, 1, case=CASE)
+    wrong.pool.add(bed.open(made, 1, case=CASE, end_moments="ab" * 32))
+    assert openings_of(bed.manifest, wrong.pool, unit) == []
+    watch.pool.add(right)
+    assert openings_of(bed.manifest, watch.pool, unit) == [right]

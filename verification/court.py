@@ -1,0 +1,120 @@
+"""The jury as a juror's daemon reaches it: what it reads of the chain, and what it sends with the hot peer key.
+
+Everything here blocks and may run in a worker thread. The hot key pays gas and can do nothing else than vote: stake,
+slots and what votes earn belong to the wallet.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from eth_account import Account
+from eth_utils.address import to_checksum_address
+
+from contracts.chain import ledger_errors
+from contracts.clerk import due_step, take_step
+from contracts.jury import sealed_vote
+from contracts.run import ChainRun
+from contracts.sender import Sender
+from contracts.types import JurorInfo, Receipt
+from protocol.keys import PeerKey
+from verification.juror import Chore, RevealVote, SealVote, Vote
+
+GAS_A_VOTE: Final = 300_000  # to seal and reveal it, with the margin that senders add
+VOTES_AHEAD: Final = 5  # for so many a slot the hot key should hold coin
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the chain holds of a juror, in wei."""
+
+    info: JurorInfo
+    owes_wei: int  # for silence: until it is paid, no slot of the juror is drawn
+    coin_wei: int  # the hot key's, for gas
+    gas_wei: int  # that a few votes cost at the present price
+
+    @property
+    def needs_coin(self) -> bool:
+        """Tell whether votes may fail for want of gas."""
+        return self.info.slots > 0 and self.coin_wei < self.gas_wei
+
+
+class Court:
+    """Read and act for one juror."""
+
+    def __init__(self, chain: ChainRun, sender: Sender, number: int) -> None:
+        """Bind a juror to the jury of a run's ledger.
+
+        Args:
+            sender: of the hot peer key.
+            number: registration number.
+        """
+        self.chain = chain
+        self.number = number
+        self._sender = sender
+        self._jury = chain.ledger.jury
+        self.terms = self._jury.terms
+
+    @classmethod
+    def open(cls, chain: ChainRun, key: PeerKey, number: int) -> "Court":
+        """Reach the jury with a peer's hot key.
+
+        Raises:
+            LedgerError: the chain does not answer.
+        """
+        return cls(chain, Sender(chain.ledger.w3, Account.from_key(key.secret)), number)
+
+    @property
+    def address(self) -> str:
+        """Return the hot key's address."""
+        return self._sender.address
+
+    def close(self) -> None:
+        """Make every transaction that still waits give up."""
+        self._sender.close()
+
+    def standing(self) -> Standing:
+        """Read what the juror holds.
+
+        Raises:
+            LedgerError: the chain does not answer.
+        """
+        info = self._jury.juror(self.number)
+        w3 = self.chain.ledger.w3
+        with ledger_errors():
+            coin = int(w3.eth.get_balance(to_checksum_address(self._sender.address)))
+            price = int(w3.eth.gas_price)
+        votes = VOTES_AHEAD * max(1, info.slots)
+        owes = info.slots * self.terms.slot_stake - info.bonded_wei
+        return Standing(info, owes, coin, votes * GAS_A_VOTE * price)
+
+    def act(self, task: SealVote | RevealVote | Chore) -> Receipt | None:
+        """Send what a task asks for, and wait until it is mined; None where it is not due yet.
+
+        Raises:
+            LedgerRevert: the jury refuses it, mostly because somebody was quicker.
+            LedgerError: the chain does not answer, or the hot key has no coin for gas.
+        """
+        match task:
+            case SealVote(case, vote):
+                return self._jury.commit_vote(self._sender, case.case, vote.seat, self.digest(vote))
+            case RevealVote(case, vote):
+                said = (int(vote.outcome), vote.result, vote.salt)
+                return self._jury.reveal_vote(self._sender, case.case, vote.seat, *said)
+            case Chore(case, step):
+                if due_step(self.chain, case) != step:
+                    return None
+                return take_step(self.chain, self._sender, case, step)
+
+    def digest(self, vote: Vote) -> bytes:
+        """Return the 32 bytes that seal a vote."""
+        return sealed_vote(
+            self.chain.ledger.chain_id,
+            self._jury.address,
+            vote.case,
+            second=vote.second,
+            seat=vote.seat,
+            juror=self.number,
+            outcome=int(vote.outcome),
+            result=vote.result,
+            salt=vote.salt,
+        )

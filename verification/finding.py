@@ -1,0 +1,77 @@
+"""What a juror finds of a segment that a case is about: an outcome, and what only an exact replay can know.
+
+A finding is a function of the run's signed messages and the opened files, with the same bits on every machine and from
+every juror (`training.exact`, `training.distance`). Whatever a case says and whoever opened it, the same is found.
+"""
+
+from collections.abc import Mapping
+
+from contracts.types import CaseOutcome
+from protocol.canonical import tagged_digest
+from protocol.errors import Malformed, ProofRejected
+from protocol.manifest import RunManifest
+from protocol.messages import Opening
+from training.corpus import Shard
+from training.exact import ExactTrainer
+from training.outer import load_parameters
+from verification.dispute import largest_distance, reference_root, run_segment, unit_profile
+from verification.judge import is_fresh
+from verification.opened import (
+    Recomputed,
+    check_assignment,
+    check_start,
+    check_update,
+    read_end,
+    read_residual,
+    read_start,
+    recompute_update,
+)
+from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual
+
+
+def find(
+    manifest: RunManifest, shard: Shard, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+) -> Finding:
+    """Judge a segment in exact arithmetic, all its files at hand.
+
+    Of several faults a forged residual is named first, since it is carried on, then an update that does not follow.
+
+    Args:
+        opening: of the segment, whose addresses give the committed roots (`verification.opening.check_opening`).
+        files: content by address; each hashes to its address.
+    """
+    try:
+        public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+    except Malformed as error:
+        # Whoever commits to a round names its parameters: the fault is not necessarily the owner's.
+        return Finding(CaseOutcome.VOID, NO_RESULT, f"the round's public parameters: {error.message}"[:200])
+    recomputed: Recomputed | None = None
+    try:
+        residual = read_residual(manifest, opening, files)
+        recomputed = recompute_update(manifest, opening, public, residual, files)
+        check_update(opening, recomputed)
+        check_assignment(manifest, unit)
+        check_start(manifest, unit, opening, public)
+        start = read_start(manifest, unit, opening, files)
+        end = read_end(manifest, opening, start, files)
+    except ProofRejected as error:
+        forged = isinstance(error, ForgedResidual)
+        outcome = CaseOutcome.FORGED if forged else CaseOutcome.FALSE
+        return Finding(outcome, _read_result(unit, recomputed), error.message[:200])
+    reference = run_segment(manifest, ExactTrainer(manifest, shard), unit, start)
+    tensor, distance = largest_distance(manifest, start, end, reference)
+    result = bytes.fromhex(reference_root(manifest, unit, reference))
+    profile, fresh = unit_profile(manifest, unit), is_fresh(unit.commitment.body, unit.segment)
+    if distance <= profile.bound(fresh):
+        return Finding(CaseOutcome.RIGHT, result, "", distance, tensor)
+    void = distance <= profile.slash_bound(fresh)
+    reason = f"segment {unit.segment} is {distance:.3g} away from exact arithmetic in {tensor}"
+    if reference is None:
+        reason = "the opened start leads to values that are not finite"
+    return Finding(CaseOutcome.VOID if void else CaseOutcome.FALSE, result, reason, distance, tensor)
+
+
+def _read_result(unit: DrawnUnit, recomputed: Recomputed | None) -> bytes:
+    """Return the result of a fault that shows without taking the segment's steps again."""
+    found = ("", "") if recomputed is None else (recomputed.symbols, recomputed.residual)
+    return bytes.fromhex(tagged_digest("murmur/finding", unit.commitment.id, unit.segment, *found))
