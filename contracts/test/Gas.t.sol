@@ -82,14 +82,14 @@ contract GasTest is Base {
 
     function test_a_round_stays_under_its_ceiling_whatever_the_number_of_peers() public {
         vm.prank(coordinator);
-        ledger.postCommitments(RUN, 2, ROOT, type(uint32).max);
+        ledger.postCommitments(RUN, 2, RESULT, type(uint32).max);
         uint256 round = keep("Ledger", "postCommitments");
         vm.prank(alice);
         ledger.forceCommitment(RUN, 2, EVIDENCE);
         keep("Ledger", "forceCommitment");
         vm.roll(block.number + FORCE + 1);
         vm.prank(coordinator);
-        ledger.anchorRecord(RUN, 2, RECORD);
+        ledger.anchorRecord(RUN, 2, EVIDENCE);
         round += keep("Ledger", "anchorRecord");
 
         propose(rootOf(2e18), 2e18);
@@ -165,17 +165,18 @@ contract GasTest is Base {
         keep("Ledger", "withdraw");
 
         address key = coordinatorKey();
+        bytes32 run = keccak256("another run");
         vm.startPrank(coordinator);
-        ledger.createRun(ROOT, key, ladder(), 5e18);
+        ledger.createRun(run, key, ladder(), 5e18);
         keep("Ledger", "createRun");
-        ledger.fund(ROOT, 1e18);
+        ledger.fund(run, 1e18);
         keep("Ledger", "fund");
-        ledger.openRun(ROOT);
+        ledger.openRun(run);
         keep("Ledger", "openRun");
-        ledger.finishRun(ROOT, RECORD);
+        ledger.finishRun(run, RESULT);
         keep("Ledger", "finishRun");
         vm.roll(block.number + UNBONDING);
-        ledger.releaseRunBond(ROOT);
+        ledger.releaseRunBond(run);
         keep("Ledger", "releaseRunBond");
         vm.stopPrank();
     }
