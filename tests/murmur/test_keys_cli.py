@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from contracts.identity import open_peer_key
 from contracts.keystore import create_keystore
 from contracts.wallet import open_wallet
+from coordinator.store import LOCK_FILE
 from murmur.keys_cli import keys_app
 from node.journal import Journal
 from protocol.errors import ConfigError, Held, MurmurError, UsageError
@@ -272,6 +273,16 @@ def test_nothing_is_exported_beside_a_running_daemon_or_over_a_file(owner: Owner
     again = owner.export()
     assert isinstance(again.error, ConfigError)
     assert "exists already" in again.error.message
+
+
+def test_a_coordinators_key_does_not_travel_without_its_database(owner: Owner) -> None:
+    owner.new()
+    (owner.home / LOCK_FILE).touch()
+    refused = owner.export()
+    assert isinstance(refused.error, ConfigError)
+    assert "in its database" in refused.error.message
+    assert not (owner.root / "keys.json").exists()
+    assert "in its database" in owner.type("list", "--dir", str(owner.home)).out
 
 
 def test_a_snapshot_of_a_machine_is_told_by_hand(owner: Owner) -> None:
