@@ -140,8 +140,13 @@ def _journal_line(journal: dict[str, Any] | None) -> str:
         return str(journal["error"])
     runs = ", ".join(f"run {run[:16]} up to round {last}" for run, last in journal["runs"].items())
     held = ", ".join(f"run {run[:16]} before round {before}" for run, before in journal["holds"].items())
-    return f"of a {journal['kind']}: {journal['statements']} statements{'; ' if runs else ''}{runs}" + (
-        f"; restored: signs nothing new in {held}" if held else ""
+    kept = f"of a {journal['kind']}: {journal['statements']} statements{'; ' if runs else ''}{runs}"
+    if held:
+        return f"{kept}; restored: signs nothing new in {held}"
+    return (
+        f"{kept}; restored: holds back when a daemon starts in a run under way"
+        if journal["restored"]
+        else kept
     )
 
 

@@ -197,11 +197,13 @@ def test_what_was_exported_comes_back_with_its_journal_and_holds_back(owner: Own
     assert key.address == made["peer"]
     assert (restored / "peer.key").read_bytes().startswith(b"{") == encrypted
     assert {path.stat().st_mode & 0o777 for path in restored.iterdir()} == {0o600}
+    assert "holds back when a daemon starts" in owner.type("list", "--dir", str(restored)).out
     with Journal.open(restored / "journal.sqlite", key.address) as journal:
         assert journal.settle(RUN, 6, 10) == 8
         assert journal.sign(key, MANIFEST, 2, unit_of(2).commitment).round == 2
         with pytest.raises(Held):
             journal.sign(key, MANIFEST, 5, unit_of(5).commitment)
+    assert f"in run {RUN[:16]} before round 8" in owner.type("list", "--dir", str(restored)).out
 
 
 def test_a_file_without_its_journal_is_refused_or_waits_an_epoch(owner: Owner) -> None:
