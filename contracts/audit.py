@@ -75,9 +75,16 @@ def analyse(slither: Path) -> list[tuple[Finding, str]]:
         }
         document = {"language": "Solidity", "sources": sources(root), "settings": settings}
         (root / "std.json").write_text(json.dumps(document))
-        command = [slither, "std.json", "--compile-force-framework", "solc-json", "--solc", str(HERE / "solc")]
+        command = [
+            slither,
+            "std.json",
+            "--compile-force-framework",
+            "solc-json",
+            "--solc",
+            str(HERE / "solc"),
+        ]
         command += ["--exclude-dependencies", "--filter-paths", "@openzeppelin", "--json", "out.json"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run([str(one) for one in command], cwd=root, capture_output=True, text=True, check=False)
         try:
             report = json.loads((root / "out.json").read_text())
         except FileNotFoundError:
