@@ -8,13 +8,14 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-contracts check format bench fuzz lock
+.PHONY: help setup up test test-contracts audit-contracts check format bench fuzz lock
 
 help:
 	@echo 'make up              set up once, then run a whole network here: murmur up   (ARGS="--rounds 6 --json")'
 	@echo 'make setup           set up only'
 	@echo 'make test            contracts and Python tests                              (ARGS="-m \"not slow\"")'
 	@echo 'make test-contracts  recompile the contracts, compare, run the Solidity tests'
+	@echo 'make audit-contracts slither over the contracts: every finding must be answered in contracts/slither.answers.toml'
 	@echo 'make check           format, lint, types, import layers'
 	@echo 'make format          apply format and safe lint fixes'
 	@echo 'make bench           measurements                                            (ARGS="gap")'
@@ -39,6 +40,10 @@ test-contracts:
 	@$(SETUP) test >&2
 	@$(SETUP) npm run --silent check
 	@$(SETUP) npm test --silent
+
+audit-contracts:
+	@$(SETUP) test >&2
+	@$(BIN)/python -m contracts.audit
 
 check:
 	@$(SETUP) check >&2

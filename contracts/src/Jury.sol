@@ -87,7 +87,7 @@ contract Jury is JurySlots {
         REVEAL_BLOCKS = fixed_.revealBlocks;
         APPEAL_BLOCKS = fixed_.appealBlocks;
         // What a losing bond leaves goes to a run's pot.
-        IERC20(TOKEN).approve(ledger, type(uint256).max);
+        IERC20(TOKEN).forceApprove(ledger, type(uint256).max);
     }
 
     /* CASES */
@@ -96,12 +96,12 @@ contract Jury is JurySlots {
     function accuse(bytes32 run, uint64 round, uint64 number, uint64 segment, address finder, bytes32 evidence)
         external
         nonReentrant
-        returns (uint64 case_)
+        returns (uint64)
     {
         require(finder != address(0), ErrorsLib.ZeroValue());
         _checkUnit(run, round, number);
-        case_ = _open(ACCUSATION, run, round, number, segment, evidence);
-        _cases[case_].finder = finder;
+        _cases[caseCount + 1].finder = finder;
+        return _open(ACCUSATION, run, round, number, segment, evidence);
     }
 
     /// @inheritdoc IJury
@@ -119,12 +119,12 @@ contract Jury is JurySlots {
     function disputeRewards(bytes32 run, uint8 ground, bytes32 evidence)
         external
         nonReentrant
-        returns (uint64 case_)
+        returns (uint64)
     {
         require(ground != 0 && ground <= GROUNDS, ErrorsLib.UnknownGround(ground));
         uint64 proposedAt = ILedger(LEDGER).holdRewards(run, ground);
-        case_ = _open(REWARDS, run, proposedAt, 0, ground, evidence);
-        _cases[case_].finder = msg.sender;
+        _cases[caseCount + 1].finder = msg.sender;
+        return _open(REWARDS, run, proposedAt, 0, ground, evidence);
     }
 
     /// @inheritdoc IJury

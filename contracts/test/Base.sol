@@ -129,7 +129,7 @@ abstract contract World {
 
     function build() internal {
         vm.roll(START);
-        token = new Token(address(this), SUPPLY);
+        token = Token(newToken());
         deploy(address(token));
         equip(coordinator);
         equip(alice);
@@ -140,9 +140,17 @@ abstract contract World {
         }
     }
 
+    function newToken() internal virtual returns (address) {
+        return address(new Token(address(this), SUPPLY));
+    }
+
+    function newBeacon() internal virtual returns (address) {
+        return address(new BlockBeacon());
+    }
+
     /// @dev The ledger names the jury before it exists: both are this contract's next deployments.
     function deploy(address token_) internal {
-        beacon = new BlockBeacon();
+        beacon = BlockBeacon(newBeacon());
         address jury_ = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         ledger = new Ledger(token_, jury_, ledgerTerms());
         jury = new Jury(address(ledger), address(beacon), juryTerms());

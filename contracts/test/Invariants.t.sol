@@ -40,9 +40,25 @@ contract InvariantsTest is Base {
             else if (seed % 4 == 2) handler.accuse(seed >> 8, seed >> 16, seed >> 24, uint8(seed >> 32));
             else play(seed >> 8);
         }
+        for (uint256 i; handler.cancelled() == 0 && i < 20; ++i) {
+            cancel(uint8(i));
+        }
         this.invariant_money_cases_and_rounds_add_up();
-        require(handler.closed() > 10 && handler.appeals() > 3);
-        require(handler.slashes() > 3 && handler.cancelled() > 0);
+        require(handler.closed() > 10, "too few closed");
+        require(handler.appeals() > 3, "too few appeals");
+        require(handler.slashes() > 3, "too few slashes");
+        require(handler.cancelled() > 0, "no root cancelled");
+    }
+
+    /// @dev A jury that agrees on a wrong root.
+    function cancel(uint8 ground) private {
+        handler.finalize(0);
+        handler.propose(0, [uint64(1), 1, 2, 3], 0);
+        handler.disputeRewards(0, ground);
+        uint256 agreed = 1 | 1 << 64 | 1 << 128;
+        for (uint256 i; i < 4; ++i) {
+            handler.advance(jury.caseCount() - 1, agreed);
+        }
     }
 
     function play(uint256 seed) private {

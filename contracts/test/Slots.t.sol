@@ -216,6 +216,7 @@ contract SlotsTest is Base {
     }
 
     /// @dev A slot that was taken after the call cannot be drawn, so nobody joins a jury whose beacon it knows.
+    /// forge-config: default.fuzz.runs = 48
     function testFuzz_later_slots_are_not_drawn(uint32 more) public {
         more = more % 8 + 1;
         seatJurors();
@@ -232,6 +233,7 @@ contract SlotsTest is Base {
     }
 
     /// @dev The same seed draws the same jury whatever the sender does in between.
+    /// forge-config: default.fuzz.runs = 48
     function testFuzz_a_draw_depends_on_nothing_but_the_call(uint8 wait, address by) public {
         seatJurors();
         uint64 case_ = callJury();
