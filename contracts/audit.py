@@ -34,7 +34,7 @@ def install() -> Path:
     wanted = REQUIREMENTS.read_text()
     stamp = ENVIRONMENT / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        print("setting up slither in .venv-audit", file=sys.stderr)
+        sys.stderr.write("setting up slither in .venv-audit\n")
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
         python = ENVIRONMENT / "bin" / "python"
         subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
@@ -75,7 +75,7 @@ def analyse(slither: Path) -> list[tuple[Finding, str]]:
         }
         document = {"language": "Solidity", "sources": sources(root), "settings": settings}
         (root / "std.json").write_text(json.dumps(document))
-        command = [slither, "std.json", "--compile-force-framework", "solc-json", "--solc", HERE / "solc"]
+        command: list[str | Path] = [slither, "std.json", "--compile-force-framework", "solc-json", "--solc", HERE / "solc"]
         command += ["--exclude-dependencies", "--filter-paths", "@openzeppelin", "--json", "out.json"]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         try:
@@ -117,24 +117,23 @@ def answers() -> dict[Finding, str]:
 
 
 def main() -> int:
-    """Print the unanswered findings and the unused answers; return the exit code."""
+    """Name the unanswered findings and the unused answers; return the exit code."""
     known = answers()
     used: set[Finding] = set()
+    wrong: list[str] = []
     findings = analyse(install())
-    unanswered = 0
     for (check, where), text in findings:
         answer = next((one for one in ((check, where), (check, "*")) if one in known), None)
         if answer is None:
-            unanswered += 1
-            print(f"unanswered: {check} in {where}: {text}")
+            wrong.append(f"unanswered: {check} in {where}: {text}")
         else:
             used.add(answer)
-    for check, where in sorted(known.keys() - used):
-        print(f"answers nothing: {check} in {where}")
-    if unanswered or known.keys() - used:
-        print(f"fix it, or answer it in contracts/{ANSWERS.name}", file=sys.stderr)
+    wrong += [f"answers nothing: {check} in {where}" for check, where in sorted(known.keys() - used)]
+    if wrong:
+        sys.stdout.write("\n".join(wrong) + "\n")
+        sys.stderr.write(f"fix it, or answer it in contracts/{ANSWERS.name}\n")
         return 1
-    print(f"{len(findings)} findings, all answered in contracts/{ANSWERS.name}")
+    sys.stdout.write(f"{len(findings)} findings, all answered in contracts/{ANSWERS.name}\n")
     return 0
 
 
