@@ -28,7 +28,7 @@ class Alert:
     stage: CaseStage
     second: bool
     last_block: int | None  # of the stage
-    votes_until: int | None  # last block for sealed votes, as late as it can be; None once they are over
+    open_by: int | None  # last block to open the segment in time; None once the votes are over
     at_stake_wei: int  # lost if the segment is found false, or cannot be fetched
 
     def to_json(self) -> dict[str, Any]:
@@ -39,21 +39,6 @@ class Alert:
             "stage": self.stage.name.lower(),
             "at_stake_wei": str(self.at_stake_wei),
         }
-
-
-def describe_alert(alert: dict[str, Any]) -> str:
-    """Return an alert's JSON data as one line for a person."""
-    what = "accused" if alert["kind"] == "accusation" else "contested by you"
-    amount = int(alert["at_stake_wei"])
-    about = f"case {alert['case']}: segment {alert['segment']} of round {alert['round']} is {what}"
-    stake = f"{amount / 10**18:g} tokens at stake"
-    if alert["votes_until"] is not None:
-        return (
-            f"{about}, {stake}; it must be open, and stay so: jurors fetch it from their draw on and vote until "
-            f"block {alert['votes_until']}; `murmur dispute respond {alert['case']}`"
-        )
-    last = "" if alert["last_block"] is None else f" until block {alert['last_block']}"
-    return f"{about}, {stake}; {alert['stage']}{last}; `murmur dispute show {alert['case']}`"
 
 
 def alerts_about(
@@ -80,16 +65,10 @@ def alerts_about(
     )
 
 
-def votes_until(case: CaseState, height: int, terms: JuryTerms) -> int | None:
-    """Return the last block in which votes of the present jury can be sealed, as late as that can be."""
-    stage, began = case.stage_at(height, terms)
-    match stage:
-        case CaseStage.CALLED:
-            return began + terms.draw_blocks + terms.vote_blocks
-        case CaseStage.VOTING:
-            return began + terms.vote_blocks
-        case _:
-            return None
+def open_by(case: CaseState, height: int, terms: JuryTerms) -> int | None:
+    """Return the last block to open a case's segment in time; None once the votes of the present jury are over."""
+    stage, _ = case.stage_at(height, terms)
+    return case.open_by(terms) if stage in (CaseStage.CALLED, CaseStage.VOTING) else None
 
 
 def run_alerts(chain: ChainRun, number: int) -> tuple[Alert, ...]:
@@ -184,6 +163,6 @@ def _alert(case: CaseState, height: int, terms: JuryTerms, at_stake_wei: int) ->
         stage=stage,
         second=case.second,
         last_block=case.last_block(height, terms),
-        votes_until=votes_until(case, height, terms),
+        open_by=open_by(case, height, terms),
         at_stake_wei=at_stake_wei,
     )

@@ -34,7 +34,7 @@ def install() -> Path:
     wanted = REQUIREMENTS.read_text()
     stamp = ENVIRONMENT / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        sys.stderr.write("setting up slither in .venv-audit\n")
+        print("setting up slither in .venv-audit", file=sys.stderr)
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
         python = ENVIRONMENT / "bin" / "python"
         subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
@@ -75,9 +75,16 @@ def analyse(slither: Path) -> list[tuple[Finding, str]]:
         }
         document = {"language": "Solidity", "sources": sources(root), "settings": settings}
         (root / "std.json").write_text(json.dumps(document))
-        command: list[str | Path] = [slither, "std.json", "--compile-force-framework", "solc-json", "--solc", HERE / "solc"]
+        command = [
+            slither,
+            "std.json",
+            "--compile-force-framework",
+            "solc-json",
+            "--solc",
+            str(HERE / "solc"),
+        ]
         command += ["--exclude-dependencies", "--filter-paths", "@openzeppelin", "--json", "out.json"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run([str(one) for one in command], cwd=root, capture_output=True, text=True, check=False)
         try:
             report = json.loads((root / "out.json").read_text())
         except FileNotFoundError:
@@ -117,23 +124,24 @@ def answers() -> dict[Finding, str]:
 
 
 def main() -> int:
-    """Name the unanswered findings and the unused answers; return the exit code."""
+    """Print the unanswered findings and the unused answers; return the exit code."""
     known = answers()
     used: set[Finding] = set()
-    wrong: list[str] = []
     findings = analyse(install())
+    unanswered = 0
     for (check, where), text in findings:
         answer = next((one for one in ((check, where), (check, "*")) if one in known), None)
         if answer is None:
-            wrong.append(f"unanswered: {check} in {where}: {text}")
+            unanswered += 1
+            print(f"unanswered: {check} in {where}: {text}")
         else:
             used.add(answer)
-    wrong += [f"answers nothing: {check} in {where}" for check, where in sorted(known.keys() - used)]
-    if wrong:
-        sys.stdout.write("\n".join(wrong) + "\n")
-        sys.stderr.write(f"fix it, or answer it in contracts/{ANSWERS.name}\n")
+    for check, where in sorted(known.keys() - used):
+        print(f"answers nothing: {check} in {where}")
+    if unanswered or known.keys() - used:
+        print(f"fix it, or answer it in contracts/{ANSWERS.name}", file=sys.stderr)
         return 1
-    sys.stdout.write(f"{len(findings)} findings, all answered in contracts/{ANSWERS.name}\n")
+    print(f"{len(findings)} findings, all answered in contracts/{ANSWERS.name}")
     return 0
 
 

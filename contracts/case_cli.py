@@ -132,7 +132,7 @@ def respond(
     network: NetworkName = None,
 ) -> None:
     """Check that the segment a case is about is open on your node; exit code 1 while it is not. Signs nothing."""
-    from contracts.alerts import votes_until
+    from contracts.alerts import open_by
     from contracts.docket import at_stake, stage_text
     from contracts.response import look
     from contracts.types import CaseKind
@@ -146,7 +146,7 @@ def respond(
     if state.number != number:
         raise UsageError(f"case {case} is about number {state.number}, and this directory is number {number}")
     terms = found.jury.terms
-    until = votes_until(state, chain.height, terms)
+    until = open_by(state, chain.height, terms)
     seen = look(directory, state, peers, unix_time())
     stake = str(at_stake(chain, state))
     facts = {
@@ -157,7 +157,7 @@ def respond(
         "stage": stage_text(state, chain.height, terms),
         "at_stake_wei": stake,
         "height": chain.height,
-        "votes_until": until,
+        "open_by": until,
         "opened": seen.signed,
         "missing": list(seen.missing),
         "running": seen.running,
@@ -168,7 +168,7 @@ def respond(
         typer.echo("the votes are over: nothing can be opened for this jury any more", err=True)
         return
     if seen.is_open:
-        typer.echo(f"the segment is open; keep the node running until block {until}", err=True)
+        typer.echo("the segment is open; keep the node running until the votes are revealed", err=True)
         return
     start = (
         f"`murmur node start --dir {directory} --run {state.run} {options.chain_flags(rpc)} --ledger {found.address} "
@@ -186,7 +186,7 @@ def respond(
         )
         next_ += f" ({seen.error})" if seen.error else ""
     typer.echo(
-        f"the segment is not open: jurors vote until block {until} at the latest, the chain is at {chain.height}, "
+        f"the segment is not open: it has to be by block {until}, the chain is at {chain.height}, "
         f"{tokens(stake)} at stake\n  next: {next_}",
         err=True,
     )

@@ -17,11 +17,11 @@ from contracts.events import (
 )
 from contracts.types import CaseKind, CaseOutcome, CaseStage, JuryTerms
 
-RIGHT: Final = CaseOutcome.RIGHT
-VOID: Final = CaseOutcome.VOID
-FALSE: Final = CaseOutcome.FALSE
-FORGED: Final = CaseOutcome.FORGED
-UNAVAILABLE: Final = CaseOutcome.UNAVAILABLE
+RIGHT: Final[int] = CaseOutcome.RIGHT
+VOID: Final[int] = CaseOutcome.VOID
+FALSE: Final[int] = CaseOutcome.FALSE
+FORGED: Final[int] = CaseOutcome.FORGED
+UNAVAILABLE: Final[int] = CaseOutcome.UNAVAILABLE
 OUTCOMES: Final[dict[int, str]] = {
     0: "undecided",
     RIGHT: "right",
@@ -96,6 +96,13 @@ class CaseState:
             CaseStage.RULED: 0 if self.second else terms.appeal_blocks,
         }
         return None if stage is CaseStage.CLOSED else began + lengths[stage]
+
+    def open_by(self, terms: JuryTerms) -> int:
+        """Return the last block in which it is early enough to open the segment: then jurors count it as not opened.
+
+        Before the jury is drawn: as early as that can be.
+        """
+        return self.stage_block + 2 * terms.vote_blocks // 3 - 1
 
     def next_step(self, height: int, terms: JuryTerms, *, drawable: bool) -> Step | None:
         """Return what anybody may do now to move the case on, or None.

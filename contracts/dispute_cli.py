@@ -139,8 +139,8 @@ def contest(
         f"contest what was said of segment {segment} of your unit (number {number}) of round {round_}; "
         f"{at_risk(found, chain, round_, number)}",
         f"put up {format_amount(terms.case_bond)} tokens: back less {format_amount(terms.fee)} a juror if the segment "
-        "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the "
-        "run's pot",
+        "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the run's "
+        "pot",
         *dates(found, last),
         *pay_caveat(directory, chain, run, round_, segment, contest=True),
     ]
@@ -189,7 +189,7 @@ def rewards(
     last, height = pending.final_at - 1, block_number(found.w3)
     if height >= last:
         raise LedgerError(f"this root could be disputed up to block {last}, and the chain is at {height}")
-    taken = found.jury.case_of(run, pending.final_at, 0, names[ground], CaseKind.REWARDS)
+    taken = found.jury.case_of(run, pending.proposed_at, 0, names[ground], CaseKind.REWARDS)
     if taken is not None:
         raise LedgerError(
             f"this root has been disputed on this ground before: case {taken}",
@@ -208,7 +208,7 @@ def rewards(
     quoted = quote(found.w3, wallet, dispute_steps(found, wallet, run, names[ground]))
     confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
     sender = open_sender(found, directory, password_file)
-    opened = found.jury.dispute_rewards(sender, run, pending.final_at, names[ground])
+    opened = found.jury.dispute_rewards(sender, run, pending.proposed_at, names[ground])
     facts = {"kind": "rewards", "root": "0x" + pending.root.hex(), "epoch": pending.epoch, "ground": ground}
     show_opened(found, opened, facts, as_json)
 

@@ -26,7 +26,7 @@ BPS = 10_000
 FINDER_BPS = 3000  # of what a fault costs
 JURY_BPS = 2000
 GROUNDS = {1: "root", 2: "data"}
-_REWARD_OUTCOMES = {VOID: "wrong", UNAVAILABLE: "cannot be fetched"}
+_REWARD_OUTCOMES: dict[int, str] = {VOID: "wrong", UNAVAILABLE: "cannot be fetched"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def outcome_text(kind: CaseKind, outcome: int) -> str:
 def about_text(case: CaseState) -> str:
     """Say what a case is about, for a table."""
     if case.kind is CaseKind.REWARDS:
-        return f"reward root of block {case.round}: {GROUNDS.get(case.segment, case.segment)}"
+        return f"reward root proposed in block {case.round}, {GROUNDS.get(case.segment, case.segment)}"
     return f"round {case.round}, number {case.number}, segment {case.segment}"
 
 
@@ -163,7 +163,7 @@ def at_stake(chain: ChainRun, case: CaseState) -> int:
     ledger = chain.ledger
     if case.kind is CaseKind.REWARDS:
         pending = ledger.pending_rewards(case.run)
-        return ledger.proposal_bond if pending is not None and pending.final_at == case.round else 0
+        return ledger.proposal_bond if pending is not None and pending.proposed_at == case.round else 0
     penalties, owner = chain.penalties(), ledger.operator(case.number)
     if penalties is None or owner is None or ledger.jury.punished(case.run, case.round, case.number):
         return 0
@@ -187,7 +187,7 @@ def case_row(chain: ChainRun, case: CaseState) -> dict[str, Any]:
         "number": None if rewards else case.number,
         "segment": None if rewards else case.segment,
         "ground": GROUNDS.get(case.segment) if rewards else None,
-        "root_final_at": case.round if rewards else None,
+        "root_proposed_at": case.round if rewards else None,
         "appellant": case.appellant,
         "appellant_number": by,
         "opened_at": case.block,

@@ -77,7 +77,7 @@ class Endpoint:
         try:
             answer: Any = self.provider.make_request(RPCEndpoint(method), list(params))
         except _FAILURES as error:
-            raise _Unusable(f"does not answer ({type(error).__name__})") from error
+            raise _Unusable(_trouble(error)) from error
         if not isinstance(answer, dict) or "result" not in answer:
             raise _Unusable(f"gives no result to {method}")
         return answer["result"]
@@ -174,7 +174,7 @@ class EndpointsProvider(JSONBaseProvider):
                 try:
                     return ask(endpoint)
                 except _FAILURES as error:
-                    self._leave_out(endpoint, f"does not answer ({type(error).__name__})")
+                    self._leave_out(endpoint, _trouble(error))
                 except _Unusable as error:
                     self._leave_out(endpoint, str(error))
         raise LedgerError(self._reasons(), hint="check the RPC URLs: `murmur network show`")
@@ -199,7 +199,7 @@ class EndpointsProvider(JSONBaseProvider):
             try:
                 return endpoint, endpoint.provider.make_request(method, params)
             except _FAILURES as error:
-                return endpoint, f"does not answer ({type(error).__name__})"
+                return endpoint, _trouble(error)
 
         for endpoint, answer in self._threads.map(tell, self._well()):
             if isinstance(answer, str):
@@ -365,6 +365,16 @@ class EndpointsProvider(JSONBaseProvider):
     def _reasons(self) -> str:
         told = "; ".join(f"{one.name} {one.reason}" for one in self.endpoints if one.reason)
         return f"no RPC endpoint is well: {told}"
+
+
+def _trouble(error: Exception) -> str:
+    """Return why a request failed, without the URL that the error's own text has."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return (
+        f"does not answer ({type(error).__name__})"
+        if status is None
+        else f"answers with HTTP status {status}"
+    )
 
 
 def _code_hash(result: Any) -> str:

@@ -1,5 +1,6 @@
 """What the commands on disputes share: cases looked up, refusals before anybody signs, and the lines of plans."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,18 @@ ALL_AT = 3
 def tokens(wei: str) -> str:
     """Return a decimal string of wei as an amount with its unit."""
     return f"{format_amount(int(wei))} tokens"
+
+
+def describe_alert(alert: Mapping[str, Any]) -> str:
+    """Return an alert's JSON data (`contracts.alerts`) as one line for a person."""
+    what = "accused" if alert["kind"] == "accusation" else "before the jury, as you asked"
+    about = f"segment {alert['segment']} of round {alert['round']} is {what}; {tokens(alert['at_stake_wei'])} at stake"
+    if alert["open_by"] is not None:
+        todo = f"it must be open by block {alert['open_by']}: `murmur dispute respond {alert['case']}`"
+    else:
+        last = "" if alert["last_block"] is None else f" until block {alert['last_block']}"
+        todo = f"{alert['stage']}{last}: `murmur dispute show {alert['case']}`"
+    return f"case {alert['case']}: {about}; {todo}"
 
 
 def follow(ledger: "Ledger", run: str) -> "ChainRun":

@@ -247,17 +247,17 @@ class Jury:
         return self._opened(receipt, run, round_, number, segment, CaseKind.CONTEST)
 
     def dispute_rewards(
-        self, sender: Sender, run: str, final_at: int, ground: int, evidence: bytes = bytes(32)
+        self, sender: Sender, run: str, proposed_at: int, ground: int, evidence: bytes = bytes(32)
     ) -> OpenedCase:
         """Dispute the pending reward root of a run; returns the case.
 
         Args:
-            final_at: of the pending root, which names it.
+            proposed_at: block of the pending root, which names it.
             ground: 1 it is not what the rules give, 2 what is needed to recompute it cannot be fetched.
         """
         self._allow(sender, self.terms.case_bond)
         receipt = sender.send(self.contract.functions.disputeRewards(run_bytes(run), ground, evidence))
-        return self._opened(receipt, run, final_at, 0, ground, CaseKind.REWARDS)
+        return self._opened(receipt, run, proposed_at, 0, ground, CaseKind.REWARDS)
 
     def draw(self, sender: Sender, case: int, proof: bytes = b"") -> Receipt:
         """Draw the jury of a case once its beacon has come; a drand beacon wants its signature as proof."""

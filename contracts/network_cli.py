@@ -82,7 +82,8 @@ def add(
     if not no_check:
         _examine(profile)
     path = write_profiles({**profiles, name: profile})
-    show({**_facts(profile), "file": str(path)}, as_json)
+    facts = _facts(profile)
+    show({**facts, "rpc": facts["rpc"] if as_json else ", ".join(facts["rpc"]), "file": str(path)}, as_json)
 
 
 @network_app.command("list")

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 PAUSE_MAX_S = 20.0
-GIVE_UP_AFTER = 5  # refusals of an accusation: one whose window has closed is refused for ever
+TOO_LATE = "WindowClosed"  # what the jury says to an accusation that it will refuse for ever
 
 # What the ledger says when somebody, or an earlier life of this process, was there before us.
 DONE_BEFORE = {
@@ -131,19 +131,17 @@ class Sending:
         if stands(effect, self._chain):
             return
         row: int = await self._write(lambda tx: tx.sending(*name))
-        pause, refusals = FIRST_PAUSE_S, 0
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 attempt = partial(send, effect, self._chain, self._sender)
                 receipt = await trio.to_thread.run_sync(attempt, abandon_on_cancel=True)
             except LedgerError as error:
-                refused = isinstance(error, LedgerRevert)
-                before = isinstance(error, LedgerRevert) and error.name in DONE_BEFORE
-                if before or stands(effect, self._chain):
+                refusal = error.name if isinstance(error, LedgerRevert) else ""
+                if refusal in DONE_BEFORE or stands(effect, self._chain):
                     await self._write(lambda tx: tx.sent(row, "done before"))
                     break
-                refusals += refused
-                if isinstance(effect, Accuse) and refusals >= GIVE_UP_AFTER:
+                if isinstance(effect, Accuse) and refusal == TOO_LATE:
                     await self._write(partial(_refused, row=row, reason=error.message))
                     log.error("%s %s: given up: %s", name[0], name[1:], error)
                     break

@@ -20,6 +20,7 @@ from contracts.identity import PEER_PASSWORD_FILE, encrypt, is_encrypted, open_p
 from contracts.keystore import SCRYPT_N, keystore_address, load_keystore
 from contracts.passwords import read_password
 from contracts.wallet import WALLET_FILE
+from coordinator.store import LOCK_FILE
 from node.journal import Journal
 from protocol.canonical import canonical_json, check_depth
 from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE
@@ -133,6 +134,11 @@ def open_journal(path: Path, peer: str) -> SigningJournal:
     raise ConfigError(f"{path} is no signing journal", hint="choose another directory with --dir")
 
 
+def is_coordinator(directory: Path) -> bool:
+    """Tell whether a coordinator has run in a directory: what it signed is in its database, not in a journal."""
+    return (directory / LOCK_FILE).exists()
+
+
 def summarize(journal: SigningJournal) -> JournalSummary:
     """Return what a journal holds."""
     runs: dict[str, int] = {}
@@ -158,6 +164,11 @@ def export_keys(
     """
     if out.exists():
         raise ConfigError(f"{out} exists already", hint="name a new file; backups are never overwritten")
+    if is_coordinator(directory):
+        raise ConfigError(
+            f"a coordinator has run in {directory}, and what it signed is in its database",
+            hint="stop it and back up the whole directory, with the database if that is elsewhere",
+        )
     path = directory / PEER_KEY_FILE
     encrypted = is_encrypted(path)
     key = open_peer_key(directory, password_file)

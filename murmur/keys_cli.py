@@ -109,21 +109,24 @@ def _row(directory: Path) -> dict[str, Any]:
     from contracts.identity import is_encrypted, peer_address
     from contracts.keystore import keystore_address
     from contracts.wallet import WALLET_FILE
-    from murmur.backup import open_journal, summarize
+    from murmur.backup import is_coordinator, open_journal, summarize
     from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE
 
-    wallet, peer, encrypted, journal = None, None, False, None
+    wallet, peer, encrypted = None, None, False
+    journal: dict[str, Any] | None = None
     if (directory / WALLET_FILE).is_file():
         wallet = keystore_address(directory / WALLET_FILE)
     if (directory / PEER_KEY_FILE).is_file():
         peer, encrypted = peer_address(directory), is_encrypted(directory / PEER_KEY_FILE)
         path = directory / JOURNAL_FILE
-        if path.exists():
+        if is_coordinator(directory):
+            journal = {"kind": "coordinator"}
+        elif path.exists():
             try:
                 with open_journal(path, peer) as opened:
                     journal = asdict(summarize(opened))
             except ConfigError as error:
-                journal = {"error": error.message}
+                journal = {"kind": None, "error": error.message}
     found = {"directory": str(directory), "wallet": wallet, "peer": peer, "encrypted": encrypted}
     return {**found, "journal": journal}
 
@@ -131,12 +134,19 @@ def _row(directory: Path) -> dict[str, Any]:
 def _journal_line(journal: dict[str, Any] | None) -> str:
     if journal is None:
         return "none: it has signed nothing here"
+    if journal["kind"] == "coordinator":
+        return "a coordinator's: what it signed is in its database"
     if "error" in journal:
         return str(journal["error"])
     runs = ", ".join(f"run {run[:16]} up to round {last}" for run, last in journal["runs"].items())
     held = ", ".join(f"run {run[:16]} before round {before}" for run, before in journal["holds"].items())
-    return f"of a {journal['kind']}: {journal['statements']} statements{'; ' if runs else ''}{runs}" + (
-        f"; restored: signs nothing new in {held}" if held else ""
+    kept = f"of a {journal['kind']}: {journal['statements']} statements{'; ' if runs else ''}{runs}"
+    if held:
+        return f"{kept}; restored: signs nothing new in {held}"
+    return (
+        f"{kept}; restored: holds back when a daemon starts in a run under way"
+        if journal["restored"]
+        else kept
     )
 
 

@@ -1,12 +1,16 @@
 """`murmur node`: start a contributor, and show how it fares."""
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protocol import options
+
+if TYPE_CHECKING:
+    from contracts.run import ChainRun
 
 app = typer.Typer(no_args_is_help=True, help="Run a contributor's node.")
 
@@ -80,7 +84,14 @@ def start(
     config = parse_config(NodeConfig, values)
     log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
-    trio.run(run_node, config, chain)
+    _ = chain.ledger.jury.terms  # read here, so that alerts never wait for the chain
+    trio.run(run_node, config, chain, partial(_alerts, chain))
+
+
+def _alerts(chain: "ChainRun", number: int) -> list[dict[str, Any]]:
+    from contracts.alerts import run_alerts
+
+    return [alert.to_json() for alert in run_alerts(chain, number)]
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +51,15 @@ READY_ADDRESSES = 8
 STOP_S = 5.0
 
 
+AlertsOf = Callable[[int], Iterable[Mapping[str, Any]]]
+"""Return what the owner of a registration number has to hear at once, as JSON data; does not block."""
+
+
+def no_alerts(number: int) -> Iterable[Mapping[str, Any]]:
+    """Return nothing."""
+    return ()
+
+
 class Node:
     """Run one contributor in one run."""
 
@@ -61,8 +71,10 @@ class Node:
         shop: Shop,
         honesty: Honesty,
         nursery: trio.Nursery,
+        alerts: AlertsOf,
     ) -> None:
         self._config = config
+        self._alerts = alerts
         self._peer = peer
         self._journal = journal
         self._shop = shop
@@ -303,6 +315,7 @@ class Node:
             "signs_from": state.signs_from,
             "units": {"trained": self._journal.trained(peer.run), **asdict(self._tally.counts)},
             "judged": list(self._tally.recent),
+            "alerts": [dict(alert) for alert in self._alerts(number)],
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
             "network": peer.network.status(),
             "error": self._error(stopped),
@@ -320,8 +333,11 @@ class Node:
         return None if error is None else {"message": error.message, "hint": error.hint}
 
 
-async def run_node(config: NodeConfig, chain: ChainView) -> None:
+async def run_node(config: NodeConfig, chain: ChainView, alerts: AlertsOf = no_alerts) -> None:
     """Run a contributor until a signal comes.
+
+    Args:
+        alerts: says what its owner has to hear at once.
 
     Raises:
         ConfigError: key, journal, registration, dataset, device or program do not fit.
@@ -335,13 +351,15 @@ async def run_node(config: NodeConfig, chain: ChainView) -> None:
     with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "contributor") as (peer, number):
             shop = Shop(config, peer, number, honesty, dict(os.environ))
-            await _live(config, peer, journal, shop, honesty)
+            await _live(config, peer, journal, shop, honesty, alerts)
 
 
-async def _live(config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, honesty: Honesty) -> None:
+async def _live(
+    config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, honesty: Honesty, alerts: AlertsOf
+) -> None:
     try:
         async with trio.open_nursery() as nursery:
-            node = Node(config, peer, journal, shop, honesty, nursery)
+            node = Node(config, peer, journal, shop, honesty, nursery, alerts)
             try:
                 await node.run()
             except MurmurError as error:

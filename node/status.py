@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from contracts.hearing import describe_alert
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
@@ -112,6 +113,7 @@ def describe(status: Mapping[str, Any]) -> str:
         lines.append(
             f"judged   round {judged['round']}: {judged['outcome']}" + (f" ({reasons})" if reasons else "")
         )
+    lines += (f"ALERT    {describe_alert(alert)}" for alert in status["alerts"])
     if chain["error"] is not None:
         lines.append(f"chain    {chain['error']}")
     if status["error"] is not None:

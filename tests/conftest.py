@@ -20,7 +20,12 @@ from hypothesis import settings
 settings.register_profile("murmur", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("murmur")
 
-PATIENCE_S = {"node": 60.0, "protocol": 40.0, "verification": 90.0}  # for one `async def` test
+PATIENCE_S = {
+    "coordinator": 60.0,
+    "node": 60.0,
+    "protocol": 40.0,
+    "verification": 90.0,
+}  # for one `async def` test
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _tests: defaultdict[str, set[str]] = defaultdict(set)

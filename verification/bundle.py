@@ -299,8 +299,8 @@ def _describe(
 ) -> tuple[BundleDocument, Bundle]:
     assert dossier.record is not None
     number = commitment.body.number
-    verdicts = tuple(one for one in dossier.verdicts if slot_of(one)[2][:2] == (number, 0))
-    seals = tuple(one for one in dossier.seals if slot_of(one)[2][:2] == (number, 0))
+    verdicts = tuple(one for one in dossier.verdicts if one.body.number == number)
+    seals = tuple(one for one in dossier.seals if one.body.number == number)
     signers = sorted(
         {number, *(one.body.verifier for one in verdicts), *(one.body.verifier for one in seals)}
     )

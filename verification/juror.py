@@ -139,7 +139,7 @@ def _seat_tasks(
         if stage is CaseStage.REVEALING and seat.sealed and not seat.outcome and vote is not None:
             yield RevealVote(case, vote)
     if lacking:
-        yield Find(case, tuple(lacking), height >= case.stage_block + 2 * terms.vote_blocks // 3)
+        yield Find(case, tuple(lacking), height > case.open_by(terms))
 
 
 def own_seats(case: CaseState, me: int) -> tuple[SeatState, ...]:

@@ -22,7 +22,7 @@ from tests.contracts.shell import Shell
 
 TOKEN = 10**18
 MIN_STAKE = 100 * TOKEN
-UNBONDING_BLOCKS = 120
+UNBONDING_BLOCKS = 200
 DISPUTE_BLOCKS = 4
 FORCE_BLOCKS = 2
 TERMS = LedgerTerms(

@@ -68,7 +68,7 @@ def test_when_none_is_well_each_is_named_with_its_reason_and_without_its_key(
 ) -> None:
     a, b, _ = proxies
     a.status, b.chain_id = 500, 5
-    with pytest.raises(LedgerError, match=r"HTTPError.*is chain 5, not 31337") as refused:
+    with pytest.raises(LedgerError, match=r"HTTP status 500.*is chain 5, not 31337") as refused:
         connect(f"{a.url},{b.url}", 31337)
     assert "secret-key" not in refused.value.message + refused.value.hint
 

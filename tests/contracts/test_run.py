@@ -206,7 +206,7 @@ def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) 
     assert [(epoch, event.root) for epoch, event in view.proposed().items()] == [(0, bytes([5]) * 32)]
     pending = ledger.pending_rewards(RUN)
     assert pending is not None
-    case = ledger.jury.dispute_rewards(alice, RUN, pending.final_at, 1).case
+    case = ledger.jury.dispute_rewards(alice, RUN, pending.proposed_at, 1).case
     judge(network, view, case, jurors, VOID)
     assert view.proposed() == view.finalized() == {}
     assert view.cases(0) == ()

@@ -22,7 +22,7 @@ from contracts.anvil import rpc_url, set_coin, start_anvil, wait_ready
 from contracts.client import Ledger
 from contracts.run import ChainRun
 from contracts.sender import Sender
-from contracts.types import Role
+from contracts.types import JuryTerms, LedgerTerms, Role
 from contracts.wallet import save_unattended_wallet
 from coordinator.run import create_run, plan_run
 from protocol.canonical import canonical_json
@@ -45,6 +45,27 @@ from verification.sources import connected
 
 COORDINATOR, CONTRIBUTOR = PeerKey(b"\x11" * 32), PeerKey(b"\x22" * 32)
 TOKEN = 10**18
+TERMS = LedgerTerms(
+    min_stake=TOKEN,
+    run_bond=50 * TOKEN,
+    proposal_bond=5 * TOKEN,
+    unbonding_blocks=4000,
+    dispute_blocks=2,
+    force_blocks=2,
+    timeout_blocks=1000,
+)
+JURY = JuryTerms(
+    slot_stake=TOKEN,
+    silent_penalty=TOKEN // 10,
+    fee=TOKEN // 100,
+    case_bond=TOKEN,
+    seats=3,
+    draw_blocks=12,
+    vote_blocks=12,
+    reveal_blocks=10,
+    appeal_blocks=5,
+    unbonding_blocks=10,
+)
 SALT = "5a" * 32
 PATIENCE_S = 240.0  # for one thing to happen: the daemon starts three times, and others use the machine
 TEXT = b"It was the best of times, it was the worst of times. " * 300
@@ -109,16 +130,7 @@ def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
         staker = Account.from_key(b"\x44" * 32)
         for account in (wallet, staker):
             set_coin(w3, account.address, 100 * TOKEN)
-        ledger = Ledger.deploy(
-            w3,
-            wallet,
-            supply=10_000 * TOKEN,
-            min_stake=TOKEN,
-            unbonding_blocks=9,
-            dispute_blocks=2,
-            appeal_bond=TOKEN // 10,
-            appeal_blocks=9,
-        )
+        ledger = Ledger.deploy(w3, wallet, supply=10_000 * TOKEN, terms=TERMS, jury=JURY)
         sender = Sender(w3, wallet)
         ledger.transfer(sender, staker.address, TOKEN)
         ledger.register(Sender(w3, staker), Role.CONTRIBUTOR, CONTRIBUTOR, TOKEN)
@@ -132,6 +144,7 @@ def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
             "verification": {"segment_steps": 2, "schedule": {"fresh_probability": 0}},
             "deadlines": {"ready": 1, "commit": 400, "reveal": 200},
             "beacon": network.beacon().model_dump(),
+            "penalties": {"window": 100},
         }
         plan = plan_run(
             home,

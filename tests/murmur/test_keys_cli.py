@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from contracts.identity import open_peer_key
 from contracts.keystore import create_keystore
 from contracts.wallet import open_wallet
+from coordinator.store import LOCK_FILE
 from murmur.keys_cli import keys_app
 from node.journal import Journal
 from protocol.errors import ConfigError, Held, MurmurError, UsageError
@@ -196,11 +197,13 @@ def test_what_was_exported_comes_back_with_its_journal_and_holds_back(owner: Own
     assert key.address == made["peer"]
     assert (restored / "peer.key").read_bytes().startswith(b"{") == encrypted
     assert {path.stat().st_mode & 0o777 for path in restored.iterdir()} == {0o600}
+    assert "holds back when a daemon starts" in owner.type("list", "--dir", str(restored)).out
     with Journal.open(restored / "journal.sqlite", key.address) as journal:
         assert journal.settle(RUN, 6, 10) == 8
         assert journal.sign(key, MANIFEST, 2, unit_of(2).commitment).round == 2
         with pytest.raises(Held):
             journal.sign(key, MANIFEST, 5, unit_of(5).commitment)
+    assert f"in run {RUN[:16]} before round 8" in owner.type("list", "--dir", str(restored)).out
 
 
 def test_a_file_without_its_journal_is_refused_or_waits_an_epoch(owner: Owner) -> None:
@@ -272,6 +275,16 @@ def test_nothing_is_exported_beside_a_running_daemon_or_over_a_file(owner: Owner
     again = owner.export()
     assert isinstance(again.error, ConfigError)
     assert "exists already" in again.error.message
+
+
+def test_a_coordinators_key_does_not_travel_without_its_database(owner: Owner) -> None:
+    owner.new()
+    (owner.home / LOCK_FILE).touch()
+    refused = owner.export()
+    assert isinstance(refused.error, ConfigError)
+    assert "in its database" in refused.error.message
+    assert not (owner.root / "keys.json").exists()
+    assert "in its database" in owner.type("list", "--dir", str(owner.home)).out
 
 
 def test_a_snapshot_of_a_machine_is_told_by_hand(owner: Owner) -> None:

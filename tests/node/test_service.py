@@ -6,13 +6,16 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from contracts.alerts import Alert
+from contracts.types import CaseKind, CaseStage
 from node.config import NodeConfig
 from node.journal import Journal
-from node.service import run_node
+from node.service import AlertsOf, no_alerts, run_node
 from node.status import describe
 from protocol.chain import PostedRoot
 from protocol.daemon import read_status
@@ -92,9 +95,11 @@ async def coordinating(directory: Path, manifest: RunManifest, chain: SimChain) 
 
 
 @asynccontextmanager
-async def contributing(config: NodeConfig, chain: SimChain) -> AsyncIterator[None]:
+async def contributing(
+    config: NodeConfig, chain: SimChain, alerts: AlertsOf = no_alerts
+) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_node, config, chain)
+        nursery.start_soon(run_node, config, chain, alerts)
         yield
         nursery.cancel_scope.cancel()
 
@@ -124,11 +129,17 @@ def only(error: BaseException) -> BaseException:
     return error
 
 
+def alarmed(number: int) -> list[dict[str, Any]]:
+    """Say that somebody has accused a unit of this number."""
+    alert = Alert(5, name("run"), CaseKind.ACCUSATION, 0, 1, CaseStage.CALLED, False, 90, 80, 100 * 10**18)
+    return [alert.to_json()] if number == 1 else []
+
+
 async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Place, tmp_path: Path) -> None:
     chain = chain_of(place.manifest)
     async with coordinating(tmp_path, place.manifest, chain) as coordinator:
         config = config_of(place, tmp_path, coordinator)
-        async with contributing(config, chain):
+        async with contributing(config, chain, alarmed):
             await coordinator.collect(0)
             await coordinator.anchor(0)
             await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(1))
@@ -137,6 +148,7 @@ async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Pla
         status = read_status(config.directory / "status.json", "node")
         assert (status["number"], status["error"]) == (1, None)
         assert "of 3" in describe(status)
+        assert "ALERT    case 5: segment 1 of round 0 is accused; 100 tokens at stake" in describe(status)
         async with contributing(config, chain):
             await coordinator.collect(1)
             await coordinator.anchor(1)
@@ -153,7 +165,7 @@ async def test_a_node_restored_from_an_old_backup_contradicts_nothing_it_said_si
     chain = chain_of(place.manifest)
     async with coordinating(tmp_path, place.manifest, chain) as coordinator:
         config = config_of(place, tmp_path, coordinator)
-        async with contributing(config, chain):
+        async with contributing(config, chain, alarmed):
             await coordinator.collect(0)
             files = [path for path in config.directory.glob("journal.sqlite*") if path.is_file()]
             backup = {path: path.read_bytes() for path in files}

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from contracts.cases import CaseState
 from contracts.types import CaseKind, CaseOutcome
+from protocol.daemon import MANIFEST_FILE
 from protocol.errors import NetworkError
 from protocol.messages import sign
+from protocol.peer import PeerConfig, open_peer
 from protocol.pool import MessagePool
+from tests.verification.mischief import other_rate
 from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
-from verification.bench import NotServed
-from verification.inquiry import accused_unit, openings_of
+from verification.bench import NotServed, ReplayBench
+from verification.config import VerifierConfig
+from verification.inquiry import Inquiry, accused_unit, openings_of
 from verification.unit import NO_RESULT, DrawnUnit, Finding
 
 CASE = 7
+
+
+def about(bed: Testbed, number: int, round_: int = 0, segment: int = 1) -> CaseState:
+    appellant = key(9).address
+    return CaseState(
+        CASE, bed.run, CaseKind.ACCUSATION, round_, number, segment, appellant, bytes(32), block=1
+    )
 
 
 class Watch:
@@ -40,9 +52,7 @@ class Watch:
                 self.pool.add(commitment)
 
     def unit(self, round_: int = 0, number: int = 1, segment: int = 1) -> DrawnUnit | Finding:
-        case = CaseState(
-            CASE, self.bed.run, CaseKind.ACCUSATION, round_, number, segment, key(9).address, bytes(32), 1
-        )
+        case = about(self.bed, number, round_, segment)
         return accused_unit(self.bed.manifest, self.bed.chain, self.pool, case)
 
 
@@ -108,3 +118,52 @@ def test_an_opening_counts_for_any_case_and_only_if_it_gives_the_committed_roots
     assert openings_of(bed.manifest, wrong.pool, unit) == []
     watch.pool.add(right)
     assert openings_of(bed.manifest, watch.pool, unit) == [right]
+
+
+@pytest.mark.slow
+async def test_files_come_from_whoever_holds_them_and_the_child_finds_what_every_juror_finds(
+    bed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verification.bench.FIND_DEADLINE_S", 1.0)
+    watch = Watch(bed)
+    watch.hear(bed.play_round(0, {2: other_rate(1, 0.5)}))
+    directory = tmp_path / "juror"
+    directory.mkdir()
+    (directory / MANIFEST_FILE).write_bytes(bed.manifest.to_bytes())
+    async with open_peer(PeerConfig(tmp_path / "holder", bed.run), key(0), bed.chain, bed.manifest) as holder:
+        for store in (bed.public, bed.states):
+            for path in store.root.glob("[0-9a-f][0-9a-f]/*"):
+                holder.store.put(path.read_bytes())
+        config = VerifierConfig(
+            directory=directory,
+            run=bed.run,
+            rpc="http://127.0.0.1:1",
+            ledger=bed.manifest.ledger,
+            bootstrap=(holder.network.addresses[0],),
+            data_dir=bed.data_dir,
+        )
+        settings = PeerConfig(directory, bed.run, bootstrap=config.bootstrap)
+        async with open_peer(settings, key(4), bed.chain, bed.manifest) as peer:
+            bench = ReplayBench(config, peer)
+            peer.pool = watch.pool
+            inquiry = Inquiry(peer, bench)
+            try:
+                with pytest.raises(NotServed, match="has not opened segment 1"):
+                    await inquiry.find(about(bed, 1), ())
+                for number, outcome in ((1, CaseOutcome.RIGHT), (2, CaseOutcome.FALSE)):
+                    unit, opened = bed.drawn(bed.made[0, number], 1), bed.open(bed.made[0, number], 1)
+                    watch.pool.add(opened)
+                    files = bed.files(unit, opened)
+                    found = await inquiry.find(about(bed, number), ())
+                    ours = bed.units.find(bed.manifest, unit, opened.body, files)
+                    assert found.outcome == outcome
+                    assert replace(found, cpu_s=ours.cpu_s) == ours
+                    assert inquiry.files(about(bed, number)) == set(files)
+                inquiry.check_connection()
+                for store in (holder.store, peer.store):
+                    store.unpin(opened.body.end_moments)
+                    store.delete(opened.body.end_moments)
+                with pytest.raises(NotServed, match="end_moments not served"):
+                    await inquiry.find(about(bed, 2), ())
+            finally:
+                await bench.close()
