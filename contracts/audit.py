@@ -84,7 +84,9 @@ def analyse(slither: Path) -> list[tuple[Finding, str]]:
             str(HERE / "solc"),
         ]
         command += ["--exclude-dependencies", "--filter-paths", "@openzeppelin", "--json", "out.json"]
-        done = subprocess.run([str(one) for one in command], cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(one) for one in command], cwd=root, capture_output=True, text=True, check=False
+        )
         try:
             report = json.loads((root / "out.json").read_text())
         except FileNotFoundError:
