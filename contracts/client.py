@@ -20,7 +20,7 @@ from web3.contract import Contract
 
 from contracts.artifacts import Artifact, artifact
 from contracts.chain import get_block, ledger_errors
-from contracts.drand import quicknet_arguments
+from contracts.drand import follows_quicknet, quicknet_arguments
 from contracts.jury import Jury, allow, run_bytes
 from contracts.sender import Sender
 from contracts.types import (
@@ -152,6 +152,8 @@ class Ledger:
         beacon = self._code(self.jury.beacon)
         if not artifact("BlockBeacon").matches(beacon) and not artifact("DrandBeacon").matches(beacon):
             raise LedgerError(f"the jury's beacon at {self.jury.beacon} is not Murmur's")
+        if artifact("DrandBeacon").matches(beacon) and not follows_quicknet(self.w3, self.jury.beacon):
+            raise LedgerError(f"the jury's beacon at {self.jury.beacon} is not drand's quicknet")
 
     def _code(self, address: str) -> bytes:
         with ledger_errors():

@@ -1,9 +1,15 @@
 """What the contract `DrandBeacon` needs of drand: points written out, as EIP-2537 wants them."""
 
+import hashlib
 from typing import Final
 
+from eth_utils.address import to_checksum_address
 from py_arkworks_bls12381 import G1Point, G2Point
+from web3 import Web3
+from web3.exceptions import ContractLogicError
 
+from contracts.artifacts import artifact
+from contracts.chain import ledger_errors
 from protocol.drand import QUICKNET, verify_beacon
 from protocol.manifest import DrandBeacon
 
@@ -36,6 +42,28 @@ def quicknet_arguments() -> tuple[bytes, int, int, int, int, bytes]:
     proof = seed_proof(QUICKNET.public_key, _ROUND, _SIGNATURE)
     margin = DrandBeacon().margin_s
     return _written_out(key), QUICKNET.genesis_time, QUICKNET.period, margin, _ROUND, proof
+
+
+def follows_quicknet(w3: Web3, beacon: str) -> bool:
+    """Tell whether a `DrandBeacon` on chain checks quicknet's key and keeps its time.
+
+    Key and times are the deployer's: of another key it may hold the secret, and with other times rounds decide that
+    are known already.
+
+    Raises:
+        LedgerError: the chain is not there.
+    """
+    _, genesis, period, margin, round_, proof = quicknet_arguments()
+    calls = w3.eth.contract(address=to_checksum_address(beacon), abi=artifact("DrandBeacon").abi).functions
+    with ledger_errors():
+        times = (calls.GENESIS().call(), calls.PERIOD().call(), calls.MARGIN().call())
+        if times[:2] != (genesis, period) or times[2] < margin:
+            return False
+        try:
+            seed = calls.seed(round_, proof).call()
+        except ContractLogicError:
+            return False
+    return bytes(seed) == hashlib.sha256(bytes.fromhex(_SIGNATURE)).digest()
 
 
 def _written_out(coordinates: bytes) -> bytes:

@@ -387,7 +387,7 @@ contract Handler is StakeHandler, RunHandler {
     function openCase(uint256 which) private view returns (uint64) {
         uint64 count_ = jury.caseCount();
         for (uint64 i; i < count_; ++i) {
-            uint64 case_ = uint64((which + i) % count_) + 1;
+            uint64 case_ = uint64((which % count_ + i) % count_) + 1;
             if (jury.caseInfo(case_).stage < 5) return case_;
         }
         return 0;
