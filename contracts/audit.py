@@ -70,7 +70,7 @@ def analyse(slither: Path) -> list[tuple[Finding, str]]:
         (root / "@openzeppelin").symlink_to(HERE / "node_modules" / "@openzeppelin")
         settings = {
             "evmVersion": "prague",
-            "optimizer": {"enabled": True, "runs": 200},
+            "optimizer": {"enabled": True, "runs": 100},
             "outputSelection": {"*": {"*": ["abi", "evm.bytecode", "evm.deployedBytecode"], "": ["ast"]}},
         }
         document = {"language": "Solidity", "sources": sources(root), "settings": settings}

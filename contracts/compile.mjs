@@ -13,7 +13,7 @@ const contracts = ['Token', 'Ledger', 'Jury', 'BlockBeacon', 'DrandBeacon']
 const settings = {
   evmVersion: 'prague',
   metadata: { bytecodeHash: 'none' },
-  optimizer: { enabled: true, runs: 200 },
+  optimizer: { enabled: true, runs: 100 },
 }
 
 const sources = {} // source unit name -> text, filled with every file the compiler reads

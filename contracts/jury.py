@@ -219,6 +219,8 @@ class Jury:
         segment: int,
         finder: str,
         evidence: bytes = bytes(32),
+        *,
+        refusal: bool = False,
     ) -> OpenedCase:
         """Accuse a segment of a unit with the case's bond; returns the case.
 
@@ -226,11 +228,14 @@ class Jury:
             number: registration number of the unit's owner.
             finder: account that is paid if a fault is proven.
             evidence: 32 bytes, hash of what the accuser shows.
+            refusal: what is claimed is that the owner did not open it to the verifiers; the run's coordinator only.
         """
         self._allow(sender, self.terms.case_bond)
-        said = (run_bytes(run), round_, number, segment, to_checksum_address(finder), evidence)
+        said = (run_bytes(run), round_, number, segment, to_checksum_address(finder), evidence, refusal)
         receipt = sender.send(self.contract.functions.accuse(*said))
-        return self._opened(receipt, run, round_, number, segment, CaseKind.ACCUSATION)
+        return self._opened(
+            receipt, run, round_, number, segment, CaseKind.REFUSAL if refusal else CaseKind.ACCUSATION
+        )
 
     def contest(
         self,

@@ -25,7 +25,7 @@ def accuse_steps(
     """Return what accuses a segment of a unit."""
     account = to_checksum_address(finder)
     call = ledger.jury.contract.functions.accuse(
-        run_bytes(run), round_, number, segment, account, NO_EVIDENCE
+        run_bytes(run), round_, number, segment, account, NO_EVIDENCE, False
     )
     return _bonded(ledger, wallet, Step("accuse", call, OPEN_CASE_GAS), ledger.jury.terms.case_bond)
 

@@ -150,7 +150,7 @@ class ChainRun:
             LedgerError: the chain does not answer, or nobody has a beacon that is due.
         """
         self._index.poll()
-        _ = self.min_stake_wei  # read once here, so that nothing else needs the chain
+        _ = self.min_stake_wei, self.force_blocks  # read once here, so that nothing else needs the chain
         events = self._index.events
         if self._index.rollbacks != self._rollbacks:
             self._rollbacks = self._index.rollbacks
@@ -189,6 +189,11 @@ class ChainRun:
     def events(self) -> tuple[Event, ...]:
         """Return every event of the ledger up to `height`, in chain order."""
         return self._events
+
+    @cached_property
+    def force_blocks(self) -> int:
+        """Return how long after a commitment root others can be forced in, during which no record is anchored."""
+        return self.ledger.force_blocks
 
     @cached_property
     def min_stake_wei(self) -> int:

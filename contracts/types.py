@@ -26,6 +26,7 @@ class CaseKind(IntEnum):
     ACCUSATION = 1
     CONTEST = 2
     REWARDS = 3
+    REFUSAL = 4  # an accusation: the owner does not open the segment
 
 
 class CaseOutcome(IntEnum):

@@ -232,8 +232,11 @@ def _decide(
         found.append(decision)
         right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
         finder = chain.operator(right[0].body.verifier) if right else None
-        if decision.outcome == "false" and finder is not None:
-            effects.append(Accuse(anchored.round, draw.number, draw.segment, finder.wallet, right[0].id))
+        refusal = decision.outcome == "void" and _refused(state, anchored, decision)
+        if (decision.outcome == "false" or refusal) and finder is not None:
+            effects.append(
+                Accuse(anchored.round, draw.number, draw.segment, finder.wallet, right[0].id, refusal)
+            )
     return _decided(anchored, found, effects), found
 
 

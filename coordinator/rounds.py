@@ -506,7 +506,9 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     current = _current(state)
     digest, anchored = record.body.digest().hex(), chain.record_hash(round_)
     if anchored is None:
-        if current.asked:
+        posted = chain.commitments(round_)
+        forcing = posted is None or chain.height <= posted.block + chain.force_blocks
+        if current.asked or forcing:
             return state, effects
         return replace(state, current=replace(current, asked=True)), (*effects, Anchor(round_, digest))
     if anchored != digest:

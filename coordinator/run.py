@@ -16,6 +16,7 @@ from contracts.types import Ladder, Receipt
 from coordinator.config import PUBLIC_DIRECTORY
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST
+from protocol.chain import Penalties
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
@@ -207,8 +208,8 @@ def create_run(directory: Path, plan: RunPlan, *, ledger: Ledger, sender: Sender
 
 def ladder_of(manifest: RunManifest) -> Ladder:
     """Return what the chain holds of a manifest's penalties."""
-    penalties = manifest.penalties
-    return Ladder(penalties.fault_percent * 100, penalties.equivocation_percent * 100, penalties.window)
+    held = Penalties.of(manifest)
+    return Ladder(held.fault_bps, held.equivocation_bps, held.window_blocks)
 
 
 def _dataset_name(data: Path) -> str:

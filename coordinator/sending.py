@@ -72,8 +72,8 @@ def stands(effect: Transaction, chain: ChainRun) -> bool:
             return chain.commitments(round_) is not None
         case Anchor(round_, _):
             return chain.record_hash(round_) is not None
-        case Accuse(round_, number, segment):
-            about = (CaseKind.ACCUSATION, round_, number, segment)
+        case Accuse(round_, number, segment, refusal=refusal):
+            about = (CaseKind.REFUSAL if refusal else CaseKind.ACCUSATION, round_, number, segment)
             return any((one.kind, one.round, one.number, one.segment) == about for one in chain.every_case())
         case Propose(epoch) | Finalize(epoch):
             return epoch in chain.finalized()
@@ -100,8 +100,9 @@ def _send(effect: Transaction, chain: ChainRun, sender: Sender) -> Receipt:
             return ledger.post_commitments(sender, run, round_, bytes.fromhex(root), count)
         case Anchor(round_, record):
             return ledger.anchor_record(sender, run, round_, bytes.fromhex(record))
-        case Accuse(round_, number, segment, finder, evidence):
-            case = ledger.jury.accuse(sender, run, round_, number, segment, finder, bytes.fromhex(evidence))
+        case Accuse(round_, number, segment, finder, evidence, refusal):
+            shown = bytes.fromhex(evidence)
+            case = ledger.jury.accuse(sender, run, round_, number, segment, finder, shown, refusal=refusal)
             log.info("round %d, number %d: case %d before the jury", round_, number, case.case)
             return case.receipt
         case Propose(epoch, previous, root, total):

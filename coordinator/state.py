@@ -174,13 +174,14 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Accuse:
-    """Bring a unit that verifiers proved false before the jury."""
+    """Bring a unit that verifiers proved false, or that was not opened to them, before the jury."""
 
     round: int
     number: int
     segment: int
     finder: str  # wallet of the verifier who is paid for the find
     evidence: str  # message id of its verdict
+    refusal: bool = False  # it was not opened
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from protocol.beacons import SignatureSource
-from protocol.manifest import BlockBeacon, DrandBeacon
+from protocol.manifest import BlockBeacon, DrandBeacon, RunManifest
 
 OPENING_ROUND = -1
 """The 'round' anchored by the run's opening block, from which round 0 takes roster and beacon."""
@@ -63,6 +63,12 @@ class Penalties:
     equivocation_bps: int
     window_blocks: int
 
+    @classmethod
+    def of(cls, manifest: RunManifest) -> "Penalties":
+        """Return what a manifest wants the chain to hold."""
+        said = manifest.penalties
+        return cls(said.fault_percent * 100, said.equivocation_percent * 100, said.window)
+
 
 class ChainView(Protocol):
     """Show one run on one chain. `refresh` blocks on I/O; everything else only reads what it brought."""
@@ -77,6 +83,10 @@ class ChainView(Protocol):
     @property
     def min_stake_wei(self) -> int:
         """Return the stake below which a peer is on no roster."""
+
+    @property
+    def force_blocks(self) -> int:
+        """Return how long after a commitment root others can be forced in, during which no record is anchored."""
 
     def created(self) -> int | None:
         """Return the block in which the run was created and funded."""

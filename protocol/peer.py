@@ -10,7 +10,7 @@ import trio
 
 from protocol.beacons import BEACONS_DIRECTORY, PUBLIC_ENDPOINTS, DrandClient, KeptSignatures, SignatureFiles
 from protocol.blobs import BlobStore, check_digest
-from protocol.chain import OPENING_ROUND, ChainView
+from protocol.chain import OPENING_ROUND, ChainView, Penalties
 from protocol.daemon import (
     MANIFEST_FILE,
     PeerDaemonConfig,
@@ -316,6 +316,20 @@ async def _sync_quietly(network: Network, peer: str) -> None:
         log.debug("first sync: %s", error)
 
 
+def check_penalties(manifest: RunManifest, chain: ChainView) -> None:
+    """Make sure that the ledger takes for a fault what the manifest says.
+
+    Raises:
+        ConfigError: it holds something else; whoever joined would answer for more, or be protected by less.
+    """
+    held = chain.penalties()
+    if held is not None and held != Penalties.of(manifest):
+        raise ConfigError(
+            f"the ledger holds other penalties for run {manifest.run_id} than its manifest: {held}",
+            hint="do not join this run",
+        )
+
+
 @asynccontextmanager
 async def join_run(
     config: PeerDaemonConfig, key: PeerKey, chain: ChainView, role: PeerRole
@@ -340,5 +354,6 @@ async def join_run(
         stored = stored_manifest(config.directory, config.run)
         async with open_peer(settings, key, chain, stored) as peer:
             check_ledger(peer.manifest, config.ledger)
+            check_penalties(peer.manifest, chain)
             (config.directory / MANIFEST_FILE).write_bytes(peer.manifest.to_bytes())
             yield peer, own_number(chain, key, role)

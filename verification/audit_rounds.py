@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.canonical import digest
+from protocol.chain import Penalties
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.messages import Retraction, Reveal, Seal, Signed, UnitRecord, Verdict
 from protocol.tensors import parameter_layout
@@ -36,6 +37,8 @@ def check_run(run: PublicRun) -> Found:
         raise ProofRejected("the chain does not know the run")
     if created.coordinator_key.lower() != run.manifest.coordinator.lower():
         raise ProofRejected("the chain names another coordinator key than the manifest")
+    if run.chain.penalties() != Penalties.of(run.manifest):
+        raise ProofRejected("the chain holds other penalties than the manifest")
     return 1, f"run {run.run}"
 
 

@@ -1,7 +1,8 @@
 """Cases before the jury, and what a unit is after everything that was said of it.
 
-An accusation names a segment of any unit of an anchored round. A contest is its owner's: of a drawn segment that
-verifiers voided, called false, or did not judge. The jury's ruling overrides the verifiers on that segment. Whatever
+An accusation names a segment of any unit of an anchored round; the coordinator brings what verifiers proved false, and
+what was not opened to them. A contest is its owner's: of a drawn segment that verifiers voided, called false, or did
+not judge. The jury's ruling overrides the verifiers on that segment. Whatever
 the jury rules moves stake; it changes pay only if the case was opened in time for it, so that an epoch can be settled:
 within `deadlines.appeal` blocks of the sampling beacon, or of the last moment at which what it is about was decided.
 """
@@ -64,9 +65,7 @@ def counted_cases(
         if kinds[case.contests] > (MAX_CONTESTS if case.contests else MAX_ACCUSATIONS):
             continue
         said = None if prior is None else outcome(prior)
-        if case.contests and said not in ("void", "unjudged", "false"):
-            continue
-        if not case.contests and not early and said != "false":
+        if said not in ("void", "unjudged", "false") and (case.contests or not early):
             continue
         found.append(case)
     return tuple(found)

@@ -21,6 +21,7 @@ contract Jury is JurySlots {
     uint8 private constant ACCUSATION = 1;
     uint8 private constant CONTEST = 2;
     uint8 private constant REWARDS = 3;
+    uint8 private constant REFUSAL = 4;
 
     uint8 private constant CALLED = 1;
     uint8 private constant VOTING = 2;
@@ -93,15 +94,21 @@ contract Jury is JurySlots {
     /* CASES */
 
     /// @inheritdoc IJury
-    function accuse(bytes32 run, uint64 round, uint64 number, uint64 segment, address finder, bytes32 evidence)
-        external
-        nonReentrant
-        returns (uint64)
-    {
+    function accuse(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 segment,
+        address finder,
+        bytes32 evidence,
+        bool refusal
+    ) external nonReentrant returns (uint64) {
         require(finder != address(0), ErrorsLib.ZeroValue());
-        _checkUnit(run, round, number);
+        address coordinator = _checkUnit(run, round, number);
+        // Else every accuser would claim it: it risks less.
+        require(!refusal || msg.sender == coordinator, ErrorsLib.NotCoordinator());
         _cases[caseCount + 1].finder = finder;
-        return _open(ACCUSATION, run, round, number, segment, evidence);
+        return _open(refusal ? REFUSAL : ACCUSATION, run, round, number, segment, evidence);
     }
 
     /// @inheritdoc IJury
@@ -312,7 +319,8 @@ contract Jury is JurySlots {
 
     /* INTERNAL */
 
-    function _checkUnit(bytes32 run, uint64 round, uint64 number) private view {
+    /// @dev Returns the run's coordinator.
+    function _checkUnit(bytes32 run, uint64 round, uint64 number) private view returns (address) {
         ILedger.Run memory info = ILedger(LEDGER).runInfo(run);
         require(info.status != 0, ErrorsLib.UnknownRun(run));
         uint256 anchoredAt = ILedger(LEDGER).roundInfo(run, round).anchoredAt;
@@ -320,6 +328,7 @@ contract Jury is JurySlots {
         uint256 last = anchoredAt + info.ladder.windowBlocks;
         require(block.number <= last, ErrorsLib.WindowClosed(last));
         require(ILedger(LEDGER).operator(number).role == CONTRIBUTOR, ErrorsLib.NotAContributor(number));
+        return info.coordinator;
     }
 
     function _open(uint8 kind, bytes32 run, uint64 round, uint64 number, uint64 segment, bytes32 evidence)
@@ -418,7 +427,8 @@ contract Jury is JurySlots {
         uint256 left = seized == 0 ? CASE_BOND - share * winners : CASE_BOND;
         _pay(case_, one, share);
 
-        bool upheld = one.kind == CONTEST ? right : !right;
+        // Whoever opened to the jury alone was accused of refusal for a reason.
+        bool upheld = one.kind == CONTEST ? right : !right || one.kind == REFUSAL;
         if (upheld) _give(one.appellant, left);
         else _forfeit(one, left);
         // A second jury that was called for nothing has cost everybody time.

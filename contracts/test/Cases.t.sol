@@ -19,7 +19,7 @@ contract CasesTest is Base {
 
     function accuse() private returns (uint64) {
         vm.prank(bob);
-        return jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE);
+        return jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE, false);
     }
 
     function test_an_accusation_is_written_down_and_holds_its_bond_and_the_stake() public {
@@ -48,7 +48,7 @@ contract CasesTest is Base {
         accuse();
         vm.prank(carol);
         refuses(ErrorsLib.CaseExists.selector, 1);
-        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE, false);
         vm.prank(alice);
         vm.expectEmit(address(jury));
         emit EventsLib.CaseOpened(2, RUN, 0, owner, 5, 2, alice, EVIDENCE, CASE_BOND);
@@ -67,22 +67,22 @@ contract CasesTest is Base {
     function test_refuses_cases_about_what_is_no_anchored_unit() public {
         vm.startPrank(bob);
         refuses(ErrorsLib.ZeroValue.selector);
-        jury.accuse(RUN, 0, owner, 5, address(0), EVIDENCE);
+        jury.accuse(RUN, 0, owner, 5, address(0), EVIDENCE, false);
         refuses(ErrorsLib.UnknownRun.selector, 5);
-        jury.accuse(bytes32(uint256(5)), 0, owner, 5, carol, EVIDENCE);
+        jury.accuse(bytes32(uint256(5)), 0, owner, 5, carol, EVIDENCE, false);
         refuses(ErrorsLib.RoundNotAnchored.selector, 1);
-        jury.accuse(RUN, 1, owner, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 1, owner, 5, carol, EVIDENCE, false);
         refuses(ErrorsLib.NotAContributor.selector, 1);
-        jury.accuse(RUN, 0, 1, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 0, 1, 5, carol, EVIDENCE, false);
         refuses(ErrorsLib.NotAContributor.selector, 99);
-        jury.accuse(RUN, 0, 99, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 0, 99, 5, carol, EVIDENCE, false);
         refuses(ErrorsLib.NotAContributor.selector, 0);
         jury.contest(RUN, 0, 5, EVIDENCE);
         vm.roll(anchoredAt + WINDOW);
-        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE, false);
         vm.roll(anchoredAt + WINDOW + 1);
         refuses(ErrorsLib.WindowClosed.selector, anchoredAt + WINDOW);
-        jury.accuse(RUN, 0, owner, 6, carol, EVIDENCE);
+        jury.accuse(RUN, 0, owner, 6, carol, EVIDENCE, false);
     }
 
     function test_no_case_without_its_bond() public {
@@ -93,7 +93,7 @@ contract CasesTest is Base {
                 "ERC20InsufficientAllowance(address,uint256,uint256)", address(jury), CASE_BOND - 1, CASE_BOND
             )
         );
-        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 0, owner, 5, carol, EVIDENCE, false);
         same(jury.caseCount(), 0);
         same(ledger.operator(owner).cases, 0);
     }
@@ -141,7 +141,7 @@ contract CasesTest is Base {
     function testFuzz_an_appellant_is_no_juror(uint8 who, uint64 segment) public {
         address wallet = verifiers[who % 5];
         vm.prank(wallet);
-        uint64 case_ = jury.accuse(RUN, 0, owner, segment, wallet, EVIDENCE);
+        uint64 case_ = jury.accuse(RUN, 0, owner, segment, wallet, EVIDENCE, false);
         draw(case_);
         IJury.Seat[] memory seats = jury.seatsOf(case_, false);
         for (uint256 i; i < SEATS; ++i) {
@@ -248,7 +248,7 @@ contract CasesTest is Base {
     function testFuzz_sealed_votes_are_bound(uint8 field, uint64 chain) public {
         uint64 case_ = accuse();
         vm.prank(carol);
-        uint64 other = jury.accuse(RUN, 0, owner, 6, carol, EVIDENCE);
+        uint64 other = jury.accuse(RUN, 0, owner, 6, carol, EVIDENCE, false);
         draw(case_);
         draw(other);
         vm.assume(chain != 31337);

@@ -220,7 +220,7 @@ contract GasTest is Base {
 
     function test_a_case_with_its_appeal() public {
         vm.prank(bob);
-        jury.accuse(RUN, 1, owner, 5, carol, EVIDENCE);
+        jury.accuse(RUN, 1, owner, 5, carol, EVIDENCE, false);
         keep("Jury", "accuse");
         same(jury.caseInfo(1).seedRound, drandRound);
         jury.draw(1, drandProof);

@@ -292,7 +292,7 @@ contract Handler is StakeHandler, RunHandler {
         if (!fits || jury.caseOf(run, round, number, segment % 4, 1) != 0) return;
         address wallet = by % 3 == 0 ? verifiers[by % 5] : carol;
         vm.prank(wallet);
-        jury.accuse(run, round, number, segment % 4, bob, EVIDENCE);
+        jury.accuse(run, round, number, segment % 4, bob, EVIDENCE, false);
     }
 
     function contest(uint256 which, uint256 who, uint8 segment) external {

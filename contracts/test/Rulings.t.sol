@@ -20,7 +20,7 @@ contract RulingsTest is Base {
 
     function accuse(uint64 segment) private returns (uint64) {
         vm.prank(bob);
-        return jury.accuse(RUN, 0, owner, segment, carol, EVIDENCE);
+        return jury.accuse(RUN, 0, owner, segment, carol, EVIDENCE, false);
     }
 
     function contest(uint64 segment) private returns (uint64) {

@@ -33,7 +33,7 @@ contract SlotsTest is Base {
     function accuse(uint64 round) private returns (uint64) {
         uint64 number = ledger.numberOf(alice);
         vm.prank(bob);
-        return jury.accuse(RUN, round, number, 0, bob, EVIDENCE);
+        return jury.accuse(RUN, round, number, 0, bob, EVIDENCE, false);
     }
 
     function test_a_jury_is_for_the_ledger_that_names_it() public {

@@ -172,7 +172,7 @@ contract TokensTest is Base {
         playRound();
         uint64 round = ledger.runInfo(RUN).anchoredRounds - 1;
         vm.prank(bob);
-        return jury.accuse(RUN, round, owner, 0, carol, EVIDENCE);
+        return jury.accuse(RUN, round, owner, 0, carol, EVIDENCE, false);
     }
 
     function said(bytes32 body) private view returns (IJury.Statement memory) {

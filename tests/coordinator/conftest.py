@@ -106,6 +106,7 @@ class SimulatedChain:
 
     height: int = 1
     min_stake_wei: int = 100
+    force_blocks: int = 0
     dispute_blocks: int = 3
     fork: str = "main"
     members: dict[int, Operator] = field(default_factory=dict)

@@ -39,6 +39,7 @@ class SimulatedChain:
 
     height: int = 10
     min_stake_wei: int = 1
+    force_blocks: int = 0
     error: str = ""
     anchors: dict[int, int] = field(default_factory=dict)
     registered: dict[int, str] = field(default_factory=lambda: dict(PEERS))

@@ -47,6 +47,7 @@ class SimChain:
     numbers: dict[int, str]  # registration number -> role
     height: int = 10
     min_stake_wei: int = STAKE
+    force_blocks: int = 0
     anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 10})
     records: dict[int, str] = field(default_factory=dict)
     posted: dict[int, PostedRoot] = field(default_factory=dict)
@@ -72,8 +73,7 @@ class SimChain:
         return RunCreated(1, 0, "0x", self.manifest.run_id, wallet(0), self.manifest.coordinator, *said)
 
     def penalties(self) -> Penalties:
-        config = self.manifest.penalties
-        return Penalties(config.fault_percent * 100, config.equivocation_percent * 100, config.window)
+        return Penalties.of(self.manifest)
 
     def anchor(self, round_: int) -> int | None:
         return self.anchors.get(round_)

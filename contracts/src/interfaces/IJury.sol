@@ -56,7 +56,7 @@ interface IJury {
     /// @param seedRound the beacon's round that draws the jury.
     /// @param stageAt the block at which the present stage began.
     /// @param slotCount slots that could be drawn when the jury was called.
-    /// @param kind 1 accusation, 2 contest, 3 rewards.
+    /// @param kind 1 accusation, 2 contest, 3 rewards, 4 accusation of refusal.
     /// @param stage 1 called, 2 voting, 3 revealing, 4 ruled, 5 closed.
     /// @param outcome of the ruling: 0 none, 1 right (passed), 2 void (wrong), 3 proven false, 4 proven false by a
     /// forged residual, 5 unavailable.
@@ -135,11 +135,19 @@ interface IJury {
 
     /// @notice Accuses a segment of a unit with `CASE_BOND`. Anyone, within the run's window.
     /// @param number registration number of the unit's owner.
+    /// @param refusal what is claimed is that the owner did not open it to the verifiers. Coordinator only. If it opens to
+    /// the jury, whatever that finds, the bond comes back less the jury's fees, and the owner gets nothing of it.
     /// @param finder who is paid if a fault is proven.
     /// @return case_ from 1, in order.
-    function accuse(bytes32 run, uint64 round, uint64 number, uint64 segment, address finder, bytes32 evidence)
-        external
-        returns (uint64 case_);
+    function accuse(
+        bytes32 run,
+        uint64 round,
+        uint64 number,
+        uint64 segment,
+        address finder,
+        bytes32 evidence,
+        bool refusal
+    ) external returns (uint64 case_);
 
     /// @notice Contests with `CASE_BOND` what was said of a segment of the sender's own unit, within the run's window.
     function contest(bytes32 run, uint64 round, uint64 segment, bytes32 evidence) external returns (uint64 case_);
