@@ -14,6 +14,7 @@ from protocol.peer import SYNC_ROUNDS, Peer
 from protocol.pool import MessagePool
 from verification.bench import NotServed, ReplayBench, check_connection
 from verification.duty import confirmed_list, confirmed_record, listed_commitment, unit_of
+from verification.lateness import is_void
 from verification.opening import check_opening, needed_files, not_countable
 from verification.unit import NO_RESULT, DrawnUnit, Finding, nothing_there
 
@@ -56,6 +57,9 @@ def accused_unit(
     round_, number = case.round, case.number
     if round_ >= manifest.rounds or case.segment >= manifest.segments:
         return nothing_there(f"the run has no segment {case.segment} in round {round_}")
+    if is_void(manifest, chain, round_):
+        # As if nobody had been listed: its units are let go at once.
+        return nothing_there(f"round {round_} is void: its record was anchored too late")
     listed, record = confirmed_list(chain, pool, round_), confirmed_record(manifest, chain, pool, round_)
     if listed is None or record is None:
         raise NetworkError(f"the commitment list or the record of round {round_} is not here")

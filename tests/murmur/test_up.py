@@ -12,9 +12,10 @@ import pytest
 
 from coordinator.economics import Terms
 from coordinator.plan_cli import manifest_of
-from murmur.local import DEADLINES, STAKE_WEI, UNBONDING_BLOCKS
+from murmur.local import DEADLINES, JURY_TERMS, LEDGER_TERMS, STAKE_WEI
 from murmur.up import Progress, parse_cheats, plan_verdict
 from protocol.errors import NetworkError, UsageError
+from protocol.manifest import PenaltyConfig
 
 
 def murmur(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -59,10 +60,18 @@ def test_what_makes_no_sense_is_a_usage_error(
 )
 def test_the_plan_is_asked_before_a_local_run_and_told(rounds: int, said: str) -> None:
     fields = {"rounds": rounds, "deadlines": DEADLINES}
-    terms = Terms(stake_wei=STAKE_WEI, unbonding_blocks=UNBONDING_BLOCKS)
+    terms = Terms(stake_wei=STAKE_WEI, unbonding_blocks=LEDGER_TERMS.unbonding_blocks)
     (line,) = plan_verdict(manifest_of(fields), terms)
     assert said in line
     assert ("a local network runs it" in line) == (rounds == 6)
+
+
+def test_the_local_ledger_takes_a_run_with_the_penalties_of_every_manifest() -> None:
+    """As `Ledger.createRun` demands: no stake is free before all that it answers for."""
+    jury, ledger = JURY_TERMS, LEDGER_TERMS
+    case = 2 * (jury.draw_blocks + jury.vote_blocks + jury.reveal_blocks) + jury.appeal_blocks
+    needed = ledger.force_blocks + 2 * ledger.timeout_blocks + PenaltyConfig().window + case
+    assert needed + ledger.dispute_blocks < ledger.unbonding_blocks
 
 
 def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

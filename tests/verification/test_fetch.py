@@ -115,7 +115,7 @@ async def test_a_run_is_audited_from_chain_and_peers_alone(played: Testbed, tmp_
     assert (report.states > 20, report.states_missing) == (True, 0)
     found = audited(played, out)
     assert found.exit_code == 0, [check for check in found.checks if not check.ok]
-    assert {check.name: check.count for check in found.checks}["replays"] == 9
+    assert {check.name: check.count for check in found.checks}["replays"] == 10
     for round_ in range(3):
         ours, theirs = Archive(out).round(played.manifest, round_), played.dossiers[round_]
         assert ours is not None

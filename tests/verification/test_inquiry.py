@@ -76,6 +76,18 @@ def test_where_no_unit_or_segment_is_nothing_is_wrong(bed: Testbed, watch: Watch
         assert (found.outcome, found.result) == (CaseOutcome.RIGHT, NO_RESULT)
 
 
+def test_in_a_void_round_nobody_has_a_unit_to_answer_for(bed: Testbed, watch: Watch) -> None:
+    watch.hear(bed.play_round(0))
+    deadlines, posted = bed.manifest.deadlines, bed.chain.posted[0]
+    late = posted.block + deadlines.reveal + deadlines.record
+    bed.chain.anchors[0], bed.chain.height = late, late + 2
+    assert isinstance(watch.unit(), DrawnUnit), "just in time"
+    bed.chain.anchors[0] = late + 1
+    found = watch.unit()
+    assert isinstance(found, Finding)
+    assert (found.outcome, found.result) == (CaseOutcome.RIGHT, NO_RESULT)
+
+
 def test_a_listed_commitment_that_nobody_tells_is_its_owners_to_tell(bed: Testbed, watch: Watch) -> None:
     watch.hear(bed.play_round(0), without=frozenset({1}))
     watch.hear(bed.play_round(1))

@@ -97,9 +97,9 @@ def read_status(directory: Path) -> dict[str, Any]:
 
 async def seal_too(peer: Peer, bed: Testbed, numbers: set[int], round_: int = 0) -> None:
     """Wait for the daemon's seals, and let the other judge seal the same units."""
-    while not numbers <= {number for number, _, judge in peer.pool.seals(round_) if judge == ME}:
+    while not numbers <= {number for number, judge in peer.pool.seals(round_) if judge == ME}:
         await peer.changed()
-    for (number, _, judge), message in list(peer.pool.seals(round_).items()):
+    for (number, judge), message in list(peer.pool.seals(round_).items()):
         if judge == ME and number in numbers:
             body = message.body.model_copy(update={"verifier": OTHER, "seal": "cd" * 32})
             await peer.publish(sign(key(OTHER), bed.manifest, round_, "verifier", body))
@@ -134,7 +134,7 @@ async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judgi
             await seal_too(peer, bed, {1, 2})
             found = await heard(peer, {1, 2})
             for number in (1, 2):
-                seal = peer.pool.seals(0)[number, 0, ME].body
+                seal = peer.pool.seals(0)[number, ME].body
                 assert needs_seal(found[number].body)
                 assert broken_seal(bed.run, 0, found[number].body, seal) == ""
                 assert found[number].body.fingerprint == bed.reports[0, number].fingerprint
