@@ -261,7 +261,7 @@ contract TokensTest is Base {
         bytes[] memory calls = new bytes[](10);
         calls[0] = abi.encodeCall(jury.join, (1));
         calls[1] = abi.encodeCall(jury.withdraw, ());
-        calls[2] = abi.encodeCall(jury.accuse, (RUN, 0, owner, 9, carol, EVIDENCE));
+        calls[2] = abi.encodeCall(jury.accuse, (RUN, 0, owner, 9, carol, EVIDENCE, false));
         calls[3] = abi.encodeCall(jury.contest, (RUN, 0, 9, EVIDENCE));
         calls[4] = abi.encodeCall(jury.disputeRewards, (RUN, 1, EVIDENCE));
         calls[5] = abi.encodeCall(jury.draw, (open, ""));

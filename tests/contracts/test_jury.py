@@ -1,8 +1,11 @@
 """A case before the jury on a real chain: drawn, sealed, revealed, ruled, closed; and what each side gets."""
 
-from contracts.cases import FALSE, RIGHT
+import pytest
+
+from contracts.cases import FALSE, RIGHT, UNAVAILABLE
 from contracts.jury import vote_digest
-from contracts.types import CaseStage
+from contracts.reverts import LedgerRevert
+from contracts.types import CaseKind, CaseStage
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network
 from tests.contracts.court import ROOT, close, court, look, vote
 
@@ -70,3 +73,37 @@ def test_a_second_jury_of_nine_overturns_the_first(network: Network) -> None:
     # Her bond comes back, and the accuser's pays the nine and then her.
     assert jury.credit(alice.address) == 4 * JURY.case_bond - 9 * JURY.fee
     assert 9 * JURY.fee < TOKEN
+
+
+def test_who_opens_to_the_jury_alone_owes_nothing_and_is_owed_nothing(network: Network) -> None:
+    run, jurors = court(network)
+    jury, coordinator = network.ledger.jury, network.person("coordinator")
+    alice = network.person("alice").address
+    case = jury.accuse(coordinator, RUN, 0, 1, 2, alice, refusal=True).case
+    assert look(run, case).kind is CaseKind.REFUSAL
+    vote(network, run, case, jurors, RIGHT)
+    close(network, run, case)
+    assert [one.outcome for one in run.cases(0)] == ["passed"]
+    assert jury.credit(coordinator.address) == JURY.case_bond - 3 * JURY.fee
+    assert jury.credit(alice) == 0
+
+
+def test_who_opens_to_nobody_loses_its_stake(network: Network) -> None:
+    run, jurors = court(network)
+    jury, coordinator = network.ledger.jury, network.person("coordinator")
+    finder = network.person("finder").address
+    case = jury.accuse(coordinator, RUN, 0, 1, 2, finder, refusal=True).case
+    vote(network, run, case, jurors, UNAVAILABLE)
+    close(network, run, case)
+    (ended,) = run.cases(0)
+    assert (ended.outcome, ended.refused) == ("false", True)
+    assert run.slashed() == {1: MIN_STAKE}
+    assert jury.credit(finder) == MIN_STAKE * 3 // 10
+    assert jury.credit(coordinator.address) == JURY.case_bond
+
+
+def test_only_the_coordinator_accuses_of_refusal(network: Network) -> None:
+    court(network)
+    accuser = network.person("accuser")
+    with pytest.raises(LedgerRevert, match="NotCoordinator"):
+        network.ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address, refusal=True)
