@@ -88,13 +88,13 @@ def accuse_an_honest_unit(up: "subprocess.Popen[str]", directory: Path) -> None:
     (rpc,) = (line.split()[1] for line in log.read_text().splitlines() if line.startswith("chain: "))
     home = directory / "peer-2"
     place = ("--dir", str(home), "--rpc", rpc, "--ledger", facts["ledger"])
-    unit = ("--round", "0", "--peer", str(facts["names"]["peer-1"]), "--segment", "1")
+    unit = ("--round", "0", "--number", str(facts["names"]["peer-1"]), "--segment", "1")
     key = ("--password-file", str(home / "wallet.password"))
-    said = [murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json")]
+    said = [murmur("dispute", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json")]
 
     def answered() -> bool:
         if "is not anchored" in said[-1].stderr:  # the record is public a few blocks before
-            said.append(murmur("appeal", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json"))
+            said.append(murmur("dispute", "accuse", facts["run"], *unit, *place, *key, "--yes", "--json"))
         return "is not anchored" not in said[-1].stderr
 
     wait_until(answered, up)
@@ -102,8 +102,8 @@ def accuse_an_honest_unit(up: "subprocess.Popen[str]", directory: Path) -> None:
     assert json.loads(said[-1].stdout)["kind"] == "accusation"
 
 
-def appeals_judged(directory: Path) -> list[tuple[int, int, str]]:
-    """Return (round, number, outcome) of every appeal that a record or the closing word declares."""
+def cases_judged(directory: Path) -> list[tuple[int, int, str]]:
+    """Return (round, number, outcome) of every case that a record or the closing word declares."""
     public = directory / "coordinator" / "public"
     records = [json.loads(path.read_text())["record"] for path in sorted((public / "rounds").iterdir())]
     said = [*records, json.loads((public / "settlement.json").read_text())["finish"]]
@@ -138,7 +138,10 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert document["not_demonstrated"] == []
     check_money(document)
     accused = next(peer for peer in document["peers"] if peer["name"] == "peer-1")
-    assert appeals_judged(directory) == [(0, accused["number"], "passed")]
+    ruled = cases_judged(directory)
+    assert (0, accused["number"], "passed") in ruled
+    guilty = {found[kind]["number"] for kind in ("skip-steps", "wrong-data", "copycat")}
+    assert {number for _, number, outcome in ruled if outcome == "false"} == guilty
 
     again = murmur(
         "audit", "run", document["run_id"], "--dir", str(directory), "--replay", "sampled", "--json"
