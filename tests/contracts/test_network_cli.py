@@ -145,7 +145,7 @@ def test_a_profile_stands_in_for_rpc_and_ledger_and_flags_win(
 
 def terms_file(path: Path, **changes: int) -> Path:
     def amount(name: str) -> int:
-        return changes.get(name, {"supply": 10**24, "seats": 3}.get(name, 10))
+        return changes.get(name, {"supply": 10**24, "seats": 3, "case_bond": 120}.get(name, 10))
 
     lines, tables = [], []
     for name, kind in deploy_terms().items():

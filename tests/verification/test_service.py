@@ -81,9 +81,7 @@ def settings(bed: Testbed, directory: Path, peer: Peer) -> VerifierConfig:
 async def heard(peer: Peer, numbers: set[int], round_: int = 0) -> dict[int, Signed[Verdict]]:
     while True:
         found = {
-            number: message
-            for (number, _, judge), message in peer.pool.verdicts(round_).items()
-            if judge == ME
+            number: message for (number, judge), message in peer.pool.verdicts(round_).items() if judge == ME
         }
         if numbers <= found.keys():
             return found
