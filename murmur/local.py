@@ -172,8 +172,10 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
         treasury = Sender(w3, coordinator)
         staking = [identity for identity in identities if identity.role is not None]
         with ThreadPoolExecutor(4) as pool:
-            # So that anybody can open a case, and verifiers can take a slot of the jury.
-            purse = STAKE_WEI + JURY_TERMS.case_bond + SLOT_WEI
+            # So that anybody can open a case, and few verifiers have slots enough for a jury.
+            judges = sum(one.role is Role.VERIFIER for one in staking)
+            slots = -(-JURY_TERMS.seats // judges) if judges else 0
+            purse = STAKE_WEI + JURY_TERMS.case_bond + slots * SLOT_WEI
             list(pool.map(lambda one: ledger.transfer(treasury, wallets[one.name].address, purse), staking))
         numbers = {
             one.name: ledger.register(Sender(w3, wallets[one.name]), one.role, keys[one.name], STAKE_WEI)
@@ -182,7 +184,7 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
         }
         for one in staking:
             if one.role is Role.VERIFIER:
-                ledger.jury.join(Sender(w3, wallets[one.name]), 1)
+                ledger.jury.join(Sender(w3, wallets[one.name]), slots)
     return Staked(ledger, keys, wallets, numbers)
 
 
