@@ -59,7 +59,7 @@ DEADLINES = {
     "reveal": 30,
     "receipt": 10,
     "verify": 180,
-    "appeal": 60,
+    "appeal": 120,
 }  # blocks of half a second
 
 
