@@ -194,7 +194,9 @@ def test_the_arithmetic_is_shown_line_by_line(tmp_path: Path, calibration: Path)
     assert "of 3000 drawn segments 3000 proven, 3000 caught" in told
     line = next(line for line in told.splitlines() if line.startswith("cpu-fp32: half-steps"))
     # 0.5 x 0.4 - 0.1624 x 0.05^(1/3000) x (4/9 x 0.855154 x 64.3333 + 4/9)
-    assert float(line.split()[2]) == pytest.approx(0.2 - 0.1624 * 0.999002 * (4 / 9 * (0.855154 * 64.3333 + 1)), abs=2e-4)
+    assert float(line.split()[2]) == pytest.approx(
+        0.2 - 0.1624 * 0.999002 * (4 / 9 * (0.855154 * 64.3333 + 1)), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(
