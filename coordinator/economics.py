@@ -2,14 +2,15 @@
 
 Everything is in shares of a unit's pay R = 1, for one unit and over honest work. The formulas are those of PoSP
 (arXiv 2405.00295) and of the notes' section on deterrence, taken at the edge that suits the attacker: it is drawn
-with the lowest probability p, risks nothing but its stake and its unpaid epoch, and has a share r of the verifiers on
-its side. Who is convicted then is asked of the judges' rule itself (`verification.ruling`).
+with the lowest probability p, has nothing unvested, and has a share r of verifiers and of jurors on its side. Whom the
+verifiers convict then is asked of their rule itself (`verification.ruling`); stake is lost where a jury agrees.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import comb
 from typing import Literal
 
 from coordinator.bounds import lower_bound, upper_bound
@@ -20,7 +21,7 @@ from verification.judge import refused
 from verification.ruling import rule
 from verification.sample import Draw
 
-Kind = Literal["measured", "refusal", "unpaid", "harmless"]
+Kind = Literal["measured", "refusal", "unpaid", "equivocation"]
 
 COLLUSION = 1 / 3
 MAX_FALSE_LOSS = 0.001  # of an honest operator's pay
@@ -29,7 +30,8 @@ TAIL_INDEX = 2.0
 the edge. Counts alone can exclude no false proof rarer than one in their number."""
 
 HORIZON = 40  # units of an epoch that the plan of a refuser looks at; a longer epoch only puts more at stake
-SPARE_BLOCKS = 20  # that a slash may take to be mined
+FINDER_SHARE = 0.3  # of a slash, to who found the fault: the offender itself, under a second identity
+JURY_SHARE = 0.2  # of a slash, to the seats that won
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,31 @@ class Terms:
     unbonding_blocks: int
     cost: float = 0.4  # of an honest unit, as a share of its pay
     verifiers: int = 2  # staked
-    collusion: float = COLLUSION  # share of the verifiers who pass whatever the attacker does
-    slash_share: float = 0.0  # of a burnt stake that the offender gets back through a second identity
+    collusion: float = (
+        COLLUSION  # share of the verifiers, and of the jurors, who pass whatever the attacker does
+    )
+    slash_share: float = (
+        FINDER_SHARE  # of a slashed stake that the offender gets back through a second identity
+    )
+    case_blocks: int = 566  # longest time of a case before the jury, with its appeal
+    dispute_blocks: int = 4  # of a reward root
+    seats: int = 3  # of a first jury; a second has three times as many
+    case_bond_wei: int = 10 * 10**18  # of an accusation; an appeal puts up three times as much
+    accused: float = 0.05
+    """Share of the units that verifiers find unopened which somebody takes before the jury. No daemon does: who
+    accuses by hand earns the finder's share if nothing is opened, and loses the bond if the owner opens after all."""
+    outage: float = 1e-4
+    """Chance that an honest peer that is drawn stays away from the draw to the end of a jury's time to open."""
+
+    @property
+    def returned(self) -> float:
+        """Return the share of a slashed stake that comes back to an offender with jurors on its side."""
+        return min(1.0, self.slash_share + self.collusion * JURY_SHARE)
+
+    @property
+    def agreeing(self) -> float:
+        """Return the chance that honest jurors carry a second jury, which either side can call."""
+        return _majority(3 * self.seats, 1 - self.collusion)
 
 
 @dataclass(frozen=True)
@@ -99,10 +124,12 @@ class Plan:
         return not self.reasons
 
 
-def window(manifest: RunManifest, verifiers: int) -> int:
-    """Return how many blocks may pass from a peer's last roster to the slash for a unit of that round."""
-    spare = max(0, verifiers - manifest.verification.verifiers)
-    return round_blocks(manifest) + (2 + spare) * manifest.deadlines.verify + SPARE_BLOCKS
+def window(manifest: RunManifest, terms: Terms) -> int:
+    """Return how many blocks may pass from a peer's last roster to the slash for a unit of that round.
+
+    A case may be opened until the run's window closes, and then takes its time; a reward root may be disputed after.
+    """
+    return round_blocks(manifest) + manifest.penalties.window + terms.case_blocks + terms.dispute_blocks
 
 
 def round_blocks(manifest: RunManifest) -> int:
@@ -185,7 +212,23 @@ def _verdict(verifier: int, found: Literal[1, 2, 3], opened: bool) -> Verdict:
     )
 
 
-def refuser_value(units: int, cost: float, forfeit: float, lost: float, share: float) -> float:
+def _majority(seats: int, share: float) -> float:
+    """Return the chance that more than half of so many seats are of a group that holds a share of all slots."""
+    return sum(
+        comb(seats, one) * share**one * (1 - share) ** (seats - one)
+        for one in range(seats // 2 + 1, seats + 1)
+    )
+
+
+def refuser_value(
+    units: int,
+    cost: float,
+    forfeit: float,
+    lost: float,
+    share: float,
+    slashed: float = 0.0,
+    stake: float = 0.0,
+) -> float:
     """Return the most that an epoch can bring to who may work, do nothing for it, or idle at each unit.
 
     Units that nothing was done for are committed like any other, and never opened. The best policy is found by
@@ -197,6 +240,8 @@ def refuser_value(units: int, cost: float, forfeit: float, lost: float, share: f
         forfeit: chance that such a unit is drawn and found unopened by enough verifiers.
         lost: chance that it is drawn and merely void.
         share: of the epoch's pay that a refusal forfeits.
+        slashed: chance that it is drawn and a jury confirms the refusal, which ends the epoch without pay.
+        stake: that this costs.
     """
     most = 0 if share <= 0 else min(units, round(1 / share + 0.499999))
 
@@ -211,7 +256,8 @@ def refuser_value(units: int, cost: float, forfeit: float, lost: float, share: f
         skip = (
             forfeit * best(left - 1, paid, min(most, refusals + 1))
             + lost * best(left - 1, paid, refusals)
-            + (1 - forfeit - lost) * best(left - 1, paid + 1, refusals)
+            - slashed * stake
+            + (1 - forfeit - lost - slashed) * best(left - 1, paid + 1, refusals)
         )
         return max(work, skip, best(left - 1, paid, refusals))
 
@@ -228,10 +274,11 @@ def plan(
         attacks: by profile.
     """
     low, high = probabilities(manifest)
-    needed = window(manifest, terms.verifiers)
+    needed = window(manifest, terms)
     kept = terms.unbonding_blocks >= needed
     stake = terms.stake_wei / manifest.pay.unit_wei if manifest.pay.unit_wei and kept else 0.0
-    net = stake * (1 - terms.slash_share)
+    fault = stake * manifest.penalties.fault_percent / 100
+    net = fault * (1 - terms.returned)
     steps = [
         f"a unit costs c = {terms.cost:g} of its pay R = 1; honest profit {1 - terms.cost:g} a unit",
         f"drawn with p = {low:g} at least and {high:g} at most, one of {manifest.segments} segments",
@@ -239,15 +286,21 @@ def plan(
         + (
             ""
             if kept
-            else f": 0, because unbonding takes {terms.unbonding_blocks} blocks and a verdict up to {needed}"
+            else f": 0, because unbonding takes {terms.unbonding_blocks} blocks and a slash up to {needed}"
         )
-        + (
-            f", of which {terms.slash_share:g} comes back: {net:g}"
-            if terms.slash_share
-            else ", all of it burnt"
-        ),
+        + f", of which a fault costs {manifest.penalties.fault_percent} % and {terms.returned:.3g} of that comes back "
+        f"(finder {terms.slash_share:g}, colluding jurors {terms.collusion:.3g} of {JURY_SHARE:g}): {net:.3g}",
+        f"until a slash may pass {needed} blocks: a round {round_blocks(manifest)}, the window for cases "
+        f"{manifest.penalties.window}, a case {terms.case_blocks}, a dispute {terms.dispute_blocks}",
+        f"with {terms.collusion:.3g} of the jurors colluding a second jury of {3 * terms.seats} is right with "
+        f"{terms.agreeing:.3f}; whoever a first one wrongs is taken to appeal",
     ]
     reasons = []
+    if not kept:
+        reasons.append(
+            f"stake is free before it can be slashed: unbonding takes {terms.unbonding_blocks} blocks, "
+            f"a slash up to {needed}"
+        )
     if terms.cost >= 1:
         reasons.append(f"honest work does not pay: a unit costs {terms.cost:g} of what it earns")
     lines: list[Line] = []
@@ -256,26 +309,34 @@ def plan(
         if profile.name not in honest:
             reasons.append(f"profile {profile.name} is not calibrated: nothing bounds its false rejections")
             continue
-        loss, step = false_loss(manifest, honest[profile.name], stake)
+        loss, step = false_loss(manifest, honest[profile.name], fault, terms.accused * terms.outage)
         steps.append(f"{profile.name}: {step}")
         worst = max(worst, loss)
         if loss > MAX_FALSE_LOSS:
             reasons.append(
-                f"{profile.name}: false rejections may cost an honest operator {loss:.3%} of its pay, "
+                f"{profile.name}: false rejections and outages may cost an honest operator {loss:.3%} of its pay, "
                 f"more than {MAX_FALSE_LOSS:.1%}; calibrate with more segments, or draw less"
             )
         lines += [
             _line(manifest, terms, attack, profile.name, low, net) for attack in attacks.get(profile.name, ())
         ]
+    if lines:
+        lines.append(_framing_line(manifest, terms, fault))
     reasons += [f"{line.name} pays {line.profit:+.4f} R: {line.why}" for line in lines if line.pays]
     return Plan(1 - terms.cost, worst, tuple(lines), tuple(reasons), tuple(steps))
 
 
-def false_loss(manifest: RunManifest, honest: Honest, stake: float) -> tuple[float, str]:
-    """Return the share of its pay that honest work may lose to false rejections, and the arithmetic.
+def false_loss(
+    manifest: RunManifest, honest: Honest, stake: float, refused: float = 0.0
+) -> tuple[float, str]:
+    """Return the share of its pay that honest work may lose to false rejections and outages, and the arithmetic.
 
     A segment's sample is the largest drift between any two machines that replayed it, so its bound holds for all
     verifiers of a unit together. The average is over a peer's units of the whole run.
+
+    Args:
+        stake: that a fault costs.
+        refused: chance that a drawn unit is taken before the jury as refused, and not opened there for an outage.
     """
     schedule, rounds = manifest.verification.schedule, manifest.rounds
     fresh = min(schedule.fresh_units, rounds)
@@ -287,12 +348,14 @@ def false_loss(manifest: RunManifest, honest: Honest, stake: float) -> tuple[flo
     segments = manifest.segments * rounds
     rate += max(0.0, first - rate) / segments  # only the first segment of the first unit starts from zero
     false += max(0.0, first_false - false) / segments
-    loss = p * (rate + false * (stake + 1))
+    unvested = min(rounds, (manifest.pay.vest_epochs + 1) * manifest.pay.epoch_rounds)
+    loss = p * (rate + (false + refused) * (stake + unvested))
     step = (
         f"honest segments rejected {honest.rejected} of {honest.tried}, at most {rate:.3g}; proven false at most "
         f"{false:.2g} (none of {honest.exact_tried}, the largest at {honest.exact_ratio:.2g} of the slash tolerance; "
         f"from zero moments none of {honest.fresh_exact_tried}, the largest at {honest.fresh_exact_ratio:.2g}; "
-        f"tail index {TAIL_INDEX:g}); loss p({rate:.3g} + {false:.2g}(S+R)) = {loss:.4%} at p = {p:.3g}"
+        f"tail index {TAIL_INDEX:g}); out and accused {refused:.2g}; loss p({rate:.3g} + "
+        f"({false:.2g} + {refused:.2g}) x (S + {unvested} R unvested at most)) = {loss:.4%} at p = {p:.3g}"
     )
     return loss, step
 
@@ -307,16 +370,21 @@ def _line(manifest: RunManifest, terms: Terms, attack: Attack, profile: str, p: 
     gain = attack.saving * terms.cost
     if attack.kind == "unpaid":
         return _made(name, gain - 1, f"saves {gain:.3g}, and a unit that never merges is never paid: -1")
-    if attack.kind == "harmless":
-        return _made(name, 0.0, "the unit itself is honest")
+    if attack.kind == "equivocation":
+        percent = manifest.penalties.equivocation_percent
+        lost = net / (1 - terms.returned) * (1 - terms.slash_share) if terms.returned < 1 else 0.0
+        lost *= percent / manifest.penalties.fault_percent
+        why = f"saves nothing; two signatures prove it, without a draw: {percent} % of the stake, all from the third"
+        return _made(name, -lost, why)
     if attack.kind == "refusal":
-        return _refusal_line(manifest, terms, name, p)
+        return _refusal_line(manifest, terms, name, p, net)
     proven = attack.reach * (1.0 if attack.exact else lower_bound(attack.proven, attack.tried))
     caught = attack.reach * (1.0 if attack.exact else lower_bound(attack.caught, attack.tried))
     doubted = max(0.0, caught - proven)
     ends = convictions(manifest, terms.verifiers, terms.collusion, PROVEN_FALSE)
     false, void = ends.get("false", 0.0), ends.get("void", 0.0)
     unpaid = convictions(manifest, terms.verifiers, terms.collusion, REJECTED).get("void", 0.0)
+    false *= terms.agreeing
     profit = gain - p * (proven * (false * (net + 1) + void) + doubted * unpaid)
     seen = (
         "found by comparing bits in every draw"
@@ -324,17 +392,21 @@ def _line(manifest: RunManifest, terms: Terms, attack: Attack, profile: str, p: 
         else f"of {attack.tried} drawn segments {attack.proven} proven, {attack.caught} caught"
     )
     why = (
-        f"saves {gain:.3g}; {seen}{f' of the {attack.reach:.3g} it touches' if attack.reach < 1 else ''}: "
+        f"saves {gain:.3g}; {seen}"
+        f"{f' of the {attack.reach:.3g} it touches' if attack.reach < 1 else ''}: "
         f"proven {proven:.3g}, void {doubted:.3g} at least; with r = {terms.collusion:.2f} the proven are slashed "
-        f"with {false:.3f}, void with {void:.3f}; {gain:.3g} - {p:g} x ({proven:.3g} x ({false:.3f} x {net + 1:g} + "
+        f"by a jury with {false:.3f}, void with {void:.3f}; "
+        f"{gain:.3g} - {p:g} x ({proven:.3g} x ({false:.3f} x {net + 1:.3g} + "
         f"{void:.3f}) + {doubted:.3g} x {unpaid:.3f}) = {profit:+.4f}"
     )
     return _made(name, profit, why)
 
 
-def _refusal_line(manifest: RunManifest, terms: Terms, name: str, p: float) -> Line:
+def _refusal_line(manifest: RunManifest, terms: Terms, name: str, p: float, net: float) -> Line:
     ends = convictions(manifest, terms.verifiers, terms.collusion, REJECTED, opened=False)
-    forfeit, void = p * ends.get("refused", 0.0), p * ends.get("void", 0.0)
+    found, void = p * ends.get("refused", 0.0), p * ends.get("void", 0.0)
+    slashed = found * terms.accused * terms.agreeing
+    forfeit = found - slashed
     share = manifest.pay.refusal_percent / 100
     # A stake that is free again before the epoch ends can go on under another number.
     locked = terms.unbonding_blocks // round_blocks(manifest)
@@ -342,13 +414,29 @@ def _refusal_line(manifest: RunManifest, terms: Terms, name: str, p: float) -> L
     last = manifest.rounds % epoch or epoch  # the last epoch may be short, and then has less to lose
     units = min(epoch, last, max(1, locked), HORIZON)
     honest = units * max(0.0, 1 - terms.cost)
-    value = refuser_value(units, terms.cost, forfeit, void, share)
+    value = refuser_value(units, terms.cost, forfeit, void, share, slashed, net)
     why = (
-        f"a unit without work is found unopened with {p:g} x {ends.get('refused', 0.0):.3f} = {forfeit:.3g}, which "
-        f"forfeits {share:.0%} of the epoch's pay, and merely void with {void:.3g}; the best mix over {units} units "
+        f"a unit without work is found unopened with {p:g} x {ends.get('refused', 0.0):.3f} = {found:.3g}, which "
+        f"forfeits {share:.0%} of the epoch's pay; {terms.accused:.0%} of those are accused, and {slashed:.3g} cost "
+        f"stake ({net:.3g} R) and all unvested pay; merely void with {void:.3g}; the best mix over {units} units "
         f"brings {value:.4g}, honesty {honest:.4g}"
     )
     return _made(name, value - honest, why)
+
+
+def _framing_line(manifest: RunManifest, terms: Terms, fault: float) -> Line:
+    """Return what colluding jurors earn who accuse an honest unit, where the owner appeals a wrong ruling."""
+    bond = terms.case_bond_wei / manifest.pay.unit_wei if manifest.pay.unit_wei else 0.0
+    prize = fault * min(1.0, terms.slash_share + JURY_SHARE)
+    first, second = _majority(terms.seats, terms.collusion), 1 - terms.agreeing
+    upheld = second * prize - (1 - second) * bond
+    appealed = second * prize - (1 - second) * 4 * bond
+    profit = first * upheld + (1 - first) * max(-bond, appealed)
+    why = (
+        f"a bond of {bond:g} R against {prize:.3g} R of the stake; with r = {terms.collusion:.2f} of the jurors the "
+        f"first jury of {terms.seats} is theirs with {first:.3f}, the second with {second:.3f}"
+    )
+    return _made("accuse an honest unit", profit, why)
 
 
 def _made(name: str, profit: float, why: str) -> Line:

@@ -50,8 +50,20 @@ def plan(
         typer.Option(min=1, max=16, help="Verifiers that are staked; as many as judge are assumed."),
     ] = None,
     slash_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of a slash that comes back to the offender.")
-    ] = 0.0,
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Finder's share of a slash, which the offender may pay to itself."
+        ),
+    ] = 0.3,
+    case_blocks: Annotated[
+        int, typer.Option(min=0, help="Longest time of a case before the jury, with its appeal.")
+    ] = 566,
+    accused: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of units found unopened that somebody takes before the jury."
+        ),
+    ] = 0.05,
     explain: Annotated[bool, typer.Option("--explain", help="Show the arithmetic line by line.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -65,6 +77,8 @@ def plan(
         cost=cost,
         verifiers=verifiers or found.verification.verifiers,
         slash_share=slash_share,
+        case_blocks=case_blocks,
+        accused=accused,
     )
     result = make_plan(found, terms, calibration)
     if as_json:
@@ -89,14 +103,19 @@ class Refused(MurmurError):
 
 
 def ledger_terms(ledger: "Ledger", *, cost: float, verifiers: int) -> "Terms":
-    """Return what a plan assumes, as far as a ledger says it: the least stake, and how long it stays bound."""
+    """Return what a plan assumes, as far as a ledger says it: least stake, how long it stays bound, and its jury."""
     from coordinator.economics import Terms
 
+    jury = ledger.jury
     return Terms(
         stake_wei=ledger.min_stake,
         unbonding_blocks=ledger.unbonding_blocks,
         cost=cost,
         verifiers=verifiers,
+        case_blocks=jury.case_blocks,
+        dispute_blocks=ledger.dispute_blocks,
+        seats=jury.terms.seats,
+        case_bond_wei=jury.terms.case_bond,
     )
 
 
@@ -125,7 +144,8 @@ def check_plan(
     best = max(result.lines, key=lambda line: line.profit)
     return [
         f"honest work earns {result.honest_profit:.0%} of its pay and loses at most {result.false_loss:.3%} to false "
-        f"rejections; no attack pays, the best ({best.name}) by {best.profit:+.3g} of a unit's pay"
+        f"rejections and outages; no attack pays, the best ({best.name}) by {best.profit:+.3g} of a unit's pay, "
+        f"if {terms.accused:.0%} of the refusals are taken before the jury"
     ]
 
 
@@ -199,7 +219,7 @@ def manifest_of(fields: "Mapping[str, Any]") -> "RunManifest":
 def describe(result: "Plan", *, explain: bool) -> list[str]:
     """Return a plan for a person: a table, or the arithmetic."""
     lines = [f"honest profit {result.honest_profit:.3g} of a unit's pay"]
-    lines.append(f"at most {result.false_loss:.4%} of pay lost to false rejections")
+    lines.append(f"at most {result.false_loss:.4%} of pay lost to false rejections and outages")
     if explain:
         lines += ["", *result.steps, ""]
     width = max((len(line.name) for line in result.lines), default=0)
@@ -225,6 +245,12 @@ def to_json(result: "Plan", terms: "Terms") -> dict[str, object]:
             "verifiers": terms.verifiers,
             "collusion": terms.collusion,
             "slash_share": terms.slash_share,
+            "case_blocks": terms.case_blocks,
+            "dispute_blocks": terms.dispute_blocks,
+            "seats": terms.seats,
+            "case_bond_wei": str(terms.case_bond_wei),
+            "accused": terms.accused,
+            "outage": terms.outage,
         },
         "strategies": [
             {"name": line.name, "profit": line.profit, "pays": line.pays, "arithmetic": line.why}

@@ -36,7 +36,7 @@ from verification.settle import max_payout
 ESCAPE = 0.001
 """A peer that cheats in every round escapes a whole run with at most this probability, if verifiers do their work."""
 
-FLOOR = 0.13  # of the draw probability: below, who refuses to open gains over an epoch of ten units (`murmur run plan`)
+FLOOR = 0.09  # of the draw probability: below, who refuses to open gains over an epoch of ten units (`murmur run plan`)
 SHORT_RUN = 10  # rounds; up to here every unit is drawn
 
 

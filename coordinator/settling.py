@@ -1,7 +1,7 @@
 """From decided rounds to pay: reward tables by epoch, proposals on the ledger, and the end of the run.
 
-The ledger counts epochs that have a root. While nobody has earned anything a table would be empty and has none, so
-that epochs before the first pay are left out: the ledger's epoch is the index among the tables that exist.
+The ledger counts epochs that have a root. While no pay has vested a table would be empty and has none, so that epochs
+before the first pay are left out: the ledger's epoch is the index among the tables that exist.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from protocol.chain import ChainView
 from protocol.merkle import reward_tree
 from protocol.messages import Finish, RewardTable
 from verification.retract import chained
-from verification.settle import earned_in_epoch, reward_entries
+from verification.settle import epoch_earnings, reward_entries, vested
 
 MAX_CLOSING = 360  # judgements in the closing word, so that it stays a single message
 
@@ -44,22 +44,22 @@ def _complete_epochs(state: State, chain: ChainView) -> State:
         forged = settling.forged.union(*(one.forged_units for one in inside))
         records = records_in_force(state, chain, rounds[-1] + 1) if forged else {}
         unpaid = chained([*records.values()], forged)
-        earned = earned_in_epoch(state.manifest, inside, unpaid)
-        epochs = (*settling.earned, earned)
+        earned = (*settling.earned, epoch_earnings(state.manifest, inside, unpaid))
+        epochs = vested(state.manifest, earned)
         entries = reward_entries(epochs, _wallets(epochs, chain))
         due = settling.due
         if entries:
             due = (*due, RewardTable(epoch=epoch, entries=entries))
         settled = {round_: one for round_, one in settling.settled.items() if round_ not in rounds}
         state = replace(
-            state, settling=replace(settling, settled=settled, forged=forged, earned=epochs, due=due)
+            state, settling=replace(settling, settled=settled, forged=forged, earned=earned, due=due)
         )
     return state
 
 
 def _wallets(epochs: tuple[Mapping[int, int], ...], chain: ChainView) -> dict[int, str]:
     wallets = {}
-    for number in {number for earned in epochs for number in earned}:
+    for number in {number for added in epochs for number in added}:
         operator = chain.operator(number)
         assert operator is not None  # whoever earned was on a roster
         wallets[number] = operator.wallet

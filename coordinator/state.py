@@ -33,7 +33,7 @@ from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.retract import Units
 from verification.sample import Draw, Standing
-from verification.settle import SettledRound
+from verification.settle import EpochEarnings, SettledRound
 
 Label = tuple[int, int]
 """Name what was judged of a round's unit: (number, case), where case 0 is the beacon's draw."""
@@ -371,7 +371,7 @@ class Settling:
     settled: Mapping[int, SettledRound] = field(
         default_factory=dict
     )  # decided rounds of epochs that are not complete
-    earned: tuple[Mapping[int, int], ...] = ()  # by complete epoch: number -> wei
+    earned: tuple[EpochEarnings, ...] = ()  # by complete epoch
     forged: Units = frozenset()  # units of complete epochs whose residual was forged
     due: tuple[RewardTable, ...] = ()  # tables of complete epochs; the ledger's epoch is the index
     tables: Mapping[int, Signed[RewardTable]] = field(default_factory=dict)  # said, by epoch of the manifest

@@ -145,7 +145,7 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
         elif cheat in UNPAID:
             yield Attack(cheat.value, cheat.kind.does, 1.0, "unpaid")
         elif cheat is Cheat.EQUIVOCATE:
-            yield Attack(cheat.value, cheat.kind.does, 0.0, "harmless")
+            yield Attack(cheat.value, cheat.kind.does, 0.0, "equivocation")
         else:
             bits = exact or cheat in BITS
             yield Attack(cheat.value, cheat.kind.does, saving, "measured", caught, proven, tried, reach, bits)

@@ -1,6 +1,6 @@
 """The audit of money: reward tables, their roots on chain, and what was claimed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.errors import ProofInconclusive, ProofRejected
@@ -9,7 +9,7 @@ from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
 from verification.public import PublicRun
 from verification.retract import Units, chained
-from verification.settle import SettledRound, earned_in_epoch, reward_entries
+from verification.settle import EpochEarnings, SettledRound, epoch_earnings, reward_entries, vested
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,21 @@ def settled_epochs(run: PublicRun) -> Iterator[SettledEpoch]:
         yield SettledEpoch(epoch, settled, chained(run.standing, forged))
 
 
+def earnings(run: PublicRun) -> tuple[EpochEarnings, ...]:
+    """Return what every epoch whose rounds are all decided earned, recomputed, from the first on."""
+    return tuple(epoch_earnings(run.manifest, one.rounds, one.unpaid) for one in settled_epochs(run))
+
+
 def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
-    """Return the table of every epoch whose rounds are all decided and in which anybody has earned, recomputed."""
-    epochs: list[dict[int, int]] = []
-    tables: dict[int, tuple[RewardEntry, ...]] = {}
-    for one in settled_epochs(run):
-        epochs.append(earned_in_epoch(run.manifest, one.rounds, one.unpaid))
-        entries = reward_entries(epochs, _wallets(run, epochs))
-        if entries:
-            tables[one.epoch] = entries
-    return tables
+    """Return the table of every epoch whose rounds are all decided and up to which any pay vests, recomputed."""
+    epochs = vested(run.manifest, earnings(run))
+    wallets = _wallets(run, epochs)
+    tables = {epoch: reward_entries(epochs[: epoch + 1], wallets) for epoch in range(len(epochs))}
+    return {epoch: entries for epoch, entries in tables.items() if entries}
 
 
-def _wallets(run: PublicRun, epochs: list[dict[int, int]]) -> dict[int, str]:
-    numbers = {number for earned in epochs for number in earned}
+def _wallets(run: PublicRun, epochs: Sequence[Mapping[int, int]]) -> dict[int, str]:
+    numbers = {number for added in epochs for number in added}
     operators = {number: run.chain.operator(number) for number in numbers}
     unknown = sorted(number for number, operator in operators.items() if operator is None)
     if unknown:

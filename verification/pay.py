@@ -1,11 +1,13 @@
 """One peer's pay in one epoch, term by term: the same rule as `verification.settle`, opened up for whom it concerns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from protocol.errors import OwnFault
 from protocol.manifest import RunManifest
 from verification.audit_money import SettledEpoch
-from verification.settle import SettledRound, earned_in_epoch
+from verification.settle import EpochEarnings, SettledRound, earned_in_epoch, forfeited_in, vests_in
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,38 @@ def epoch_pay(manifest: RunManifest, epoch: SettledEpoch, number: int) -> EpochP
     if found.net_wei != ruled:
         raise OwnFault(f"the terms of epoch {epoch.epoch} give {found.net_wei} wei, the rule gives {ruled}")
     return found
+
+
+@dataclass(frozen=True)
+class Vesting:
+    """Say what becomes of what a peer earned in an epoch."""
+
+    epoch: int
+    earned_wei: int
+    due: int  # epoch whose reward table is the first that holds it
+    state: Literal["vested", "unvested", "forfeited"]
+    forfeited_in: int | None = None  # epoch of the unit that was proven false
+
+
+def vesting(manifest: RunManifest, epochs: Sequence[EpochEarnings], number: int) -> tuple[Vesting, ...]:
+    """Return what became of a peer's pay of each decided epoch.
+
+    Args:
+        epochs: those that are decided, from epoch 0 on.
+    """
+    found = []
+    for epoch, one in enumerate(epochs):
+        due, lost = vests_in(manifest, epoch), forfeited_in(manifest, epochs, epoch, number)
+        state: Literal["vested", "unvested", "forfeited"] = "vested" if due < len(epochs) else "unvested"
+        if lost is not None:
+            state = "forfeited"
+        found.append(Vesting(epoch, one.earned.get(number, 0), due, state, lost))
+    return tuple(found)
+
+
+def in_state(found: Sequence[Vesting], state: Literal["vested", "unvested", "forfeited"]) -> int:
+    """Return what of a peer's pay is in one state, in wei."""
+    return sum(one.earned_wei for one in found if one.state == state)
 
 
 def _round_pay(settled: SettledRound, epoch: SettledEpoch, number: int) -> RoundPay:

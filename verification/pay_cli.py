@@ -95,6 +95,9 @@ COLUMNS = (
     "reason",
     "epoch_lost_percent",
     "epoch_wei",
+    "vesting",
+    "table_epoch",
+    "forfeited_in",
     "cumulative_wei",
     "reward_root",
     "final_tx",
@@ -114,7 +117,8 @@ def export(
 ) -> None:
     """Write a peer's pay as CSV, a row a round of every settled epoch, computed again from public data.
 
-    Amounts are wei. What an epoch takes off, its sum, root and transactions stand on its last round's row.
+    Amounts are wei. What an epoch takes off, its sum, whether that is vested, unvested or forfeited, and the table,
+    root and transactions that pay it stand on its last round's row.
     """
     with _opened(directory, source, api, manifest, rpc, peer) as (run, number):
         rows = _rows(run, number)
@@ -130,21 +134,23 @@ def export(
 
 
 def _rows(run: "PublicRun", number: int) -> list[tuple[object, ...]]:
-    from verification.audit_money import settled_epochs
-    from verification.pay import epoch_pay
+    from verification.audit_money import earnings, settled_epochs
+    from verification.pay import epoch_pay, vesting
     from verification.why import Why, tell_payment
 
     operator = run.chain.operator(number)
     assert operator is not None, "it was found on chain"
     rows: list[tuple[object, ...]] = []
-    for settled in settled_epochs(run):
+    for settled, vests in zip(settled_epochs(run), vesting(run.manifest, earnings(run), number), strict=True):
         pay = epoch_pay(run.manifest, settled, number)
         last = Why(run.run, pay.rounds[-1].round, number)
-        tell_payment(last, run, operator, pay.epoch)
+        if vests.state == "vested":
+            tell_payment(last, run, operator, vests.due)
         paid = last.facts.get("paid") or {}
         ending = (
-            *(pay.lost_percent, pay.net_wei, last.facts["cumulative_wei"]),
-            *(last.facts.get("root"), last.facts.get("final_tx"), paid.get("tx")),
+            *(pay.lost_percent, pay.net_wei, vests.state, vests.due, vests.forfeited_in),
+            *(last.facts.get("cumulative_wei"), last.facts.get("root")),
+            *(last.facts.get("final_tx"), paid.get("tx")),
         )
         for one in pay.rounds:
             wei = one.units * pay.unit_wei + one.right * pay.verdict_wei - one.wrong * pay.fine_wei

@@ -1,6 +1,10 @@
-"""What work earned: a pure function of records, outcomes and verdicts, recomputed by every auditor."""
+"""What work earned, and when it vests: pure functions of records, outcomes and verdicts, recomputed by every auditor.
 
-from collections.abc import Iterable, Mapping
+What an epoch earned enters the reward table of `pay.vest_epochs` epochs later, or the run's last one. Until then it is
+unvested, and a number whose unit is proven false loses all of it. Nobody else gets it: it stays in the pot.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.manifest import RunManifest
@@ -103,10 +107,69 @@ def earned_in_epoch(
     return {number: amount for number, amount in kept.items() if amount}
 
 
+@dataclass(frozen=True)
+class EpochEarnings:
+    """Hold what an epoch earned, and whom it cost what was not vested yet."""
+
+    earned: Mapping[int, int]  # wei by registration number
+    at_fault: frozenset[int] = frozenset()  # contributor numbers with a unit proven false
+
+
+def epoch_earnings(
+    manifest: RunManifest, rounds: Sequence[SettledRound], unpaid: Units = frozenset()
+) -> EpochEarnings:
+    """Return what a decided epoch means for pay; arguments as of `earned_in_epoch`.
+
+    A unit is proven false by verdicts that stand, or by a jury: false, forged, or not opened. A void is no fault.
+    """
+    at_fault = frozenset(
+        number for one in rounds for number, outcome in one.outcomes.items() if outcome == "false"
+    )
+    return EpochEarnings(earned_in_epoch(manifest, rounds, unpaid), at_fault)
+
+
+def vests_in(manifest: RunManifest, epoch: int) -> int:
+    """Return the epoch whose table is the first that holds what an epoch earned."""
+    return min(epoch + manifest.pay.vest_epochs, manifest.epochs - 1)
+
+
+def forfeited_in(
+    manifest: RunManifest, epochs: Sequence[EpochEarnings], epoch: int, number: int
+) -> int | None:
+    """Return the first epoch whose fault cost a number what an epoch earned, or None.
+
+    Args:
+        epochs: those that are decided, from epoch 0 on.
+    """
+    until = min(vests_in(manifest, epoch) + 1, len(epochs))
+    return next((one for one in range(epoch, until) if number in epochs[one].at_fault), None)
+
+
+def vested(manifest: RunManifest, epochs: Sequence[EpochEarnings]) -> tuple[dict[int, int], ...]:
+    """Return what each decided epoch's table adds to the one before, in wei by registration number.
+
+    Args:
+        epochs: those that are decided, from epoch 0 on. What they add does not depend on later ones.
+    """
+    added: list[dict[int, int]] = [{} for _ in epochs]
+    for epoch, found in enumerate(epochs):
+        due = vests_in(manifest, epoch)
+        if due >= len(epochs):
+            continue
+        for number, amount in found.earned.items():
+            if forfeited_in(manifest, epochs, epoch, number) is None:
+                added[due][number] = added[due].get(number, 0) + amount
+    return tuple(added)
+
+
 def reward_entries(
     epochs: Iterable[Mapping[int, int]], wallet_of: Mapping[int, str]
 ) -> tuple[RewardEntry, ...]:
-    """Return the cumulative pay of each wallet over the epochs so far, sorted by address."""
+    """Return the cumulative pay of each wallet over the epochs so far, sorted by address.
+
+    Args:
+        epochs: what each one's table adds (`vested`).
+    """
     cumulative: dict[str, int] = {}
     for epoch in epochs:
         for number, amount in epoch.items():

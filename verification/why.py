@@ -13,11 +13,11 @@ from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofReje
 from protocol.merkle import reward_tree
 from protocol.messages import UnitRecord
 from verification import audit_beacons, audit_choices, audit_rounds, audit_verdicts
-from verification.audit_money import epoch_rounds, reward_tables, settled_epochs
+from verification.audit_money import earnings, epoch_rounds, reward_tables, settled_epochs
 from verification.audit_rounds import Found
 from verification.duty import UnitKey
 from verification.judge import OUTCOME_NAMES
-from verification.pay import EpochPay, epoch_pay
+from verification.pay import EpochPay, Vesting, epoch_pay, in_state, vesting
 from verification.public import PublicRun
 from verification.report import Check, exit_code
 
@@ -211,7 +211,14 @@ def _tell_verdicts(why: Why, run: PublicRun, round_: int, number: int) -> None:
 def _tell_pay(why: Why, run: PublicRun, operator: Operator) -> None:
     epoch = run.manifest.epoch_of(why.round)
     rounds = epoch_rounds(run, epoch)
-    why.facts |= {"epoch": epoch, "round_wei": None, "epoch_wei": None, "root": None, "paid": None}
+    why.facts |= {
+        "epoch": epoch,
+        "round_wei": None,
+        "epoch_wei": None,
+        "root": None,
+        "paid": None,
+        "vesting": None,
+    }
     settled = next((one for one in settled_epochs(run) if one.epoch == epoch), None)
     if settled is None:
         why.say("epoch", f"{epoch}, rounds {rounds[0]} to {rounds[-1]}: not all of its units are decided yet")
@@ -225,7 +232,45 @@ def _tell_pay(why: Why, run: PublicRun, operator: Operator) -> None:
     why.say(
         "epoch", f"{epoch}, rounds {rounds[0]} to {rounds[-1]}: {formula(pay)}", epoch_wei=str(pay.net_wei)
     )
-    tell_payment(why, run, operator, epoch)
+    _tell_vesting(why, run, operator, epoch)
+
+
+def _tell_vesting(why: Why, run: PublicRun, operator: Operator, epoch: int) -> None:
+    """Say whether the epoch's pay is vested, unvested or forfeited, and what of all the peer's pay is."""
+    found = vesting(run.manifest, earnings(run), operator.number)
+    one = found[epoch]
+    facts = {"state": one.state, "epoch": one.due, "forfeited_in": one.forfeited_in}
+    why.say("vesting", vesting_text(run, one, operator.number), vesting=facts)
+    vested, unvested, forfeited = (in_state(found, state) for state in ("vested", "unvested", "forfeited"))
+    earned = sum(one.earned_wei for one in found)
+    why.say(
+        "in all",
+        f"{tokens(earned)} earned in {_count(len(found), 'decided epoch')}: {tokens(vested)} vested, "
+        f"{tokens(unvested)} unvested, {tokens(forfeited)} forfeited",
+        earned_wei=str(earned),
+        vested_wei=str(vested),
+        unvested_wei=str(unvested),
+        forfeited_wei=str(forfeited),
+    )
+    if one.state == "vested":
+        tell_payment(why, run, operator, one.due)
+
+
+def vesting_text(run: PublicRun, one: Vesting, number: int) -> str:
+    """Say in words what became of an epoch's pay."""
+    if one.forfeited_in is not None:
+        faults = [
+            str(settled.round)
+            for epoch in settled_epochs(run)
+            if epoch.epoch == one.forfeited_in
+            for settled in epoch.rounds
+            if settled.outcomes.get(number) == "false"
+        ]
+        which = f"round{'s' if len(faults) > 1 else ''} {' and '.join(faults)}"
+        return f"forfeited in epoch {one.forfeited_in}: a unit of {which} was proven false before this was vested"
+    if one.state == "vested":
+        return f"vested: in the reward table of epoch {one.due}"
+    return f"unvested until the reward table of epoch {one.due}: a unit proven false before then forfeits it"
 
 
 def _because(why: Why, reason: str) -> str:
@@ -263,7 +308,7 @@ def tokens(wei: int) -> str:
 
 
 def tell_payment(why: Why, run: PublicRun, operator: Operator, epoch: int) -> None:
-    """Say which root carries the epoch's pay, and which transaction paid it out.
+    """Say which root carries what is vested up to an epoch, and which transaction paid it out.
 
     Raises:
         ProofRejected: the final root on chain is not that of the recomputed table.
@@ -275,11 +320,11 @@ def tell_payment(why: Why, run: PublicRun, operator: Operator, epoch: int) -> No
     cumulative = next((one.cumulative_wei for one in entries if one.account.lower() == wallet), 0)
     why.facts["cumulative_wei"] = str(cumulative)
     if not cumulative:
-        why.say("settled", "nothing is owed to this wallet up to this epoch")
+        why.say("settled", "nothing is owed to this wallet up to this table")
         return
     root, place = reward_tree(entries).root, len(upto) - 1  # the ledger counts epochs that have a root
     why.facts["root"] = root.hex()
-    owed = f"{tokens(cumulative)} in all up to this epoch, root {root.hex()}"
+    owed = f"{tokens(cumulative)} vested up to the table of epoch {upto[-1]}, root {root.hex()}"
     event = final.get(place)
     if event is None:
         why.say("settled", f"{owed}, which is not final on chain yet")

@@ -93,7 +93,7 @@ def make_manifest(**changes: object) -> RunManifest:
         "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
         "verification": verification(witnesses=0),
         "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6, appeal=1),
-        "pay": PayConfig(epoch_rounds=2),
+        "pay": PayConfig(epoch_rounds=2, vest_epochs=0),
         "initial_parameters": digest(b"start"),
         "program": PROGRAM,
     }

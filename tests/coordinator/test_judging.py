@@ -272,6 +272,26 @@ def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
     assert paid[2] == 2 * world.manifest.pay.unit_wei
 
 
+def test_a_false_unit_forfeits_what_the_epoch_before_earned(make_world: MakeWorld) -> None:
+    world = make_world(rounds=2, pay={"epoch_rounds": 1, "vest_epochs": 1})
+    _to_verdicts(world)
+    world.judge_all(0)
+    world.commit(1)
+    world.reveal(1)
+    world.mine()
+    assert ("rewards", 0, 0) not in world.statements, "no table while nothing has vested"
+    world.judge_all(1, but=lambda draw: draw.number == 1)
+    world.condemn(1, next(draw for draw in world.draws(1) if draw.number == 1))
+    world.rule(1, "false")
+    world.mine(4)
+    entries = world.statements["rewards", 1, 1].body.entries
+    wallets = {world.chain.members[n].wallet: n for n in world.keys}
+    paid = {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+    assert 1 not in paid
+    assert paid[2] == 2 * world.manifest.pay.unit_wei
+    assert [one.epoch for one in world.wanted(Propose)] == [0]
+
+
 def test_a_cancelled_root_is_proposed_again_and_then_final(world: Any) -> None:
     world.open()
     for round_ in range(2):
@@ -310,7 +330,7 @@ def test_nothing_is_finalized_within_the_window(world: Any) -> None:
 
 
 def test_an_epoch_in_which_nobody_earned_has_no_table(make_world: MakeWorld) -> None:
-    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world = make_world(rounds=2, pay={"epoch_rounds": 1, "vest_epochs": 0})
     world.open()
     world.mine(60)
     assert world.chain.final == world.manifest.initial_parameters
@@ -319,7 +339,7 @@ def test_an_epoch_in_which_nobody_earned_has_no_table(make_world: MakeWorld) -> 
 
 
 def test_the_first_table_with_pay_is_the_ledgers_first_epoch(make_world: MakeWorld) -> None:
-    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world = make_world(rounds=2, pay={"epoch_rounds": 1, "vest_epochs": 0})
     world.open()
     world.mine(12)
     world.mine()
@@ -331,7 +351,7 @@ def test_the_first_table_with_pay_is_the_ledgers_first_epoch(make_world: MakeWor
 
 
 def test_each_root_is_proposed_on_top_of_the_last_final_one(make_world: MakeWorld) -> None:
-    world = make_world(rounds=2, pay={"epoch_rounds": 1})
+    world = make_world(rounds=2, pay={"epoch_rounds": 1, "vest_epochs": 0})
     world.open()
     for round_ in range(2):
         world.play(round_)

@@ -123,7 +123,7 @@ def test_longer_runs_of_whole_epochs_hold_too(tmp_path: Path, rounds: int) -> No
 
 def test_a_short_last_epoch_or_a_run_that_is_drawn_too_often_does_not_hold(tmp_path: Path) -> None:
     assert "refuse-opening pays" in plan(tmp_path, None, rounds=41).exception.message
-    assert "false rejections may cost" in plan(tmp_path, None, rounds=10).exception.message
+    assert "false rejections and outages may cost" in plan(tmp_path, None, rounds=10).exception.message
 
 
 def test_by_the_packaged_calibration_a_penalty_of_one_percent_for_refusal_is_refused(tmp_path: Path) -> None:
@@ -190,18 +190,21 @@ def test_a_penalty_of_one_percent_for_refusal_is_refused(tmp_path: Path, calibra
 def test_the_arithmetic_is_shown_line_by_line(tmp_path: Path, calibration: Path) -> None:
     told = plan(tmp_path, calibration, "--explain").stdout
     assert "a unit costs c = 0.4 of its pay R = 1; honest profit 0.6 a unit" in told
-    assert "stake S = 100 R, all of it burnt" in told
+    assert "stake S = 100 R, of which a fault costs 100 % and 0.367 of that comes back" in told
     assert "of 3000 drawn segments 3000 proven, 3000 caught" in told
     line = next(line for line in told.splitlines() if line.startswith("cpu-fp32: half-steps"))
-    # 0.5 x 0.4 - 0.1624 x 0.05^(1/3000) x (4/9 x 101 + 4/9)
-    assert float(line.split()[2]) == pytest.approx(0.2 - 0.1624 * 0.999002 * (4 / 9 * 102), abs=2e-4)
+    # 0.5 x 0.4 - 0.1624 x 0.05^(1/3000) x (4/9 x 0.855154 x 64.3333 + 4/9)
+    assert float(line.split()[2]) == pytest.approx(
+        0.2 - 0.1624 * 0.999002 * (4 / 9 * (0.855154 * 64.3333 + 1)), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--stake", "0"), "pays"),
-        (("--unbonding", "20"), "pays"),
+        (("--unbonding", "20"), "stake is free before it can be slashed"),
+        (("--case-blocks", "1600"), "stake is free before it can be slashed"),
         (("--cost", "1"), "honest work does not pay"),
         (("--cost", "0.9"), "refuse-opening pays"),
         (("--slash-share", "1"), "pays"),
@@ -221,7 +224,7 @@ def test_few_samples_cannot_vouch_for_honest_operators(tmp_path: Path) -> None:
     path.write_bytes(calibrated(100).to_bytes())
     result = plan(tmp_path, path)
     assert isinstance(result.exception, Refused)
-    assert "false rejections may cost an honest operator" in result.stdout
+    assert "false rejections and outages may cost an honest operator" in result.stdout
 
 
 def test_a_saving_that_only_voids_pays(tmp_path: Path) -> None:

@@ -27,10 +27,16 @@ from verification.lateness import in_force
 from verification.merge import check_reveal, check_update, copied_from
 from verification.sample import Draw, draws
 from verification.settle import (
+    EpochEarnings,
+    JudgedCase,
     SettledRound,
     earned_in_epoch,
+    epoch_earnings,
+    forfeited_in,
     max_payout,
     reward_entries,
+    settled_round,
+    vested,
 )
 from verification.unit import ReplayReport
 
@@ -384,6 +390,97 @@ def test_pay_is_cumulative_sorted_and_never_falls(epochs: list[dict[int, int]]) 
         before = now
         if entries:
             assert len(reward_tree(entries).root) == 32
+
+
+def vesting_manifest(manifest: RunManifest, epochs: int, vest: int) -> RunManifest:
+    pay = PayConfig(epoch_rounds=1, vest_epochs=vest)
+    return manifest.model_copy(update={"rounds": epochs, "pay": pay})
+
+
+Epochs = list[tuple[dict[int, int], set[int]]]
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[int, Epochs]:
+    """Draw a vesting time, and epochs in which those at fault earn nothing, as `earned_in_epoch` has it."""
+    epoch = st.tuples(st.dictionaries(st.integers(1, 4), st.integers(1, 10**20)), st.sets(st.integers(1, 4)))
+    found: Epochs = []
+    for earned, at_fault in draw(st.lists(epoch, min_size=1, max_size=7)):
+        found.append(({n: wei for n, wei in earned.items() if n not in at_fault}, at_fault))
+    return draw(st.integers(0, 8)), found
+
+
+def earnings_of(epochs: Epochs) -> list[EpochEarnings]:
+    return [EpochEarnings(earned, frozenset(at_fault)) for earned, at_fault in epochs]
+
+
+@given(runs())
+def test_pay_vests_once_never_falls_and_is_lost_to_a_fault_before(
+    manifest: RunManifest, run: tuple[int, Epochs]
+) -> None:
+    vest, drawn = run
+    manifest, epochs = vesting_manifest(manifest, len(drawn), vest), earnings_of(drawn)
+    added = vested(manifest, epochs)
+    for upto in range(len(epochs) + 1):
+        assert vested(manifest, epochs[:upto]) == added[:upto], "a table does not depend on what comes later"
+    paid = {number: sum(one.get(number, 0) for one in added) for number in range(1, 5)}
+    for number in paid:
+        due = 0
+        for epoch, one in enumerate(epochs):
+            until = min(epoch + vest, len(epochs) - 1)
+            if not any(number in later.at_fault for later in epochs[epoch : until + 1]):
+                due += one.earned.get(number, 0)
+        assert paid[number] == due
+    assert all(amount > 0 for one in added for amount in one.values())
+    if not vest:
+        assert added == tuple(dict(one.earned) for one in epochs), "without vesting an epoch pays at once"
+
+
+@given(runs(), st.integers(1, 4))
+def test_what_a_fault_forfeits_is_nobody_elses(
+    manifest: RunManifest, run: tuple[int, Epochs], number: int
+) -> None:
+    vest, drawn = run
+    manifest, epochs = vesting_manifest(manifest, len(drawn), vest), earnings_of(drawn)
+    honest = [EpochEarnings(one.earned, one.at_fault - {number}) for one in epochs]
+    for ours, theirs in zip(vested(manifest, epochs), vested(manifest, honest), strict=True):
+        others = {one: wei for one, wei in theirs.items() if one != number}
+        assert {one: wei for one, wei in ours.items() if one != number} == others
+        assert ours.get(number, 0) <= theirs.get(number, 0)
+
+
+def test_a_fault_reaches_back_to_what_is_unvested_and_no_further(manifest: RunManifest) -> None:
+    unit = manifest.pay.unit_wei
+    rounds = [SettledRound(round_, units(1, 2), {}, []) for round_ in range(5)]
+    rounds[3] = SettledRound(3, units(1, 2), {1: "false", 2: "void"}, [])
+    for vest, kept in ((0, 4), (1, 3), (2, 2), (9, 1)):
+        manifest = vesting_manifest(manifest, 5, vest)
+        epochs = [epoch_earnings(manifest, [one]) for one in rounds]
+        added = vested(manifest, epochs)
+        assert sum(one.get(1, 0) for one in added) == kept * unit
+        assert sum(one.get(2, 0) for one in added) == 4 * unit, "a void costs only itself"
+        entries = [
+            reward_entries(added[: upto + 1], {1: "0x" + "01" * 20, 2: "0x" + "02" * 20}) for upto in range(5)
+        ]
+        assert all(not one for one in entries[: min(vest, 4)]), "before anything vests there is no table"
+        lost = [forfeited_in(manifest, epochs, epoch, 1) for epoch in range(5)]
+        assert [epoch for epoch, one in enumerate(lost) if one == 3] == [
+            epoch for epoch in range(5) if epoch <= 3 <= min(epoch + vest, 4)
+        ]
+
+
+def test_an_acquittal_by_the_jury_gives_back_what_was_unvested(manifest: RunManifest) -> None:
+    manifest = vesting_manifest(manifest, 3, 2)
+    verifiers = JudgedCase(Judgement(round=1, number=1, segment=0, outcome="false"), (8,), False)
+    jury = JudgedCase(Judgement(round=1, number=1, case=7, segment=0, outcome="passed"), (), False)
+    hung = JudgedCase(Judgement(round=1, number=1, case=7, segment=0, outcome="unjudged"), (), False)
+    for cases, paid in (((verifiers,), 1), ((verifiers, jury), 3), ((verifiers, hung), 1)):
+        judged = [
+            settled_round(1, units(1), cases) if one == 1 else SettledRound(one, units(1), {}, [])
+            for one in range(3)
+        ]
+        added = vested(manifest, [epoch_earnings(manifest, [one]) for one in judged])
+        assert sum(one.get(1, 0) for one in added) == paid * manifest.pay.unit_wei
 
 
 def test_the_largest_payout_covers_every_run(make_bed: Callable[..., Testbed]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +18,14 @@ import typer
 from typer.testing import CliRunner, Result
 
 from protocol.errors import ConfigError, LedgerError, OwnFault, ProofInconclusive, UsageError
+from protocol.manifest import PayConfig
 from protocol.messages import RewardTable, Signed, sign
+from tests.verification.mischief import other_rate
 from tests.verification.testbed import Testbed, key, wallet
 from verification import pay
 from verification.archive import Archive
-from verification.audit_money import settled_epochs
+from verification.audit import audit
+from verification.audit_money import reward_tables, settled_epochs
 from verification.blobs import find_blob
 from verification.gather import public_run
 from verification.pay import epoch_pay
@@ -118,6 +121,42 @@ def test_a_cheat_reads_that_it_was_proven_false_and_lost_the_epoch(run: PublicRu
     assert "x 0 % = 0, because its unit of round 0 was proven false" in epoch
     (this,) = [text for name, text in found.lines if name == "this round"]
     assert this.startswith("nothing = 0")
+
+
+def test_pay_is_explained_from_earned_to_vested_unvested_or_forfeited(
+    make_bed: Callable[..., Testbed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = make_bed(rounds=3, pay=PayConfig(epoch_rounds=1, vest_epochs=1))
+    cheat = other_rate(0, 0.5) | other_rate(1, 0.5) | other_rate(2, 0.5)
+    bed.play_run({(1, CHEAT): cheat})
+    run = PublicRun.read(bed.archive, bed.chain, bed.run, find_blob([bed.archive.blobs]))
+    unit = bed.manifest.pay.unit_wei
+    assert sorted(reward_tables(run)) == [1, 2], "no table while nothing is vested"
+    report = audit(bed.archive, bed.chain, bed.run, find_blob([bed.archive.blobs]), only=None)
+    assert not [one for one in report.checks if one.result == "rejected"]
+    assert {one.result for one in report.checks if "reward" in one.name} == {"ok"}
+    told = [explain_pay(run, round_, CHEAT) for round_ in range(3)]
+    assert [one.facts["vesting"]["state"] for one in told] == ["forfeited", "forfeited", "vested"]
+    first = dict(told[0].lines)
+    assert first["epoch"].endswith("= 1"), "it was earned"
+    assert (
+        first["vesting"] == "forfeited in epoch 1: a unit of round 1 was proven false before this was vested"
+    )
+    assert first["in all"] == "2 earned in 3 decided epochs: 1 vested, 0 unvested, 1 forfeited"
+    honest = [explain_pay(run, round_, HONEST) for round_ in range(3)]
+    assert [one.facts["vesting"]["epoch"] for one in honest] == [1, 2, 2]
+    assert {one.facts["vested_wei"] for one in honest} == {str(3 * unit)}
+    rows = list(reward_tables(run)[2])
+    assert {row.account: row.cumulative_wei for row in rows}[wallet(CHEAT)] == unit
+    # While epoch 1 is not decided, what epoch 0 earned is unvested.
+    settled = PublicRun.settled
+    monkeypatch.setattr(
+        PublicRun, "settled", lambda self, round_: settled(self, round_) if not round_ else None
+    )
+    early = explain_pay(run, 0, CHEAT)
+    assert (early.facts["unvested_wei"], early.facts["forfeited_wei"]) == (str(unit), "0")
+    assert "unvested until the reward table of epoch 1" in dict(early.lines)["vesting"]
+    assert early.facts["root"] is None
 
 
 def test_a_verifier_reads_which_of_its_verdicts_were_paid(run: PublicRun) -> None:

@@ -70,7 +70,14 @@ from verification.retract import chained, merged_blobs, sources, waiting
 from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
 from verification.seal import needs_seal, seal_digest
-from verification.settle import JudgedCase, SettledRound, earned_in_epoch, reward_entries, settled_round
+from verification.settle import (
+    JudgedCase,
+    SettledRound,
+    epoch_earnings,
+    reward_entries,
+    settled_round,
+    vested,
+)
 from verification.unit import DrawnUnit, ReplayReport
 from verification.witness import witnesses
 
@@ -94,7 +101,7 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         "dataset": dataset_config("testbed", shard),
         "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
         "deadlines": DeadlineConfig(verify=4, appeal=4),
-        "pay": PayConfig(epoch_rounds=2),
+        "pay": PayConfig(epoch_rounds=2, vest_epochs=0),
         "initial_parameters": digest(pack(parameter_layout(model), vector)),
         "program": program_digest(),
         **changes,
@@ -535,14 +542,17 @@ class Testbed:
             unpaid = chained(
                 [one.record for one in self.settled], {key for one in done for key in one.forged_units}
             )
-            epochs.append(earned_in_epoch(manifest, inside, unpaid))
-            entries = reward_entries(epochs, wallets)
+            epochs.append(epoch_earnings(manifest, inside, unpaid))
+            entries = reward_entries(vested(manifest, epochs), wallets)
+            if not entries:
+                continue
             table = RewardTable(epoch=epoch, entries=entries)
             tables.append(sign(key(0), manifest, inside[-1].round, "coordinator", table))
             chain.height += 5
             total = sum(entry.cumulative_wei for entry in entries)
-            chain.rewards[epoch] = RewardsFinalized(
-                chain.height, 0, "0x", self.run, epoch, reward_tree(entries).root, total
+            place = len(chain.rewards)
+            chain.rewards[place] = RewardsFinalized(
+                chain.height, 0, "0x", self.run, place, reward_tree(entries).root, total
             )
         chain.funded_wei = total
         first = entries[0]
