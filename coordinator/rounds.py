@@ -507,7 +507,7 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     digest, anchored = record.body.digest().hex(), chain.record_hash(round_)
     if anchored is None:
         posted = chain.commitments(round_)
-        forcing = posted is None or chain.height <= posted.block + chain.force_blocks
+        forcing = chain.force_blocks and (posted is None or chain.height <= posted.block + chain.force_blocks)
         if current.asked or forcing:
             return state, effects
         return replace(state, current=replace(current, asked=True)), (*effects, Anchor(round_, digest))

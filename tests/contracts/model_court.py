@@ -154,12 +154,22 @@ class Model(LedgerModel):
         require(op is not None and op.role == CONTRIBUTOR, "NotAContributor", number)
 
     def accuse(
-        self, sender: str, run: bytes, round_: int, number: int, segment: int, finder: str, evidence: bytes
+        self,
+        sender: str,
+        run: bytes,
+        round_: int,
+        number: int,
+        segment: int,
+        finder: str,
+        evidence: bytes,
+        refusal: bool,
     ) -> None:
         require(finder != NOBODY, "ZeroValue")
         self.check_unit(run, round_, number)
+        require(not refusal or sender == self.runs[run].coordinator, "NotCoordinator")
+        kind = CaseKind.REFUSAL if refusal else CaseKind.ACCUSATION
         self.open_case(
-            Case(CaseKind.ACCUSATION, run, round_, number, segment, evidence, self.block, sender, finder)
+            Case(kind, run, round_, number, segment, evidence, self.block, sender, finder)
         )
 
     def contest(self, sender: str, run: bytes, round_: int, segment: int, evidence: bytes) -> None:
@@ -375,7 +385,7 @@ class Model(LedgerModel):
         for seat in winners:
             self.credit[self.operators[seat.juror].wallet] += share
 
-        if right == (case.kind == CaseKind.CONTEST):
+        if case.kind == CaseKind.REFUSAL or right == (case.kind == CaseKind.CONTEST):
             self.credit[case.appellant] += left
         else:
             self.forfeit(case, left)

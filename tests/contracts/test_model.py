@@ -351,12 +351,21 @@ class Machine(RuleBasedStateMachine):
 
     # Cases
 
-    @rule(who=people, run=runs, back=st.integers(-1, 2), number=st.integers(0, 4), segment=st.integers(0, 1))
-    def accuse(self, who: str, run: bytes, back: int, number: int, segment: int) -> None:
+    @rule(
+        who=people,
+        run=runs,
+        back=st.integers(-1, 2),
+        number=st.integers(0, 4),
+        segment=st.integers(0, 1),
+        refusal=st.booleans(),
+    )
+    def accuse(
+        self, who: str, run: bytes, back: int, number: int, segment: int, refusal: bool = False
+    ) -> None:
         one = self.twin.model.runs.get(run)
         round_ = max(0, (one.anchored if one else 0) - 1 - back)
         finder = CAROL if number else NOBODY
-        self.twin.do("accuse", who, run, round_, number, segment, finder, RESULTS[0])
+        self.twin.do("accuse", who, run, round_, number, segment, finder, RESULTS[0], refusal)
 
     @rule(run=runs)
     def accuse_the_newest_round(self, run: bytes) -> None:

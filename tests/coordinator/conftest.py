@@ -444,25 +444,29 @@ class World:
         *,
         sealed: bool = True,
         forged: bool = False,
+        opened: bool = False,
     ) -> list[Effect]:
-        """Let a verifier judge; a unit that passes was replayed, and the replay sealed."""
+        """Let a verifier judge; what passes was replayed and sealed, and so was what is rejected though `opened`."""
         anchored = self.state.judging[round_]
-        if outcome == PASSED and sealed:
+        replayed = outcome == PASSED or (outcome == REJECTED and opened)
+        if replayed and sealed:
             self.seal(round_, draw, verifier, shown)
         body = Verdict(
             number=draw.number,
             verifier=verifier,
             outcome=outcome,  # type: ignore[arg-type]
             commitment=anchored.commitments[draw.number].id,
-            opening=None if outcome == REJECTED else "dd" * 32,
+            opening=None if outcome == REJECTED and not opened else "dd" * 32,
             profile="cpu-fp32",
             segment=draw.segment,
             reason="" if outcome == PASSED else "differs",
-            distance=0.0,
+            distance=1e-2 if opened else 0.0,
+            exact="ee" * 32 if opened else None,
+            exact_distance=1e-4 if opened else 0.0,
             forged_residual=forged,
             tensor="",
-            fingerprint=shown if outcome == PASSED else (),
-            salt="5a" * 32 if outcome == PASSED else None,
+            fingerprint=shown if replayed else (),
+            salt="5a" * 32 if replayed else None,
             replay_cpu_s=0.1,
         )
         return self.hear(verifier, round_, body, "verifier")
