@@ -1,4 +1,4 @@
-"""What ledger and jury must do, in plain Python: the jury's half. `model.py` holds the ledger's and says how to read."""
+"""What ledger and jury must do, in plain Python: the jury's half. `model.py` holds the ledger's."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
