@@ -20,56 +20,33 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from contracts.anvil import set_coin, start_anvil, wait_ready
 from contracts.client import Ledger
 from contracts.jury import sealed_vote
-from contracts.types import CaseKind, CaseStage, JuryTerms, Ladder, LedgerTerms
+from contracts.types import CaseKind, CaseStage
 from protocol.keys import PeerKey
 from protocol.manifest import LOCAL_CHAIN_ID
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
+from tests.contracts.cast import (
+    CAROL,
+    CONTRIBUTORS,
+    COORDINATOR,
+    COORDINATOR_KEY,
+    JURY,
+    LADDERS,
+    PEOPLE,
+    RESULTS,
+    RUNS,
+    SALT,
+    SEATS,
+    TERMS,
+    TOKEN,
+    VERIFIERS,
+    peer_of,
+    prepare,
+)
 from tests.contracts.conftest import free_port
-from tests.contracts.model import CONTRIBUTOR, NOBODY, VERIFIER, ZERO
+from tests.contracts.model import NOBODY, ZERO
 from tests.contracts.model_court import Case
-from tests.contracts.twin import CALLS, Twin, account_of
-
-TOKEN = 10**18
-TERMS = LedgerTerms(
-    min_stake=100 * TOKEN,
-    run_bond=50 * TOKEN,
-    proposal_bond=5 * TOKEN + 1,
-    unbonding_blocks=150,
-    dispute_blocks=6,
-    force_blocks=2,
-    timeout_blocks=8,
-)
-JURY = JuryTerms(
-    slot_stake=20 * TOKEN,
-    silent_penalty=9 * TOKEN,
-    fee=TOKEN // 10 + 1,
-    case_bond=10 * TOKEN,
-    seats=3,
-    draw_blocks=6,
-    vote_blocks=12,
-    reveal_blocks=12,
-    appeal_blocks=5,
-    unbonding_blocks=10,
-)
-LADDER = Ladder(fault_bps=6667, equivocation_bps=1000, window_blocks=30)
-LADDERS = (
-    LADDER,
-    Ladder(10_000, 10_000, 43),  # the longest window that the ledger allows
-    Ladder(10_000, 1000, 44),
-    Ladder(4999, 1000, 20),
-    Ladder(10_000, 10_001, 20),
-    Ladder(10_000, 1000, 0),
-)
-RUNS = tuple(keccak(text=f"run {index}") for index in range(3))
-CONTRIBUTORS = tuple(account_of(name) for name in ("alice", "bob", "cleo"))
-VERIFIERS = tuple(account_of(name) for name in ("vera", "vito", "vic", "val"))
-COORDINATOR, CAROL, NEWCOMER, PAUPER = (account_of(name) for name in ("coordinator", "carol", "new", "poor"))
-PEOPLE = (*CONTRIBUTORS, *VERIFIERS, COORDINATOR, CAROL, NEWCOMER, PAUPER)
-COORDINATOR_KEY = PeerKey(keccak(text="the coordinator's key"))
-RESULTS = (bytes([9]) * 32, bytes([8]) * 32)
-SALT = bytes(31) + b"\x07"
-SEATS = 3 * JURY.seats
+from tests.contracts.twin import CALLS, Twin
 
 any_ = st.integers(0, 2**16)
 people = st.sampled_from(PEOPLE)
@@ -81,10 +58,6 @@ agreed = st.integers(1, 5).map(lambda outcome: (outcome,) * SEATS)
 ballots = agreed | st.lists(
     st.sampled_from((0, 1, 1, 2, 3, 3, 3, 4, 5, 13)), min_size=SEATS, max_size=SEATS
 ).map(tuple)
-
-
-def peer_of(account: str, version: int = 0) -> PeerKey:
-    return PeerKey(keccak(text=f"peer {version} of {account}"))
 
 
 @pytest.fixture(scope="module")
@@ -104,23 +77,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     finally:
         process.terminate()
         process.wait()
-
-
-def prepare(twin: Twin, treasury: str) -> None:
-    for account in PEOPLE:
-        twin.equip(account)
-        twin.approve(account)
-        assert twin.do("move", treasury, account, 111 * TOKEN if account == PAUPER else 10_000 * TOKEN)
-    for wallet in CONTRIBUTORS:
-        assert twin.register(wallet, CONTRIBUTOR, peer_of(wallet), TERMS.min_stake + 7)
-    for wallet in VERIFIERS:
-        assert twin.register(wallet, VERIFIER, peer_of(wallet), TERMS.min_stake)
-        assert twin.do("join", wallet, 1)
-    assert twin.do("join", VERIFIERS[0], 1)
-    twin.create_run(COORDINATOR, RUNS[0], COORDINATOR_KEY.address.lower(), LADDER, 1000 * TOKEN)
-    twin.do("open_run", COORDINATOR, RUNS[0])
-    twin.compare()
-    twin.save()
 
 
 Act = TypeVar("Act", bound=Callable[..., None])
@@ -573,6 +529,11 @@ class Machine(RuleBasedStateMachine):
             self.twin.compare()
         self.twin.reach(self.twin.model.cases[number].stage_at + JURY.appeal_blocks + 1)
         self.twin.do("close", CAROL, number)
+
+    @action(2, first=ballots, second=ballots, who=st.sampled_from(CONTRIBUTORS))
+    def take_a_unit_to_both_juries(self, first: tuple[int, ...], second: tuple[int, ...], who: str) -> None:
+        self.accuse_the_newest_round(RUNS[0])
+        self.judge(1, first, second, appeal=True, who=who)
 
     @staticmethod
     def possible(case: Case, votes: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,70 @@
+"""Who plays on the ledger that is compared with its model, under which terms, and what they have done before."""
+
+from eth_utils.crypto import keccak
+
+from contracts.types import JuryTerms, Ladder, LedgerTerms
+from protocol.keys import PeerKey
+from tests.contracts.model import CONTRIBUTOR, VERIFIER
+from tests.contracts.twin import Twin, account_of
+
+TOKEN = 10**18
+TERMS = LedgerTerms(
+    min_stake=100 * TOKEN,
+    run_bond=50 * TOKEN,
+    proposal_bond=5 * TOKEN + 1,
+    unbonding_blocks=150,
+    dispute_blocks=6,
+    force_blocks=2,
+    timeout_blocks=8,
+)
+JURY = JuryTerms(
+    slot_stake=20 * TOKEN,
+    silent_penalty=9 * TOKEN,
+    fee=TOKEN // 10 + 1,
+    case_bond=10 * TOKEN,
+    seats=3,
+    draw_blocks=6,
+    vote_blocks=12,
+    reveal_blocks=12,
+    appeal_blocks=5,
+    unbonding_blocks=10,
+)
+LADDER = Ladder(fault_bps=6667, equivocation_bps=1000, window_blocks=30)
+LADDERS = (
+    LADDER,
+    Ladder(10_000, 10_000, 43),  # the longest window that the ledger allows
+    Ladder(10_000, 1000, 44),
+    Ladder(4999, 1000, 20),
+    Ladder(10_000, 10_001, 20),
+    Ladder(10_000, 1000, 0),
+)
+RUNS = tuple(keccak(text=f"run {index}") for index in range(3))
+CONTRIBUTORS = tuple(account_of(name) for name in ("alice", "bob", "cleo"))
+VERIFIERS = tuple(account_of(name) for name in ("vera", "vito", "vic", "val"))
+COORDINATOR, CAROL, NEWCOMER, PAUPER = (account_of(name) for name in ("coordinator", "carol", "new", "poor"))
+PEOPLE = (*CONTRIBUTORS, *VERIFIERS, COORDINATOR, CAROL, NEWCOMER, PAUPER)
+COORDINATOR_KEY = PeerKey(keccak(text="the coordinator's key"))
+RESULTS = (bytes([9]) * 32, bytes([8]) * 32)
+SALT = bytes(31) + b"\x07"
+SEATS = 3 * JURY.seats
+
+
+def peer_of(account: str, version: int = 0) -> PeerKey:
+    return PeerKey(keccak(text=f"peer {version} of {account}"))
+
+
+def prepare(twin: Twin, treasury: str) -> None:
+    for account in PEOPLE:
+        twin.equip(account)
+        twin.approve(account)
+        assert twin.do("move", treasury, account, 111 * TOKEN if account == PAUPER else 10_000 * TOKEN)
+    for wallet in CONTRIBUTORS:
+        assert twin.register(wallet, CONTRIBUTOR, peer_of(wallet), TERMS.min_stake + 7)
+    for wallet in VERIFIERS:
+        assert twin.register(wallet, VERIFIER, peer_of(wallet), TERMS.min_stake)
+        assert twin.do("join", wallet, 1)
+    assert twin.do("join", VERIFIERS[0], 1)
+    twin.create_run(COORDINATOR, RUNS[0], COORDINATOR_KEY.address.lower(), LADDER, 1000 * TOKEN)
+    twin.do("open_run", COORDINATOR, RUNS[0])
+    twin.compare()
+    twin.save()
