@@ -1,6 +1,10 @@
 """Who plays on the ledger that is compared with its model, under which terms, and what they have done before."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from eth_utils.crypto import keccak
+from hypothesis import strategies as st
 
 from contracts.types import JuryTerms, Ladder, LedgerTerms
 from protocol.keys import PeerKey
@@ -68,3 +72,22 @@ def prepare(twin: Twin, treasury: str) -> None:
     twin.do("open_run", COORDINATOR, RUNS[0])
     twin.compare()
     twin.save()
+
+
+Act = TypeVar("Act", bound=Callable[..., None])
+ACTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {}
+NAMES: list[str] = []
+
+
+def action(times: int = 1, /, **strategies: st.SearchStrategy[Any]) -> Callable[[Act], Act]:
+    """Let a method be called at random, so many times as often as others.
+
+    Rules of hypothesis would be left out at random, too many of them for the few examples that a chain has time for.
+    """
+
+    def keep(method: Act) -> Act:
+        ACTIONS[method.__name__] = strategies
+        NAMES.extend([method.__name__] * times)
+        return method
+
+    return keep

@@ -6,9 +6,8 @@ so who is drawn for a jury, are not: a failure prints every call with what came 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from eth_account import Account
@@ -26,12 +25,14 @@ from protocol.manifest import LOCAL_CHAIN_ID
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from tests.contracts.cast import (
+    ACTIONS,
     CAROL,
     CONTRIBUTORS,
     COORDINATOR,
     COORDINATOR_KEY,
     JURY,
     LADDERS,
+    NAMES,
     PEOPLE,
     RESULTS,
     RUNS,
@@ -40,6 +41,7 @@ from tests.contracts.cast import (
     TERMS,
     TOKEN,
     VERIFIERS,
+    action,
     peer_of,
     prepare,
 )
@@ -77,27 +79,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     finally:
         process.terminate()
         process.wait()
-
-
-Act = TypeVar("Act", bound=Callable[..., None])
-ACTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {}
-
-
-def action(times: int = 1, /, **strategies: st.SearchStrategy[Any]) -> Callable[[Act], Act]:
-    """Let a method be called at random, so many times as often as others.
-
-    Rules of hypothesis would be left out at random, too many of them for the few examples that a chain has time for.
-    """
-
-    def keep(method: Act) -> Act:
-        ACTIONS[method.__name__] = strategies
-        NAMES.extend([method.__name__] * times)
-        return method
-
-    return keep
-
-
-NAMES: list[str] = []
 
 
 class Machine(RuleBasedStateMachine):
