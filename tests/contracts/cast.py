@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 from eth_utils.crypto import keccak
 from hypothesis import strategies as st
 
-from contracts.types import JuryTerms, Ladder, LedgerTerms
+from contracts.types import CaseStage, JuryTerms, Ladder, LedgerTerms
 from protocol.keys import PeerKey
 from tests.contracts.model import CONTRIBUTOR, VERIFIER
+from tests.contracts.model_court import Model
 from tests.contracts.twin import Twin, account_of
 
 TOKEN = 10**18
@@ -91,3 +92,25 @@ def action(times: int = 1, /, **strategies: st.SearchStrategy[Any]) -> Callable[
         return method
 
     return keep
+
+
+def deadlines_of(m: Model) -> set[int]:
+    """Return the blocks at which something becomes possible, or no longer is."""
+    jury = JURY
+    found = {op.unbonding_at for op in m.operators.values()} | {one.leaving_at for one in m.jurors.values()}
+    found |= {pending.final_at for pending in m.pending.values()}
+    found |= {at + TERMS.unbonding_blocks for at in m.retired_at.values()}
+    for one in m.runs.values():
+        found |= {one.active_at + TERMS.timeout_blocks, one.active_at + TERMS.unbonding_blocks}
+    for (run, _), times in m.rounds.items():
+        found |= {times.posted_at + TERMS.force_blocks}
+        found |= {times.anchored_at + m.runs[run].ladder.window_blocks}
+    for case in m.cases.values():
+        waits = {1: jury.draw_blocks, 2: jury.vote_blocks, 3: jury.reveal_blocks, 4: jury.appeal_blocks}
+        if case.stage in waits:
+            found.add(case.stage_at + waits[case.stage])
+        if case.stage == CaseStage.CALLED:
+            found |= {case.seed_round, case.seed_round + 256}
+        if case.stage == CaseStage.VOTING:
+            found.add(case.stage_at + jury.vote_blocks + jury.reveal_blocks)
+    return found

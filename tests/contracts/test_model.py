@@ -43,6 +43,7 @@ from tests.contracts.cast import (
     TOKEN,
     VERIFIERS,
     action,
+    deadlines_of,
     peer_of,
     prepare,
 )
@@ -111,35 +112,13 @@ class Machine(RuleBasedStateMachine):
 
     @action(which=any_, offset=st.sampled_from((-1, 0, 1)))
     def reach_a_deadline(self, which: int, offset: int) -> None:
-        found = sorted(block for block in self.deadlines() if block + 1 >= self.twin.model.block)
+        found = sorted(block for block in deadlines_of(self.twin.model) if block + 1 >= self.twin.model.block)
         if found:
             self.twin.reach(found[which % len(found)] + offset)
 
     @action(blocks=st.integers(1, 12))
     def let_time_go_by(self, blocks: int) -> None:
         self.twin.mine(blocks)
-
-    def deadlines(self) -> set[int]:
-        m, jury = self.twin.model, JURY
-        found = {op.unbonding_at for op in m.operators.values()} | {
-            one.leaving_at for one in m.jurors.values()
-        }
-        found |= {pending.final_at for pending in m.pending.values()}
-        found |= {at + TERMS.unbonding_blocks for at in m.retired_at.values()}
-        for one in m.runs.values():
-            found |= {one.active_at + TERMS.timeout_blocks, one.active_at + TERMS.unbonding_blocks}
-        for (run, _), times in m.rounds.items():
-            found |= {times.posted_at + TERMS.force_blocks}
-            found |= {times.anchored_at + m.runs[run].ladder.window_blocks}
-        for case in m.cases.values():
-            waits = {1: jury.draw_blocks, 2: jury.vote_blocks, 3: jury.reveal_blocks, 4: jury.appeal_blocks}
-            if case.stage in waits:
-                found.add(case.stage_at + waits[case.stage])
-            if case.stage == CaseStage.CALLED:
-                found |= {case.seed_round, case.seed_round + 256}
-            if case.stage == CaseStage.VOTING:
-                found.add(case.stage_at + jury.vote_blocks + jury.reveal_blocks)
-        return found
 
     # Stake
 
