@@ -1,4 +1,4 @@
-"""What ledger and jury must do, in plain Python: the half of the jury. `model.py` holds that of the ledger."""
+"""What ledger and jury must do, in plain Python: the jury's half. `model.py` holds the ledger's."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -168,9 +168,7 @@ class Model(LedgerModel):
         self.check_unit(run, round_, number)
         require(not refusal or sender == self.runs[run].coordinator, "NotCoordinator")
         kind = CaseKind.REFUSAL if refusal else CaseKind.ACCUSATION
-        self.open_case(
-            Case(kind, run, round_, number, segment, evidence, self.block, sender, finder)
-        )
+        self.open_case(Case(kind, run, round_, number, segment, evidence, self.block, sender, finder))
 
     def contest(self, sender: str, run: bytes, round_: int, segment: int, evidence: bytes) -> None:
         number = self.number_of.get(sender, 0)

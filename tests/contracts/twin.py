@@ -4,6 +4,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple
+from functools import lru_cache
 from typing import Any, cast
 
 from eth_abi.abi import decode, encode
@@ -88,6 +89,10 @@ class Codec:
                     outputs = [collapse_if_tuple(cast(Any, item)) for item in entry["outputs"]]
                     self._functions[contract, entry["name"]] = (selector, inputs, outputs)
 
+    @lru_cache(maxsize=4096)  # noqa: B019
+    def reading(self, contract: str, function: str, arguments: tuple[Any, ...]) -> str:
+        return self.call(contract, function, arguments)
+
     def call(self, contract: str, function: str, arguments: Sequence[Any]) -> str:
         selector, inputs, _ = self._functions[contract, function]
         return "0x" + (selector + encode(inputs, list(arguments))).hex()
@@ -129,6 +134,7 @@ class Twin:
         self.model.balances[treasury.lower()] = supply
         self.counts: Counter[tuple[str, str]] = Counter()
         self.story: list[str] = []
+        self._seen: dict[tuple[str, str, tuple[Any, ...]], tuple[str, Any]] = {}  # answers that were equal
         self._saved = ""
         self._model: Model | None = None
 
@@ -272,7 +278,10 @@ class Twin:
             (
                 cast(RPCEndpoint, "eth_call"),
                 [
-                    {"to": self.addresses[contract], "data": self.codec.call(contract, function, arguments)},
+                    {
+                        "to": self.addresses[contract],
+                        "data": self.codec.reading(contract, function, arguments),
+                    },
                     "latest",
                 ],
             )
@@ -281,9 +290,12 @@ class Twin:
         answers = cast(list[dict[str, Any]], self.w3.provider.make_batch_request(calls))
         assert len(answers) == len(expected)
         for (place, value), answer in zip(expected.items(), answers, strict=True):
+            if self._seen.get(place) == (answer["result"], value):
+                continue
             found = self.codec.result(place[0], place[1], answer["result"])
             if found != value:
                 raise AssertionError(self._telling(f"{place}\n  contract {found}\n  model    {value}"))
+            self._seen[place] = (answer["result"], value)
         model = self.model
         assert model.balances[model.ledger] == model.ledger_owes(), self._telling("the ledger's balance")
         assert model.balances[model.jury] == model.jury_owes(), self._telling("the jury's balance")

@@ -62,11 +62,11 @@ def contest(world: Any) -> int:
     return case
 
 
-def say(world: Any, outcome: int, *, forged: bool = False) -> None:
+def say(world: Any, outcome: int, *, forged: bool = False, opened: bool = False) -> None:
     """Let two verifiers say the same of number 1's unit of round 0."""
     draw = first(world)
     for verifier in draw.verifiers[:2]:
-        world.verdict(0, draw, verifier, outcome, forged=forged)
+        world.verdict(0, draw, verifier, outcome, forged=forged, opened=opened)
 
 
 def finish(world: Any) -> dict[int, int]:
@@ -212,7 +212,7 @@ def test_the_summary_names_the_jury_and_then_the_time_for_disputes(make_world: M
 
 
 def test_an_owner_contests_a_void_unit_and_is_paid(drawn: Any) -> None:
-    say(drawn, REJECTED)
+    say(drawn, REJECTED, opened=True)
     case = contest(drawn)
     assert not drawn.wanted(Accuse), "void takes no stake"
     drawn.rule(case, "passed")
@@ -221,20 +221,45 @@ def test_an_owner_contests_a_void_unit_and_is_paid(drawn: Any) -> None:
 
 
 def test_a_contest_that_the_jury_finds_false_costs_the_epoch_and_the_stake(drawn: Any) -> None:
-    say(drawn, REJECTED)
+    say(drawn, REJECTED, opened=True)
     drawn.rule(contest(drawn), "false")
     assert drawn.chain.lost[1]
     assert 1 not in finish(drawn)
 
 
 def test_where_the_jury_hangs_the_verdicts_stand(drawn: Any) -> None:
-    say(drawn, REJECTED)
+    say(drawn, REJECTED, opened=True)
     drawn.rule(contest(drawn), "unjudged")
-    assert 1 not in finish(drawn), "it was not opened, which costs the epoch"
+    assert finish(drawn)[1] == drawn.manifest.pay.unit_wei, "round 0 is unpaid, round 1 is not"
+
+
+def test_what_was_not_opened_to_verifiers_goes_before_the_jury(drawn: Any) -> None:
+    say(drawn, REJECTED)
+    (accusation,) = drawn.wanted(Accuse)
+    assert (accusation.number, accusation.refusal) == (1, True)
+    (case,) = drawn.chain.opened
+    drawn.rule(case, "false")
+    assert drawn.chain.lost[1]
+    assert 1 not in finish(drawn)
+
+
+def test_who_opens_to_the_jury_what_it_did_not_open_before_is_paid(drawn: Any) -> None:
+    say(drawn, REJECTED)
+    (case,) = drawn.chain.opened
+    drawn.rule(case, "passed")
+    assert outcomes(drawn) == {0: "void", case: "passed"}
+    assert finish(drawn)[1] == 2 * drawn.manifest.pay.unit_wei
+
+
+def test_a_refusal_that_no_jury_decides_costs_the_epoch(drawn: Any) -> None:
+    say(drawn, REJECTED)
+    (case,) = drawn.chain.opened
+    drawn.rule(case, "unjudged")
+    assert 1 not in finish(drawn)
 
 
 def test_a_jury_that_finds_a_unit_void_could_fetch_it(drawn: Any) -> None:
-    say(drawn, REJECTED)
+    say(drawn, REJECTED, opened=True)
     drawn.rule(contest(drawn), "void")
     assert finish(drawn)[1] == drawn.manifest.pay.unit_wei, "round 0 is unpaid, round 1 is not"
 
