@@ -53,8 +53,8 @@ class Terms:
     seats: int = 3  # of a first jury; a second has three times as many
     case_bond_wei: int = 10 * 10**18  # of an accusation; an appeal puts up three times as much
     accused: float = 0.05
-    """Share of the units found unopened that somebody takes before the jury: all where the coordinator runs this program,
-    but nobody can make it do so."""
+    """Share of the units found unopened that somebody takes before the jury: all where the coordinator runs
+    this program, but nobody can make it do so."""
     outage: float = 1e-4
     """Chance that an honest peer that is drawn stays away from the draw to the end of a jury's time to open."""
 
