@@ -53,6 +53,7 @@ from tests.contracts.model_court import Case
 from tests.contracts.twin import CALLS, Twin
 
 any_ = st.integers(0, 2**16)
+backs, segments = st.integers(-1, 2), st.integers(0, 1)
 people = st.sampled_from(PEOPLE)
 runs = st.sampled_from((RUNS[0], RUNS[0], RUNS[0], *RUNS))
 often = st.sampled_from((True, True, True, False))
@@ -338,12 +339,7 @@ class Machine(RuleBasedStateMachine):
     # Cases
 
     @action(
-        who=people,
-        run=runs,
-        back=st.integers(-1, 2),
-        number=st.integers(0, 4),
-        segment=st.integers(0, 1),
-        refusal=st.booleans(),
+        who=people, run=runs, back=backs, number=st.integers(0, 4), segment=segments, refusal=st.booleans()
     )
     def accuse(
         self, who: str, run: bytes, back: int, number: int, segment: int, refusal: bool = False
