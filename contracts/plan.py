@@ -17,6 +17,7 @@ from web3.types import Nonce, TxParams, Wei
 from contracts.chain import get_block, ledger_errors, network_of
 from contracts.client import Ledger, peer_link_digest
 from contracts.fees import gas_price
+from contracts.jury import run_bytes
 from contracts.types import PeerSigner, Role
 from protocol.errors import LedgerError
 
@@ -26,6 +27,7 @@ BLOCK_TIME_SPAN = 1000  # blocks over which their time is averaged
 # Ceilings for what cannot be estimated before an earlier step is mined; tests hold the ledger to them.
 REGISTER_GAS = 230_000
 DEPOSIT_GAS = 90_000
+FUND_GAS = 90_000
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,18 @@ def time_of_block(w3: Web3, number: int) -> datetime | None:
         return None
     seconds = (now - int(first["timestamp"])) / (height - int(first["number"]))
     return datetime.fromtimestamp(now + seconds * (number - height), UTC)
+
+
+def fund_steps(ledger: Ledger, wallet: str, run: str, amount: int) -> list[Step]:
+    """Return what pays wei into a run's pot."""
+    call = ledger.contract.functions.fund(run_bytes(run), amount)
+    approval = approve_steps(ledger, wallet, amount)
+    return [*approval, Step("fund", call, FUND_GAS if approval else None)]
+
+
+def release_bond_steps(ledger: Ledger, run: str) -> list[Step]:
+    """Return what gives the coordinator of a finished run its bond back."""
+    return [Step("release bond", ledger.contract.functions.releaseRunBond(run_bytes(run)))]
 
 
 def approve_steps(ledger: Ledger, wallet: str, amount: int, *, jury: bool = False) -> list[Step]:

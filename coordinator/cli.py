@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contracts.pot_cli import fund, release_bond
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
@@ -20,6 +21,8 @@ run_app = typer.Typer(no_args_is_help=True, help="Make a run, and look at one.")
 
 Directory = Annotated[Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The coordinator's directory.")]
 run_app.command()(plan)
+run_app.command()(fund)
+run_app.command()(release_bond)
 
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
