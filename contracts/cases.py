@@ -17,18 +17,13 @@ from contracts.events import (
 )
 from contracts.types import CaseKind, CaseOutcome, CaseStage, JuryTerms
 
-RIGHT: Final[int] = CaseOutcome.RIGHT
-VOID: Final[int] = CaseOutcome.VOID
-FALSE: Final[int] = CaseOutcome.FALSE
-FORGED: Final[int] = CaseOutcome.FORGED
-UNAVAILABLE: Final[int] = CaseOutcome.UNAVAILABLE
 OUTCOMES: Final[dict[int, str]] = {
     0: "undecided",
-    RIGHT: "right",
-    VOID: "void",
-    FALSE: "proven false",
-    FORGED: "forged residual",
-    UNAVAILABLE: "not opened",
+    CaseOutcome.RIGHT: "right",
+    CaseOutcome.VOID: "void",
+    CaseOutcome.FALSE: "proven false",
+    CaseOutcome.FORGED: "forged residual",
+    CaseOutcome.UNAVAILABLE: "not opened",
 }
 
 Step = Literal["draw", "rule", "close"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.cases import OUTCOMES, UNAVAILABLE, VOID, CaseState
+from contracts.cases import OUTCOMES, CaseState
 from contracts.events import (
     AppealCalled,
     BondForfeited,
@@ -18,7 +18,7 @@ from contracts.events import (
     StageEntered,
 )
 from contracts.run import ChainRun
-from contracts.types import CaseKind, CaseStage, JuryTerms
+from contracts.types import CaseKind, CaseOutcome, CaseStage, JuryTerms
 
 SECOND = 3
 """A second jury's seats and bond, in those of the first."""
@@ -26,7 +26,7 @@ BPS = 10_000
 FINDER_BPS = 3000  # of what a fault costs
 JURY_BPS = 2000
 GROUNDS = {1: "root", 2: "data"}
-_REWARD_OUTCOMES: dict[int, str] = {VOID: "wrong", UNAVAILABLE: "cannot be fetched"}
+_REWARD_OUTCOMES: dict[int, str] = {CaseOutcome.VOID: "wrong", CaseOutcome.UNAVAILABLE: "cannot be fetched"}
 
 
 @dataclass(frozen=True)

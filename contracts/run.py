@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from contracts.beacons import AT_ONCE, Beacons, beacons_of
-from contracts.cases import FALSE, FORGED, RIGHT, UNAVAILABLE, VOID, CaseState, fold
+from contracts.cases import CaseState, fold
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.events import (
@@ -29,7 +29,7 @@ from contracts.events import (
     StakeChanged,
 )
 from contracts.index import EventIndex
-from contracts.types import CaseKind, Role
+from contracts.types import CaseKind, CaseOutcome, Role
 from protocol.beacons import SignatureSource
 from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError
@@ -38,11 +38,11 @@ from protocol.manifest import BlockBeacon, DrandBeacon
 from protocol.networks import Network
 
 _OUTCOMES: Final[dict[int, Literal["passed", "void", "false"]]] = {
-    RIGHT: "passed",
-    VOID: "void",
-    FALSE: "false",
-    FORGED: "false",
-    UNAVAILABLE: "false",
+    CaseOutcome.RIGHT: "passed",
+    CaseOutcome.VOID: "void",
+    CaseOutcome.FALSE: "false",
+    CaseOutcome.FORGED: "false",
+    CaseOutcome.UNAVAILABLE: "false",
 }
 _ROLES = {Role.CONTRIBUTOR: "contributor", Role.VERIFIER: "verifier"}
 
@@ -374,6 +374,6 @@ def case_view(state: CaseState) -> Case:
         contests=state.kind is CaseKind.CONTEST,
         block=state.block,
         outcome=outcome,
-        forged_residual=state.closed and state.outcome == FORGED,
-        refused=state.closed and state.outcome == UNAVAILABLE,
+        forged_residual=state.closed and state.outcome == CaseOutcome.FORGED,
+        refused=state.closed and state.outcome == CaseOutcome.UNAVAILABLE,
     )

@@ -2,8 +2,9 @@
 
 from collections import Counter
 
-from contracts.cases import FALSE, CaseState
+from contracts.cases import CaseState
 from contracts.jury import vote_digest
+from contracts.types import CaseOutcome
 from protocol.errors import ProofInconclusive, ProofRejected
 from verification.audit_rounds import Found
 from verification.public import PublicRun
@@ -30,7 +31,9 @@ def _majority(case: CaseState, second: bool) -> tuple[int, bytes] | None:
 def check_slashes(run: PublicRun) -> Found:
     """Stake was taken for what a jury proved, or for an equivocation, and what verifiers proved came before a jury."""
     guilty = {
-        (one.round, one.number) for one in run.chain.every_case() if one.closed and one.outcome >= FALSE
+        (one.round, one.number)
+        for one in run.chain.every_case()
+        if one.closed and one.outcome >= CaseOutcome.FALSE
     }
     twice = {(one.round, one.number) for one in run.chain.equivocations()}
     for event in run.chain.slashes():

@@ -1,9 +1,9 @@
 """What anybody may do for a case, on a real chain: each step when it is due, and no step before."""
 
-from contracts.cases import FALSE, CaseState
+from contracts.cases import CaseState
 from contracts.clerk import due_step, take_step
 from contracts.run import ChainRun
-from contracts.types import CaseStage
+from contracts.types import CaseOutcome, CaseStage
 from protocol.manifest import BlockBeacon
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, Network
 from tests.contracts.court import ballot, court, look
@@ -31,12 +31,12 @@ def test_a_case_is_drawn_ruled_and_closed_in_turn(network: Network) -> None:
     network.chain.mine(3)
     assert take(network, run, case).stage is CaseStage.VOTING
     assert due_step(run, look(run, case)) is None, "the votes are awaited"
-    ballot(network, run, case, jurors, FALSE)
+    ballot(network, run, case, jurors, CaseOutcome.FALSE)
     assert take(network, run, case).stage is CaseStage.RULED
     assert due_step(run, look(run, case)) is None, "a second jury may be called"
     network.chain.mine(JURY.appeal_blocks + 1)
     ended = take(network, run, case)
-    assert (ended.closed, ended.outcome) == (True, FALSE)
+    assert (ended.closed, ended.outcome) == (True, CaseOutcome.FALSE)
     assert due_step(run, ended) is None
     assert run.slashed() == {1: MIN_STAKE}
 

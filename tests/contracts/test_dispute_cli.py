@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from contracts.cases import FALSE, RIGHT, VOID
 from contracts.jury_plan import APPEAL_GAS, OPEN_CASE_GAS
+from contracts.types import CaseOutcome
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import LedgerError, Malformed, UsageError
 from protocol.keys import PeerKey
@@ -170,7 +170,7 @@ def test_a_proven_fault_from_the_accusation_to_the_payment(there: Court) -> None
     (row,) = there.rows()
     assert (row["stage"], row["seats"], row["sealed"], row["revealed"]) == ("voting", 3, 0, 0)
     assert (row["at_stake_wei"], row["ruling"]) == (str(MIN_STAKE), None)
-    ballot(network, run, case, there.jurors, FALSE)
+    ballot(network, run, case, there.jurors, CaseOutcome.FALSE)
     assert shell.type(f"dispute advance {case} --yes --json").document["step"] == "rule"
     ruled = there.show(case)
     assert (ruled["stage"], ruled["ruling"], ruled["ending"]) == ("ruled", "proven false", None)
@@ -205,7 +205,7 @@ def test_a_proven_fault_from_the_accusation_to_the_payment(there: Court) -> None
 
 def test_a_silent_juror_and_a_lost_bond_are_shown_with_their_sums(there: Court) -> None:
     case = there.open()
-    ended = judge(there.network, there.run, case, there.jurors, RIGHT, silent=1)
+    ended = judge(there.network, there.run, case, there.jurors, CaseOutcome.RIGHT, silent=1)
     found = there.show(case)["ending"]
     assert found["silent"] == [{"juror": ended.seats[-1].juror, "wei": str(JURY.silent_penalty)}]
     assert found["burned_wei"] == str(JURY.silent_penalty)
@@ -228,14 +228,14 @@ def test_a_contest_is_about_the_wallets_own_unit_and_an_appeal_turns_it(shell: S
     early = shell.type(f"dispute appeal {case} --yes")
     assert early.error is not None
     assert "only a ruling can be appealed" in early.error.message
-    vote(network, run, case, jurors, VOID)
+    vote(network, run, case, jurors, CaseOutcome.VOID)
     appealed = shell.type(f"dispute appeal {case} --yes --json")
     assert appealed.document["bond_wei"] == str(3 * JURY.case_bond)
     assert "a second jury of 9 seats" in appealed.err
     receipt = network.chain.w3.eth.get_transaction_receipt(appealed.document["tx"])
     assert int(receipt["gasUsed"]) <= APPEAL_GAS
     assert "second jury: waits" in shell.type(f"dispute list {RUN}").out
-    vote(network, run, case, jurors, RIGHT)
+    vote(network, run, case, jurors, CaseOutcome.RIGHT)
     twice = shell.type(f"dispute appeal {case} --yes")
     assert twice.error is not None
     assert "had its second jury" in twice.error.message
@@ -261,7 +261,7 @@ def test_a_wrong_reward_root_is_cancelled_and_its_bond_shared(there: Court) -> N
     assert f"before: case {case}" in again.error.message
     (row,) = there.rows()
     assert (row["ground"], row["round"], row["at_stake_wei"]) == ("root", None, str(TERMS.proposal_bond))
-    judge(network, there.run, case, there.jurors, VOID)
+    judge(network, there.run, case, there.jurors, CaseOutcome.VOID)
     life = there.show(case)
     assert (life["ruling"], life["ending"]["root_cancelled"]) == ("wrong", True)
     share = TERMS.proposal_bond * 2 // 10 // 3

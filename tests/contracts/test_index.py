@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from contracts.anvil import request
-from contracts.cases import FALSE
 from contracts.chain import connect
 from contracts.client import Ledger
 from contracts.events import CaseOpened, Registered, RunFunded, Slashed, StakeChanged
 from contracts.index import EventIndex
 from contracts.run import ChainRun
+from contracts.types import CaseOutcome
 from protocol.errors import LedgerError
 from protocol.networks import Network as Profile
 from tests.contracts.conftest import FORCE_BLOCKS, JURY, MIN_STAKE, RUN, TOKEN, Network
@@ -52,7 +52,7 @@ def test_every_kind_of_event_is_read_with_its_values(network: Network) -> None:
     run = ChainRun(ledger, RUN)
     accuser = network.person("accuser")
     case = ledger.jury.accuse(accuser, RUN, 0, 1, 2, accuser.address, bytes([8]) * 32).case
-    judge(network, run, case, jurors, FALSE)
+    judge(network, run, case, jurors, CaseOutcome.FALSE)
     ledger.jury.withdraw_credit(accuser, accuser.address)
     tree = settle(network, 0, {alice.address: TOKEN})
     ledger.claim(alice, RUN, alice.address, TOKEN, tree.proof(0))

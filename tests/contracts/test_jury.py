@@ -2,10 +2,9 @@
 
 import pytest
 
-from contracts.cases import FALSE, RIGHT, UNAVAILABLE
 from contracts.jury import vote_digest
 from contracts.reverts import LedgerRevert
-from contracts.types import CaseKind, CaseStage
+from contracts.types import CaseKind, CaseOutcome, CaseStage
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network
 from tests.contracts.court import ROOT, close, court, look, vote
 
@@ -16,10 +15,14 @@ def test_a_proven_fault_takes_the_stake_and_pays_finder_and_jurors(network: Netw
     finder = network.person("finder").address
     case = jury.accuse(accuser, RUN, 0, 1, 2, finder).case
     assert look(run, case).stage is CaseStage.CALLED
-    vote(network, run, case, jurors, FALSE)
+    vote(network, run, case, jurors, CaseOutcome.FALSE)
     ended = close(network, run, case)
 
-    assert (ended.closed, ended.outcome, ended.vote) == (True, FALSE, vote_digest(FALSE, ROOT))
+    assert (ended.closed, ended.outcome, ended.vote) == (
+        True,
+        CaseOutcome.FALSE,
+        vote_digest(CaseOutcome.FALSE, ROOT),
+    )
     assert [(one.outcome, one.contests) for one in run.cases(0)] == [("false", False)]
     operator = network.ledger.operator(1)
     assert operator is not None
@@ -38,7 +41,7 @@ def test_a_wrong_accuser_pays_the_accused_and_the_jury(network: Network) -> None
     run, jurors = court(network)
     jury, accuser = network.ledger.jury, network.person("accuser")
     case = jury.accuse(accuser, RUN, 0, 1, 2, accuser.address).case
-    vote(network, run, case, jurors, RIGHT)
+    vote(network, run, case, jurors, CaseOutcome.RIGHT)
     close(network, run, case)
     assert [one.outcome for one in run.cases(0)] == ["passed"]
     assert jury.credit(accuser.address) == 0
@@ -50,7 +53,7 @@ def test_a_silent_juror_pays_and_is_not_drawn_again(network: Network) -> None:
     run, jurors = court(network)
     jury = network.ledger.jury
     case = jury.accuse(network.person("accuser"), RUN, 0, 1, 2, network.person("finder").address).case
-    vote(network, run, case, jurors, FALSE, silent=1)
+    vote(network, run, case, jurors, CaseOutcome.FALSE, silent=1)
     silent = look(run, case).seats[-1].juror
     close(network, run, case)
     owing = jury.juror(silent)
@@ -63,12 +66,12 @@ def test_a_second_jury_of_nine_overturns_the_first(network: Network) -> None:
     run, jurors = court(network)
     jury, alice = network.ledger.jury, network.person("alice")
     case = jury.accuse(network.person("accuser"), RUN, 0, 1, 2, network.person("finder").address).case
-    vote(network, run, case, jurors, FALSE)
+    vote(network, run, case, jurors, CaseOutcome.FALSE)
     jury.appeal(alice, case)
-    vote(network, run, case, jurors, RIGHT)
+    vote(network, run, case, jurors, CaseOutcome.RIGHT)
     assert len(look(run, case).seats) == 3 * JURY.seats
     jury.close(network.treasury, case)
-    assert look(run, case).outcome == RIGHT
+    assert look(run, case).outcome == CaseOutcome.RIGHT
     assert run.slashed() == {}
     # Her bond comes back, and the accuser's pays the nine and then her.
     assert jury.credit(alice.address) == 4 * JURY.case_bond - 9 * JURY.fee
@@ -81,7 +84,7 @@ def test_who_opens_to_the_jury_alone_owes_nothing_and_is_owed_nothing(network: N
     alice = network.person("alice").address
     case = jury.accuse(coordinator, RUN, 0, 1, 2, alice, refusal=True).case
     assert look(run, case).kind is CaseKind.REFUSAL
-    vote(network, run, case, jurors, RIGHT)
+    vote(network, run, case, jurors, CaseOutcome.RIGHT)
     close(network, run, case)
     assert [one.outcome for one in run.cases(0)] == ["passed"]
     assert jury.credit(coordinator.address) == JURY.case_bond - 3 * JURY.fee
@@ -93,7 +96,7 @@ def test_who_opens_to_nobody_loses_its_stake(network: Network) -> None:
     jury, coordinator = network.ledger.jury, network.person("coordinator")
     finder = network.person("finder").address
     case = jury.accuse(coordinator, RUN, 0, 1, 2, finder, refusal=True).case
-    vote(network, run, case, jurors, UNAVAILABLE)
+    vote(network, run, case, jurors, CaseOutcome.UNAVAILABLE)
     close(network, run, case)
     (ended,) = run.cases(0)
     assert (ended.outcome, ended.refused) == ("false", True)

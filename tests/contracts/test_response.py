@@ -8,10 +8,9 @@ import pytest
 from eth_utils.crypto import keccak
 
 from contracts.alerts import Alert, alerts_about, open_alerts, run_alerts, unbonding_of
-from contracts.cases import FALSE
 from contracts.hearing import describe_alert
 from contracts.run import ChainRun
-from contracts.types import CaseKind, CaseStage
+from contracts.types import CaseKind, CaseOutcome, CaseStage
 from protocol.blobs import BlobStore
 from protocol.daemon import STATUS_FILE, write_status
 from protocol.errors import UsageError
@@ -117,7 +116,7 @@ def test_after_the_votes_nothing_is_asked_and_nobody_answers_for_others(
     assert isinstance(other.error, UsageError)
     assert "is about number 1, and this directory is number 2" in other.error.message
     jurors = {one.number: shell.network.person(name) for one, name in _jurors(run)}
-    vote(shell.network, run, case, jurors, FALSE)
+    vote(shell.network, run, case, jurors, CaseOutcome.FALSE)
     answer = shell.type(f"dispute respond {case}")
     assert answer.code == 0
     assert "the votes are over" in answer.err
@@ -158,7 +157,7 @@ def test_an_accusation_alerts_its_owner_with_deadline_and_sum_at_stake(
     assert unbonding_of(run.events, ME) == 40 * TOKEN
     assert [one.at_stake_wei for one in run_alerts(run, ME)] == [MIN_STAKE]
     jurors = {one.number: network.person(name) for one, name in _jurors(run)}
-    vote(network, run, case, jurors, FALSE)
+    vote(network, run, case, jurors, CaseOutcome.FALSE)
     run.refresh()
     (ruled,) = run_alerts(run, ME)
     assert (ruled.stage, ruled.open_by) == (CaseStage.RULED, None)

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from contracts.anvil import request
-from contracts.cases import FALSE, VOID
 from contracts.run import ChainRun
 from contracts.sender import Sender
-from contracts.types import CaseKind, Role
+from contracts.types import CaseKind, CaseOutcome, Role
 from protocol.chain import OPENING_ROUND, ChainView, Operator, Penalties
 from protocol.errors import LedgerError
 from protocol.manifest import BlockBeacon
@@ -44,7 +43,7 @@ def accuse(network: Network, number: int, jurors: dict[int, Sender]) -> None:
     """Have a number's unit of round 0 found false."""
     finder = network.person("anyone").address
     case = network.ledger.jury.accuse(network.person("anyone"), RUN, 0, number, 0, finder).case
-    judge(network, view_of(network), case, jurors, FALSE)
+    judge(network, view_of(network), case, jurors, CaseOutcome.FALSE)
 
 
 def test_a_run_that_does_not_exist_has_no_facts(network: Network) -> None:
@@ -207,7 +206,7 @@ def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) 
     pending = ledger.pending_rewards(RUN)
     assert pending is not None
     case = ledger.jury.dispute_rewards(alice, RUN, pending.proposed_at, 1).case
-    judge(network, view, case, jurors, VOID)
+    judge(network, view, case, jurors, CaseOutcome.VOID)
     assert view.proposed() == view.finalized() == {}
     assert view.cases(0) == ()
     assert [one.kind for one in view.every_case()] == [CaseKind.REWARDS]

@@ -8,9 +8,9 @@ import pytest
 from eth_account.signers.local import LocalAccount
 
 from contracts.anvil import request
-from contracts.cases import FALSE
 from contracts.plan import time_of_block
 from contracts.run import ChainRun
+from contracts.types import CaseOutcome
 from contracts.wallet import PASSWORD_FILE, WALLET_FILE, open_wallet
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import load_peer_key, save_peer_key
@@ -286,7 +286,7 @@ def test_status_shows_what_was_slashed(shell: Shell) -> None:
     network.play_round(0)
     anyone = network.person("anyone")
     case = network.ledger.jury.accuse(anyone, RUN, 0, 1, 0, anyone.address).case
-    judge(network, run := ChainRun(network.ledger, RUN), case, jurors, FALSE)
+    judge(network, run := ChainRun(network.ledger, RUN), case, jurors, CaseOutcome.FALSE)
     (taken,) = run.slashes()
     shown = shell.type("stake status --json").document
     assert (shown["stake_wei"], shown["slashed_wei"]) == ("0", str(150 * TOKEN))

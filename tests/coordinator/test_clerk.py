@@ -12,9 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from contracts.cases import FALSE
 from contracts.run import ChainRun
-from contracts.types import CaseStage, Role
+from contracts.types import CaseOutcome, CaseStage, Role
 from coordinator import sending
 from coordinator.clerk import Clerk
 from coordinator.sending import Sending
@@ -61,7 +60,7 @@ async def test_the_clerk_draws_rules_and_closes_in_turn(network: Network) -> Non
     look(run, case)
     await attend(clerk)
     assert look(run, case).stage is CaseStage.VOTING
-    ballot(network, run, case, jurors, FALSE)
+    ballot(network, run, case, jurors, CaseOutcome.FALSE)
     look(run, case)
     await attend(clerk)
     assert look(run, case).stage is CaseStage.RULED

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from contracts.cases import RIGHT
 from contracts.events import Claimed
+from contracts.types import CaseOutcome
 from protocol.chain import PostedRoot
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
@@ -514,8 +514,10 @@ def test_a_cheat_that_had_withdrawn_its_stake_makes_nobody_else_a_liar(forge: Fo
 
 
 def test_a_jury_that_ruled_what_no_exact_replay_gives_is_named(forge: Forge) -> None:
-    case, state = next((case, one) for case, one in forge.chain.opened.items() if one.outcome == RIGHT)
-    forge.chain.close_case(case, RIGHT, bytes([7]) * 32)
+    case, state = next(
+        (case, one) for case, one in forge.chain.opened.items() if one.outcome == CaseOutcome.RIGHT
+    )
+    forge.chain.close_case(case, CaseOutcome.RIGHT, bytes([7]) * 32)
     report = forge.audit(replay="sampled", shard=lambda: forge.bed.shard)
     assert failed(report) == {"replays"}
     assert f"the jury of case {case} ruled right" in next(
