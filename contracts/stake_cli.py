@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contracts.hearing import describe_alert
 from contracts.terminal import (
     Directory,
     DryRun,
@@ -228,7 +229,7 @@ def status(
     as_json: Json = False,
     network: NetworkName = None,
 ) -> None:
-    """Show a wallet's stake, what unbonds and when it is free, and what was slashed; needs no password."""
+    """Show a wallet's stake, what unbonds and when it is free, what was slashed, and open cases; needs no password."""
     if (run is None) != (settlement is None):
         raise UsageError("what can be claimed needs both --run and --settlement")
     found = connect_ledger(rpc, ledger)
@@ -250,6 +251,9 @@ def status(
                 typer.echo(
                     f"  round {one['round']:<6} {format_amount(int(one['amount_wei']))} tokens, {one['tx']}"
                 )
+        elif name == "alerts":
+            for one in value:
+                typer.echo(f"{'ALERT':14} {describe_alert(one)}")
         elif name.endswith("_wei"):
             unit = "" if name == "coin_wei" else " tokens"
             typer.echo(f"{name.removesuffix('_wei'):14} {format_amount(int(value))}{unit}")
@@ -266,18 +270,24 @@ def _standing(found: "Ledger", number: int | None) -> dict[str, Any]:
         "peer_id": None,
         "stake_wei": "0",
         "unbonding_wei": "0",
+        "unbonding_at": 0,
+        "unbonding_time": None,
+        "slashed_wei": "0",
+        "slashes": [],
+        "alerts": [],
     }
-    facts |= {"unbonding_at": 0, "unbonding_time": None, "slashed_wei": "0", "slashes": []}
     if own is None:
         return facts
-    from contracts.events import Registered, Slashed
+    from contracts.alerts import open_alerts
+    from contracts.events import PeerRotated, Registered, Slashed
     from contracts.index import EventIndex
     from protocol.keys import peer_id_of
 
     index = EventIndex(found, found.deployed_block or 1)
     index.poll()
     slashes = [one for one in index.events if isinstance(one, Slashed) and one.number == own.number]
-    keys = [one for one in index.events if isinstance(one, Registered) and one.number == own.number]
+    linked = (one for one in index.events if isinstance(one, Registered | PeerRotated))
+    keys = [one for one in linked if one.number == own.number]
     public = next(
         (one.pub_x + one.pub_y.to_bytes(32, "big") for one in reversed(keys) if one.peer == own.peer), None
     )
@@ -300,6 +310,7 @@ def _standing(found: "Ledger", number: int | None) -> dict[str, Any]:
             }
             for one in slashes
         ],
+        "alerts": [one.to_json() for one in open_alerts(found, own.number)],
     }
 
 

@@ -151,6 +151,8 @@ def test_an_accusation_alerts_its_owner_with_deadline_and_sum_at_stake(
     assert "segment 2 of round 0 is accused; 100 tokens at stake" in line
     assert f"open by block {expected.open_by}" in line
     assert f"murmur dispute respond {case}" in line
+    assert shell.type("stake status --json").document["alerts"] == [expected.to_json()]
+    assert f"ALERT          {line}" in shell.type("stake status").out
 
     shell.type("stake unbond --amount 40 --yes")  # what unbonds can still be lost
     run.refresh()
@@ -170,4 +172,5 @@ def test_an_accusation_alerts_its_owner_with_deadline_and_sum_at_stake(
     network.ledger.jury.close(network.treasury, case)
     run.refresh()
     assert run_alerts(run, ME) == open_alerts(network.ledger, ME) == ()
+    assert shell.type("stake status --json").document["alerts"] == []
     assert unbonding_of(run.events, ME) == 0
