@@ -13,13 +13,13 @@ from coordinator.economics import (
     Line,
     Plan,
     Terms,
-    convictions,
     false_loss,
     lazy_segments,
     plan,
     refuser_value,
     window,
 )
+from coordinator.odds import convictions
 from protocol.manifest import (
     DeadlineConfig,
     PayConfig,
