@@ -8,6 +8,7 @@ import typer
 
 from contracts.hearing import find_case, follow, follow_seeds, own_number, tokens
 from contracts.terminal import (
+    AnyWallet,
     Directory,
     DryRun,
     Json,
@@ -244,10 +245,7 @@ def credit(
     rpc: Rpc,
     ledger: LedgerAddress,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Pay it out to the wallet.")] = False,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
-    ] = None,
+    owner: AnyWallet = None,
     password_file: PasswordFile = None,
     yes: Yes = False,
     dry_run: DryRun = False,

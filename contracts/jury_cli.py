@@ -7,6 +7,7 @@ import typer
 
 from contracts.hearing import follow
 from contracts.terminal import (
+    AnyWallet,
     Directory,
     DryRun,
     Json,
@@ -177,10 +178,7 @@ def status(
     directory: Directory,
     rpc: Rpc,
     ledger: LedgerAddress,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
-    ] = None,
+    owner: AnyWallet = None,
     as_json: Json = False,
     network: NetworkName = None,
 ) -> None:
@@ -219,10 +217,7 @@ def duties(
     directory: Directory,
     rpc: Rpc,
     ledger: LedgerAddress,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
-    ] = None,
+    owner: AnyWallet = None,
     as_json: Json = False,
     network: NetworkName = None,
 ) -> None:

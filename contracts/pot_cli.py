@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from contracts.terminal import (
+    Amount,
     Directory,
     DryRun,
     Json,
@@ -26,7 +27,6 @@ from contracts.terminal import (
 from protocol.errors import LedgerError
 
 Run = Annotated[str, typer.Argument(help="Run id.")]
-Amount = Annotated[str, typer.Option("--amount", help="Tokens, such as 100 or 0.5.")]
 
 
 def fund(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from contracts.terminal import (
+    AnyWallet,
     Directory,
     DryRun,
     Json,
@@ -80,10 +81,7 @@ def list_(
         list[str] | None,
         typer.Option(help="settlement.json of a run, as for `rewards claim`; repeatable, one for each run."),
     ] = None,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
-    ] = None,
+    owner: AnyWallet = None,
     as_json: Json = False,
     network: NetworkName = None,
 ) -> None:

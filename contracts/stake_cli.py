@@ -7,6 +7,8 @@ import typer
 
 from contracts.hearing import describe_alert
 from contracts.terminal import (
+    Amount,
+    AnyWallet,
     Directory,
     DryRun,
     Json,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from contracts.types import Operator
 
 stake_app = typer.Typer(no_args_is_help=True, help="Stake, leave and withdraw.")
-
-Amount = Annotated[str, typer.Option("--amount", help="Tokens, such as 100 or 0.5.")]
 
 
 @stake_app.command()
@@ -217,10 +217,7 @@ def status(
     directory: Directory,
     rpc: Rpc,
     ledger: LedgerAddress,
-    owner: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
-    ] = None,
+    owner: AnyWallet = None,
     run: Annotated[str | None, typer.Option("--run", help="Run id, to show what can be claimed.")] = None,
     settlement: Annotated[
         str | None,

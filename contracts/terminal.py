@@ -30,6 +30,11 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the plan, print unsigned transactions where it has any, and stop."),
 ]
+Amount = Annotated[str, typer.Option("--amount", help="Tokens, such as 100 or 0.5.")]
+AnyWallet = Annotated[
+    str | None,
+    typer.Option("--owner", metavar="ADDRESS", help="A wallet that is elsewhere, if not the directory's."),
+]
 Owner = Annotated[
     str | None,
     typer.Option(
