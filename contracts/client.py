@@ -200,6 +200,11 @@ class Ledger:
         return int(self._read("FORCE_BLOCKS"))
 
     @cached_property
+    def timeout_blocks(self) -> int:
+        """Return after how many blocks without progress of a run others may act for its coordinator."""
+        return int(self._read("TIMEOUT_BLOCKS"))
+
+    @cached_property
     def run_bond(self) -> int:
         """Return what a coordinator puts up for a run, in wei."""
         return int(self._read("RUN_BOND"))

@@ -150,7 +150,11 @@ class ChainRun:
             LedgerError: the chain does not answer, or nobody has a beacon that is due.
         """
         self._index.poll()
-        _ = self.min_stake_wei, self.force_blocks  # read once here, so that nothing else needs the chain
+        _ = (
+            self.min_stake_wei,
+            self.force_blocks,
+            self.timeout_blocks,
+        )  # read once here, so that nothing else needs the chain
         events = self._index.events
         if self._index.rollbacks != self._rollbacks:
             self._rollbacks = self._index.rollbacks
@@ -196,6 +200,11 @@ class ChainRun:
         return self.ledger.force_blocks
 
     @cached_property
+    def timeout_blocks(self) -> int:
+        """Return after how many blocks without progress others may act for the run's coordinator."""
+        return self.ledger.timeout_blocks
+
+    @cached_property
     def min_stake_wei(self) -> int:
         """Return the stake below which a peer is on no roster."""
         return self.ledger.min_stake
@@ -226,6 +235,28 @@ class ChainRun:
         """Return the anchored hash of a round's record."""
         record = self._facts.records.get(round_)
         return None if record is None else record.record.hex()
+
+    def activity(self) -> tuple[int, ...]:
+        """Return the blocks in which the run made progress, in order: its opening, roots, records, final rewards, end.
+
+        As the ledger counts: what becomes final after the end is no progress.
+        """
+        facts = self._facts
+        ended = () if facts.finished is None else (facts.finished,)
+        steps: tuple[Event, ...] = (
+            *(() if facts.opened is None else (facts.opened,)),
+            *facts.commitments.values(),
+            *facts.records.values(),
+            *(one for one in facts.finalized.values() if not ended or one.block <= ended[0].block),
+            *ended,
+        )
+        return tuple(sorted(step.block for step in steps))
+
+    def reward_roots(self) -> frozenset[str]:
+        """Return the reward roots that are pending or final."""
+        facts = self._facts
+        pending = {one.root.hex() for one in facts.proposed.values()}
+        return frozenset(pending | {one.root.hex() for one in facts.finalized.values()})
 
     def commitments(self, round_: int) -> PostedRoot | None:
         """Return the commitment root of a round."""

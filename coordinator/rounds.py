@@ -45,6 +45,7 @@ from coordinator.state import (
 from protocol.chain import ChainView
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
+from protocol.merkle import commitments_root
 from protocol.messages import (
     Body,
     Commitment,
@@ -63,7 +64,6 @@ from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
-from verification.facts import commitments_root
 from verification.lateness import is_late, is_void
 from verification.merge import check_reveal, copied_from
 from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting

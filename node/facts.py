@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from protocol.chain import OPENING_ROUND, Case, ChainView, PostedRoot
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
+from protocol.merkle import commitments_root
 from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from verification.duty import round_draws
-from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
 from verification.sample import Draw

@@ -88,6 +88,16 @@ class ChainView(Protocol):
     def force_blocks(self) -> int:
         """Return how long after a commitment root others can be forced in, during which no record is anchored."""
 
+    @property
+    def timeout_blocks(self) -> int:
+        """Return after how many blocks without progress others may act for the run's coordinator."""
+
+    def activity(self) -> tuple[int, ...]:
+        """Return the blocks of the run's progress, in order: its opening, roots, records, final rewards, end."""
+
+    def reward_roots(self) -> frozenset[str]:
+        """Return the reward roots that are pending or final, 64 hex digits each."""
+
     def created(self) -> int | None:
         """Return the block in which the run was created and funded."""
 

@@ -6,7 +6,8 @@ from typing import Any
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from protocol.messages import RewardEntry
+from protocol.canonical import ZERO_DIGEST
+from protocol.messages import CommitmentList, RewardEntry
 
 
 def standard_leaf(types: Sequence[str], values: Sequence[Any]) -> bytes:
@@ -77,3 +78,11 @@ def verify_proof(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
     for sibling in proof:
         leaf = _pair(leaf, sibling)
     return leaf == root
+
+
+def commitments_root(listed: CommitmentList) -> str:
+    """Return the Merkle root that a list of commitments must have on chain; zero for an empty list."""
+    if not listed.entries:
+        return ZERO_DIGEST
+    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in listed.entries]
+    return StandardMerkleTree(leaves).root.hex()

@@ -28,6 +28,7 @@ from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
 from protocol.messages import Body, Signed
 from protocol.network import Network, NetworkConfig, open_network
 from protocol.pool import MessagePool
+from protocol.succession import Succession
 from protocol.sync import SyncRequest
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Peer:
         self.manifest = manifest
         self.run = config.run
         self.store = store
-        self.pool = MessagePool(manifest, self._key_of, self._cases_of)
+        self.pool = MessagePool(manifest, self._key_of, self._cases_of, Succession(manifest, chain))
         self.network: Network
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []

@@ -2,9 +2,12 @@
 
 The pool bounds itself: only keys that the chain knows may speak, each fills one slot a kind and round, and nobody
 speaks of rounds far ahead. A second, different statement for one slot is equivocation: refused, but kept as evidence.
-What a later statement refers to takes the slot, whichever came first: of two commitments the listed one, of two
-reveals the one that opens it, of two receipts the one that the record names. Otherwise a peer could keep its listed
-unit from verifiers by showing them another one, or its update from the coordinator alone.
+What a later statement or the chain refers to takes the slot, whichever came first: of two commitments the listed one,
+of two reveals the one that opens it, of two receipts the one that the record names, of two records the anchored one.
+Otherwise a peer could keep its listed unit from verifiers by showing them another one, or its update from the
+coordinator alone.
+
+Who speaks when the run's coordinator is gone, and whose word then counts: `protocol.succession`.
 """
 
 from collections import defaultdict
@@ -30,6 +33,7 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.state import update_root
+from protocol.succession import MAX_STAND_INS, Succession
 
 KeyOf = Callable[[int], tuple[str, str] | None]
 """Map a registration number to (peer key address, role), or None if the chain knows no such number."""
@@ -48,12 +52,24 @@ class MessagePool:
     """Hold the accepted messages of one run, in the order in which they came."""
 
     def __init__(
-        self, manifest: RunManifest, key_of: KeyOf, cases_of: CasesOf = lambda round_: frozenset()
+        self,
+        manifest: RunManifest,
+        key_of: KeyOf,
+        cases_of: CasesOf = lambda round_: frozenset(),
+        succession: Succession | None = None,
     ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            succession: lets stand-ins speak for the coordinator; None: nobody does.
+        """
         self._manifest = manifest
         self.run = manifest.run_id
         self._key_of = key_of
         self._cases_of = cases_of
+        self._succession = succession
+        # What stand-ins said, by the coordinator's slot.
+        self._stand_ins: dict[Slot, list[Signed[Body]]] = defaultdict(list)
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
@@ -76,7 +92,7 @@ class MessagePool:
         self._check_author(message)
         if message.id in self._known:
             return None
-        slot = slot_of(message)
+        slot = self._slot_of(message)
         before = self._slots.get(slot)
         if before is not None and not isinstance(message.body, Ready):
             if len(self.equivocations) < MAX_EQUIVOCATIONS:
@@ -86,15 +102,25 @@ class MessagePool:
                     f"a second {message.body.kind} for round {message.round} by {message.author}"
                 )
         if before is not None:
-            del self._known[before.id]
+            self._forget(before)
         self._slots[slot] = self._rounds[message.round][slot] = self._known[message.id] = message
+        if self._is_stand_in(message):
+            self._stand_ins[slot_of(message)].append(message)
         if isinstance(message.body, CommitmentList | RoundRecord):
             self.round = max(self.round, message.round)
         return message
 
+    def _forget(self, before: Signed[Body]) -> None:
+        """Make room for what takes the place of a statement."""
+        del self._known[before.id]
+        if self._is_stand_in(before):
+            self._stand_ins[slot_of(before)].remove(before)
+
     def _counts(self, message: Signed[Body], before: Signed[Body]) -> bool:
         """Tell whether of two statements in one slot the later is the one that others refer to."""
         listed, record = self.commitment_list(message.round), self.record(message.round)
+        listed = None if listed is None or self._is_doubtful(listed) else listed
+        record = None if record is None or self._is_doubtful(record) else record
         match message.body:
             case Commitment() if listed is not None:
                 return any(entry.commitment == message.id for entry in listed.body.entries)
@@ -104,6 +130,8 @@ class MessagePool:
                 )
             case Receipt() if record is not None:
                 return message.id in record.body.receipts
+            case CommitmentList() | RoundRecord() | RewardTable() if self._succession is not None:
+                return bool(self._succession.holds(message)) and not self._succession.holds(before)
             case _:
                 return False
 
@@ -126,13 +154,15 @@ class MessagePool:
             raise Malformed("ready for a round instead of the run")
         if isinstance(body, RewardTable) and body.epoch != manifest.epoch_of(message.round):
             raise Malformed("reward table of another epoch than its round")
+        if isinstance(body, Finish) and message.round != manifest.rounds - 1:
+            raise Malformed("closing word of another round than the last")
         if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
             raise Premature("message of a round far ahead")
 
     def _check_author(self, message: Signed[Body]) -> None:
         if message.role == "coordinator":
-            if message.author != self._manifest.coordinator:
-                raise Malformed("not signed by the run's coordinator")
+            if self._is_stand_in(message):
+                self._check_stand_in(message)
             return
         body = message.body
         number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
@@ -145,6 +175,31 @@ class MessagePool:
             self._check_accused(body.number)
         if isinstance(body, Opening) and body.case:
             self._check_case(message.round, body.number, body.case)
+
+    def _check_stand_in(self, message: Signed[Body]) -> None:
+        """Let in what the chain confirms, and before that a few others' words."""
+        if self._succession is None:
+            raise Malformed("not signed by the run's coordinator")
+        confirmed = self._succession.check(message)
+        others = [one for one in self._stand_ins[slot_of(message)] if one.author != message.author]
+        if len(others) < MAX_STAND_INS:
+            return
+        if not confirmed or any(self._succession.holds(one) for one in others):
+            raise Premature(f"{len(others)} stand-ins have said their {message.body.kind} already")
+
+    def _is_stand_in(self, message: Signed[Body]) -> bool:
+        return message.role == "coordinator" and message.author != self._manifest.coordinator
+
+    def _is_doubtful(self, message: Signed[Body]) -> bool:
+        """Tell whether a statement is a stand-in's that the chain does not confirm."""
+        if not self._is_stand_in(message):
+            return False
+        return self._succession is None or not self._succession.holds(message)
+
+    def _slot_of(self, message: Signed[Body]) -> Slot:
+        """Return a message's place; a stand-in has one of its own beside the coordinator's."""
+        kind, round_, labels = slot_of(message)
+        return (kind, round_, (*labels, int(message.author, 16)) if self._is_stand_in(message) else labels)
 
     def _check_accused(self, number: int) -> None:
         """Bound a verifier's slots: a verdict is on a number that works."""
@@ -162,6 +217,19 @@ class MessagePool:
     def _get(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
         return cast("Signed[B] | None", self._slots.get((kind.kind, round_, labels)))
 
+    def _said(self, kind: type[B], round_: int, *labels: int) -> Signed[B] | None:
+        """Return what was said in the coordinator's name: what the chain confirms, else the coordinator's own."""
+        own, slot = self._get(kind, round_, *labels), (kind.kind, round_, labels)
+        others = cast("list[Signed[B]]", self._stand_ins.get(slot, []))
+        if not others or self._succession is None:
+            return own
+        said = [one for one in (own, *others) if one is not None]
+        return next((one for one in said if self._succession.holds(one)), said[0])
+
+    def statements(self, round_: int) -> list[Signed[Body]]:
+        """Return all that was said in the coordinator's name in a round, whoever said it."""
+        return [one for one in self.of_round(round_) if one.role == "coordinator"]
+
     def _all(self, kind: type[B], round_: int) -> dict[tuple[int, ...], Signed[B]]:
         found = self._rounds.get(round_, {})
         return {
@@ -177,16 +245,16 @@ class MessagePool:
         return {labels[0]: message for labels, message in self._all(Commitment, round_).items()}
 
     def commitment_list(self, round_: int) -> Signed[CommitmentList] | None:
-        """Return the coordinator's list of a round's commitments."""
-        return self._get(CommitmentList, round_)
+        """Return the list of a round's commitments: the one that the chain confirms, else the coordinator's."""
+        return self._said(CommitmentList, round_)
 
     def reveals(self, round_: int) -> dict[int, Signed[Reveal]]:
         """Return the reveals heard of a round, by number."""
         return {labels[0]: message for labels, message in self._all(Reveal, round_).items()}
 
     def record(self, round_: int) -> Signed[RoundRecord] | None:
-        """Return the coordinator's record of a round; it counts once its hash is anchored on chain."""
-        return self._get(RoundRecord, round_)
+        """Return the record of a round, chosen likewise; it counts once its hash is anchored on chain."""
+        return self._said(RoundRecord, round_)
 
     def openings(self, round_: int) -> dict[tuple[int, int], Signed[Opening]]:
         """Return the openings heard of a round's units, by (number, case)."""
@@ -206,12 +274,13 @@ class MessagePool:
 
     def rewards(self) -> dict[int, Signed[RewardTable]]:
         """Return the latest reward table of each epoch."""
-        tables = [cast("Signed[RewardTable]", m) for s, m in self._slots.items() if s[0] == RewardTable.kind]
-        return {table.body.epoch: table for table in tables}
+        places = {slot_of(m) for s, m in self._slots.items() if s[0] == RewardTable.kind}
+        tables = [self._said(RewardTable, round_, *labels) for _, round_, labels in places]
+        return {table.body.epoch: table for table in tables if table is not None}
 
     def finish(self) -> Signed[Finish] | None:
-        """Return the coordinator's closing word."""
-        return self._get(Finish, self._manifest.rounds - 1)
+        """Return the closing word: the coordinator's, else a stand-in's."""
+        return self._said(Finish, self._manifest.rounds - 1)
 
     def of_round(self, round_: int) -> list[Signed[Body]]:
         """Return everything heard of a round, in the order in which it came."""

@@ -4,7 +4,7 @@ A bundle claims what the chain says (`facts`) and proves nothing about that; `ve
 with an anchor and recomputes the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -283,6 +283,14 @@ def export_bundle(
     return bundle.draw
 
 
+def _stand_ins(chain: ChainFacts, *dossiers: RoundDossier | None) -> Iterator[int]:
+    """Yield the numbers of operators who said a list or record for the coordinator."""
+    said: list[Signed[Body]] = [one.listed for one in dossiers if one is not None]
+    said += [one.record for one in dossiers if one is not None and one.record is not None]
+    authors = {one.author for one in said}
+    return (one.number for one in chain.operators.values() if one.peer in authors)
+
+
 M = TypeVar("M", Commitment, Reveal)
 
 
@@ -302,7 +310,12 @@ def _describe(
     verdicts = tuple(one for one in dossier.verdicts if one.body.number == number)
     seals = tuple(one for one in dossier.seals if one.body.number == number)
     signers = sorted(
-        {number, *(one.body.verifier for one in verdicts), *(one.body.verifier for one in seals)}
+        {
+            number,
+            *(one.body.verifier for one in verdicts),
+            *(one.body.verifier for one in seals),
+            *_stand_ins(chain, dossier, previous),
+        }
     )
     unknown = [signer for signer in signers if signer not in chain.operators]
     if unknown:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
+from protocol.merkle import commitments_root
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
 from verification.cases import blocks_since
 from verification.commit import carried
-from verification.facts import commitments_root
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.canonical import ZERO_DIGEST
 from protocol.chain import ChainView
 from protocol.errors import Malformed, ProofInconclusive
 from protocol.manifest import Address, Digest, Frozen, RunManifest
@@ -52,14 +51,6 @@ class ChainFacts:
     run: str
     rounds: Mapping[int, RoundFacts]
     operators: Mapping[int, OperatorFact]
-
-
-def commitments_root(listed: CommitmentList) -> str:
-    """Return the Merkle root that a list of commitments must have on chain; zero for an empty list."""
-    if not listed.entries:
-        return ZERO_DIGEST
-    leaves = [commitment_leaf(entry.number, entry.commitment) for entry in listed.entries]
-    return StandardMerkleTree(leaves).root.hex()
 
 
 def commitment_proof(listed: CommitmentList, number: int) -> tuple[str, ...]:

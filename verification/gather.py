@@ -12,6 +12,7 @@ from protocol.errors import MurmurError, ProofInconclusive
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Signed
 from protocol.pool import MessagePool
+from protocol.succession import Succession
 from verification.archive import RoundDossier, Settlement
 from verification.bundle import FindBlob
 from verification.duty import confirmed_list
@@ -127,7 +128,10 @@ def public_run(
         ProofInconclusive: a message is missing without which a round cannot be read; it is named.
     """
     operators = {one.number: (one.peer, one.role) for one in chain.operators()}
-    pool = MessagePool(manifest, operators.get, lambda round_: {case.label for case in chain.cases(round_)})
+    succession = Succession(manifest, chain)
+    pool = MessagePool(
+        manifest, operators.get, lambda round_: {case.label for case in chain.cases(round_)}, succession
+    )
     pool.round = manifest.rounds
     for wire in messages:
         try:

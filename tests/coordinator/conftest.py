@@ -107,6 +107,7 @@ class SimulatedChain:
     height: int = 1
     min_stake_wei: int = 100
     force_blocks: int = 0
+    timeout_blocks: int = 50
     dispute_blocks: int = 3
     fork: str = "main"
     members: dict[int, Operator] = field(default_factory=dict)
@@ -121,6 +122,15 @@ class SimulatedChain:
     window: int = 1200  # blocks for cases about a round
     pending: Pending | None = None
     finalized: list[str] = field(default_factory=list)
+    settled_at: list[int] = field(default_factory=list)  # blocks that made a root final
+
+    def activity(self) -> tuple[int, ...]:
+        opened = () if self.opened_at is None else (self.opened_at,)
+        steps = [one.block for one in self.roots.values()], [block for _, block in self.records.values()]
+        return tuple(sorted((*opened, *steps[0], *steps[1], *self.settled_at)))
+
+    def reward_roots(self) -> frozenset[str]:
+        return frozenset(self.finalized) | (frozenset() if self.pending is None else {self.pending.root})
 
     def refresh(self) -> None:
         return None
@@ -312,6 +322,7 @@ class World:
             case Finalize():
                 assert chain.pending is not None
                 chain.finalized.append(chain.pending.root)
+                chain.settled_at.append(chain.height)
                 chain.pending = None
                 return [self._rewards()]
             case Close(parameters):

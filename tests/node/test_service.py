@@ -22,6 +22,7 @@ from protocol.daemon import read_status
 from protocol.errors import ConfigError, MurmurError
 from protocol.keys import save_peer_key
 from protocol.manifest import RunManifest
+from protocol.merkle import commitments_root
 from protocol.messages import Body, CommitmentEntry, CommitmentList, RoundRecord, UnitRecord, sign
 from protocol.peer import HISTORY_FILE, Peer, PeerConfig, open_peer
 from protocol.tensors import pack, parameter_layout
@@ -32,7 +33,6 @@ from tests.verification.testbed import SimChain, key
 from training.model import initial_parameters
 from training.outer import aggregate, load_parameters, parameters_file
 from verification.cheats import Cheat
-from verification.facts import commitments_root
 from verification.merge import check_reveal, check_update
 
 STRIKES = 4  # malformed messages after which a peer is not heard for a while

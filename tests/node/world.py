@@ -38,6 +38,7 @@ from node.unit import Files, Unit, Work, commit
 from protocol.canonical import digest
 from protocol.chain import PostedRoot
 from protocol.manifest import DatasetConfig, RunManifest
+from protocol.merkle import commitments_root
 from protocol.messages import (
     Body,
     CommitmentEntry,
@@ -53,7 +54,6 @@ from protocol.messages import (
 from protocol.pool import MessagePool
 from tests.verification.testbed import LEDGER, SimChain, key
 from verification.commit import Carried
-from verification.facts import commitments_root
 
 
 def name(*parts: object) -> str:

@@ -40,6 +40,7 @@ class SimulatedChain:
     height: int = 10
     min_stake_wei: int = 1
     force_blocks: int = 0
+    timeout_blocks: int = 50
     error: str = ""
     anchors: dict[int, int] = field(default_factory=dict)
     registered: dict[int, str] = field(default_factory=lambda: dict(PEERS))
@@ -52,6 +53,12 @@ class SimulatedChain:
     def mine(self, *anchored: int) -> None:
         self.anchors |= dict.fromkeys(anchored, self.height + 1)
         self.height += 2
+
+    def activity(self) -> tuple[int, ...]:
+        return tuple(sorted(self.anchors.values()))
+
+    def reward_roots(self) -> frozenset[str]:
+        return frozenset()
 
     def created(self) -> int | None:
         return 1

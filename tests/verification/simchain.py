@@ -48,6 +48,7 @@ class SimChain:
     height: int = 10
     min_stake_wei: int = STAKE
     force_blocks: int = 0
+    timeout_blocks: int = 50
     anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 10})
     records: dict[int, str] = field(default_factory=dict)
     posted: dict[int, PostedRoot] = field(default_factory=dict)
@@ -63,6 +64,13 @@ class SimChain:
 
     def refresh(self) -> None:
         return None
+
+    def activity(self) -> tuple[int, ...]:
+        steps = [one.block for one in self.posted.values()], [one.block for one in self.rewards.values()]
+        return tuple(sorted((*self.anchors.values(), *steps[0], *steps[1])))
+
+    def reward_roots(self) -> frozenset[str]:
+        return frozenset(one.root.hex() for one in self.rewards.values())
 
     def created(self) -> int | None:
         return 1

@@ -14,7 +14,7 @@ from contracts.types import CaseOutcome
 from protocol.chain import PostedRoot
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
-from protocol.merkle import reward_tree
+from protocol.merkle import commitments_root, reward_tree
 from protocol.messages import (
     CommitmentEntry,
     CommitmentList,
@@ -48,7 +48,6 @@ from training.corpus import Shard
 from verification.archive import Archive, RoundDossier
 from verification.audit import AuditReport, audit
 from verification.blobs import find_blob
-from verification.facts import commitments_root
 
 
 @dataclasses.dataclass
