@@ -15,7 +15,7 @@ from web3 import HTTPProvider, Web3
 from web3.contract.contract import ContractFunction
 from web3.exceptions import BlockNotFound, ContractLogicError, Web3Exception, Web3RPCError
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
-from web3.types import BlockData, BlockIdentifier
+from web3.types import BlockData, BlockIdentifier, RPCEndpoint
 
 from contracts.endpoints import EndpointsProvider
 from contracts.reverts import decode_revert
@@ -101,7 +101,14 @@ def connect(network: Network | str, expect_chain_id: int | None = None, timeout_
 
 
 def _connect_one(url: str, expected: int | None, timeout_s: float) -> tuple[Chain, int]:
-    provider = HTTPProvider(url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None)
+    provider = HTTPProvider(
+        url,
+        request_kwargs={"timeout": timeout_s},
+        exception_retry_configuration=None,
+        # web3 asks for the chain id with every call; what is signed carries it, so once is enough.
+        cache_allowed_requests=True,
+        cacheable_requests={RPCEndpoint("eth_chainId")},
+    )
     w3 = Chain(provider)
     try:
         with ledger_errors():

@@ -1,4 +1,4 @@
-"""A real local chain for all contract tests, and a fresh ledger with funded people for each."""
+"""A real local chain with a ledger for all contract tests, put back to its start after each of them."""
 
 import socket
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalChain]:
 
 @dataclass
 class Network:
-    """A fresh ledger; `person` makes wallets with coin and tokens, the same ones in every run of a test."""
+    """A ledger that nobody has used; `person` makes wallets with coin and tokens, always the same ones."""
 
     chain: LocalChain
     ledger: Ledger
@@ -125,18 +125,21 @@ def cheap_wallets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contracts.wallet.create_keystore", create)
 
 
-@pytest.fixture
-def network(chain: LocalChain, request: pytest.FixtureRequest) -> Network:
-    deployer = Account.from_key(keccak(text=request.node.nodeid))
+@pytest.fixture(scope="session")
+def deployed(chain: LocalChain) -> tuple[Ledger, LocalAccount]:
+    """Deploy what every test finds untouched, and return it with its deployer."""
+    deployer = Account.from_key(keccak(text="deployer"))
     set_coin(chain.w3, deployer.address, 100 * TOKEN)
-    ledger = Ledger.deploy(
-        chain.w3,
-        deployer,
-        supply=10**9 * TOKEN,
-        terms=TERMS,
-        jury=JURY,
-    )
-    return Network(chain, ledger, Sender(chain.w3, deployer))
+    ledger = Ledger.deploy(chain.w3, deployer, supply=10**9 * TOKEN, terms=TERMS, jury=JURY)
+    return ledger, deployer
+
+
+@pytest.fixture
+def network(chain: LocalChain, deployed: tuple[Ledger, LocalAccount]) -> Iterator[Network]:
+    ledger, deployer = deployed
+    before = request(chain.w3, "evm_snapshot")
+    yield Network(chain, ledger, Sender(chain.w3, deployer))
+    request(chain.w3, "evm_revert", before)
 
 
 @pytest.fixture

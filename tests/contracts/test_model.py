@@ -5,6 +5,7 @@ call must name the error that the model expects. The calls are the same in every
 so who is drawn for a jury, are not: a failure prints every call with what came of it.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -593,6 +594,6 @@ def test_contracts_do_what_the_model_says(twin: Twin) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_contracts_do_what_the_model_says_for_long(twin: Twin) -> None:
-    play(twin, examples=40, steps=50)
+    play(twin, examples=400 if os.environ.get("FOUNDRY_PROFILE") == "nightly" else 10, steps=50)

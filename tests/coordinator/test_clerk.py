@@ -21,10 +21,10 @@ from coordinator.state import Accuse
 from coordinator.store import Store
 from coordinator.tables import DATABASE_FILE
 from protocol.manifest import BlockBeacon
-from tests.contracts.conftest import JURY, LADDER, MIN_STAKE, RUN, Network, chain, network
+from tests.contracts.conftest import JURY, LADDER, MIN_STAKE, RUN, Network, chain, deployed, network
 from tests.contracts.court import ballot, court, look
 
-__all__ = ["chain", "network"]
+__all__ = ["chain", "deployed", "network"]
 
 EVIDENCE = "e1" * 32
 

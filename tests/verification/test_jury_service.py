@@ -17,7 +17,7 @@ from contracts.run import ChainRun
 from contracts.types import CaseOutcome, CaseStage, Role
 from protocol.errors import NetworkError
 from protocol.manifest import BlockBeacon
-from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network, chain, network
+from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network, chain, deployed, network
 from verification.bench import NotServed
 from verification.court import Court
 from verification.journal import VerdictJournal
@@ -25,7 +25,7 @@ from verification.juror import Task
 from verification.jury_service import JuryDuty
 from verification.unit import Finding
 
-__all__ = ["chain", "network"]
+__all__ = ["chain", "deployed", "network"]
 
 NAMES = ("vera", "vito", "vic")
 FALSE = Finding(CaseOutcome.FALSE, bytes([9]) * 32, "segment 2 is far away")
