@@ -1,5 +1,6 @@
 """One run as the chain shows it: `protocol.chain.ChainView` over a ledger's events, and the beacons they fix."""
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal
@@ -60,6 +61,8 @@ class _Facts:
     funded_wei: int = 0
     commitments: dict[int, CommitmentsPosted] = field(default_factory=dict)
     records: dict[int, RecordAnchored] = field(default_factory=dict)
+    active_at: int = 0  # block of the last progress, as the ledger counts it
+    proposals: list[RewardsProposed] = field(default_factory=list)
     proposed: dict[int, RewardsProposed] = field(default_factory=dict)
     finalized: dict[int, RewardsFinalized] = field(default_factory=dict)
     claims: list[Claimed] = field(default_factory=list)
@@ -72,6 +75,10 @@ class _Facts:
         """Fold one event in; events of other runs say nothing here."""
         if getattr(event, "run", run) != run:
             return
+        if isinstance(event, RunOpened | CommitmentsPosted | RecordAnchored | RunFinished) or (
+            isinstance(event, RewardsFinalized) and self.finished is None
+        ):
+            self.active_at = event.block
         match event:
             case Registered():
                 self.registered[event.number] = event
@@ -92,6 +99,7 @@ class _Facts:
             case RecordAnchored():
                 self.records[event.round] = event
             case RewardsProposed():
+                self.proposals.append(event)
                 self.proposed[event.epoch] = event
             case RewardsCancelled():
                 self.proposed.pop(event.epoch, None)
@@ -161,13 +169,27 @@ class ChainRun:
             if self._beacons is not None:
                 self._beacons.forget()
         if events is not self._events and events != self._events:
-            facts = _Facts()
-            for event in events:
-                facts.add(event, self.run)
-            self._facts, self._events = facts, events
+            self._facts, self._events = self._folded(events), events
         self._height = self._index.height
         if self._beacons is not None:
             self._beacons.update(self._index, self._anchors())
+
+    def as_of(self, block: int) -> "ChainRun":
+        """Return the run as it stood after a block, to be read and never refreshed.
+
+        What that block's anchors fixed is known in it, though the block that gave their beacon may be a later one.
+        """
+        then = copy(self)
+        then._events = tuple(event for event in self._events if event.block <= block)
+        then._facts = self._folded(then._events)
+        then._height = min(block, self._height)
+        return then
+
+    def _folded(self, events: tuple[Event, ...]) -> _Facts:
+        facts = _Facts()
+        for event in events:
+            facts.add(event, self.run)
+        return facts
 
     def follow_beacon(
         self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None, *, at_once: int = AT_ONCE
@@ -201,8 +223,13 @@ class ChainRun:
 
     @cached_property
     def timeout_blocks(self) -> int:
-        """Return after how many blocks without progress others may act for the run's coordinator."""
+        """Return after how many blocks without progress others may act for the coordinator."""
         return self.ledger.timeout_blocks
+
+    def lapsed(self) -> bool:
+        """Tell whether the ledger lets anybody act for the coordinator in the next block."""
+        opened = self._facts.opened is not None
+        return opened and self._height + 1 > self._facts.active_at + self.timeout_blocks
 
     @cached_property
     def min_stake_wei(self) -> int:
@@ -349,6 +376,10 @@ class ChainRun:
     def proposed(self) -> dict[int, RewardsProposed]:
         """Return the undisputed reward roots by epoch, final or not."""
         return dict(self._facts.proposed)
+
+    def proposals(self) -> tuple[RewardsProposed, ...]:
+        """Return every reward root that was proposed, whatever became of it, in chain order."""
+        return tuple(self._facts.proposals)
 
     def finalized(self) -> dict[int, RewardsFinalized]:
         """Return the final reward roots by epoch."""

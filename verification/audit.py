@@ -52,6 +52,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
 _MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),
     ("reward roots", audit_money.check_reward_roots),
+    ("disputed roots", audit_jury.check_reward_rulings),
     ("claims", audit_money.check_claims),
 )
 

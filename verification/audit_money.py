@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.merkle import reward_tree
@@ -47,15 +48,52 @@ def earnings(run: PublicRun) -> tuple[EpochEarnings, ...]:
     return tuple(epoch_earnings(run.manifest, one.rounds, one.unpaid) for one in settled_epochs(run))
 
 
-def reward_tables(run: PublicRun) -> dict[int, tuple[RewardEntry, ...]]:
+Table = tuple[RewardEntry, ...]
+
+
+def due_tables(run: PublicRun) -> Iterator[tuple[int, Table]]:
+    """Yield every epoch up to which any pay vests with its table, recomputed, from the first on.
+
+    Raises:
+        ProofInconclusive: a verdict that a record names is missing.
+        ProofRejected: a number earned that is not registered.
+    """
+    earned: list[EpochEarnings] = []
+    for one in settled_epochs(run):
+        earned.append(epoch_earnings(run.manifest, one.rounds, one.unpaid))
+        added = vested(run.manifest, earned)
+        if entries := reward_entries(added, wallets_of(run, added)):
+            yield one.epoch, entries
+
+
+def reward_tables(run: PublicRun) -> dict[int, Table]:
     """Return the table of every epoch whose rounds are all decided and up to which any pay vests, recomputed."""
-    epochs = vested(run.manifest, earnings(run))
-    wallets = _wallets(run, epochs)
-    tables = {epoch: reward_entries(epochs[: epoch + 1], wallets) for epoch in range(len(epochs))}
-    return {epoch: entries for epoch, entries in tables.items() if entries}
+    return dict(due_tables(run))
 
 
-def _wallets(run: PublicRun, epochs: Sequence[Mapping[int, int]]) -> dict[int, str]:
+def final_tables(run: PublicRun) -> dict[int, Table | None]:
+    """Return the recomputed table of every final root by the ledger's epoch; None where there is none.
+
+    What a record declares late, after others proposed a root without it, is not in that root: it is then recomputed
+    as the run stood before its proposal.
+    """
+    ours, found = list(reward_tables(run).values()), dict[int, Table | None]()
+    for index, final in sorted(run.chain.finalized().items()):
+        table = ours[index] if index < len(ours) else None
+        if table is None or reward_tree(table).root != final.root:
+            proposed = [one.block for one in run.chain.proposals() if one.epoch == index]
+            earlier = due_tables(run.as_of(proposed[-1] - 1)) if proposed else iter(())
+            _, table = next(islice(earlier, index, None), (0, table))
+        found[index] = table
+    return found
+
+
+def wallets_of(run: PublicRun, epochs: Sequence[Mapping[int, int]]) -> dict[int, str]:
+    """Return the wallet of every number that earned.
+
+    Raises:
+        ProofRejected: one is not registered.
+    """
     numbers = {number for added in epochs for number in added}
     operators = {number: run.chain.operator(number) for number in numbers}
     unknown = sorted(number for number, operator in operators.items() if operator is None)
@@ -92,27 +130,27 @@ def check_tables(run: PublicRun) -> Found:
 
 def check_reward_roots(run: PublicRun) -> Found:
     """The roots that became final are those of the recomputed tables, and the pot covers them."""
-    ours = reward_tables(run)
-    roots = [ours[epoch] for epoch in sorted(ours)]  # the ledger counts epochs that have a root
-    final = run.chain.finalized()
-    for index in sorted(final):
-        if index >= len(roots):
+    tables, final = final_tables(run), run.chain.finalized()  # the ledger counts epochs that have a root
+    for index, table in tables.items():
+        if table is None:
             raise _undeclared(run, f"reward root {index} on chain has no table")
-        total = sum(entry.cumulative_wei for entry in roots[index])
-        if final[index].root != reward_tree(roots[index]).root or final[index].total != total:
+        total = sum(entry.cumulative_wei for entry in table)
+        if final[index].root != reward_tree(table).root or final[index].total != total:
             raise ProofRejected(f"reward root {index} on chain is not that of the recomputed table")
         if total > run.chain.funded_wei:
             raise ProofRejected(f"reward root {index} promises more than the pot holds")
-    waiting = len(roots) - len(final)
-    return len(final), f"final reward roots, {waiting} to come"
+    waiting = len(reward_tables(run)) - len(final)
+    return len(final), f"final reward roots, {max(0, waiting)} to come"
 
 
 def check_claims(run: PublicRun) -> Found:
     """Nobody was paid more than the recomputed tables give, and all of it came from the pot."""
     ours = reward_tables(run)
     due: dict[str, int] = {}
-    for epoch in sorted(ours):
-        due |= {entry.account.lower(): entry.cumulative_wei for entry in ours[epoch]}
+    for table in (*ours.values(), *final_tables(run).values()):
+        for entry in table or ():
+            account = entry.account.lower()
+            due[account] = max(due.get(account, 0), entry.cumulative_wei)
     paid: dict[str, int] = {}
     for claim in run.chain.claims():
         account = claim.account.lower()

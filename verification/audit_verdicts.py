@@ -120,7 +120,7 @@ def _check_judged(run: PublicRun, key: UnitKey, judgement: Judgement, declared_i
     forged = forged_residual(judgement.outcome, [verdicts[judge] for judge in found.right])
     if judgement.forged_residual != forged:
         raise ProofRejected(f"{where}: the verdicts say otherwise of its residual")
-    blocks = _declared_after(run, key[0], declared_in)
+    blocks = run.declared_after(key[0], declared_in)
     ended = rule(run.manifest, commitment.body, draw, verdicts, closed=False) is not None
     if not ended and blocks <= draw.closes_after(run.manifest):
         raise ProofRejected(f"{where} was decided before its verifiers' time was over")
@@ -137,12 +137,3 @@ def _listed(numbers: tuple[int, ...]) -> str:
 def _named(key: UnitKey, case: int = 0) -> str:
     round_, number = key
     return f"number {number} in round {round_}" + (f", case {case}," if case else "")
-
-
-def _declared_after(run: PublicRun, round_: int, declared_in: int | None) -> int:
-    """Return how many blocks after a round's beacon an outcome was declared: no later was it decided."""
-    began = run.chain.anchor(round_)
-    declared = run.chain.height if declared_in is None else run.chain.anchor(declared_in)
-    assert began is not None
-    assert declared is not None
-    return declared - (began + 1)

@@ -28,8 +28,8 @@ def anchored_rounds(manifest: RunManifest, chain: ChainView) -> range:
     return range(count)
 
 
-def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
-    """Name the messages without which an anchored round cannot be audited."""
+def settling_gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
+    """Name the messages without which the pay of an anchored round cannot be recomputed."""
     record = pool.record(round_)
     if record is None or record.body.digest().hex() != chain.record_hash(round_):
         yield f"the record of round {round_}"
@@ -41,7 +41,13 @@ def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
     for entry in listed.body.entries:
         if entry.number not in heard or heard[entry.number].id != entry.commitment:
             yield f"the commitment of number {entry.number} in round {round_}"
-    if record is not None:
+
+
+def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
+    """Name the messages without which an anchored round cannot be audited."""
+    yield from settling_gaps(chain, pool, round_)
+    record = pool.record(round_)
+    if record is not None and confirmed_list(chain, pool, round_) is not None:
         revealed = pool.reveals(round_)
         for unit in record.body.units:
             if unit.merged and unit.number not in revealed:

@@ -1,21 +1,31 @@
-"""What a case is about, found out: its unit, what was opened of it, and the files from whoever holds them."""
+"""What a case is about, found out: its unit, what was opened of it, and the files from whoever holds them.
+
+Of a disputed reward root: the messages from which it is recomputed.
+"""
 
 import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+import trio
+
 from contracts.cases import CaseState
+from contracts.events import RewardsProposed
 from contracts.types import CaseKind, CaseOutcome
+from protocol.beacons import BEACONS_DIRECTORY, SignatureFiles
 from protocol.chain import ChainView
-from protocol.errors import Malformed, NetworkError, OwnFault, ProofRejected
+from protocol.errors import Malformed, NetworkError, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Opening, Signed
 from protocol.peer import SYNC_ROUNDS, Peer
 from protocol.pool import MessagePool
 from verification.bench import NotServed, ReplayBench, check_connection
 from verification.duty import confirmed_list, confirmed_record, listed_commitment, unit_of
+from verification.gather import anchored_rounds
 from verification.lateness import is_void
 from verification.opening import check_opening, needed_files, not_countable
+from verification.public import AuditChain
+from verification.rewards import KnownRun, first_gap, judge_root, known_run, proposal_of
 from verification.unit import NO_RESULT, DrawnUnit, Finding, nothing_there
 
 log = logging.getLogger(__name__)
@@ -98,15 +108,23 @@ def openings_of(manifest: RunManifest, pool: MessagePool, unit: DrawnUnit) -> li
 class Inquiry:
     """Find out by the messages of a run's peers and an exact replay (`Finder`)."""
 
-    def __init__(self, peer: Peer, bench: ReplayBench) -> None:
+    def __init__(self, peer: Peer, bench: ReplayBench, chain: AuditChain | None = None) -> None:
+        """Bind a juror to its peer.
+
+        Args:
+            chain: the peer's, where it tells enough to recompute reward roots.
+        """
         self._peer = peer
         self._bench = bench
+        self._chain = chain
+        self._complete = 0  # anchored rounds of which all that pay depends on is here
+        self.recomputes = False  # messages of all rounds are asked for, though no case needs them
 
     async def find(self, case: CaseState, holders: Iterable[int]) -> Finding:
         """Return what to vote for in a case; see `Finder`."""
-        if case.kind is CaseKind.REWARDS:
-            raise OwnFault("this program cannot judge reward roots")
         peer = self._peer
+        if case.kind is CaseKind.REWARDS:
+            return await self.judge_proposal(proposal_of(self._followed, case))
         unit = accused_unit(peer.manifest, peer.chain, peer.pool, case)
         if isinstance(unit, Finding):
             return unit
@@ -118,15 +136,47 @@ class Inquiry:
         # All that give the committed roots name the same files.
         return await self._bench.find(unit, openings[0], tuple(holders))
 
+    @property
+    def _followed(self) -> AuditChain:
+        if self._chain is None:
+            raise OwnFault("without a ledger's events no reward root can be recomputed")
+        return self._chain
+
+    async def judge_proposal(self, proposed: RewardsProposed) -> Finding:
+        """Return what to vote for about a proposed reward root.
+
+        Raises:
+            NotServed: nobody delivers a message that says which root is due.
+        """
+        peer, before = self._peer, self._followed.as_of(proposed.block - 1)
+        beacons = SignatureFiles(peer.config.beacons or peer.config.directory / BEACONS_DIRECTORY)
+        known: KnownRun = known_run(peer.manifest, before, peer.pool, beacons)
+        try:
+            return await trio.to_thread.run_sync(judge_root, known, proposed)
+        except ProofInconclusive as error:
+            self._complete = 0  # look again at every round
+            raise NotServed(error.message) from error
+
     def check_connection(self) -> None:
         """Refuse to call something not served while we have no peers, or no chain; raises `NetworkError`."""
         check_connection(self._peer)
 
     def ask_back(self, cases: Iterable[CaseState]) -> None:
         """Ask anti-entropy for the rounds of cases under way, older ones than it compares by itself."""
-        first = min((max(0, case.round - 1) for case in cases), default=None)
+        cases = tuple(cases)
+        rounds = [max(0, case.round - 1) for case in cases if case.kind is not CaseKind.REWARDS]
+        if self.recomputes or len(rounds) < len(cases):
+            rounds += [] if (gap := self._gap()) is None else [gap]
+        first = min(rounds, default=None)
         recent = max(0, self._peer.pool.round - SYNC_ROUNDS)
         self._peer.ask_since = first if first is not None and first < recent else None
+
+    def _gap(self) -> int | None:
+        """Return the first round of which a message is missing that pay depends on."""
+        peer, chain = self._peer, self._followed
+        gap = first_gap(peer.manifest, chain, peer.pool, self._complete)
+        self._complete = len(anchored_rounds(peer.manifest, chain)) if gap is None else gap
+        return gap
 
     def files(self, case: CaseState) -> frozenset[str]:
         """Return the addresses of the files that a case is about, as far as they are known."""

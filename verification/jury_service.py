@@ -11,7 +11,7 @@ import trio
 
 from contracts.cases import OUTCOMES, CaseState
 from contracts.reverts import LedgerRevert
-from contracts.types import CaseKind, CaseStage
+from contracts.types import CaseStage
 from protocol.errors import LedgerError, MurmurError
 from verification.bench import NotServed
 from verification.court import Court, Standing
@@ -230,11 +230,6 @@ class JuryDuty:
             seats = own_seats(case, self._court.number)
             if any(seat.sealed and vote_of(case, seat, self._votes) is None for seat in seats):
                 found.append(f"case {case.case}: a vote was sealed that this journal does not hold")
-            if case.kind is CaseKind.REWARDS and not all(seat.sealed for seat in seats):
-                found.append(
-                    f"case {case.case} disputes a reward root, which this program cannot judge: vote by yourself, "
-                    f"or each seat costs {self._court.terms.silent_penalty} wei"
-                )
         return found
 
     def status(self) -> dict[str, Any]:

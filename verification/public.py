@@ -1,12 +1,19 @@
 """What an audit reads: the public folder and the chain, put side by side and indexed once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol
 
 from contracts.cases import CaseState
-from contracts.events import Claimed, Equivocated, RewardsFinalized, RunCreated, Slashed
+from contracts.events import (
+    Claimed,
+    Equivocated,
+    RewardsFinalized,
+    RewardsProposed,
+    RunCreated,
+    Slashed,
+)
 from protocol.beacons import SignatureFiles
 from protocol.chain import Case, ChainView
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
@@ -16,12 +23,12 @@ from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.cases import counted_cases
+from verification.cases import counted_cases, may_still_open
 from verification.duty import UnitKey
-from verification.judge import Outcome, refused
+from verification.judge import Outcome, forged_residual, refused
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
-from verification.ruling import Ruling, rule
+from verification.ruling import Ruling, in_turn, rule
 from verification.sample import Draw, draws
 from verification.settle import JudgedCase, SettledRound, settled_round
 
@@ -41,6 +48,15 @@ class AuditChain(ChainView, Protocol):
     @property
     def funded_wei(self) -> int:
         """Return all that was paid into the run's pot."""
+
+    def as_of(self, block: int) -> "AuditChain":
+        """Return the chain as it stood after a block."""
+
+    def lapsed(self) -> bool:
+        """Tell whether the ledger lets anybody act for the coordinator in the next block."""
+
+    def proposals(self) -> tuple[RewardsProposed, ...]:
+        """Return every reward root that was proposed, whatever became of it, in chain order."""
 
     def finalized(self) -> dict[int, RewardsFinalized]:
         """Return the final reward roots by the ledger's epoch."""
@@ -71,6 +87,7 @@ class PublicRun:
     signatures: SignatureFiles  # of drand rounds
     only: range | None = None  # the rounds to be judged; None: all
     keep: Callable[[int, bytes], None] = lambda round_, data: None  # takes the parameters a round starts from
+    lapses: bool = True  # what nobody can declare any more counts as judged by nobody
     records: Sequence[Signed[RoundRecord]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +137,16 @@ class PublicRun:
     def rounds(self) -> range:
         """Return the anchored rounds."""
         return range(len(self.dossiers))
+
+    def as_of(self, block: int) -> "PublicRun":
+        """Return the run as far as it had come after a block: records that were anchored, rulings that were closed.
+
+        A closing word counts from the block that closed the run on chain.
+        """
+        chain = self.chain.as_of(block)
+        kept = [one for one in self.dossiers if chain.record_hash(one.round) is not None]
+        said = self.settlement if chain.finished() is not None else replace(self.settlement, finish=None)
+        return replace(self, chain=chain, dossiers=kept, settlement=said)
 
     @property
     def scope(self) -> range:
@@ -186,19 +213,23 @@ class PublicRun:
         for round_ in self.rounds:
             units = self.standing[round_].units
             drawn = [draw for (about, _), draw in self.draws.items() if about == round_]
-            outcome = partial(self._declared_outcome, round_)
+            outcome = partial(self._outcome, round_)
             counted = counted_cases(self.manifest, self.chain, round_, units, drawn, outcome)
             found |= {(round_, *case.label): case for case in counted}
         return found
 
-    def _declared_outcome(self, round_: int, draw: Draw) -> Outcome | None:
-        judgement = self.declared.get((round_, draw.number, 0))
-        return None if judgement is None else judgement.outcome
+    def _outcome(self, round_: int, draw: Draw) -> Outcome | None:
+        judged = self.judged((round_, draw.number))
+        return None if judged is None else judged.judgement.outcome
 
     @cached_property
     def declared(self) -> Mapping[CaseKey, Judgement]:
-        """Return the declared judgements."""
-        return {(one.round, one.number, one.case): one for one, _ in self.judgements}
+        """Return the declared judgements; of two on one case the first."""
+        return {(one.round, one.number, one.case): one for one, _ in reversed(self.judgements)}
+
+    @cached_property
+    def _declared_in(self) -> Mapping[CaseKey, int | None]:
+        return {(one.round, one.number, one.case): place for one, place in reversed(self.judgements)}
 
     @cached_property
     def verdicts(self) -> Mapping[UnitKey, Mapping[int, Signed[Verdict]]]:
@@ -252,16 +283,94 @@ class PublicRun:
             found += [(judgement, None) for judgement in finish.body.judged]
         return found
 
-    def settled(self, round_: int) -> SettledRound | None:
-        """Return what pay depends on in a round, or None while something of it is undecided."""
-        drawn = [key for key in self.draws if key[0] == round_]
-        cases = [key for key in self.cases if key[0] == round_]
-        needed = {*((*key, 0) for key in drawn), *cases}
-        if self.chain.sampling_beacon(round_) is None or not self.declared.keys() >= needed:
+    @cached_property
+    def _judged(self) -> dict[UnitKey, JudgedCase | None]:
+        return {}
+
+    def judged(self, key: UnitKey) -> JudgedCase | None:
+        """Return what the verdicts that a record names make of a drawn unit; None while none names them in time.
+
+        A declaration only says which verdicts were heard: what follows from them is worked out again. Where nobody
+        can declare any more what the coordinator left open, the unit counts as judged by nobody.
+
+        Raises:
+            ProofInconclusive: a verdict that it names is missing.
+        """
+        if key not in self._judged:
+            self._judged[key] = self._judge(key)
+        return self._judged[key]
+
+    def _judge(self, key: UnitKey) -> JudgedCase | None:
+        draw, declared, commitment = self.draws[key], self.declared.get((*key, 0)), self.commitment(*key)
+        if declared is None or commitment is None:
+            if commitment is not None and not (self.lapses and self.chain.lapsed()):
+                return None
+            nobody = Judgement(round=key[0], number=key[1], segment=draw.segment, outcome="unjudged")
+            return JudgedCase(nobody, (), False)
+        heard = self.verdict_bodies(key)
+        if missing := [judge for judge in declared.heard if judge not in heard]:
+            raise ProofInconclusive(
+                f"the verdict of {missing[0]} on number {key[1]} in round {key[0]} is missing"
+            )
+        about = commitment.id, draw.segment
+        said = {judge: one for judge, one in heard.items() if (one.commitment, one.segment) == about}
+        blocks = self.declared_after(key[0], self._declared_in[*key, 0])
+        said = in_turn(self.manifest, commitment.body, draw, said, blocks)
+        closed = blocks > draw.closes_after(self.manifest)
+        found = rule(self.manifest, commitment.body, draw, said, closed=closed)
+        if found is None:
             return None
-        found = [JudgedCase(self.declared[key], (), False) for key in cases]
-        for key in drawn:
-            said, right = self.verdict_bodies(key), self.ruling(key).right
-            silent = refused(self.manifest, (said[judge] for judge in right))
-            found.append(JudgedCase(self.declared[*key, 0], right, silent))
-        return settled_round(round_, self.standing[round_], found)
+        right = [said[judge] for judge in found.right]
+        judgement = declared.model_copy(
+            update={
+                "segment": draw.segment,
+                "outcome": found.outcome,
+                "forged_residual": forged_residual(found.outcome, right),
+                "wrong": found.wrong,
+            }
+        )
+        return JudgedCase(judgement, found.right, refused(self.manifest, right))
+
+    def declared_after(self, round_: int, declared_in: int | None) -> int:
+        """Return how many blocks after a round's beacon an outcome was declared: no later was it decided.
+
+        Args:
+            declared_in: round of the record that declares it; None: the closing word.
+        """
+        began = self.chain.anchor(round_)
+        declared = self.chain.height if declared_in is None else self.chain.anchor(declared_in)
+        assert began is not None
+        assert declared is not None
+        return declared - (began + 1)
+
+    def settled(self, round_: int) -> SettledRound | None:
+        """Return what pay depends on in a round, or None while something of it is undecided.
+
+        From then on nothing that happens on chain changes it: all is declared, and no case that counts can come.
+
+        Raises:
+            ProofInconclusive: a verdict that a record names is missing.
+        """
+        drawn = [draw for (about, _), draw in self.draws.items() if about == round_]
+        found = [self.judged((round_, draw.number)) for draw in drawn]
+        judged = [one for one in found if one is not None]
+        if self.chain.sampling_beacon(round_) is None or len(judged) < len(found):
+            return None
+        cases = [case for (about, *_), case in self.cases.items() if about == round_]
+        record, outcome = self.standing[round_], partial(self._outcome, round_)
+        if record.units and may_still_open(self.manifest, self.chain, round_, cases, drawn, outcome):
+            return None
+        return settled_round(round_, record, [*judged, *map(_ruled, cases)])
+
+
+def _ruled(case: Case) -> JudgedCase:
+    assert case.outcome is not None, "an open case keeps its round from being settled"
+    judgement = Judgement(
+        round=case.round,
+        number=case.number,
+        case=case.case,
+        segment=case.segment,
+        outcome=case.outcome,
+        forged_residual=case.forged_residual,
+    )
+    return JudgedCase(judgement, (), False)

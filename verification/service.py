@@ -95,7 +95,7 @@ class Verifier:
         self._reports: dict[UnitKey, ReplayReport] = {}  # verdicts that wait for others' seals
         self._moved = trio.Event()  # set, and replaced, whenever chain or messages moved
         self._heard: set[str] = set()  # ids of what this process has published
-        self._inquiry = Inquiry(peer, bench)
+        self._inquiry = Inquiry(peer, bench, None if court is None else court.chain)
         self._jury: JuryDuty | None = None
         if court is not None:
             self._jury = JuryDuty(court, journal, self._inquiry, nursery, lambda: self._moved, peer.touch)

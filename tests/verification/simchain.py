@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import TypeVar
 
 from contracts.cases import CaseState, SeatState
-from contracts.events import Claimed, Equivocated, RewardsFinalized, RunCreated, Slashed
+from contracts.events import (
+    Claimed,
+    Equivocated,
+    Event,
+    RewardsFinalized,
+    RewardsProposed,
+    RunCreated,
+    Slashed,
+)
 from contracts.jury import vote_digest
 from contracts.run import case_view
 from contracts.types import CaseKind, CaseStage
@@ -14,6 +23,8 @@ from protocol.canonical import digest
 from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
+
+E = TypeVar("E", bound=Event)
 
 LEDGER = "0x" + "11" * 20
 STAKE = 10**18
@@ -58,6 +69,9 @@ class SimChain:
     opened: dict[int, CaseState] = field(default_factory=dict)  # by case
     doubles: list[Equivocated] = field(default_factory=list)
     funded_wei: int = 0
+    timeout_blocks: int = 1000
+    final_at: int = 0  # block that closed the run
+    proposed: list[RewardsProposed] = field(default_factory=list)
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
     claimed: list[Claimed] = field(default_factory=list)
     slashings: list[Slashed] = field(default_factory=list)
@@ -149,6 +163,14 @@ class SimChain:
         )
         return case
 
+    def dispute(self, ground: int = 1) -> CaseState:
+        """Dispute the newest proposed root in a block of its own."""
+        self.height += 1
+        case, about = len(self.opened) + 1, self.proposed[-1].block
+        subject = (self.manifest.run_id, CaseKind.REWARDS, about, 0, ground)
+        self.opened[case] = CaseState(case, *subject, wallet(0), bytes(32), block=self.height)
+        return self.opened[case]
+
     def close_case(self, case: int, outcome: int, result: bytes = bytes(32)) -> None:
         """Let three jurors say the same, or (outcome 0) nothing, and close the case."""
         said = outcome > 0
@@ -187,8 +209,52 @@ class SimChain:
     def slashes(self) -> tuple[Slashed, ...]:
         return tuple(self.slashings)
 
+    def as_of(self, block: int) -> SimChain:
+        def before(events: list[E]) -> list[E]:
+            return [one for one in events if one.block <= block]
+
+        anchors = {round_: at for round_, at in self.anchors.items() if at <= block}
+        return replace(
+            self,
+            height=min(self.height, block),
+            anchors=anchors,
+            records={round_: one for round_, one in self.records.items() if round_ in anchors},
+            posted={round_: one for round_, one in self.posted.items() if one.block <= block},
+            final=self.final if self.final_at <= block else None,
+            opened={number: _as_of(one, block) for number, one in self.opened.items() if one.block <= block},
+            doubles=before(self.doubles),
+            rewards={epoch: one for epoch, one in self.rewards.items() if one.block <= block},
+            proposed=before(self.proposed),
+            claimed=before(self.claimed),
+            slashings=before(self.slashings),
+        )
+
+    def lapsed(self) -> bool:
+        moved = [*self.anchors.values(), *(one.block for one in self.posted.values())]
+        moved += [one.block for one in self.rewards.values() if self.final is None]
+        moved += [self.final_at] if self.final is not None else []
+        return self.height + 1 > max(moved) + self.timeout_blocks
+
+    def proposals(self) -> tuple[RewardsProposed, ...]:
+        return tuple(self.proposed)
+
+    def propose(self, epoch: int, root: bytes, total: int) -> RewardsProposed:
+        """Propose a reward root in a block of its own."""
+        self.height += 1
+        run, final_at = self.manifest.run_id, self.height + 5
+        self.proposed.append(
+            RewardsProposed(self.height, 0, "0x", run, epoch, root, total, final_at, wallet(0))
+        )
+        return self.proposed[-1]
+
     def finalized(self) -> dict[int, RewardsFinalized]:
         return dict(self.rewards)
 
     def claims(self) -> tuple[Claimed, ...]:
         return tuple(self.claimed)
+
+
+def _as_of(case: CaseState, block: int) -> CaseState:
+    if not case.closed or case.stage_block <= block:
+        return case
+    return replace(case, stage=CaseStage.CALLED, stage_block=case.block, juries=((), ()), outcome=0, vote=b"")

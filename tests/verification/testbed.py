@@ -562,7 +562,7 @@ class Testbed:
             )
         )
         chain.height += 2
-        chain.final = self.parameters
+        chain.final, chain.final_at = self.parameters, chain.height
         finish = Finish(parameters=self.parameters, judged=tuple(self.judged))
         self.settlement = Settlement(
             (), tuple(tables), sign(key(0), manifest, manifest.rounds - 1, "coordinator", finish)
