@@ -2,6 +2,9 @@
 
 The ledger counts epochs that have a root. While no pay has vested a table would be empty and has none, so that epochs
 before the first pay are left out: the ledger's epoch is the index among the tables that exist.
+
+A root is proposed once everybody can recompute it: when anchored records declare every outcome that it rests on, or
+the closing word does and the run is closed on chain (`verification.rewards`).
 """
 
 from collections.abc import Mapping
@@ -96,9 +99,20 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
             return state, ()
         # It was on chain and is neither pending nor final: the jury has cancelled it.
         settling = replace(settling, attempt=settling.attempt + 1)
+    if not _is_public(state, chain, table.epoch):
+        return state, ()
     total = sum(entry.cumulative_wei for entry in table.entries)
     settling = replace(settling, asked=(epoch, settling.attempt), mined=None, finalizing=None)
     return replace(state, settling=settling), (Propose(epoch, rewards.final_root, root, total),)
+
+
+def _is_public(state: State, chain: ChainView, epoch: int) -> bool:
+    """Tell whether everybody can recompute the table of a complete epoch."""
+    if chain.finished() is not None:
+        return True
+    last = epoch_rounds(state, epoch)[-1]
+    open_ = [one.body.judged for one in state.records.values() if chain.record_hash(one.round) is None]
+    return all(one.round > last for judged in (state.undeclared, *open_) for one in judged)
 
 
 def _follow_pending(state: State, settling: Settling, epoch: int, root: str, chain: ChainView) -> Step:

@@ -292,12 +292,15 @@ def test_a_false_unit_forfeits_what_the_epoch_before_earned(make_world: MakeWorl
     assert [one.epoch for one in world.wanted(Propose)] == [0]
 
 
-def test_a_cancelled_root_is_proposed_again_and_then_final(world: Any) -> None:
+def test_a_cancelled_root_is_proposed_again_and_then_final(make_world: MakeWorld) -> None:
+    world = make_world(rounds=4)
+    world.chain.dispute_blocks = 30
     world.open()
-    for round_ in range(2):
+    for round_ in range(3):
         world.play(round_)
     assert len(world.wanted(Propose)) == 1
-    world.chain.pending = None
+    assert not world.chain.finalized
+    world.chain.pending, world.chain.dispute_blocks = None, 3
     world.mine()
     proposals = world.wanted(Propose)
     assert len(proposals) == 2
@@ -309,10 +312,23 @@ def test_a_cancelled_root_is_proposed_again_and_then_final(world: Any) -> None:
     assert len(world.wanted(Propose)) == 2
 
 
-def test_a_root_cancelled_before_it_was_seen_pending_is_noticed(world: Any) -> None:
-    world.hold = {Propose}
+def test_a_root_is_proposed_once_everybody_can_recompute_it(make_world: MakeWorld) -> None:
+    world = make_world(rounds=4)
     world.open()
     for round_ in range(2):
+        world.play(round_)
+    assert ("rewards", 1, 0) in world.statements, "all of the epoch is decided"
+    assert not world.wanted(Propose), "and no anchored record says so"
+    world.play(2)
+    (proposal,) = world.wanted(Propose)
+    assert proposal.epoch == 0
+
+
+def test_a_root_cancelled_before_it_was_seen_pending_is_noticed(make_world: MakeWorld) -> None:
+    world = make_world(rounds=4)
+    world.hold = {Propose}
+    world.open()
+    for round_ in range(3):
         world.play(round_)
     world.feed(Proposed(0, world.chain.height))
     world.hold = set()
@@ -323,9 +339,10 @@ def test_a_root_cancelled_before_it_was_seen_pending_is_noticed(world: Any) -> N
 def test_nothing_is_finalized_within_the_window(world: Any) -> None:
     world.chain.dispute_blocks = 30
     world.open()
-    for round_ in range(2):
+    for round_ in range(3):
         world.play(round_)
     world.mine(20)
+    assert world.wanted(Propose)
     assert not world.wanted(Finalize)
 
 
