@@ -82,7 +82,7 @@ def start(
     config = parse_config(VerifierConfig, values)
     log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
-    trio.run(run_verifier, config, chain, partial(Court.open, chain))
+    trio.run(run_verifier, config, chain, partial(Court.open, chain, directory))
 
 
 @verifier_app.command()

@@ -1,10 +1,12 @@
 """The jury as a juror's daemon reaches it: what it reads of the chain, and what it sends with the hot peer key.
 
 Everything here blocks and may run in a worker thread. The hot key pays gas and can do nothing else than vote: stake,
-slots and what votes earn belong to the wallet.
+slots and what votes earn belong to the wallet. What it sends is written down in the daemon's directory first, so that
+a process that was killed goes on with what it had sent, and sends nothing twice.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from eth_account import Account
@@ -55,13 +57,16 @@ class Court:
         self.terms = self._jury.terms
 
     @classmethod
-    def open(cls, chain: ChainRun, key: PeerKey, number: int) -> "Court":
-        """Reach the jury with a peer's hot key.
+    def open(cls, chain: ChainRun, directory: Path, key: PeerKey, number: int) -> "Court":
+        """Reach the jury with a peer's hot key, whose outbox lies in a directory.
 
         Raises:
             LedgerError: the chain does not answer.
+            ConfigError: another process sends with this key from there, or the outbox is damaged.
         """
-        return cls(chain, Sender(chain.ledger.w3, Account.from_key(key.secret)), number)
+        sender = Sender.open(chain.ledger.w3, Account.from_key(key.secret), directory)
+        sender.watch()
+        return cls(chain, sender, number)
 
     @property
     def address(self) -> str:
@@ -94,6 +99,13 @@ class Court:
             LedgerRevert: the jury refuses it, mostly because somebody was quicker.
             LedgerError: the chain does not answer, or the hot key has no coin for gas.
         """
+        with self._sender.intent(_intent(self.chain.run, task)):
+            receipt = self._send(task)
+        if receipt is not None:
+            self._sender.acknowledge(receipt)
+        return receipt
+
+    def _send(self, task: SealVote | RevealVote | Chore) -> Receipt | None:
         match task:
             case SealVote(case, vote):
                 return self._jury.commit_vote(self._sender, case.case, vote.seat, self.digest(vote))
@@ -118,3 +130,14 @@ class Court:
             result=vote.result,
             salt=vote.salt,
         )
+
+
+def _intent(run: str, task: SealVote | RevealVote | Chore) -> str:
+    jury = f"{run} case {task.case.case} {'second' if task.case.second else 'first'} jury"
+    match task:
+        case Chore(step=step):
+            return f"{jury} {step}"
+        case SealVote(vote=vote):
+            return f"{jury} seat {vote.seat} seal"
+        case RevealVote(vote=vote):
+            return f"{jury} seat {vote.seat} reveal"

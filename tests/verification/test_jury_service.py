@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,18 +11,18 @@ import pytest
 import trio
 import trio.testing
 
-from contracts.anvil import set_coin
+from contracts.anvil import request, set_coin
 from contracts.cases import CaseState
 from contracts.jury import vote_digest
 from contracts.run import ChainRun
 from contracts.types import CaseOutcome, CaseStage, Role
-from protocol.errors import NetworkError
+from protocol.errors import LedgerError, NetworkError
 from protocol.manifest import BlockBeacon
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network, chain, deployed, network
 from verification.bench import NotServed
 from verification.court import Court
 from verification.journal import VerdictJournal
-from verification.juror import Task
+from verification.juror import SealVote, Task, Vote, subject_of
 from verification.jury_service import JuryDuty
 from verification.unit import Finding
 
@@ -134,7 +135,7 @@ class Trial:
 
 
 @pytest.fixture
-def trial(network: Network, tmp_path: Path) -> Trial:
+def trial(network: Network, tmp_path: Path) -> Iterator[Trial]:
     network.register("alice")
     jurors = []
     for name in NAMES:
@@ -143,11 +144,13 @@ def trial(network: Network, tmp_path: Path) -> Trial:
         set_coin(network.chain.w3, network.peer(name).address, TOKEN)
         run = ChainRun(network.ledger, RUN)
         run.follow_beacon(BlockBeacon(), None)
-        court = Court.open(run, network.peer(name), number)
+        court = Court.open(run, tmp_path / name, network.peer(name), number)
         jurors.append(Juror(name, number, court, Given(FALSE), tmp_path))
     network.open_run()
     network.play_round(0)
-    return Trial(network, jurors)
+    yield Trial(network, jurors)
+    for juror in jurors:
+        juror.court.close()
 
 
 def draw(trial: Trial) -> CaseState:
@@ -192,6 +195,36 @@ async def test_a_juror_restarted_between_sealing_and_revealing_reveals_what_it_s
     assert {seat.outcome for seat in ended.seats} == {CaseOutcome.FALSE}
     assert {seat.result for seat in ended.seats} == {FALSE.result}
     assert one.finder.asked == []
+
+
+def test_a_vote_that_was_sent_before_a_kill_is_not_sent_again(trial: Trial) -> None:
+    trial.accuse()
+    case = draw(trial)
+    seat = case.seats[0]
+    one = next(juror for juror in trial.jurors if juror.number == seat.juror)
+    salt, w3 = bytes([5]) * 32, trial.network.chain.w3
+    vote = Vote(case.case, False, seat.index, subject_of(case), FALSE.outcome, FALSE.result, salt)
+    before = w3.eth.get_transaction_count(one.court.address)
+    request(w3, "evm_setAutomine", False)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(one.court.act, SealVote(case, vote))
+            while w3.eth.get_transaction_count(one.court.address, "pending") == before:
+                assert not sent.done(), sent.result()
+            one.court.close()
+            with pytest.raises(LedgerError, match="stays in its outbox"):
+                sent.result()
+        again = Court.open(one.chain, one.directory / one.name, trial.network.peer(one.name), one.number)
+    finally:
+        request(w3, "evm_setAutomine", True)
+    trial.network.chain.mine(1)
+    try:
+        receipt = again.act(SealVote(case, vote))
+        assert receipt is not None
+        assert w3.eth.get_transaction_count(one.court.address) == before + 1
+        assert trial.case().seats[seat.index].sealed
+    finally:
+        again.close()
 
 
 async def test_a_silent_juror_pays_and_is_told_so(trial: Trial) -> None:
