@@ -61,7 +61,6 @@ class _Facts:
     funded_wei: int = 0
     commitments: dict[int, CommitmentsPosted] = field(default_factory=dict)
     records: dict[int, RecordAnchored] = field(default_factory=dict)
-    active_at: int = 0  # block of the last progress, as the ledger counts it
     proposals: list[RewardsProposed] = field(default_factory=list)
     proposed: dict[int, RewardsProposed] = field(default_factory=dict)
     finalized: dict[int, RewardsFinalized] = field(default_factory=dict)
@@ -75,10 +74,6 @@ class _Facts:
         """Fold one event in; events of other runs say nothing here."""
         if getattr(event, "run", run) != run:
             return
-        if isinstance(event, RunOpened | CommitmentsPosted | RecordAnchored | RunFinished) or (
-            isinstance(event, RewardsFinalized) and self.finished is None
-        ):
-            self.active_at = event.block
         match event:
             case Registered():
                 self.registered[event.number] = event
@@ -225,11 +220,6 @@ class ChainRun:
     def timeout_blocks(self) -> int:
         """Return after how many blocks without progress others may act for the coordinator."""
         return self.ledger.timeout_blocks
-
-    def lapsed(self) -> bool:
-        """Tell whether the ledger lets anybody act for the coordinator in the next block."""
-        opened = self._facts.opened is not None
-        return opened and self._height + 1 > self._facts.active_at + self.timeout_blocks
 
     @cached_property
     def min_stake_wei(self) -> int:

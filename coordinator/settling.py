@@ -3,8 +3,8 @@
 The ledger counts epochs that have a root. While no pay has vested a table would be empty and has none, so that epochs
 before the first pay are left out: the ledger's epoch is the index among the tables that exist.
 
-A root is proposed once everybody can recompute it: when anchored records declare every outcome that it rests on, or
-the closing word does and the run is closed on chain (`verification.rewards`).
+A root is proposed once everybody can recompute it: when anchored records, or our closing word, declare every outcome
+that it rests on (`verification.rewards`).
 """
 
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
 
 def _is_public(state: State, chain: ChainView, epoch: int) -> bool:
     """Tell whether everybody can recompute the table of a complete epoch."""
-    if chain.finished() is not None:
+    if state.finish is not None:
         return True
     last = epoch_rounds(state, epoch)[-1]
     open_ = [one.body.judged for one in state.records.values() if chain.record_hash(one.round) is None]

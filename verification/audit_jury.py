@@ -7,7 +7,7 @@ from contracts.jury import vote_digest
 from contracts.types import CaseKind, CaseOutcome
 from protocol.errors import ProofInconclusive, ProofRejected
 from verification.audit_rounds import Found
-from verification.public import PublicRun
+from verification.public import PublicRun, speaker_of
 from verification.rewards import KnownRun, judge_root, proposal_of
 
 
@@ -35,8 +35,9 @@ def check_reward_rulings(run: PublicRun) -> Found:
     # Whether something could be fetched in time is past; that most jurors could not is on chain.
     ruled = [case for case in closed if case.outcome in (CaseOutcome.RIGHT, CaseOutcome.VOID)]
     for case in ruled:
-        before = run.as_of(case.round - 1)
-        found = judge_root(KnownRun(before), proposal_of(run.chain, case))
+        proposed = proposal_of(run.chain, case)
+        speaker = speaker_of(run.manifest, run.chain, proposed.proposer)
+        found = judge_root(KnownRun(run.as_of(case.round - 1, speaker)), proposed)
         if vote_digest(found.outcome, found.result) != case.vote:
             said = CaseOutcome(case.outcome).name.lower()
             raise ProofRejected(

@@ -150,7 +150,7 @@ class Inquiry:
         """
         peer, before = self._peer, self._followed.as_of(proposed.block - 1)
         beacons = SignatureFiles(peer.config.beacons or peer.config.directory / BEACONS_DIRECTORY)
-        known: KnownRun = known_run(peer.manifest, before, peer.pool, beacons)
+        known: KnownRun = known_run(peer.manifest, before, peer.pool, beacons, proposed.proposer)
         try:
             return await trio.to_thread.run_sync(judge_root, known, proposed)
         except ProofInconclusive as error:

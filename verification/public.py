@@ -19,6 +19,7 @@ from protocol.chain import Case, ChainView
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Seal, Signed, Verdict
+from protocol.succession import acts_from
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from verification.archive import Archive, RoundDossier, Settlement
@@ -51,9 +52,6 @@ class AuditChain(ChainView, Protocol):
 
     def as_of(self, block: int) -> "AuditChain":
         """Return the chain as it stood after a block."""
-
-    def lapsed(self) -> bool:
-        """Tell whether the ledger lets anybody act for the coordinator in the next block."""
 
     def proposals(self) -> tuple[RewardsProposed, ...]:
         """Return every reward root that was proposed, whatever became of it, in chain order."""
@@ -138,15 +136,25 @@ class PublicRun:
         """Return the anchored rounds."""
         return range(len(self.dossiers))
 
-    def as_of(self, block: int) -> "PublicRun":
+    def as_of(self, block: int, speaker: str | None = None) -> "PublicRun":
         """Return the run as far as it had come after a block: records that were anchored, rulings that were closed.
 
         A closing word counts from the block that closed the run on chain.
+
+        Args:
+            speaker: address of a key whose closing word counts before that too.
         """
-        chain = self.chain.as_of(block)
+        chain, said = self.chain.as_of(block), self.settlement
         kept = [one for one in self.dossiers if chain.record_hash(one.round) is not None]
-        said = self.settlement if chain.finished() is not None else replace(self.settlement, finish=None)
+        counts = said.finish is not None and (chain.finished() is not None or said.finish.author == speaker)
+        said = said if counts else replace(said, finish=None)
         return replace(self, chain=chain, dossiers=kept, settlement=said)
+
+    @cached_property
+    def _lapsed(self) -> bool:
+        """Tell whether nobody can declare any more what the coordinator left open: others may act for it."""
+        begins = acts_from(self.chain)
+        return self.lapses and begins is not None and self.chain.height + 1 >= begins
 
     @property
     def scope(self) -> range:
@@ -303,7 +311,7 @@ class PublicRun:
     def _judge(self, key: UnitKey) -> JudgedCase | None:
         draw, declared, commitment = self.draws[key], self.declared.get((*key, 0)), self.commitment(*key)
         if declared is None or commitment is None:
-            if commitment is not None and not (self.lapses and self.chain.lapsed()):
+            if commitment is not None and not self._lapsed:
                 return None
             nobody = Judgement(round=key[0], number=key[1], segment=draw.segment, outcome="unjudged")
             return JudgedCase(nobody, (), False)
@@ -374,3 +382,15 @@ def _ruled(case: Case) -> JudgedCase:
         forged_residual=case.forged_residual,
     )
     return JudgedCase(judgement, (), False)
+
+
+def speaker_of(manifest: RunManifest, chain: AuditChain, proposer: str) -> str | None:
+    """Return the key that says a closing word for whoever proposes a root; None for who is neither of these.
+
+    Args:
+        proposer: wallet of the run's coordinator, or of an operator.
+    """
+    created = chain.coordinator()
+    if created is not None and created.coordinator == proposer:
+        return manifest.coordinator
+    return next((one.peer for one in chain.operators() if one.wallet == proposer), None)

@@ -1,20 +1,21 @@
 """Which reward root is due, recomputed by anybody, and what a juror finds of one that was proposed.
 
 A root proposed in block N is judged by the run as it stood after block N - 1: the records that were anchored, the
-rulings that were closed. A root is due once every drawn unit of its epochs was declared in an anchored record, or in
-the closing word of a run that is closed on chain, and no case that changes pay is open or can come. From then on
-nothing changes it, so that jurors who look later, or at different heights, recompute the same one. What a record
-declares only says which verdicts were heard: outcomes are worked out again from them. Where the ledger lets anybody
-act for the coordinator, drawn units that nothing declares are judged by nobody and earn nothing.
+rulings that were closed. A root is due once every drawn unit of its epochs was declared in an anchored record or in a
+closing word, and no case that changes pay is open or can come. From then on nothing changes it, so that jurors who look
+later, or at different heights, recompute the same one. Of closing words one counts: that of a run that is closed on
+chain, else the proposer's own, who answers for saying it to everybody. What is declared only says which verdicts were
+heard: outcomes are worked out again from them. Where the ledger lets anybody act for the coordinator, drawn units that
+nothing declares are judged by nobody and earn nothing.
 
 Messages are all that is needed, and they are signed: nothing of it is fetched by content address. Whoever proposes a
 root answers for them: as long as nobody delivers one that the root depends on, the root cannot win.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 from contracts.cases import CaseState
 from contracts.events import RewardsProposed
@@ -24,12 +25,12 @@ from protocol.canonical import digest
 from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.merkle import reward_tree
-from protocol.messages import Judgement, RewardEntry
+from protocol.messages import Finish, Judgement, RewardEntry, Signed
 from protocol.pool import MessagePool
 from verification.archive import RoundDossier
 from verification.audit_money import due_tables
 from verification.gather import anchored_rounds, dossier_of, settlement_of, settling_gaps
-from verification.public import AuditChain, PublicRun
+from verification.public import AuditChain, PublicRun, speaker_of
 from verification.seal import needs_seal
 from verification.unit import Finding
 
@@ -80,12 +81,13 @@ def due_root(known: KnownRun, epoch: int) -> DueRoot | None:
 
 
 def known_run(
-    manifest: RunManifest, chain: AuditChain, pool: MessagePool, beacons: SignatureFiles
+    manifest: RunManifest, chain: AuditChain, pool: MessagePool, beacons: SignatureFiles, proposer: str
 ) -> KnownRun:
     """Put together what pay depends on, up to the first anchored round of which something is missing.
 
     Args:
         chain: as of the block that counts.
+        proposer: wallet that proposes a root.
     """
     dossiers: list[RoundDossier] = []
     missing = ""
@@ -95,8 +97,12 @@ def known_run(
             missing = next(settling_gaps(chain, pool, round_), f"a message of round {round_}")
             break
         dossiers.append(dossier)
-    said = settlement_of(pool)
-    if chain.finished() is not None and said.finish is None:
+    said, speaker = settlement_of(pool), speaker_of(manifest, chain, proposer)
+    if chain.finished() is None:
+        words = (one for one in pool.statements(manifest.rounds - 1) if isinstance(one.body, Finish))
+        own = next((one for one in words if one.author == speaker), None)
+        said = replace(said, finish=cast("Signed[Finish] | None", own))
+    elif said.finish is None:
         missing = missing or "the closing word"
     # A missing message may declare what seems to be left open; what was declared without it stands.
     whole = PublicRun(
@@ -109,7 +115,7 @@ def known_run(
         beacons,
         lapses=not missing,
     )
-    return KnownRun(whole.as_of(chain.height), missing)
+    return KnownRun(whole, missing)
 
 
 def first_gap(manifest: RunManifest, chain: AuditChain, pool: MessagePool, start: int = 0) -> int | None:

@@ -69,7 +69,6 @@ class SimChain:
     opened: dict[int, CaseState] = field(default_factory=dict)  # by case
     doubles: list[Equivocated] = field(default_factory=list)
     funded_wei: int = 0
-    timeout_blocks: int = 1000
     final_at: int = 0  # block that closed the run
     proposed: list[RewardsProposed] = field(default_factory=list)
     rewards: dict[int, RewardsFinalized] = field(default_factory=dict)
@@ -81,7 +80,8 @@ class SimChain:
 
     def activity(self) -> tuple[int, ...]:
         steps = [one.block for one in self.posted.values()], [one.block for one in self.rewards.values()]
-        return tuple(sorted((*self.anchors.values(), *steps[0], *steps[1])))
+        ended = () if self.final is None else (self.final_at,)
+        return tuple(sorted((*self.anchors.values(), *steps[0], *steps[1], *ended)))
 
     def reward_roots(self) -> frozenset[str]:
         return frozenset(one.root.hex() for one in self.rewards.values())
@@ -229,21 +229,15 @@ class SimChain:
             slashings=before(self.slashings),
         )
 
-    def lapsed(self) -> bool:
-        moved = [*self.anchors.values(), *(one.block for one in self.posted.values())]
-        moved += [one.block for one in self.rewards.values() if self.final is None]
-        moved += [self.final_at] if self.final is not None else []
-        return self.height + 1 > max(moved) + self.timeout_blocks
-
     def proposals(self) -> tuple[RewardsProposed, ...]:
         return tuple(self.proposed)
 
-    def propose(self, epoch: int, root: bytes, total: int) -> RewardsProposed:
+    def propose(self, epoch: int, root: bytes, total: int, proposer: str = wallet(0)) -> RewardsProposed:
         """Propose a reward root in a block of its own."""
         self.height += 1
         run, final_at = self.manifest.run_id, self.height + 5
         self.proposed.append(
-            RewardsProposed(self.height, 0, "0x", run, epoch, root, total, final_at, wallet(0))
+            RewardsProposed(self.height, 0, "0x", run, epoch, root, total, final_at, proposer)
         )
         return self.proposed[-1]
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from contracts.cases import RIGHT, UNAVAILABLE, VOID
 from contracts.types import CaseOutcome
 from protocol.beacons import SignatureFiles
 from protocol.errors import MurmurError, ProofInconclusive, ProofRejected
@@ -28,6 +27,7 @@ from verification.public import PublicRun
 from verification.rewards import NO_ROOT, DueRoot, KnownRun, due_root, first_gap, judge_root, known_run
 from verification.unit import Finding
 
+NOBODY = "0x" + "00" * 20
 FIRST, SECOND = 0, 1  # epochs as the ledger counts
 
 
@@ -49,12 +49,12 @@ class Anybody:
             pool.add(message)
         return pool
 
-    def known(self, block: int | None = None) -> KnownRun:
+    def known(self, block: int | None = None, proposer: str = NOBODY) -> KnownRun:
         before = self.chain.as_of(self.chain.height if block is None else block)
-        return known_run(self.bed.manifest, before, self.pool, SignatureFiles(Path("beacons")))
+        return known_run(self.bed.manifest, before, self.pool, SignatureFiles(Path("beacons")), proposer)
 
-    def due(self, epoch: int, block: int | None = None) -> DueRoot | None:
-        return due_root(self.known(block), epoch)
+    def due(self, epoch: int, block: int | None = None, proposer: str = NOBODY) -> DueRoot | None:
+        return due_root(self.known(block, proposer), epoch)
 
     def find(self, epoch: int, root: bytes, total: int) -> Finding:
         proposed = self.chain.propose(epoch, root, total)
@@ -111,6 +111,17 @@ def test_a_root_is_not_due_before_all_is_declared_and_no_case_can_come(anybody: 
     assert anybody.due(FIRST, max(until + 1, anchors[2])) is not None
     assert anybody.due(SECOND, anybody.chain.final_at - 1) is None, "the closing word declares the last round"
     assert anybody.due(SECOND, anybody.chain.final_at) is not None
+
+
+def test_before_the_run_is_closed_only_the_proposers_own_closing_word_counts(anybody: Anybody) -> None:
+    before = anybody.chain.final_at - 1
+    for proposer in (NOBODY, wallet(1), wallet(4)):
+        assert anybody.due(SECOND, before, proposer) is None
+    due = anybody.due(SECOND, before, wallet(0))
+    assert due is not None
+    assert (due.root, due.total_wei) == said(anybody, SECOND)
+    anybody.messages = [one for one in anybody.messages if one.body.kind != "finish"]
+    assert anybody.due(SECOND, before, wallet(0)) is None
 
 
 def test_what_happens_later_changes_no_jurors_finding(anybody: Anybody) -> None:
@@ -233,7 +244,7 @@ def test_the_audit_knows_a_final_root_that_others_proposed_before_a_late_declara
         anybody.chain.height += anybody.chain.timeout_blocks
         due = anybody.due(epoch)
         assert due is not None
-        anybody.chain.propose(epoch, due.root, due.total_wei)
+        anybody.chain.propose(epoch, due.root, due.total_wei, NOBODY)
     rewards = {
         one.epoch: replace(
             anybody.bed.chain.rewards[one.epoch], root=one.root, total=one.total, block=one.block
@@ -309,17 +320,17 @@ async def test_a_disputed_root_that_is_not_on_chain_is_nobodys_fault(
     assert not isinstance(caught.value, NotServed)
 
 
-@pytest.mark.parametrize("outcome", [RIGHT, VOID, UNAVAILABLE])
-def test_a_ruling_on_a_root_is_judged_again_by_every_auditor(anybody: Anybody, outcome: int) -> None:
+@pytest.mark.parametrize("outcome", [CaseOutcome.RIGHT, CaseOutcome.VOID, CaseOutcome.UNAVAILABLE])
+def test_a_ruling_on_a_root_is_judged_again_by_every_auditor(anybody: Anybody, outcome: CaseOutcome) -> None:
     root, total = said(anybody, FIRST)
-    proposed = bytes([7]) * 32 if outcome == VOID else root
+    proposed = bytes([7]) * 32 if outcome == CaseOutcome.VOID else root
     anybody.chain.propose(FIRST, proposed, total)
     case = anybody.chain.dispute().case
     anybody.chain.height += 20
-    anybody.chain.close_case(case, outcome, bytes(32) if outcome == UNAVAILABLE else root)
+    anybody.chain.close_case(case, outcome, bytes(32) if outcome == CaseOutcome.UNAVAILABLE else root)
     run: PublicRun = anybody.known().run
-    assert check_reward_rulings(run)[0] == (outcome != UNAVAILABLE)
-    if outcome != UNAVAILABLE:
-        anybody.chain.close_case(case, RIGHT + VOID - outcome, root)
+    assert check_reward_rulings(run)[0] == (outcome != CaseOutcome.UNAVAILABLE)
+    if outcome != CaseOutcome.UNAVAILABLE:
+        anybody.chain.close_case(case, 3 - outcome, root)  # the other of right and wrong
         with pytest.raises(ProofRejected, match=f"case {case}"):
             check_reward_rulings(anybody.known().run)
