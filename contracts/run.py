@@ -371,6 +371,11 @@ class ChainRun:
         """Return every reward root that was proposed, whatever became of it, in chain order."""
         return tuple(self._facts.proposals)
 
+    def pending(self) -> RewardsProposed | None:
+        """Return the reward root that is neither final nor cancelled, with the block at which it can become final."""
+        open_ = self._facts.proposed.keys() - self._facts.finalized.keys()
+        return next((self._facts.proposed[epoch] for epoch in open_), None)
+
     def finalized(self) -> dict[int, RewardsFinalized]:
         """Return the final reward roots by epoch."""
         return dict(self._facts.finalized)

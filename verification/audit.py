@@ -20,6 +20,7 @@ from verification import (
     audit_jury,
     audit_money,
     audit_retract,
+    audit_roots,
     audit_rounds,
     audit_verdicts,
 )
@@ -52,7 +53,8 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
 _MONEY: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("reward tables", audit_money.check_tables),
     ("reward roots", audit_money.check_reward_roots),
-    ("disputed roots", audit_jury.check_reward_rulings),
+    ("pending root", audit_roots.check_pending_root),
+    ("disputed roots", audit_roots.check_reward_rulings),
     ("claims", audit_money.check_claims),
 )
 

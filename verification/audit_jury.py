@@ -4,11 +4,10 @@ from collections import Counter
 
 from contracts.cases import CaseState
 from contracts.jury import vote_digest
-from contracts.types import CaseKind, CaseOutcome
+from contracts.types import CaseOutcome
 from protocol.errors import ProofInconclusive, ProofRejected
 from verification.audit_rounds import Found
-from verification.public import PublicRun, speaker_of
-from verification.rewards import KnownRun, judge_root, proposal_of
+from verification.public import PublicRun
 
 
 def check_rulings(run: PublicRun) -> Found:
@@ -27,24 +26,6 @@ def _majority(case: CaseState, second: bool) -> tuple[int, bytes] | None:
     votes = Counter((seat.outcome, vote_digest(seat.outcome, seat.result)) for seat in seats if seat.outcome)
     said = [vote for vote, count in votes.items() if 2 * count > len(seats)]
     return said[0] if said else None
-
-
-def check_reward_rulings(run: PublicRun) -> Found:
-    """What a jury ruled of a reward root is what the records give that were anchored before it."""
-    closed = [case for case in run.chain.every_case() if case.closed and case.kind is CaseKind.REWARDS]
-    # Whether something could be fetched in time is past; that most jurors could not is on chain.
-    ruled = [case for case in closed if case.outcome in (CaseOutcome.RIGHT, CaseOutcome.VOID)]
-    for case in ruled:
-        proposed = proposal_of(run.chain, case)
-        speaker = speaker_of(run.manifest, run.chain, proposed.proposer)
-        found = judge_root(KnownRun(run.as_of(case.round - 1, speaker)), proposed)
-        if vote_digest(found.outcome, found.result) != case.vote:
-            said = CaseOutcome(case.outcome).name.lower()
-            raise ProofRejected(
-                f"the jury of case {case.case} ruled {said} of a reward root, the records say "
-                f"{found.outcome.name.lower()} {found.reason}".rstrip()
-            )
-    return len(ruled), f"rulings on reward roots judged again, of {len(closed)}"
 
 
 def check_slashes(run: PublicRun) -> Found:

@@ -48,6 +48,13 @@ def start(
     evidence_units: Annotated[
         int, typer.Option(min=0, help="Judged units whose opened files are kept.")
     ] = 64,
+    dispute_rewards: Annotated[
+        bool,
+        typer.Option(
+            "--dispute-rewards",
+            help="Dispute a reward root that is wrong; the bond is taken from tokens of the peer key.",
+        ),
+    ] = False,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
     public_mib: options.PublicMib = None,
     peer_password_file: options.PeerPasswordFile = None,
@@ -75,6 +82,7 @@ def start(
         "device": device,
         "threads": threads,
         "evidence_units": evidence_units,
+        "dispute_rewards": dispute_rewards,
         "public_mib": public_mib,
         "peer_password_file": peer_password_file,
         "cheat": cheat,

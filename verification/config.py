@@ -15,3 +15,4 @@ class VerifierConfig(PeerDaemonConfig):
 
     cheat: VerifierCheat | None = None  # for demonstrations
     evidence_units: Annotated[int, Field(ge=0, le=100_000)] = 64  # judged units whose opened files are kept
+    dispute_rewards: bool = False  # dispute a wrong reward root with the hot key's tokens

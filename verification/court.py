@@ -14,13 +14,16 @@ from eth_utils.address import to_checksum_address
 
 from contracts.chain import ledger_errors
 from contracts.clerk import due_step, take_step
+from contracts.events import RewardsProposed
 from contracts.jury import sealed_vote
 from contracts.run import ChainRun
 from contracts.sender import Sender
-from contracts.types import JurorInfo, Receipt
+from contracts.types import CaseKind, JurorInfo, Receipt
+from protocol.errors import LedgerError
 from protocol.keys import PeerKey
 from verification.juror import Chore, RevealVote, SealVote, Vote
 
+GROUND_ROOT: Final = 1  # of a dispute: the root is not what the rules give
 GAS_A_VOTE: Final = 300_000  # to seal and reveal it, with the margin that senders add
 VOTES_AHEAD: Final = 5  # for so many a slot the hot key should hold coin
 
@@ -116,6 +119,25 @@ class Court:
                 if due_step(self.chain, case) != step:
                     return None
                 return take_step(self.chain, self._sender, case, step)
+
+    def dispute(self, proposed: RewardsProposed) -> int | None:
+        """Dispute a reward root as wrong with tokens of the hot key; returns the case, None if there is one already.
+
+        Raises:
+            LedgerError: the chain does not answer, or the hot key has not the bond, or no coin for gas.
+        """
+        chain, jury, bond = self.chain, self._jury, self.terms.case_bond
+        if jury.case_of(chain.run, proposed.block, 0, GROUND_ROOT, CaseKind.REWARDS) is not None:
+            return None
+        held = chain.ledger.balance_of(self.address)
+        if held < bond:
+            raise LedgerError(
+                f"the hot key {self.address} holds {held} wei of tokens, and the bond of a dispute is {bond}"
+            )
+        with self._sender.intent(f"{chain.run} dispute of the root of block {proposed.block}"):
+            opened = jury.dispute_rewards(self._sender, chain.run, proposed.block, GROUND_ROOT)
+        self._sender.acknowledge(opened.receipt)
+        return opened.case
 
     def digest(self, vote: Vote) -> bytes:
         """Return the 32 bytes that seal a vote."""

@@ -56,6 +56,9 @@ class AuditChain(ChainView, Protocol):
     def proposals(self) -> tuple[RewardsProposed, ...]:
         """Return every reward root that was proposed, whatever became of it, in chain order."""
 
+    def pending(self) -> RewardsProposed | None:
+        """Return the reward root that is neither final nor cancelled."""
+
     def finalized(self) -> dict[int, RewardsFinalized]:
         """Return the final reward roots by the ledger's epoch."""
 

@@ -45,6 +45,7 @@ from verification.profile import Pair, describe, judging_pairs
 from verification.sample import Draw
 from verification.seal import seal_digest
 from verification.unit import ReplayReport, proven_false
+from verification.watch import RootWatch
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,10 @@ class Verifier:
         self._heard: set[str] = set()  # ids of what this process has published
         self._inquiry = Inquiry(peer, bench, None if court is None else court.chain)
         self._jury: JuryDuty | None = None
+        self._watch: RootWatch | None = None
         if court is not None:
+            disputes = config.dispute_rewards
+            self._watch = RootWatch(court, self._inquiry, lambda: self._moved, disputes=disputes)
             self._jury = JuryDuty(court, journal, self._inquiry, nursery, lambda: self._moved, peer.touch)
         self._pin()
 
@@ -110,8 +114,9 @@ class Verifier:
         self._nursery.start_soon(self._show)
         self._nursery.start_soon(self._shelf.run)
         ready = await self._say_ready(await self._bench.prepare())
-        if self._jury is not None:
+        if self._jury is not None and self._watch is not None:
             self._nursery.start_soon(self._jury.run)
+            self._nursery.start_soon(self._watch.run)
         log.info("this machine is %s; it judges units of %s", self._bench.machine, describe(self._pairs()))
         for pair in self._pairs():
             if pair.replay is None:
@@ -391,6 +396,8 @@ class Verifier:
                 for message in list(self._judged.values())[-8:]
             ],
             "jury": None if self._jury is None else self._jury.status(),
+            "reward_roots": [] if self._watch is None else self._watch.status(),
+            "alerts": [] if self._watch is None else self._watch.alerts(),
             "replayer_alive": self._bench.alive,
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
             "network": peer.network.status(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from protocol.manifest import RunManifest
+from tests.verification.anybody import Anybody
 from tests.verification.testbed import Testbed, tiny_manifest
 from verification.anchor import ChainAnchor
 from verification.blobs import find_blob
@@ -94,3 +96,10 @@ def bundles(
         assert draw.number == number
         found[round_, number] = out
     return found
+
+
+@pytest.fixture
+def anybody(played: Testbed) -> Anybody:
+    """Return somebody with all messages of the played run."""
+    messages = [one for dossier in played.dossiers.values() for one in dossier.messages()]
+    return Anybody(played, copy.deepcopy(played.chain), [*messages, *played.settlement.messages()])

@@ -232,6 +232,10 @@ class SimChain:
     def proposals(self) -> tuple[RewardsProposed, ...]:
         return tuple(self.proposed)
 
+    def pending(self) -> RewardsProposed | None:
+        newest = self.proposed[-1:]
+        return next((one for one in newest if one.epoch not in self.rewards), None)
+
     def propose(self, epoch: int, root: bytes, total: int, proposer: str = wallet(0)) -> RewardsProposed:
         """Propose a reward root in a block of its own."""
         self.height += 1

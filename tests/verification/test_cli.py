@@ -133,7 +133,7 @@ def test_an_audit_takes_a_directory_or_a_bundle_as_well(
     assert (whole.exit_code, json.loads(whole.stdout)["run"]) == (0, played.run)
     part = json.loads(invoke(audit_app, "run", network, "--rounds", "1:2", *options).stdout)
     assert (part["exit_code"], part["rounds"], part["only_rounds"]) == (0, 1, [1, 2])
-    assert part["left_out"] == ["reward tables", "reward roots", "disputed roots", "claims"]
+    assert part["left_out"] == ["reward tables", "reward roots", "pending root", "disputed roots", "claims"]
     anchors = tmp_path / "anchors.json"
     invoke(audit_app, "run", network, "--anchors-out", anchors)
     bundle = export(network)

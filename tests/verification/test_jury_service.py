@@ -227,6 +227,24 @@ def test_a_vote_that_was_sent_before_a_kill_is_not_sent_again(trial: Trial) -> N
         again.close()
 
 
+def test_a_hot_key_with_tokens_disputes_a_root_once(trial: Trial) -> None:
+    network, court, other = trial.network, trial.jurors[0].court, trial.jurors[1].court
+    coordinator, ledger = network.person("coordinator"), network.ledger
+    ledger.propose_rewards(coordinator, RUN, 0, bytes(32), bytes([3]) * 32, 1)
+    court.chain.refresh()
+    proposed = court.chain.pending()
+    assert proposed is not None
+    with pytest.raises(LedgerError, match="holds 0 wei of tokens"):
+        court.dispute(proposed)
+    ledger.transfer(network.treasury, court.address, JURY.case_bond)
+    assert court.dispute(proposed) == 1
+    assert ledger.balance_of(court.address) == 0
+    assert other.dispute(proposed) is None, "it is disputed"
+    pending = ledger.pending_rewards(RUN)
+    assert pending is not None
+    assert pending.open == 1
+
+
 async def test_a_silent_juror_pays_and_is_told_so(trial: Trial) -> None:
     trial.accuse()
     case = draw(trial)

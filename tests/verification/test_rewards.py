@@ -2,87 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from contracts.types import CaseOutcome
-from protocol.beacons import SignatureFiles
 from protocol.errors import MurmurError, ProofInconclusive, ProofRejected
-from protocol.merkle import reward_tree
-from protocol.messages import Body, Commitment, Judgement, RoundRecord, Seal, Signed, Verdict, sign
-from protocol.peer import Peer, PeerConfig
-from protocol.pool import MessagePool
-from tests.verification.simchain import SimChain, wallet
-from tests.verification.testbed import Testbed, key
-from verification.audit_jury import check_reward_rulings
+from protocol.messages import Body, Commitment, Judgement, RoundRecord, Seal, Verdict, sign
+from tests.verification.anybody import NOBODY, Anybody, Duty, said
+from tests.verification.simchain import key, wallet
 from verification.audit_money import check_claims, check_reward_roots
-from verification.bench import NotServed, ReplayBench
-from verification.inquiry import Inquiry
+from verification.audit_roots import check_pending_root, check_reward_rulings
+from verification.bench import NotServed
 from verification.public import PublicRun
-from verification.rewards import NO_ROOT, DueRoot, KnownRun, due_root, first_gap, judge_root, known_run
+from verification.rewards import NO_ROOT, first_gap, judge_root
 from verification.unit import Finding
 
-NOBODY = "0x" + "00" * 20
 FIRST, SECOND = 0, 1  # epochs as the ledger counts
-
-
-@dataclass
-class Anybody:
-    """Somebody's messages of the played run, and its own copy of the chain."""
-
-    bed: Testbed
-    chain: SimChain
-    messages: list[Signed[Body]]
-
-    @property
-    def pool(self) -> MessagePool:
-        operators = {one.number: (one.peer, one.role) for one in self.chain.operators()}
-        cases = {case.label for round_ in range(3) for case in self.chain.cases(round_)}
-        pool = MessagePool(self.bed.manifest, operators.get, lambda round_: cases)
-        pool.round = self.bed.manifest.rounds
-        for message in self.messages:
-            pool.add(message)
-        return pool
-
-    def known(self, block: int | None = None, proposer: str = NOBODY) -> KnownRun:
-        before = self.chain.as_of(self.chain.height if block is None else block)
-        return known_run(self.bed.manifest, before, self.pool, SignatureFiles(Path("beacons")), proposer)
-
-    def due(self, epoch: int, block: int | None = None, proposer: str = NOBODY) -> DueRoot | None:
-        return due_root(self.known(block, proposer), epoch)
-
-    def find(self, epoch: int, root: bytes, total: int) -> Finding:
-        proposed = self.chain.propose(epoch, root, total)
-        return judge_root(self.known(proposed.block - 1), proposed)
-
-    def lose(self, kind: type[Body], round_: int) -> Signed[Body]:
-        """Lose the first message of a kind that was said in a round."""
-        lost = next(one for one in self.messages if isinstance(one.body, kind) and one.round == round_)
-        self.messages.remove(lost)
-        return lost
-
-    def abandon(self) -> None:
-        """Let the coordinator vanish before it has closed the run."""
-        self.chain.final, self.chain.rewards = None, {}
-        self.chain.claimed = []
-        self.chain.height = max(self.chain.anchors.values()) + 20
-
-
-@pytest.fixture
-def anybody(played: Testbed) -> Anybody:
-    messages = [one for dossier in played.dossiers.values() for one in dossier.messages()]
-    return Anybody(played, copy.deepcopy(played.chain), [*messages, *played.settlement.messages()])
-
-
-def said(anybody: Anybody, epoch: int) -> tuple[bytes, int]:
-    """Return the root and the total of an epoch's table, as its coordinator said it."""
-    entries = anybody.bed.settlement.rewards[epoch].body.entries
-    return reward_tree(entries).root, sum(one.cumulative_wei for one in entries)
 
 
 def test_from_messages_alone_the_root_of_every_epoch_is_recomputed(anybody: Anybody) -> None:
@@ -265,21 +203,6 @@ def test_the_audit_knows_a_final_root_that_others_proposed_before_a_late_declara
 # What jurors do
 
 
-class Duty(Inquiry):
-    """A juror's inquiry over messages and a chain that are given."""
-
-    def __init__(self, anybody: Anybody, tmp_path: Path) -> None:
-        config = PeerConfig(tmp_path, anybody.bed.run)
-        self.peer = SimpleNamespace(
-            manifest=anybody.bed.manifest,
-            chain=anybody.chain,
-            pool=anybody.pool,
-            config=config,
-            ask_since=None,
-        )
-        super().__init__(cast("Peer", self.peer), cast("ReplayBench", None), anybody.chain)
-
-
 async def test_a_juror_votes_on_a_disputed_root_whatever_the_ground(anybody: Anybody, tmp_path: Path) -> None:
     root, total = said(anybody, FIRST)
     duty = Duty(anybody, tmp_path)
@@ -334,3 +257,14 @@ def test_a_ruling_on_a_root_is_judged_again_by_every_auditor(anybody: Anybody, o
         anybody.chain.close_case(case, 3 - outcome, root)  # the other of right and wrong
         with pytest.raises(ProofRejected, match=f"case {case}"):
             check_reward_rulings(anybody.known().run)
+
+
+def test_an_audit_names_a_wrong_root_while_it_is_pending(anybody: Anybody) -> None:
+    root, total = said(anybody, FIRST)
+    anybody.chain.rewards = {}
+    assert check_pending_root(anybody.known().run)[0] == 0
+    anybody.chain.propose(FIRST, root, total)
+    assert check_pending_root(anybody.known().run)[0] == 1
+    anybody.chain.propose(FIRST, bytes([7]) * 32, total)
+    with pytest.raises(ProofRejected, match="root of epoch 0 that is pending"):
+        check_pending_root(anybody.known().run)
