@@ -32,7 +32,7 @@ from contracts.events import (
 from contracts.index import EventIndex
 from contracts.types import CaseKind, CaseOutcome, Role
 from protocol.beacons import SignatureSource
-from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
 from protocol.manifest import BlockBeacon, DrandBeacon
@@ -53,7 +53,7 @@ class _Facts:
     """What the events say, folded once for each new set of them."""
 
     registered: dict[int, Registered] = field(default_factory=dict)
-    rotations: list[PeerRotated] = field(default_factory=list)
+    keys: dict[int, list[LinkedKey]] = field(default_factory=dict)  # by number, oldest first
     stakes: list[StakeChanged] = field(default_factory=list)
     created: RunCreated | None = None
     opened: RunOpened | None = None
@@ -77,8 +77,9 @@ class _Facts:
         match event:
             case Registered():
                 self.registered[event.number] = event
+                self.keys[event.number] = [_linked(event)]
             case PeerRotated():
-                self.rotations.append(event)
+                self.keys.setdefault(event.number, []).append(_linked(event))
             case StakeChanged():
                 self.stakes.append(event)
             case RunCreated():
@@ -343,6 +344,10 @@ class ChainRun:
             return None
         return self._operator(number, self._stakes(self._height).get(number, 0), self._height)
 
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        """Return every key that was linked to a number, oldest first."""
+        return tuple(self._facts.keys.get(number, ()))
+
     def slashed(self) -> dict[int, int]:
         """Return what each number lost in this run."""
         lost: dict[int, int] = {}
@@ -402,20 +407,20 @@ class ChainRun:
 
     def _operator(self, number: int, stake: int, block: int) -> Operator:
         """Return an operator with the peer key that it had at a block."""
-        registered = self._facts.registered[number]
-        linked: Registered | PeerRotated = registered
-        for rotation in self._facts.rotations:
-            if rotation.number == number and rotation.block <= block:
-                linked = rotation
-        public = linked.pub_x + linked.pub_y.to_bytes(32, "big")
+        registered, keys = self._facts.registered[number], self._facts.keys[number]
+        linked = next((one for one in reversed(keys) if one.block <= block), keys[0])
         return Operator(
             number=number,
             wallet=registered.wallet,
             peer=linked.peer,
-            peer_id=peer_id_of(public),
+            peer_id=linked.peer_id,
             role=_ROLES[Role(registered.role)],
             stake_wei=stake,
         )
+
+
+def _linked(event: Registered | PeerRotated) -> LinkedKey:
+    return LinkedKey(event.peer, peer_id_of(event.pub_x + event.pub_y.to_bytes(32, "big")), event.block)
 
 
 def case_view(state: CaseState) -> Case:

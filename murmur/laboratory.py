@@ -36,6 +36,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.pool import MessagePool
+from protocol.speakers import Speaker
 from protocol.tensors import Floats, moment_layout, parameter_layout
 from protocol.update import decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
@@ -367,7 +368,7 @@ class Laboratory:
 
     def _pool(self) -> MessagePool:
         """Return a pool that has heard the honest rounds."""
-        pool = MessagePool(self.manifest, lambda number: (_key(number).address, "contributor"))
+        pool = MessagePool(self.manifest, lambda number, _: Speaker("contributor", (_key(number).address,)))
         pool.round = self.round
         for data in self._said:
             pool.accept(data)

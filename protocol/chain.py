@@ -23,6 +23,15 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class LinkedKey:
+    """Name a hot key that was linked to a number; what it may sign, `protocol.speakers` says."""
+
+    peer: str  # address
+    peer_id: str  # libp2p peer id of the same key
+    block: int  # that linked it
+
+
+@dataclass(frozen=True)
 class PostedRoot:
     """Give a round's commitment root on chain."""
 
@@ -140,6 +149,9 @@ class ChainView(Protocol):
 
     def operator(self, number: int) -> Operator | None:
         """Return one registered peer."""
+
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        """Return every key that was linked to a number, oldest first: the last is the one it has now."""
 
     def slashed(self) -> dict[int, int]:
         """Return what each number lost in this run, in wei."""

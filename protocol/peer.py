@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -28,6 +29,7 @@ from protocol.manifest import MAX_MANIFEST_BYTES, RunManifest
 from protocol.messages import Body, Signed
 from protocol.network import Network, NetworkConfig, open_network
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from protocol.succession import Succession
 from protocol.sync import SyncRequest
 
@@ -78,7 +80,8 @@ class Peer:
         self.manifest = manifest
         self.run = config.run
         self.store = store
-        self.pool = MessagePool(manifest, self._key_of, self._cases_of, Succession(manifest, chain))
+        speakers, succession = partial(speaker_of, chain), Succession(manifest, chain)
+        self.pool = MessagePool(manifest, speakers, self._cases_of, succession)
         self.network: Network
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
@@ -125,10 +128,6 @@ class Peer:
             if operator is not None:
                 yield operator.peer_id
         yield from self.config.bootstrap
-
-    def _key_of(self, number: int) -> tuple[str, str] | None:
-        operator = self.chain.operator(number)
-        return None if operator is None else (operator.peer, operator.role)
 
     def _cases_of(self, round_: int) -> frozenset[tuple[int, int]]:
         return frozenset(case.label for case in self.chain.cases(round_))

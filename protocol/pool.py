@@ -1,7 +1,8 @@
 """What a peer has heard of a run: every message that the run's own rules let in, once each.
 
-The pool bounds itself: only keys that the chain knows may speak, each fills one slot a kind and round, and nobody
-speaks of rounds far ahead. A second, different statement for one slot is equivocation: refused, but kept as evidence.
+The pool bounds itself: only keys that the chain knows may speak (`protocol.speakers`), each number fills one slot a
+kind and round, and nobody speaks of rounds far ahead. A second, different statement for one slot is equivocation:
+refused, but kept as evidence.
 What a later statement or the chain refers to takes the slot, whichever came first: of two commitments the listed one,
 of two reveals the one that opens it, of two receipts the one that the record names, of two records the anchored one.
 Otherwise a peer could keep its listed unit from verifiers by showing them another one, or its update from the
@@ -32,11 +33,12 @@ from protocol.messages import (
     Verdict,
     parse_message,
 )
+from protocol.speakers import Speaker, check_signer, number_of, round_of
 from protocol.state import update_root
 from protocol.succession import MAX_STAND_INS, Succession
 
-KeyOf = Callable[[int], tuple[str, str] | None]
-"""Map a registration number to (peer key address, role), or None if the chain knows no such number."""
+SpeakerOf = Callable[[int, int | None], Speaker | None]
+"""Map a registration number and a round, or none, to who speaks for it; None if the chain knows no such number."""
 
 CasesOf = Callable[[int], Container[tuple[int, int]]]
 """Map a round to the (number, case) of the cases about its units that the chain knows."""
@@ -54,7 +56,7 @@ class MessagePool:
     def __init__(
         self,
         manifest: RunManifest,
-        key_of: KeyOf,
+        speaker_of: SpeakerOf,
         cases_of: CasesOf = lambda round_: frozenset(),
         succession: Succession | None = None,
     ) -> None:
@@ -65,7 +67,7 @@ class MessagePool:
         """
         self._manifest = manifest
         self.run = manifest.run_id
-        self._key_of = key_of
+        self._speaker_of = speaker_of
         self._cases_of = cases_of
         self._succession = succession
         # What stand-ins said, by the coordinator's slot.
@@ -94,6 +96,8 @@ class MessagePool:
             return None
         slot = self._slot_of(message)
         before = self._slots.get(slot)
+        if before is not None and isinstance(message.body, Ready) and self._is_older(message, before):
+            return None
         if before is not None and not isinstance(message.body, Ready):
             if len(self.equivocations) < MAX_EQUIVOCATIONS:
                 self.equivocations.append((before, message))
@@ -115,6 +119,12 @@ class MessagePool:
         del self._known[before.id]
         if self._is_stand_in(before):
             self._stand_ins[slot_of(before)].remove(before)
+
+    def _is_older(self, message: Signed[Body], before: Signed[Body]) -> bool:
+        """Tell whether a word was signed with an earlier key of its number than the one that stands."""
+        speaker = self._speaker_of(number_of(message.body), None)
+        keys = () if speaker is None else speaker.keys
+        return before.author in keys and keys.index(message.author) < keys.index(before.author)
 
     def _counts(self, message: Signed[Body], before: Signed[Body]) -> bool:
         """Tell whether of two statements in one slot the later is the one that others refer to."""
@@ -165,12 +175,7 @@ class MessagePool:
                 self._check_stand_in(message)
             return
         body = message.body
-        number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
-        known = self._key_of(number)
-        if known is None:
-            raise Premature(f"number {number} is not registered")
-        if known != (message.author, message.role):
-            raise Malformed(f"not signed by the key of number {number} as {message.role}")
+        check_signer(message, self._speaker_of(number_of(body), round_of(message)))
         if isinstance(body, Verdict | Seal):
             self._check_accused(body.number)
         if isinstance(body, Opening) and body.case:
@@ -203,10 +208,10 @@ class MessagePool:
 
     def _check_accused(self, number: int) -> None:
         """Bound a verifier's slots: a verdict is on a number that works."""
-        accused = self._key_of(number)
+        accused = self._speaker_of(number, None)
         if accused is None:
             raise Premature(f"number {number} is not registered")
-        if accused[1] != "contributor":
+        if accused.role != "contributor":
             raise Malformed(f"verdict on number {number}, who is not a contributor")
 
     def _check_case(self, round_: int, number: int, case: int) -> None:

@@ -78,7 +78,14 @@ class Succession:
             Premature: as far as we see, the chain contradicts it, its stake is too low, or the coordinator has time.
         """
         chain, kind = self.chain, message.body.kind
-        operator = next((one for one in chain.operators() if one.peer == message.author), None)
+        operator = next(
+            (
+                one
+                for one in chain.operators()
+                if any(key.peer == message.author for key in chain.keys(one.number))
+            ),
+            None,
+        )
         if operator is None:
             raise Malformed(f"{kind} not signed by the run's coordinator, nor by an operator")
         held = self.holds(message)
@@ -86,6 +93,8 @@ class Succession:
             return True
         if held is not None:
             raise Premature(f"the chain holds another {kind} for round {message.round}")
+        if operator.peer != message.author:
+            raise Premature(f"{kind} signed with a key that number {operator.number} has no more")
         if operator.stake_wei < chain.min_stake_wei:
             raise Premature(f"{kind} by number {operator.number}, who has not the minimum stake")
         before = self._before(message)

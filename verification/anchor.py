@@ -107,7 +107,9 @@ class ChainAnchor:
         for name in RoundFacts.model_fields:
             self._same(name, getattr(here, name), getattr(facts, name))
         for operator in claims.operators:
-            self._same(f"number {operator.number}", self.chain.operators.get(operator.number), operator)
+            known = self.chain.operators.get(operator.number)
+            if known is None or not known.confirms(operator):
+                self._same(f"number {operator.number}", known, operator)
         return Confirmed(self.source, _FACTS, ())
 
     def _same(self, what: str, known: object, claimed: object) -> None:

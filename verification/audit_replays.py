@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.messages import PASSED, REJECTED, Opening, Signed
 from protocol.pool import slot_of
+from protocol.speakers import later_keys
 from verification.audit_rounds import Found
 from verification.commit import carried
 from verification.duty import UnitKey
@@ -80,7 +81,8 @@ def at_hand(run: PublicRun, key: UnitKey, segment: int, opening: Signed[Opening]
     previous = run.commitment(round_ - 1, number)
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
-    unit = DrawnUnit(commitment, segment, beacon, expected, sampling)
+    openers = later_keys(run.chain, number, round_)
+    unit = DrawnUnit(commitment, segment, beacon, expected, sampling, openers)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:

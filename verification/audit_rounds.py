@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocol.canonical import digest
 from protocol.chain import Penalties
-from protocol.errors import Malformed, ProofInconclusive, ProofRejected
+from protocol.errors import Malformed, Premature, ProofInconclusive, ProofRejected
 from protocol.merkle import commitments_root
-from protocol.messages import Retraction, Reveal, Seal, Signed, UnitRecord, Verdict
+from protocol.messages import Retraction, Reveal, Signed, UnitRecord
+from protocol.speakers import check_signer, number_of, round_of, speaker_of
 from protocol.tensors import parameter_layout
 from protocol.update import Symbols, decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
@@ -43,31 +44,28 @@ def check_run(run: PublicRun) -> Found:
 
 
 def check_authors(run: PublicRun) -> Found:
-    """Every message is signed by the key that is registered for who says it; for the coordinator an operator may.
+    """Every message is signed with a key that speaks for who says it (`protocol.speakers`); for the coordinator, an
+    operator's may.
 
     What a stand-in says counts as the coordinator's would: the other checks hold both against the chain and against
     what follows from it.
     """
     count, stood_in = 0, 0
-    operators = {one.peer for one in run.chain.operators()}
+    operators = {key.peer for one in run.chain.operators() for key in run.chain.keys(one.number)}
     for message in run.messages():
-        body = message.body
+        kind = message.body.kind
         if message.role == "coordinator":
-            expected, role = run.manifest.coordinator, "coordinator"
-            if message.author != expected and message.author in operators:
-                expected, stood_in = message.author, stood_in + 1
-        else:
-            number = body.verifier if isinstance(body, Verdict | Seal) else int(getattr(body, "number", 0))
-            operator = run.chain.operator(number)
-            if operator is None:
+            if message.author in operators and message.author != run.manifest.coordinator:
+                stood_in += 1
+            elif message.author != run.manifest.coordinator:
                 raise ProofRejected(
-                    f"{body.kind} of round {message.round} by number {number}, who is not registered"
+                    f"{kind} of round {message.round} is signed by {message.author}, not {run.manifest.coordinator}"
                 )
-            expected, role = operator.peer, operator.role
-        if (message.author, message.role) != (expected, role):
-            raise ProofRejected(
-                f"{body.kind} of round {message.round} is signed by {message.author}, not {expected}"
-            )
+        else:
+            try:
+                check_signer(message, speaker_of(run.chain, number_of(message.body), round_of(message)))
+            except (Malformed, Premature) as error:
+                raise ProofRejected(f"{kind} of round {message.round}: {error.message}") from error
         count += 1
     return count, "signatures by registered keys" + (f", {stood_in} by stand-ins" if stood_in else "")
 

@@ -5,7 +5,7 @@ with an anchor and recomputes the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -145,10 +145,15 @@ class Bundle:
 
     def unit(self, segment: int) -> DrawnUnit:
         """Return the unit as a verifier would have met it."""
-        facts = self.facts
+        facts, owner = self.facts, self.operator(self.number)
+        openers = () if owner is None else owner.speaker(facts.roster_block).keys[1:]
         return DrawnUnit(
-            self.commitment, segment, facts.assignment_beacon, self.carried, facts.sampling_beacon
+            self.commitment, segment, facts.assignment_beacon, self.carried, facts.sampling_beacon, openers
         )
+
+    def operator(self, number: int) -> OperatorFact | None:
+        """Return what the bundle claims of a number."""
+        return next((one for one in self.operators if one.number == number), None)
 
     @property
     def messages(self) -> tuple[Signed[Body], ...]:
@@ -288,7 +293,7 @@ def _stand_ins(chain: ChainFacts, *dossiers: RoundDossier | None) -> Iterator[in
     said: list[Signed[Body]] = [one.listed for one in dossiers if one is not None]
     said += [one.record for one in dossiers if one is not None and one.record is not None]
     authors = {one.author for one in said}
-    return (one.number for one in chain.operators.values() if one.peer in authors)
+    return (one.number for one in chain.operators.values() if any(key.peer in authors for key in one.keys))
 
 
 M = TypeVar("M", Commitment, Reveal)
@@ -320,10 +325,11 @@ def _describe(
     unknown = [signer for signer in signers if signer not in chain.operators]
     if unknown:
         raise ConfigError(f"the chain does not know number {unknown[0]}")
+    facts = chain.rounds[dossier.round]
     bundle = Bundle(
         manifest=manifest,
-        facts=chain.rounds[dossier.round],
-        operators=tuple(chain.operators[signer] for signer in signers),
+        facts=facts,
+        operators=(),
         listed=dossier.listed,
         proof=commitment_proof(dossier.listed.body, number),
         commitment=commitment,
@@ -337,6 +343,10 @@ def _describe(
         verdicts=verdicts,
         files={},
     )
+    authors = {message.author for message in bundle.messages}
+    blocks = dict.fromkeys(signers, facts.record_block) | {number: facts.roster_block}
+    operators = tuple(chain.operators[one].needed(blocks[one], authors) for one in signers)
+    bundle = replace(bundle, operators=operators)
 
     def wire(message: Signed[Body] | None) -> Wire | None:
         return None if message is None else message.to_json()

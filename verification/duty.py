@@ -8,6 +8,7 @@ from protocol.manifest import RunManifest
 from protocol.merkle import commitments_root
 from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
 from protocol.pool import MessagePool
+from protocol.speakers import later_keys
 from verification.cases import blocks_since
 from verification.commit import carried
 from verification.lateness import in_force, is_void
@@ -180,8 +181,9 @@ def unit_of(
     commitment = listed_commitment(pool, listed, round_, number)
     if commitment is None:
         return None
+    openers = later_keys(chain, number, round_)
     if round_ == 0:
-        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling)
+        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling, openers)
     before = confirmed_list(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
@@ -192,7 +194,7 @@ def unit_of(
         if previous is None:
             return None
     expected = carried(number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, segment, beacon, expected, sampling)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling, openers)
 
 
 def listed_commitment(

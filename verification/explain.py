@@ -88,7 +88,7 @@ def explain(bundle: Bundle, report: BundleReport) -> Explanation:
 
 def _subject(bundle: Bundle) -> Section:
     manifest = bundle.manifest
-    key = next((one.peer for one in bundle.operators if one.number == bundle.number), "an unknown key")
+    key = bundle.commitment.author
     facts: dict[str, object] = {
         "run": manifest.run_id,
         "run_name": manifest.name,

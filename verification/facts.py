@@ -1,33 +1,65 @@
 """What the chain says of one round, as plain values that a bundle can claim and an anchor can confirm."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.chain import ChainView
+from protocol.chain import ChainView, LinkedKey
 from protocol.errors import Malformed, ProofInconclusive
 from protocol.manifest import Address, Digest, Frozen, RunManifest
 from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import CommitmentList, Number, Round
+from protocol.speakers import Speaker, keys_since
 
 MAX_OPERATORS = 65_536
+MAX_KEYS = 4096  # of one number; of more the newest are kept
 Block = Annotated[int, Field(ge=0, lt=2**53)]
 
 
+class KeyFact(Frozen):
+    """Name a hot key and the block that linked it to its number."""
+
+    peer: Address
+    block: Block
+
+
 class OperatorFact(Frozen):
-    """Name a registered peer's hot key and role."""
+    """Name a registered peer's role and its hot keys that follow one another, oldest first.
+
+    A chain or an anchor file knows all of them, a bundle those that it needs: no key was linked between two of them.
+    """
 
     number: Number
-    peer: Address
     role: Literal["contributor", "verifier"]
+    keys: Annotated[tuple[KeyFact, ...], Field(min_length=1, max_length=MAX_KEYS)]
+
+    def speaker(self, block: int) -> Speaker:
+        """Return who speaks about a round with this roster block (`protocol.speakers`)."""
+        linked = [LinkedKey(one.peer, "", one.block) for one in self.keys]
+        return Speaker(self.role, keys_since(linked, block))
+
+    def needed(self, block: int, authors: AbstractSet[str]) -> "OperatorFact":
+        """Return the keys from the first to the last that signed something, or that was the number's at a block."""
+        current = self.speaker(block).keys[0]
+        found = [index for index, one in enumerate(self.keys) if one.peer == current or one.peer in authors]
+        return self.model_copy(update={"keys": self.keys[min(found) : max(found) + 1]})
+
+    def confirms(self, claimed: "OperatorFact") -> bool:
+        """Tell whether what somebody claims of a number is among what is known here."""
+        if (claimed.number, claimed.role) != (self.number, self.role):
+            return False
+        first = next((index for index, one in enumerate(self.keys) if one == claimed.keys[0]), len(self.keys))
+        return self.keys[first : first + len(claimed.keys)] == claimed.keys
 
 
 class RoundFacts(Frozen):
     """Hold what the chain says of one round whose record is anchored."""
 
     round: Round
+    roster_block: Block  # whose stakes and keys make the round's roster
     commitments_root: Digest
     commitments_count: int = Field(ge=0, lt=2**32)
     commitments_block: Block
@@ -69,12 +101,16 @@ def commitment_proof(listed: CommitmentList, number: int) -> tuple[str, ...]:
 def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
     """Return what the chain says of a round, or None while its sampling beacon does not exist."""
     posted, record, anchored = chain.commitments(round_), chain.record_hash(round_), chain.anchor(round_)
-    assignment, sampling = chain.assignment_beacon(round_), chain.sampling_beacon(round_)
-    if posted is None or record is None or anchored is None or assignment is None or sampling is None:
+    roster, assignment = chain.anchor(round_ - 1), chain.assignment_beacon(round_)
+    sampling = chain.sampling_beacon(round_)
+    if posted is None or record is None or anchored is None or roster is None:
+        return None
+    if assignment is None or sampling is None:
         return None
     before = chain.commitments(round_ - 1) if round_ else None
     return RoundFacts(
         round=round_,
+        roster_block=roster,
         commitments_root=posted.root,
         commitments_count=posted.count,
         commitments_block=posted.block,
@@ -91,9 +127,17 @@ def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
 
 
 def operator_facts(chain: ChainView) -> tuple[OperatorFact, ...]:
-    """Return every registered peer's hot key and role, by number."""
+    """Return every registered peer's hot keys and role, by number."""
     return tuple(
-        OperatorFact.model_validate({"number": one.number, "peer": one.peer, "role": one.role})
+        OperatorFact.model_validate(
+            {
+                "number": one.number,
+                "role": one.role,
+                "keys": [
+                    KeyFact(peer=key.peer, block=key.block) for key in chain.keys(one.number)[-MAX_KEYS:]
+                ],
+            }
+        )
         for one in chain.operators()
     )
 

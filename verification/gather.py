@@ -5,6 +5,7 @@ A folder that was gathered holds every verdict that was heard; which of them mad
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
@@ -12,6 +13,7 @@ from protocol.errors import MurmurError, ProofInconclusive
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Signed
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from protocol.succession import Succession
 from verification.archive import RoundDossier, Settlement
 from verification.bundle import FindBlob
@@ -133,11 +135,8 @@ def public_run(
     Raises:
         ProofInconclusive: a message is missing without which a round cannot be read; it is named.
     """
-    operators = {one.number: (one.peer, one.role) for one in chain.operators()}
-    succession = Succession(manifest, chain)
-    pool = MessagePool(
-        manifest, operators.get, lambda round_: {case.label for case in chain.cases(round_)}, succession
-    )
+    cases_of, succession = partial(_cases_of, chain), Succession(manifest, chain)
+    pool = MessagePool(manifest, partial(speaker_of, chain), cases_of, succession)
     pool.round = manifest.rounds
     for wire in messages:
         try:
@@ -151,3 +150,7 @@ def public_run(
     if missing or len(dossiers) < len(found):
         raise ProofInconclusive(f"nobody delivered {missing[0] if missing else 'a message of the run'}")
     return PublicRun(manifest, manifest.run_id, chain, dossiers, settlement_of(pool), find, beacons)
+
+
+def _cases_of(chain: AuditChain, round_: int) -> set[tuple[int, int]]:
+    return {case.label for case in chain.cases(round_)}

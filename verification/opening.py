@@ -31,7 +31,8 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
             that it should not have been listed; or the opening is of another round, peer, commitment or
             segment: nothing that was asked for is open.
         ProofRejected: an address does not give its committed root (`ForgedResidual`: that of a residual).
-            Opening and commitment carry the same signature, so that the two messages prove it without a file.
+            Opening and commitment are signed by one peer, so that the two messages prove it without a file; where
+            it has changed its key in between, with what the ledger says of its keys.
     """
     said = opening.body
     check_listed(manifest, unit)
@@ -41,8 +42,8 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         raise Malformed("opening of another commitment")
     if said.segment != unit.segment:
         raise Malformed(f"opening of segment {said.segment} instead of {unit.segment}")
-    if opening.author != unit.commitment.author:
-        raise Malformed("opening signed by another key than the commitment")
+    if opening.author not in (unit.commitment.author, *unit.openers):
+        raise Malformed("opening signed neither by the commitment's key nor by a later one of its number")
     for what, found, committed in _roots(manifest, unit, said):
         if found != committed:
             if what in ("residual before", "residual after"):

@@ -14,7 +14,8 @@ from time import process_time
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.merkle import commitment_leaf, commitments_root, verify_proof
-from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Seal, Verdict
+from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Body, Signed, Verdict
+from protocol.speakers import check_signer, number_of
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
@@ -254,23 +255,35 @@ def _is_heavy(manifest: RunManifest) -> bool:
 
 def _check_signatures(bundle: Bundle) -> str:
     """Check that everything was said by whom it should be, by the keys that the bundle claims."""
-    keys = {(one.number, one.role): one.peer for one in bundle.operators}
     if len({one.number for one in bundle.operators}) != len(bundle.operators):
-        raise ProofRejected("the bundle names two keys for one number")
+        raise ProofRejected("the bundle says two things of one number")
     for message in bundle.messages:
-        body = message.body
-        if message.role == "coordinator":
-            # A stand-in may have said it: that it counts, the chain's root and hash say, which are compared below.
-            coordinators = {bundle.manifest.coordinator, *keys.values()}
-            expected = message.author if message.author in coordinators else None
-        else:
-            number = body.verifier if isinstance(body, Verdict | Seal) else bundle.number
-            if getattr(body, "number", bundle.number) != bundle.number:
-                raise ProofRejected(f"{body.kind} about another number")
-            expected = keys.get((number, message.role))
-        if message.author != expected:
-            raise ProofRejected(f"{body.kind} is not signed by whom it should be")
+        if not _is_signed(bundle, message):
+            raise ProofRejected(f"{message.body.kind} is not signed by whom it should be")
     return f"{len(bundle.messages)} messages"
+
+
+def _is_signed(bundle: Bundle, message: Signed[Body]) -> bool:
+    """Tell whether a message is signed with a key that speaks for its number, by the keys and blocks claimed."""
+    if message.role == "coordinator":
+        # A stand-in may have said it: that it counts, the chain's root and hash say, which are compared below.
+        known = {key.peer for operator in bundle.operators for key in operator.keys}
+        return message.author in known | {bundle.manifest.coordinator}
+    if getattr(message.body, "number", bundle.number) != bundle.number:
+        raise ProofRejected(f"{message.body.kind} about another number")
+    operator = bundle.operator(number_of(message.body))
+    if operator is None:
+        return False
+    if message is bundle.previous_commitment:
+        # The bundle has no roster block of the round before; its list, which is on chain, names what is signed here.
+        return operator.role == message.role and message.author in {one.peer for one in operator.keys}
+    facts = bundle.facts
+    block = facts.record_block if operator.role == "verifier" else facts.roster_block
+    try:
+        check_signer(message, operator.speaker(block))
+    except Malformed:
+        return False
+    return True
 
 
 def _check_list(bundle: Bundle) -> str:

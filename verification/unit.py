@@ -28,6 +28,7 @@ class DrawnUnit:
     beacon: str  # assignment beacon of the round, 64 hex digits
     carried: Carried  # what the peer must have brought into the round
     sampling: str = ZERO_DIGEST  # beacon of the draw, which seeds fingerprints
+    openers: tuple[str, ...] = ()  # keys that were linked to its number later, and may open it too
 
     @property
     def round(self) -> int:

@@ -37,7 +37,7 @@ from coordinator.state import (
     Weighed,
 )
 from protocol.canonical import digest, tagged_digest
-from protocol.chain import Case, Operator, Penalties, PostedRoot
+from protocol.chain import Case, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import (
     DatasetConfig,
@@ -215,6 +215,10 @@ class SimulatedChain:
 
     def operator(self, number: int) -> Operator | None:
         return self.members.get(number)
+
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        one = self.members.get(number)
+        return () if one is None else (LinkedKey(one.peer, one.peer_id, 1),)
 
     def slashed(self) -> dict[int, int]:
         return self.lost

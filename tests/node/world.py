@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from node import machine
 from node.events import (
@@ -52,6 +53,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from tests.verification.testbed import LEDGER, SimChain, key
 from verification.commit import Carried
 
@@ -129,14 +131,10 @@ class World:
         self.manifest = manifest_ or manifest()
         roles = dict.fromkeys((1, 2, 3), "contributor") | dict.fromkeys((7, 8, 9), "verifier")
         self.chain = SimChain(self.manifest, roles)
-        self.pool = MessagePool(self.manifest, self._key_of, self._cases_of)
+        self.pool = MessagePool(self.manifest, partial(speaker_of, self.chain), self._cases_of)
         self.withheld: set[int] = set()  # numbers whose updates do not arrive
         self.damaged: set[int] = set()  # numbers whose updates are none
         self.mine(1)
-
-    def _key_of(self, number: int) -> tuple[str, str] | None:
-        operator = self.chain.operator(number)
-        return None if operator is None else (operator.peer, operator.role)
 
     def _cases_of(self, round_: int) -> set[tuple[int, int]]:
         return {case.label for case in self.chain.cases(round_)}

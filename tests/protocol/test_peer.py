@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from protocol import peer as peers
-from protocol.chain import OPENING_ROUND, Case, ChainView, Operator, Penalties, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, ChainView, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError, MurmurError, NetworkError, UsageError
 from protocol.manifest import RunManifest
 from protocol.messages import (
@@ -42,7 +42,7 @@ class SimulatedChain:
     force_blocks: int = 0
     timeout_blocks: int = 50
     error: str = ""
-    anchors: dict[int, int] = field(default_factory=dict)
+    anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 1})
     registered: dict[int, str] = field(default_factory=lambda: dict(PEERS))
     opened: list[Case] = field(default_factory=list)
 
@@ -101,6 +101,10 @@ class SimulatedChain:
 
     def operator(self, number: int) -> Operator | None:
         return next((one for one in self.operators() if one.number == number), None)
+
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        operator = self.operator(number)
+        return () if operator is None else (LinkedKey(operator.peer, operator.peer_id, 1),)
 
     def slashed(self) -> dict[int, int]:
         return {}

@@ -19,21 +19,22 @@ from protocol.messages import (
     sign,
 )
 from protocol.pool import ROUNDS_AHEAD, MessagePool
+from protocol.speakers import Speaker
 from protocol.state import update_root
 from tests.protocol.makers import commitment, digest_of, key, manifest, opening
 
 KEYS = {1: ("peer-1", "contributor"), 2: ("peer-2", "contributor"), 7: ("judge", "verifier")}
 
 
-def key_of(number: int) -> tuple[str, str] | None:
+def speaker_of(number: int, round_: int | None) -> Speaker | None:
     if number not in KEYS:
         return None
     name, role = KEYS[number]
-    return key(name).address, role
+    return Speaker(role, (key(name).address,))
 
 
 def pool() -> MessagePool:
-    return MessagePool(manifest(), key_of)
+    return MessagePool(manifest(), speaker_of)
 
 
 def test_a_message_is_new_once() -> None:
@@ -215,7 +216,7 @@ def opened(number: int, case: int, round_: int = 0) -> Signed[Body]:
 
 
 def test_openings_of_a_draw_and_of_each_case_have_places_of_their_own() -> None:
-    held = MessagePool(manifest(), key_of, lambda round_: {(1, 4), (1, 9)})
+    held = MessagePool(manifest(), speaker_of, lambda round_: {(1, 4), (1, 9)})
     for case in (0, 4, 9):
         assert held.add(opened(1, case)) is not None
         assert held.add(opened(1, case)) is None
@@ -224,7 +225,7 @@ def test_openings_of_a_draw_and_of_each_case_have_places_of_their_own() -> None:
 
 def test_an_opening_of_a_case_that_the_jury_does_not_know_is_taken_later() -> None:
     known = {0: {(1, 4)}}
-    held = MessagePool(manifest(), key_of, lambda round_: known.get(round_, set()))
+    held = MessagePool(manifest(), speaker_of, lambda round_: known.get(round_, set()))
     for number, case, round_ in ((1, 5, 0), (2, 4, 0), (1, 4, 1)):
         with pytest.raises(Premature, match=f"no case {case} about number {number} in round {round_}"):
             held.add(opened(number, case, round_))

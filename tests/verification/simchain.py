@@ -20,7 +20,7 @@ from contracts.jury import vote_digest
 from contracts.run import case_view
 from contracts.types import CaseKind, CaseStage
 from protocol.canonical import digest
-from protocol.chain import OPENING_ROUND, Case, Operator, Penalties, PostedRoot
+from protocol.chain import OPENING_ROUND, Case, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 
@@ -63,6 +63,7 @@ class SimChain:
     anchors: dict[int, int] = field(default_factory=lambda: {OPENING_ROUND: 10})
     records: dict[int, str] = field(default_factory=dict)
     posted: dict[int, PostedRoot] = field(default_factory=dict)
+    linked: dict[int, list[LinkedKey]] = field(default_factory=dict)  # keys that were given later
     out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
     left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
@@ -189,13 +190,23 @@ class SimChain:
             Operator(
                 number,
                 wallet(number),
-                key(number).address,
-                peer_id(number),
+                self.keys(number)[-1].peer,
+                self.keys(number)[-1].peer_id,
                 role,
                 0 if number in self.left else STAKE,
             )
             for number, role in sorted(self.numbers.items())
         )
+
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        if number not in self.numbers:
+            return ()
+        return (LinkedKey(key(number).address, peer_id(number), 1), *self.linked.get(number, []))
+
+    def rotate(self, number: int, new: PeerKey) -> None:
+        """Give a number another key in a block of its own."""
+        self.height += 1
+        self.linked.setdefault(number, []).append(LinkedKey(new.address, new.peer_id, self.height))
 
     def operator(self, number: int) -> Operator | None:
         return next((one for one in self.operators() if one.number == number), None)

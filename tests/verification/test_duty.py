@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from protocol.errors import Equivocation
 from protocol.messages import INCONCLUSIVE, PROVEN_FALSE, Signed, Verdict, sign
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
 from verification.duty import Duty, duties, is_over, round_draws
@@ -18,11 +21,7 @@ class Watch:
     def __init__(self, bed: Testbed) -> None:
         self.bed = bed
         self.chain = bed.chain
-        self.pool = MessagePool(bed.manifest, self._key_of)
-
-    def _key_of(self, number: int) -> tuple[str, str] | None:
-        operator = self.chain.operator(number)
-        return None if operator is None else (operator.peer, operator.role)
+        self.pool = MessagePool(bed.manifest, partial(speaker_of, self.chain))
 
     def hear(self, dossier: RoundDossier, *, openings: bool = True) -> None:
         assert dossier.record is not None

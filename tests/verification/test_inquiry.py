@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from protocol.errors import NetworkError
 from protocol.messages import sign
 from protocol.peer import PeerConfig, open_peer
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from tests.verification.mischief import other_rate
 from tests.verification.testbed import Testbed, key
 from verification.archive import RoundDossier
@@ -37,11 +39,7 @@ class Watch:
 
     def __init__(self, bed: Testbed) -> None:
         self.bed = bed
-        self.pool = MessagePool(bed.manifest, self._key_of, lambda round_: {(1, CASE)})
-
-    def _key_of(self, number: int) -> tuple[str, str] | None:
-        operator = self.bed.chain.operator(number)
-        return None if operator is None else (operator.peer, operator.role)
+        self.pool = MessagePool(bed.manifest, partial(speaker_of, bed.chain), lambda round_: {(1, CASE)})
 
     def hear(self, dossier: RoundDossier, *, without: frozenset[int] = frozenset()) -> None:
         assert dossier.record is not None
