@@ -141,13 +141,14 @@ def respond(
 
     found = connect_ledger(rpc, ledger)
     chain, state, _ = find_case(found, case)
-    number, peers = own_number(found, directory)
+    number = own_number(found, directory)
     if state.kind is CaseKind.REWARDS:
         raise UsageError(f"case {case} is about a reward root: nobody has to open anything")
     if state.number != number:
         raise UsageError(f"case {case} is about number {state.number}, and this directory is number {number}")
     terms = found.jury.terms
     until = open_by(state, chain.height, terms)
+    peers = frozenset(one.peer for one in chain.keys(number))
     seen = look(directory, state, peers, unix_time())
     stake = str(at_stake(chain, state))
     facts = {

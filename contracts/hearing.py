@@ -87,8 +87,8 @@ def follow_seeds(chain: "ChainRun", directory: Path, drand: list[str] | None) ->
     chain.follow_beacon(DrandBeacon(), KeptSignatures(files, DrandClient(drand or PUBLIC_ENDPOINTS)))
 
 
-def own_number(ledger: "Ledger", directory: Path) -> tuple[int, frozenset[str]]:
-    """Return the number that a directory's wallet or peer key has, and the addresses that may sign for it.
+def own_number(ledger: "Ledger", directory: Path) -> int:
+    """Return the number that a directory's wallet or peer key has, or had.
 
     Raises:
         ConfigError: neither key is there, or neither is registered.
@@ -98,16 +98,14 @@ def own_number(ledger: "Ledger", directory: Path) -> tuple[int, frozenset[str]]:
     from contracts.wallet import WALLET_FILE
     from protocol.daemon import PEER_KEY_FILE
 
-    number, peers = None, set[str]()
+    number = None
     if (directory / PEER_KEY_FILE).exists():
-        peers.add(peer_address(directory))
-        number = ledger.number_of_peer(next(iter(peers)))
+        number = ledger.number_of_peer(peer_address(directory))
     if number is None and (directory / WALLET_FILE).exists():
         number = ledger.number_of(keystore_address(directory / WALLET_FILE))
-    own = None if number is None else ledger.operator(number)
-    if number is None or own is None:
+    if number is None:
         raise ConfigError(f"{directory} holds no key that is registered", hint="check --dir and --ledger")
-    return number, frozenset({*peers, own.peer})
+    return number
 
 
 def account_of(finder: str | None, wallet: str) -> str:

@@ -97,6 +97,7 @@ class State:
     receipts: Mapping[int, Receipt] = field(default_factory=dict)  # signed before the start, by round
     watch: Watch | None = None  # what we have of the round's updates as its witness
     signs_from: int = 0  # first round for which something new is signed; above 0 if the journal was restored
+    commits_from: int = 0  # first round whose roster has our key; above 0 if our number had another before
     stopped: bool = False
 
     @property
@@ -164,7 +165,7 @@ class State:
         facts = self.facts.of(self.round)
         if facts.commit_closes is None:
             return "waiting for the run to open"
-        if self.round < self.signs_from:
+        if self.round < max(self.signs_from, self.commits_from):
             return "holding back"
         if ("reveal", self.round, 0) in self.said:
             return "revealed"
@@ -188,6 +189,7 @@ def begin(
     receipts: Mapping[int, Receipt] | None = None,
     state_cap: int = STATE_CAP,
     signs_from: int = 0,
+    commits_from: int = 0,
 ) -> State:
     """Return the state of a peer that starts, from what its journal and its store hold.
 
@@ -198,6 +200,7 @@ def begin(
         receipts: those in the journal, by round.
         state_cap: bytes of undrawn units' states that are kept; others are computed again when drawn.
         signs_from: first round for which something new may be signed.
+        commits_from: first round whose roster has our key.
     """
     now = progress or Progress(0, manifest.initial_parameters, "nothing")
     carry = now.carry
@@ -224,6 +227,7 @@ def begin(
             if round_ not in released and not all(map(has, unit.files))
         ),
         signs_from=signs_from,
+        commits_from=commits_from,
     )
 
 
@@ -560,7 +564,7 @@ def _may_commit(state: State) -> bool:
     facts = state.facts.of(state.round)
     return (
         state.number in facts.roster
-        and state.round >= state.signs_from
+        and state.round >= max(state.signs_from, state.commits_from)
         and state.round not in state.units
         and facts.own is None
         and facts.posted is None

@@ -37,11 +37,12 @@ from node.status import Tally
 from node.unit import Unit
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
-from protocol.daemon import JOURNAL_FILE, STATUS_FILE, settle_journal, write_status
+from protocol.daemon import JOURNAL_FILE, STATUS_FILE, check_key, settle_journal, write_status
 from protocol.errors import Equivocation, Held, MurmurError, Premature
 from protocol.messages import Body, Opening, Ready, Reveal, Signed, sign
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
+from protocol.speakers import first_round
 from training.outer import outer_layout
 
 log = logging.getLogger(__name__)
@@ -108,14 +109,23 @@ class Node:
             receipts=journal.receipts(peer.run),
             state_cap=config.state_cap,
             signs_from=settle_journal(journal, peer.manifest, peer.chain),
+            commits_from=self._first_round(),
         )
         peer.store.withheld = self.state.withheld
+
+    def _first_round(self) -> int:
+        """Return the first round whose roster has our key, and so counts what we commit to."""
+        peer = self._peer
+        found = first_round(peer.chain, self._shop.number, peer.key.address)
+        if found and peer.chain.anchor(found - 1) is None:
+            log.info("the key of number %d is new: it commits from round %d on", self._shop.number, found)
+        return found
 
     async def run(self) -> None:
         """Say ready, then live the rounds until cancelled.
 
         Raises:
-            ConfigError: this machine does not fit the run.
+            ConfigError: this machine does not fit the run, or our number was given another key.
             MurmurError: our aggregation and the coordinator's record disagree.
         """
         self._nursery.start_soon(self._show)
@@ -125,6 +135,7 @@ class Node:
         while True:
             if self._fault is not None:
                 raise self._fault
+            check_key(self._peer.chain, self._shop.number, self._peer.key)
             while self._events:
                 await self._step(self._events.popleft())
             state = self.state

@@ -170,10 +170,11 @@ def own_number(chain: ChainView, key: PeerKey, role: PeerRole) -> int:
     """Return the number under which a key is registered.
 
     Raises:
-        ConfigError: it is not registered, or in another role.
+        ConfigError: it is not registered, or in another role, or its number was given another key.
     """
     for operator in chain.operators():
-        if operator.peer == key.address:
+        if key.address in (one.peer for one in chain.keys(operator.number)):
+            check_key(chain, operator.number, key)
             if operator.role != role:
                 command = "verifier" if operator.role == "verifier" else "node"
                 raise ConfigError(
@@ -185,6 +186,22 @@ def own_number(chain: ChainView, key: PeerKey, role: PeerRole) -> int:
         f"peer {key.address} is not registered",
         hint=f"`murmur stake deposit --role {role}` registers it with its stake",
     )
+
+
+def check_key(chain: ChainView, number: int, key: PeerKey) -> None:
+    """Make sure that a number still has the key with which a daemon signs.
+
+    Raises:
+        ConfigError: it was given another one, so that whoever signs on with this says what counts no more.
+    """
+    linked = chain.keys(number)
+    if linked and linked[-1].peer != key.address:
+        raise ConfigError(
+            f"number {number} was given another peer key, {linked[-1].peer}, in block {linked[-1].block}; "
+            f"{key.address} speaks no more for rounds that begin since",
+            hint="`murmur keys rotate --dir ...` finishes what was begun in this directory; else start the daemon "
+            "where the other key is, and if that was not you, unbond: your wallet's key is stolen",
+        )
 
 
 def settle_journal(journal: SigningJournal, manifest: RunManifest, chain: ChainView) -> int:

@@ -1,4 +1,4 @@
-"""A signing journal's file: one SQLite database of one peer key, locked by the process that has it open.
+"""A signing journal's file: one SQLite database of one peer, under its present key, locked by who has it open.
 
 WAL and synchronous=FULL, so that what was written before a message goes out survives a kill at any moment. A damaged
 journal is never replaced: without it nobody knows what was signed. One that was restored from a backup signs nothing
@@ -8,6 +8,7 @@ new for rounds that it may have been used for since (`protocol.restored`).
 import os
 import sqlite3
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +52,14 @@ class SigningJournal:
         self._clock = clock
 
     @classmethod
-    def open(cls, path: Path, author: str, *, clock: Clock = unix_time) -> Self:
+    def open(
+        cls, path: Path, author: str, *, heir_of: str | None = None, clock: Clock = unix_time
+    ) -> Self:
         """Open the journal of a peer key, or start one where there is no file.
 
         Args:
             author: the key's address.
+            heir_of: an earlier key of the same number, whose journal becomes this key's.
             clock: compared with the file system's, to tell a journal that was restored.
 
         Raises:
@@ -79,7 +83,8 @@ class SigningJournal:
         except sqlite3.DatabaseError as error:
             raise _damaged(kind, path, error) from error
         try:
-            _check(kind, database, path, author)
+            _check(kind, database, path, {author, heir_of})
+            database.execute("UPDATE owner SET author = ?", (author,))
             take_seat(database, path, clock())
         except BaseException:
             database.close()
@@ -227,7 +232,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _check(kind: JournalKind, database: sqlite3.Connection, path: Path, author: str) -> None:
+def _check(
+    kind: JournalKind, database: sqlite3.Connection, path: Path, owners: AbstractSet[str | None]
+) -> None:
     try:
         application = database.execute("PRAGMA application_id").fetchone()[0]
         if application != kind.application_id:
@@ -244,7 +251,8 @@ def _check(kind: JournalKind, database: sqlite3.Connection, path: Path, author: 
     except sqlite3.DatabaseError as error:
         raise _damaged(kind, path, error) from error
     database.executescript(SEAT)
-    if owner is None or owner[0] != author:
+    if owner is None or owner[0] not in owners:
         raise ConfigError(
-            f"the journal {path} belongs to another peer key", hint="choose another directory with --dir"
+            f"the journal {path} belongs to another peer key",
+            hint="choose another directory with --dir; a `murmur keys rotate` that was cut short is typed again",
         )

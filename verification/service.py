@@ -13,7 +13,7 @@ import trio
 
 from contracts.identity import open_peer_key
 from protocol.chain import ChainView
-from protocol.daemon import JOURNAL_FILE, STATUS_FILE, settle_journal, write_status
+from protocol.daemon import JOURNAL_FILE, STATUS_FILE, check_key, settle_journal, write_status
 from protocol.errors import ConfigError, Malformed, MurmurError, Premature, ProofRejected
 from protocol.keys import PeerKey
 from protocol.messages import (
@@ -109,7 +109,7 @@ class Verifier:
         """Say ready, then judge what is due until cancelled.
 
         Raises:
-            ConfigError: this machine does not fit the run.
+            ConfigError: this machine does not fit the run, or our number was given another key.
         """
         self._nursery.start_soon(self._show)
         self._nursery.start_soon(self._shelf.run)
@@ -124,6 +124,7 @@ class Verifier:
         while True:
             if self._fatal is not None:
                 raise self._fatal
+            check_key(self._peer.chain, self._number, self._peer.key)
             if not ready:
                 ready = await self._say_ready(self._peer.manifest.program)
             for duty in self._due():

@@ -99,7 +99,9 @@ class Sources:
         if named is not None:
             return named
         for operator in chain.operators():
-            if peer == operator.peer_id or peer.lower() in (operator.peer.lower(), operator.wallet.lower()):
+            keys = chain.keys(operator.number)
+            addresses = {operator.wallet.lower(), *(one.peer.lower() for one in keys)}
+            if peer.lower() in addresses or peer in {one.peer_id for one in keys}:
                 return operator.number
         known = ", ".join(sorted(self.names)) or "a number, peer id or address"
         raise ConfigError(f"no peer is called {peer!r}", hint=f"--peer takes {known}")
