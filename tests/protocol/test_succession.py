@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from protocol.chain import OPENING_ROUND, Operator, PostedRoot
+from protocol.chain import OPENING_ROUND, LinkedKey, Operator, PostedRoot
 from protocol.errors import Equivocation, Malformed, Premature
 from protocol.merkle import commitments_root, reward_tree
 from protocol.messages import (
@@ -19,6 +19,7 @@ from protocol.messages import (
     sign,
 )
 from protocol.pool import MessagePool
+from protocol.speakers import Speaker
 from protocol.succession import MAX_STAND_INS, Succession, acts_from, stood_still
 from tests.protocol.makers import commitment, digest_of, key, manifest
 
@@ -38,6 +39,7 @@ class Chain:
     records: dict[int, tuple[str, int]] = field(default_factory=dict)
     rewards: set[str] = field(default_factory=set)
     final: str | None = None
+    renewed: str = ""  # who had another key before, "replaced"
     poor: str = ""  # who has less than the minimum stake
 
     def activity(self) -> tuple[int, ...]:
@@ -74,6 +76,11 @@ class Chain:
             for index, name in enumerate(JUDGES)
         )
 
+    def keys(self, number: int) -> tuple[LinkedKey, ...]:
+        name = JUDGES[number - 7]
+        old = (LinkedKey(key("replaced").address, "", 1),) if name == self.renewed else ()
+        return (*old, LinkedKey(key(name).address, key(name).peer_id, 2))
+
     def post(self, listed: CommitmentList, round_: int = 0) -> None:
         self.height += 1
         self.roots[round_] = PostedRoot(commitments_root(listed), len(listed.entries), self.height)
@@ -85,9 +92,8 @@ class Chain:
 
 def pool(chain: Chain) -> MessagePool:
     succession = Succession(manifest(), chain)  # type: ignore[arg-type]  # only what succession looks at
-    return MessagePool(
-        manifest(), lambda number: (key("peer-1").address, "contributor"), succession=succession
-    )
+    speaker = Speaker("contributor", (key("peer-1").address,))
+    return MessagePool(manifest(), lambda number, round_: speaker, succession=succession)
 
 
 def listed(*names: str) -> CommitmentList:
@@ -260,3 +266,13 @@ def test_tables_and_the_closing_word_of_a_stand_in() -> None:
         held.add(said("judge-1", Finish(parameters=digest_of("end"), judged=()), last))
     with pytest.raises(Malformed):
         held.add(said("judge-1", Finish(parameters=digest_of("end"), judged=()), 0))
+
+
+def test_a_key_that_was_replaced_stands_in_no_more_but_what_the_chain_took_from_it_counts() -> None:
+    chain = Chain(height=OPENED + 2 * TIMEOUT, renewed=JUDGES[0])
+    word = listed("a")
+    with pytest.raises(Premature, match="has no more"):
+        pool(chain).add(said("replaced", word))
+    assert pool(chain).add(said(JUDGES[0], word)) is not None
+    chain.post(word)
+    assert pool(chain).add(said("replaced", word)) is not None

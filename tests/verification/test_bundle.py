@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import tarfile
@@ -12,16 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.canonical import canonical_json, parse_canonical_json
+from protocol.chain import LinkedKey
 from protocol.errors import ConfigError, ProofRejected
+from protocol.keys import PeerKey
 from protocol.manifest import CPU_FP32
 from protocol.messages import PASSED, parse_message, sign
 from tests.verification.conftest import CHEAT, HONEST
 from tests.verification.testbed import Testbed, key
 from verification.anchor import AnchorFile, ChainAnchor, RootAnchor, read_anchor_file
+from verification.archive import Archive
 from verification.blobs import find_blob
 from verification.bundle import export_bundle, load_bundle
 from verification.container import read_bundle, write_bundle
-from verification.facts import ChainFacts
+from verification.facts import ChainFacts, chain_facts
 from verification.proof import BundleReport, verify_bundle
 
 
@@ -149,6 +153,49 @@ def test_an_export_without_the_files_says_so(played: Testbed, facts: ChainFacts,
     with pytest.raises(ConfigError, match="not at hand"):
         export_bundle(played.archive, facts, find_blob([played.archive.blobs]), *HONEST, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# keys that follow one another
+
+NEW, NEWER = PeerKey(b"\x55" * 32), PeerKey(b"\x56" * 32)
+
+
+def test_a_unit_that_was_opened_with_a_later_key_is_proven_by_the_keys_on_chain(
+    played: Testbed, folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    round_, number = HONEST
+    chain, archive = copy.deepcopy(played.chain), Archive(folder)
+    dossier = archive.round(played.manifest, round_)
+    assert dossier is not None
+    linked = chain.anchors[round_ - 1] + 1
+    chain.linked[number] = [LinkedKey(NEW.address, NEW.peer_id, linked)]
+    openings = tuple(
+        sign(NEW, played.manifest, round_, "contributor", one.body) if one.body.number == number else one
+        for one in dossier.openings
+    )
+    archive.write_round(dataclasses.replace(dossier, openings=openings))
+    facts, find = chain_facts(chain, played.manifest), find_blob([archive.blobs, played.states.root])
+    path = tmp_path / "unit.murmur"
+    export_bundle(archive, facts, find, round_, number, path)
+    report = verify_bundle(path, ChainAnchor(facts, "the chain then"), data=corpus)
+    assert (report.exit_code, report.unit, failures(report)) == (0, "passed", {})
+
+    # A key that follows changes nothing about what was said before.
+    chain.linked[number].append(LinkedKey(NEWER.address, NEWER.peer_id, linked + 1))
+    later = ChainAnchor(chain_facts(chain, played.manifest), "the chain now")
+    assert verify_bundle(path, later, data=corpus).exit_code == 0
+
+    # One that came before the round's roster does: then the old key did not speak.
+    chain.linked[number] = [LinkedKey(NEW.address, NEW.peer_id, linked - 1)]
+    other = ChainAnchor(chain_facts(chain, played.manifest), "another chain")
+    assert failures(verify_bundle(path, other, data=corpus)).keys() == {"anchor"}
+
+    def forget(document: dict[str, Any]) -> None:
+        for operator in document["operators"]:
+            operator["keys"] = operator["keys"][:1]
+
+    alone = rewrite(path, tmp_path / "alone.murmur", forget)
+    assert "signatures" in failures(verify_bundle(alone, later, data=corpus))
 
 
 # tampering

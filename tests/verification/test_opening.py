@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from protocol.errors import Malformed, ProofRejected
+from protocol.keys import PeerKey
 from protocol.messages import sign
 from tests.verification.testbed import Testbed, key
 from verification.commit import Carried
@@ -97,6 +98,19 @@ def test_an_opening_by_another_key_opens_nothing(bed: Testbed) -> None:
     forged = sign(key(2), bed.manifest, 0, "contributor", bed.open(made, 1).body)
     with pytest.raises(Malformed, match="nor by a later one"):
         check_opening(bed.manifest, bed.drawn(made, 1), forged)
+
+
+def test_a_unit_is_opened_with_a_key_that_its_number_got_later(bed: Testbed) -> None:
+    made, new, older = bed.make(0, 1), PeerKey(b"\x55" * 32), PeerKey(b"\x56" * 32)
+    unit = dataclasses.replace(bed.drawn(made, 1), openers=(new.address,))
+    body = bed.open(made, 1).body
+    check_opening(bed.manifest, unit, sign(new, bed.manifest, 0, "contributor", body))
+    check_opening(bed.manifest, unit, bed.open(made, 1))
+    with pytest.raises(Malformed, match="nor by a later one"):
+        check_opening(bed.manifest, unit, sign(older, bed.manifest, 0, "contributor", body))
+    lie = body.model_copy(update={"end_moments": OTHER})
+    with pytest.raises(ProofRejected, match="end of the segment"):
+        check_opening(bed.manifest, unit, sign(new, bed.manifest, 0, "contributor", lie))
 
 
 def test_a_commitment_that_breaks_the_chain_cannot_be_opened(bed: Testbed) -> None:
