@@ -28,29 +28,39 @@ def is_encrypted(path: Path) -> bool:
         ) from error
 
 
-def open_peer_key(directory: Path, password_file: Path | None = None) -> PeerKey:
+def open_peer_key(
+    directory: Path,
+    password_file: Path | None = None,
+    *,
+    name: str = PEER_KEY_FILE,
+    given: str | None = None,
+) -> PeerKey:
     """Read the peer key of a directory, with its password if it is encrypted.
+
+    Args:
+        name: of another file of the directory with a key.
+        given: a password that is known, of which nobody is asked then.
 
     Raises:
         ConfigError: there is none, others can read it, it is damaged, or the password is wrong.
         UsageError: a password is needed and there is no terminal to ask on.
     """
-    path = directory / PEER_KEY_FILE
+    path = directory / name
     if not is_encrypted(path):
         return load_peer_key(path)
-    password = read_password(
+    password = given or read_password(
         "peer key", password_file, directory / PEER_PASSWORD_FILE, keystore_address(path)
     )
     return PeerKey(bytes(load_keystore(path, password).key))
 
 
-def peer_address(directory: Path) -> str:
-    """Return the address of a directory's peer key, which needs no password.
+def peer_address(directory: Path, name: str = PEER_KEY_FILE) -> str:
+    """Return the address of a directory's peer key, or of one in another file, which needs no password.
 
     Raises:
         ConfigError: there is none, others can read it, or it is damaged.
     """
-    path = directory / PEER_KEY_FILE
+    path = directory / name
     return keystore_address(path) if is_encrypted(path) else load_peer_key(path).address
 
 

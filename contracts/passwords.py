@@ -64,6 +64,17 @@ def keep_in_keyring(address: str, password: str) -> None:
         ) from error
 
 
+def carry_over(old: str, new: str) -> None:
+    """Let the password of a key that takes another's place be found where the other's is, if that is the keyring.
+
+    Raises:
+        ConfigError: the keyring does not take it.
+    """
+    kept = _from_keyring(old)
+    if kept is not None:
+        keep_in_keyring(new, kept)
+
+
 def _from_keyring(address: str) -> str | None:
     try:
         import keyring

@@ -144,6 +144,13 @@ def withdraw_steps(ledger: Ledger) -> list[Step]:
     return [Step("withdraw", ledger.contract.functions.withdraw())]
 
 
+def rotate_steps(ledger: Ledger, wallet: str, peer: PeerSigner) -> list[Step]:
+    """Return what gives a wallet's number another peer key; only the new key signs here."""
+    link = peer.sign(peer_link_digest(ledger.chain_id, ledger.address, wallet, peer.public))
+    x, y = peer.public[:32], int.from_bytes(peer.public[32:], "big")
+    return [Step("replace the peer key", ledger.contract.functions.rotatePeer(x, y, link))]
+
+
 def claim_steps(
     ledger: Ledger, run: str, account: str, cumulative: int, proof: Sequence[bytes]
 ) -> list[Step]:

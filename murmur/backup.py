@@ -121,8 +121,11 @@ class JournalSummary:
     restored: bool
 
 
-def open_journal(path: Path, peer: str) -> SigningJournal:
+def open_journal(path: Path, peer: str, *, heir_of: str | None = None) -> SigningJournal:
     """Open a journal of either daemon.
+
+    Args:
+        heir_of: an earlier key of the same number, whose journal becomes this key's.
 
     Raises:
         ConfigError: a daemon has it open, it is damaged, no journal, or another key's.
@@ -130,7 +133,7 @@ def open_journal(path: Path, peer: str) -> SigningJournal:
     application = journal_kind(path)
     for kind in JOURNALS:
         if kind.kind.application_id == application:
-            return kind.open(path, peer)
+            return kind.open(path, peer, heir_of=heir_of)
     raise ConfigError(f"{path} is no signing journal", hint="choose another directory with --dir")
 
 

@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from contracts.terminal import Json, PasswordFile, show
+from murmur.rotate_cli import rotate
 from protocol import options
 from protocol.errors import ConfigError
 
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list, back up and restore a directory's keys.")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Make, list, replace, back up and restore a directory's keys."
+)
 
 Directory = Annotated[
     Path, typer.Option("--dir", envvar="MURMUR_DIR", help="Directory with wallet.json and peer.key.")
@@ -75,6 +78,9 @@ def new(
         {"wallet": wallet, "peer": peer.address, "peer_id": peer.peer_id, "encrypted": encrypt_peer}, as_json
     )
     typer.echo("next: `murmur stake deposit` registers them; `murmur keys export` backs them up", err=True)
+
+
+keys_app.command()(rotate)
 
 
 @keys_app.command("list")

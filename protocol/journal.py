@@ -52,9 +52,7 @@ class SigningJournal:
         self._clock = clock
 
     @classmethod
-    def open(
-        cls, path: Path, author: str, *, heir_of: str | None = None, clock: Clock = unix_time
-    ) -> Self:
+    def open(cls, path: Path, author: str, *, heir_of: str | None = None, clock: Clock = unix_time) -> Self:
         """Open the journal of a peer key, or start one where there is no file.
 
         Args:

@@ -4,6 +4,7 @@ The wallet key that owns stake and pay is another key; the ledger links the two 
 """
 
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -79,14 +80,37 @@ def recover_address(digest: bytes, signature: bytes) -> str:
 
 
 def save_peer_key(path: Path, key: PeerKey) -> None:
-    """Write the secret as hex, readable by the owner only; refuses to overwrite."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the secret as hex, readable by the owner only, whole and to disk or not at all; refuses to overwrite.
+
+    Raises:
+        ConfigError: there is a key already, or the folder cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(key.secret.hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(scratch, path)  # unlike a rename, never replaces a key
+        finally:
+            scratch.unlink()
+        sync_directory(path.parent)
     except FileExistsError as error:
         raise ConfigError(f"{path} already holds a peer key") from error
-    with os.fdopen(handle, "w") as file:
-        file.write(key.secret.hex() + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write the peer key {path}: {error.strerror}") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Bring to disk which files a directory has."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def load_peer_key(path: Path) -> PeerKey:

@@ -44,11 +44,10 @@ def check_run(run: PublicRun) -> Found:
 
 
 def check_authors(run: PublicRun) -> Found:
-    """Every message is signed with a key that speaks for who says it (`protocol.speakers`); for the coordinator, an
-    operator's may.
+    """Every message is signed with a key that speaks for who says it; for the coordinator an operator may.
 
-    What a stand-in says counts as the coordinator's would: the other checks hold both against the chain and against
-    what follows from it.
+    Which key of a number speaks about a round says `protocol.speakers`. What a stand-in says counts as the
+    coordinator's would: the other checks hold both against the chain and against what follows from it.
     """
     count, stood_in = 0, 0
     operators = {key.peer for one in run.chain.operators() for key in run.chain.keys(one.number)}
