@@ -8,7 +8,7 @@ from protocol.errors import ProofInconclusive, ProofRejected
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
-from verification.public import PublicRun, speaker_of
+from verification.public import PublicRun, closing_keys
 from verification.retract import Units, chained
 from verification.settle import EpochEarnings, SettledRound, epoch_earnings, reward_entries, vested
 
@@ -82,8 +82,8 @@ def final_tables(run: PublicRun) -> dict[int, Table | None]:
         table = ours[index] if index < len(ours) else None
         if table is None or reward_tree(table).root != final.root:
             for one in [one for one in run.chain.proposals() if one.epoch == index][-1:]:
-                speaker = speaker_of(run.manifest, run.chain, one.proposer)
-                earlier = due_tables(run.as_of(one.block - 1, speaker))
+                speakers = closing_keys(run.manifest, run.chain, one.proposer)
+                earlier = due_tables(run.as_of(one.block - 1, speakers))
                 _, table = next(islice(earlier, index, None), (0, table))
         found[index] = table
     return found

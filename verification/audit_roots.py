@@ -5,7 +5,7 @@ from contracts.jury import vote_digest
 from contracts.types import CaseKind, CaseOutcome
 from protocol.errors import ProofRejected
 from verification.audit_rounds import Found
-from verification.public import PublicRun, speaker_of
+from verification.public import PublicRun, closing_keys
 from verification.rewards import KnownRun, judge_root, proposal_of
 from verification.unit import Finding
 
@@ -40,5 +40,5 @@ def check_reward_rulings(run: PublicRun) -> Found:
 
 
 def _judge(run: PublicRun, proposed: RewardsProposed) -> Finding:
-    speaker = speaker_of(run.manifest, run.chain, proposed.proposer)
-    return judge_root(KnownRun(run.as_of(proposed.block - 1, speaker)), proposed)
+    speakers = closing_keys(run.manifest, run.chain, proposed.proposer)
+    return judge_root(KnownRun(run.as_of(proposed.block - 1, speakers)), proposed)

@@ -1,6 +1,6 @@
 """What an audit reads: the public folder and the chain, put side by side and indexed once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol
@@ -139,17 +139,17 @@ class PublicRun:
         """Return the anchored rounds."""
         return range(len(self.dossiers))
 
-    def as_of(self, block: int, speaker: str | None = None) -> "PublicRun":
+    def as_of(self, block: int, speakers: Container[str] = ()) -> "PublicRun":
         """Return the run as far as it had come after a block: records that were anchored, rulings that were closed.
 
         A closing word counts from the block that closed the run on chain.
 
         Args:
-            speaker: address of a key whose closing word counts before that too.
+            speakers: addresses of keys whose closing word counts before that too.
         """
         chain, said = self.chain.as_of(block), self.settlement
         kept = [one for one in self.dossiers if chain.record_hash(one.round) is not None]
-        counts = said.finish is not None and (chain.finished() is not None or said.finish.author == speaker)
+        counts = said.finish is not None and (chain.finished() is not None or said.finish.author in speakers)
         said = said if counts else replace(said, finish=None)
         return replace(self, chain=chain, dossiers=kept, settlement=said)
 
@@ -387,13 +387,14 @@ def _ruled(case: Case) -> JudgedCase:
     return JudgedCase(judgement, (), False)
 
 
-def speaker_of(manifest: RunManifest, chain: AuditChain, proposer: str) -> str | None:
-    """Return the key that says a closing word for whoever proposes a root; None for who is neither of these.
+def closing_keys(manifest: RunManifest, chain: AuditChain, proposer: str) -> tuple[str, ...]:
+    """Return the keys, newest first, that say a closing word for whoever proposes a root; none for who is neither.
 
     Args:
         proposer: wallet of the run's coordinator, or of an operator.
     """
     created = chain.coordinator()
     if created is not None and created.coordinator == proposer:
-        return manifest.coordinator
-    return next((one.peer for one in chain.operators() if one.wallet == proposer), None)
+        return (manifest.coordinator,)
+    number = next((one.number for one in chain.operators() if one.wallet == proposer), None)
+    return () if number is None else tuple(one.peer for one in reversed(chain.keys(number)))

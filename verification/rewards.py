@@ -30,7 +30,7 @@ from protocol.pool import MessagePool
 from verification.archive import RoundDossier
 from verification.audit_money import due_tables
 from verification.gather import anchored_rounds, dossier_of, settlement_of, settling_gaps
-from verification.public import AuditChain, PublicRun, speaker_of
+from verification.public import AuditChain, PublicRun, closing_keys
 from verification.seal import needs_seal
 from verification.unit import Finding
 
@@ -97,10 +97,12 @@ def known_run(
             missing = next(settling_gaps(chain, pool, round_), f"a message of round {round_}")
             break
         dossiers.append(dossier)
-    said, speaker = settlement_of(pool), speaker_of(manifest, chain, proposer)
+    said, speakers = settlement_of(pool), closing_keys(manifest, chain, proposer)
     if chain.finished() is None:
-        words = (one for one in pool.statements(manifest.rounds - 1) if isinstance(one.body, Finish))
-        own = next((one for one in words if one.author == speaker), None)
+        said_by = {
+            one.author: one for one in pool.statements(manifest.rounds - 1) if isinstance(one.body, Finish)
+        }
+        own = next((said_by[one] for one in speakers if one in said_by), None)
         said = replace(said, finish=cast("Signed[Finish] | None", own))
     elif said.finish is None:
         missing = missing or "the closing word"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,6 +13,7 @@ from protocol.merkle import reward_tree
 from protocol.messages import Body, Signed
 from protocol.peer import Peer, PeerConfig
 from protocol.pool import MessagePool
+from protocol.speakers import speaker_of
 from tests.verification.simchain import SimChain
 from tests.verification.testbed import Testbed
 from verification.bench import ReplayBench
@@ -32,9 +34,8 @@ class Anybody:
 
     @property
     def pool(self) -> MessagePool:
-        operators = {one.number: (one.peer, one.role) for one in self.chain.operators()}
         cases = {case.label for round_ in range(3) for case in self.chain.cases(round_)}
-        pool = MessagePool(self.bed.manifest, operators.get, lambda round_: cases)
+        pool = MessagePool(self.bed.manifest, partial(speaker_of, self.chain), lambda round_: cases)
         pool.round = self.bed.manifest.rounds
         for message in self.messages:
             pool.add(message)
