@@ -142,8 +142,6 @@ def _replace(
 
 def _finish(place: _Place, as_json: bool) -> None:
     """Put the files of a linked key in place, and say what it is."""
-    from contracts.chain import ledger_errors
-    from contracts.types import Role
     from murmur.rotation import take_place, waiting_key
 
     found, number = place.ledger, place.own.number
@@ -170,12 +168,9 @@ def _finish(place: _Place, as_json: bool) -> None:
         place.run.refresh()
         facts |= {"run": place.run.run, "round": _first_round(place.run, number, new, place.role)}
     show(facts, as_json)
-    if place.own.role is Role.VERIFIER:
-        with ledger_errors():
-            coin = int(found.w3.eth.get_balance(found.w3.to_checksum_address(new)))
-        if not coin and found.jury.juror(number).slots:
-            typer.echo(f"send coin to {new}: a juror's peer key pays for its votes", err=True)
-    command = "verifier" if place.own.role is Role.VERIFIER else "node"
+    if place.role == "verifier" and found.jury.juror(number).slots and not _wealth(found, new)[0]:
+        typer.echo(f"send coin to {new}: a juror's peer key pays for its votes", err=True)
+    command = "verifier" if place.role == "verifier" else "node"
     typer.echo(
         f"next: `murmur {command} start` as before, which listens under another peer id; `murmur keys export` again, "
         "because older backups hold the replaced key",
@@ -209,12 +204,22 @@ def _plan(place: _Place, new: Any, *, made: bool) -> list[str]:
             f"{own.peer} is not in {place.directory}, so that nobody knows here what it signed: the daemon holds back "
             "for two rounds"
         )
-    coin = 0 if here is None else int(found.w3.eth.get_balance(found.w3.to_checksum_address(here)))
-    if coin:
+    coin, tokens = _wealth(found, own.peer)
+    if coin or tokens:
         lines.append(
-            f"{here} holds {format_amount(coin)} of the chain's coin, which stays there; a juror's key needs coin"
+            f"{own.peer} holds {format_amount(coin)} of the chain's coin and {format_amount(tokens)} tokens, which "
+            "stay there; send coin and tokens to the new key if it pays for votes or disputes"
         )
     return lines
+
+
+def _wealth(found: "Ledger", peer: str) -> tuple[int, int]:
+    """Return what lies at a peer key's address: coin and tokens, with the credit that the jury owes it, in wei."""
+    from contracts.chain import ledger_errors
+
+    with ledger_errors():
+        coin = int(found.w3.eth.get_balance(found.w3.to_checksum_address(peer)))
+    return coin, found.balance_of(peer) + found.jury.credit(peer)
 
 
 def _rounds(place: _Place) -> list[str]:
