@@ -438,4 +438,5 @@ def case_view(state: CaseState) -> Case:
         outcome=outcome,
         forged_residual=state.closed and state.outcome == CaseOutcome.FORGED,
         refused=state.closed and state.outcome == CaseOutcome.UNAVAILABLE,
+        closed_at=state.stage_block if state.closed else None,
     )

@@ -228,7 +228,8 @@ def false_loss(
     segments = manifest.segments * rounds
     rate += max(0.0, first - rate) / segments  # only the first segment of the first unit starts from zero
     false += max(0.0, first_false - false) / segments
-    unvested = min(rounds, (manifest.pay.vest_epochs + 1) * manifest.pay.epoch_rounds)
+    # Pay is forfeited as of the epoch of the unit, and again as of that in which the jury rules.
+    unvested = min(rounds, 2 * (manifest.pay.vest_epochs + 1) * manifest.pay.epoch_rounds)
     loss = p * (rate + (false + refused) * (stake + unvested))
     step = (
         f"honest segments rejected {honest.rejected} of {honest.tried}, at most {rate:.3g}; proven false at most "

@@ -14,6 +14,7 @@ from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, S
 from protocol.chain import ChainView
 from protocol.merkle import reward_tree
 from protocol.messages import Finish, RewardTable
+from verification.cases import confirmed_faults
 from verification.retract import chained
 from verification.settle import epoch_earnings, reward_entries, vested
 
@@ -31,23 +32,18 @@ def settle(state: State, chain: ChainView) -> Step:
     return state, (*said, *sent, *closed)
 
 
-def epoch_rounds(state: State, epoch: int) -> range:
-    """Return the rounds of an epoch; the last epoch may be short."""
-    length = state.manifest.pay.epoch_rounds
-    return range(epoch * length, min((epoch + 1) * length, state.manifest.rounds))
-
-
 def _complete_epochs(state: State, chain: ChainView) -> State:
     while len(state.settling.earned) < state.manifest.epochs:
         settling, epoch = state.settling, len(state.settling.earned)
-        rounds = epoch_rounds(state, epoch)
+        rounds = state.manifest.rounds_of(epoch)
         if any(round_ not in settling.settled for round_ in rounds):
             break
         inside = [settling.settled[round_] for round_ in rounds]
         forged = settling.forged.union(*(one.forged_units for one in inside))
         records = records_in_force(state, chain, rounds[-1] + 1) if forged else {}
         unpaid = chained([*records.values()], forged)
-        earned = (*settling.earned, epoch_earnings(state.manifest, inside, unpaid))
+        ruled = confirmed_faults(state.manifest, chain, epoch)
+        earned = (*settling.earned, epoch_earnings(state.manifest, inside, unpaid, ruled))
         epochs = vested(state.manifest, earned)
         entries = reward_entries(epochs, _wallets(epochs, chain))
         due = settling.due
@@ -75,7 +71,7 @@ def _say_tables(state: State) -> Step:
     for table in settling.due[settling.saying :]:
         said = settling.tables.get(table.epoch)
         if said is None:
-            effects.append(Say(epoch_rounds(state, table.epoch)[-1], table))
+            effects.append(Say(state.manifest.rounds_of(table.epoch)[-1], table))
         elif said.body != table:
             trouble = f"the reward table said for epoch {table.epoch} is not what the records give"
             return replace(state, trouble=trouble), ()
@@ -110,7 +106,7 @@ def _is_public(state: State, chain: ChainView, epoch: int) -> bool:
     """Tell whether everybody can recompute the table of a complete epoch."""
     if state.finish is not None:
         return True
-    last = epoch_rounds(state, epoch)[-1]
+    last = state.manifest.rounds_of(epoch)[-1]
     open_ = [one.body.judged for one in state.records.values() if chain.record_hash(one.round) is None]
     return all(one.round > last for judged in (state.undeclared, *open_) for one in judged)
 

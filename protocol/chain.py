@@ -57,6 +57,7 @@ class Case:
     outcome: Literal["passed", "void", "false", "unjudged"] | None = None  # None: it is open
     forged_residual: bool = False  # false: what it carries on does not follow
     refused: bool = False  # false: nobody could fetch what had to be opened
+    closed_at: int | None = None  # block; None: it is open
 
     @property
     def label(self) -> tuple[int, int]:

@@ -395,6 +395,11 @@ class RunManifest(Frozen):
         """Return the settlement epoch of a round."""
         return round_ // self.pay.epoch_rounds
 
+    def rounds_of(self, epoch: int) -> range:
+        """Return the rounds of a settlement epoch."""
+        length = self.pay.epoch_rounds
+        return range(epoch * length, min((epoch + 1) * length, self.rounds))
+
     def to_bytes(self) -> bytes:
         """Return the canonical JSON whose BLAKE3 hash is the run id; also the blob that peers fetch by that id."""
         return canonical_json(self.model_dump(mode="json"))

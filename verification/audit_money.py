@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from protocol.errors import ProofInconclusive, ProofRejected
+from protocol.manifest import RunManifest
 from protocol.merkle import reward_tree
 from protocol.messages import RewardEntry
 from verification.audit_rounds import Found
+from verification.cases import confirmed_faults
 from verification.public import PublicRun, closing_keys
 from verification.retract import Units, chained
 from verification.settle import EpochEarnings, SettledRound, epoch_earnings, reward_entries, vested
@@ -20,19 +22,18 @@ class SettledEpoch:
     epoch: int
     rounds: tuple[SettledRound, ...]
     unpaid: Units  # carried a residual that was forged up to the epoch's end
+    ruled: frozenset[int]  # numbers that a jury found at fault while it lasted
 
-
-def epoch_rounds(run: PublicRun, epoch: int) -> range:
-    """Return the rounds of an epoch; the last epoch may be short."""
-    length = run.manifest.pay.epoch_rounds
-    return range(epoch * length, min((epoch + 1) * length, run.manifest.rounds))
+    def earnings(self, manifest: RunManifest) -> EpochEarnings:
+        """Return what it means for pay."""
+        return epoch_earnings(manifest, self.rounds, self.unpaid, self.ruled)
 
 
 def settled_epochs(run: PublicRun) -> Iterator[SettledEpoch]:
     """Yield the epochs whose rounds are all decided, recomputed, from the first on."""
     forged: set[tuple[int, int]] = set()
     for epoch in range(run.manifest.epochs):
-        rounds = epoch_rounds(run, epoch)
+        rounds = run.manifest.rounds_of(epoch)
         if rounds[-1] not in run.rounds:
             return
         found = [run.settled(round_) for round_ in rounds]
@@ -40,12 +41,13 @@ def settled_epochs(run: PublicRun) -> Iterator[SettledEpoch]:
         if len(settled) < len(found):
             return
         forged |= {key for one in settled for key in one.forged_units}
-        yield SettledEpoch(epoch, settled, chained(run.standing, forged))
+        ruled = confirmed_faults(run.manifest, run.chain, epoch)
+        yield SettledEpoch(epoch, settled, chained(run.standing, forged), ruled)
 
 
 def earnings(run: PublicRun) -> tuple[EpochEarnings, ...]:
     """Return what every epoch whose rounds are all decided earned, recomputed, from the first on."""
-    return tuple(epoch_earnings(run.manifest, one.rounds, one.unpaid) for one in settled_epochs(run))
+    return tuple(one.earnings(run.manifest) for one in settled_epochs(run))
 
 
 Table = tuple[RewardEntry, ...]
@@ -60,7 +62,7 @@ def due_tables(run: PublicRun) -> Iterator[tuple[int, Table]]:
     """
     earned: list[EpochEarnings] = []
     for one in settled_epochs(run):
-        earned.append(epoch_earnings(run.manifest, one.rounds, one.unpaid))
+        earned.append(one.earnings(run.manifest))
         added = vested(run.manifest, earned)
         if entries := reward_entries(added, wallets_of(run, added)):
             yield one.epoch, entries

@@ -3,8 +3,9 @@
 An accusation names a segment of any unit of an anchored round; the coordinator brings what verifiers proved false, and
 what was not opened to them. A contest is its owner's: of a drawn segment that verifiers voided, called false, or did
 not judge. The jury's ruling overrides the verifiers on that segment. Whatever
-the jury rules moves stake; it changes pay only if the case was opened in time for it, so that an epoch can be settled:
-within `deadlines.appeal` blocks of the sampling beacon, or of the last moment at which what it is about was decided.
+the jury rules moves stake, and a fault that it confirms forfeits what is unvested then; it changes what the unit itself
+earned only if the case was opened in time for that, so that an epoch can be settled: within `deadlines.appeal` blocks
+of the sampling beacon, or of the last moment at which what it is about was decided.
 """
 
 from collections import Counter
@@ -96,6 +97,24 @@ def may_still_open(
         if said != "passed" and (draw.number, draw.segment) not in taken and _is_ahead(chain, last):
             return True
     return False
+
+
+def confirmed_faults(manifest: RunManifest, chain: ChainView, epoch: int) -> frozenset[int]:
+    """Return the numbers that a jury found at fault while an epoch lasted, in whatever round and however late.
+
+    It lasts until its last record is anchored, from that of the epoch before on. What a jury rules after the last
+    epoch finds no unvested pay of an epoch that is decided.
+    """
+    rounds = manifest.rounds_of(epoch)
+    begin, end = chain.anchor(rounds[0] - 1), chain.anchor(rounds[-1])
+    if begin is None or end is None:
+        return frozenset()
+    return frozenset(
+        case.number
+        for round_ in range(rounds[-1] + 1)
+        for case in chain.cases(round_)
+        if case.outcome == "false" and case.closed_at is not None and begin < case.closed_at <= end
+    )
 
 
 def standing(judged: Iterable[Judgement]) -> tuple[Judgement, ...]:

@@ -112,20 +112,28 @@ class EpochEarnings:
     """Hold what an epoch earned, and whom it cost what was not vested yet."""
 
     earned: Mapping[int, int]  # wei by registration number
-    at_fault: frozenset[int] = frozenset()  # contributor numbers with a unit proven false
+    at_fault: frozenset[int] = (
+        frozenset()
+    )  # contributor numbers with a unit proven false in it, or ruled so then
 
 
 def epoch_earnings(
-    manifest: RunManifest, rounds: Sequence[SettledRound], unpaid: Units = frozenset()
+    manifest: RunManifest,
+    rounds: Sequence[SettledRound],
+    unpaid: Units = frozenset(),
+    ruled: frozenset[int] = frozenset(),
 ) -> EpochEarnings:
-    """Return what a decided epoch means for pay; arguments as of `earned_in_epoch`.
+    """Return what a decided epoch means for pay; further arguments as of `earned_in_epoch`.
 
     A unit is proven false by verdicts that stand, or by a jury: false, forged, or not opened. A void is no fault.
+
+    Args:
+        ruled: numbers that a jury found at fault while the epoch lasted (`verification.cases.confirmed_faults`).
     """
     at_fault = frozenset(
         number for one in rounds for number, outcome in one.outcomes.items() if outcome == "false"
     )
-    return EpochEarnings(earned_in_epoch(manifest, rounds, unpaid), at_fault)
+    return EpochEarnings(earned_in_epoch(manifest, rounds, unpaid), at_fault | ruled)
 
 
 def vests_in(manifest: RunManifest, epoch: int) -> int:

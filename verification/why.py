@@ -13,7 +13,7 @@ from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofReje
 from protocol.merkle import reward_tree
 from protocol.messages import UnitRecord
 from verification import audit_beacons, audit_choices, audit_rounds, audit_verdicts
-from verification.audit_money import earnings, epoch_rounds, reward_tables, settled_epochs
+from verification.audit_money import earnings, reward_tables, settled_epochs
 from verification.audit_rounds import Found
 from verification.duty import UnitKey
 from verification.judge import OUTCOME_NAMES
@@ -210,7 +210,7 @@ def _tell_verdicts(why: Why, run: PublicRun, round_: int, number: int) -> None:
 
 def _tell_pay(why: Why, run: PublicRun, operator: Operator) -> None:
     epoch = run.manifest.epoch_of(why.round)
-    rounds = epoch_rounds(run, epoch)
+    rounds = run.manifest.rounds_of(epoch)
     why.facts |= {
         "epoch": epoch,
         "round_wei": None,
@@ -266,6 +266,8 @@ def vesting_text(run: PublicRun, one: Vesting, number: int) -> str:
             for settled in epoch.rounds
             if settled.outcomes.get(number) == "false"
         ]
+        if not faults:
+            return f"forfeited in epoch {one.forfeited_in}: a jury found it at fault before this was vested"
         which = f"round{'s' if len(faults) > 1 else ''} {' and '.join(faults)}"
         return f"forfeited in epoch {one.forfeited_in}: a unit of {which} was proven false before this was vested"
     if one.state == "vested":

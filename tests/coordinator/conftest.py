@@ -205,7 +205,11 @@ class SimulatedChain:
         """Close a case as its jury would, in a block of its own; stake moves with it."""
         self.mine()
         self.opened[case] = replace(
-            self.opened[case], outcome=outcome, forged_residual=forged_residual, refused=refused
+            self.opened[case],
+            outcome=outcome,
+            forged_residual=forged_residual,
+            refused=refused,
+            closed_at=self.height,
         )
         if outcome == "false":
             self.slash(self.opened[case].number)

@@ -70,7 +70,7 @@ def say(world: Any, outcome: int, *, forged: bool = False, opened: bool = False)
 
 
 def finish(world: Any) -> dict[int, int]:
-    """Play the run to its end; return what each number is owed."""
+    """Play the run to its end; return what each number is owed by the last table."""
     numbers = [one.number for one in world.chain.roster(1)]
     world.commit(1, numbers)
     world.reveal(1, numbers)
@@ -78,7 +78,7 @@ def finish(world: Any) -> dict[int, int]:
     world.judge_all(1)
     world.mine(60)
     assert world.chain.final is not None
-    entries = world.statements["rewards", 1, 0].body.entries
+    entries = world.statements["rewards", 1, world.manifest.epochs - 1].body.entries
     wallets = {one.wallet: number for number, one in world.chain.members.items()}
     return {wallets[entry.account]: entry.cumulative_wei for entry in entries}
 
@@ -175,6 +175,29 @@ def test_no_epoch_waits_for_a_case_that_came_too_late_for_its_pay(undrawn: Any) 
     undrawn.rule(case, "false")
     assert undrawn.chain.lost[1], "it is the stake that it costs"
     assert undrawn.decisions == []
+
+
+def test_a_case_too_late_for_its_unit_forfeits_what_is_unvested_when_the_jury_rules(
+    make_world: MakeWorld,
+) -> None:
+    paid = {}
+    for when in ("ruled while round 1 lasts", "ruled after the last epoch"):
+        pay = {"epoch_rounds": 1, "vest_epochs": 1}
+        world = make_world(rounds=2, verification=NOBODY_DRAWN, deadlines=DEADLINES, pay=pay)
+        world.open()
+        world.commit(0)
+        world.reveal(0)
+        world.mine(1 + world.manifest.deadlines.appeal)
+        case = accuse(world, 1)
+        assert 0 not in world.state.judging, "its own pay is decided"
+        if when == "ruled while round 1 lasts":
+            world.rule(case, "false")
+            world.restart()
+        paid[when] = finish(world).get(1, 0)
+    assert paid == {
+        "ruled while round 1 lasts": 0,
+        "ruled after the last epoch": 2 * world.manifest.pay.unit_wei,
+    }
 
 
 def test_the_last_block_in_time_and_the_first_too_late(make_world: MakeWorld) -> None:

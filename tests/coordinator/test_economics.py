@@ -228,7 +228,7 @@ def test_refusal_costs_stake_as_often_as_somebody_accuses() -> None:
 def test_what_honest_work_may_lose_is_what_a_pencil_gives() -> None:
     # 1 - 0.05^(1/1000) = 0.0029913; a hundredth of it, by the tail, costs 101.
     loss, _ = false_loss(run(0.2), Honest(0, 1000, 0, 1000, 1000, 0.1, 1000, 0.1), 100)
-    assert loss == pytest.approx(0.2 * (0.0029913 + 0.000029913 * 120), rel=1e-4)  # 20 R unvested at most
+    assert loss == pytest.approx(0.2 * (0.0029913 + 0.000029913 * 140), rel=1e-4)  # 20 R unvested twice
     # A tenth in the first half of 40 units, then a twentieth.
     loss, _ = false_loss(run(0.1, 0.05), Honest(0, 1000, 0, 1000, 1000, 0.0, 1000, 0.0), 100)
     assert loss == pytest.approx(0.075 * 0.0029913, rel=1e-4)
@@ -237,7 +237,7 @@ def test_what_honest_work_may_lose_is_what_a_pencil_gives() -> None:
 def test_an_outage_that_is_taken_for_a_refusal_counts() -> None:
     still = Honest(0, 10**7, 0, 10**7, 10**7, 0.0, 10**7, 0.0)
     calm = false_loss(run(0.2), still, 100)[0]
-    assert false_loss(run(0.2), still, 100, 1e-5)[0] - calm == pytest.approx(0.2 * 1e-5 * 120)
+    assert false_loss(run(0.2), still, 100, 1e-5)[0] - calm == pytest.approx(0.2 * 1e-5 * 140)
     assert whole(run(0.2), replace(TERMS, accused=1.0, outage=1e-5), honest=still).holds
     refused = whole(run(0.2), replace(TERMS, accused=1.0, outage=1e-4), honest=still)
     assert "false rejections and outages may cost" in refused.reasons[0]
@@ -249,7 +249,7 @@ def test_a_newcomers_first_segment_weighs_once_in_a_run() -> None:
     assert false_loss(found, honest, 100)[0] == pytest.approx(0.2 * (0.0029913 + extra / (5 * 40)), rel=1e-4)
     far = replace(honest, fresh_tried=1000, fresh_exact_ratio=0.1)
     once = 0.0029913 * 0.1**2 / (5 * 40)
-    assert false_loss(found, far, 100)[0] == pytest.approx(0.2 * (0.0029913 + 120 * once), rel=1e-4)
+    assert false_loss(found, far, 100)[0] == pytest.approx(0.2 * (0.0029913 + 140 * once), rel=1e-4)
 
 
 def test_honest_operators_may_not_lose_more_than_a_thousandth() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from contracts.types import CaseOutcome
 from protocol.chain import OPENING_ROUND
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, UnitRecord
@@ -15,6 +16,7 @@ from verification.cases import (
     MAX_ACCUSATIONS,
     MAX_CONTESTS,
     combined,
+    confirmed_faults,
     counted_cases,
     may_still_open,
 )
@@ -46,6 +48,27 @@ def window(manifest: RunManifest, draw: Draw | None = None) -> int:
     """Return the last block for an accusation, or for a case about a drawn segment."""
     late = 0 if draw is None else draw.closes_after(manifest)
     return ANCHOR + 1 + manifest.deadlines.appeal + late
+
+
+def test_a_fault_is_confirmed_in_the_epoch_in_which_the_jurys_case_was_closed(chain: SimChain) -> None:
+    first, second = (chain.manifest.rounds_of(epoch)[-1] for epoch in (0, 1))
+    chain.anchors = {OPENING_ROUND: 10, first: 100, second: 200}
+
+    def close(number: int, outcome: int, height: int) -> None:
+        case = chain.open_case(0, number, 0)
+        chain.height = height
+        chain.close_case(case, outcome)
+
+    close(1, CaseOutcome.FALSE, 100)
+    close(2, CaseOutcome.UNAVAILABLE, 101)
+    close(3, CaseOutcome.RIGHT, 102)
+    close(3, CaseOutcome.VOID, 103)
+    chain.open_case(0, 3, 1)  # under way
+    chain.height = 300
+    assert confirmed_faults(chain.manifest, chain, 0) == {1}
+    assert confirmed_faults(chain.manifest, chain, 1) == {2}
+    del chain.anchors[second]
+    assert confirmed_faults(chain.manifest, chain, 1) == frozenset(), "the epoch has not ended"
 
 
 def test_an_accusation_counts_from_the_block_that_holds_it(chain: SimChain) -> None:

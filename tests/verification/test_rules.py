@@ -469,6 +469,18 @@ def test_a_fault_reaches_back_to_what_is_unvested_and_no_further(manifest: RunMa
         ]
 
 
+def test_a_ruling_forfeits_what_is_unvested_when_it_comes(manifest: RunManifest) -> None:
+    unit = manifest.pay.unit_wei
+    rounds = [SettledRound(round_, units(1, 2), {}, []) for round_ in range(5)]
+    for vest, kept in ((0, 4), (1, 3), (9, 0)):
+        manifest = vesting_manifest(manifest, 5, vest)
+        ruled = {3: frozenset({1})} if vest < 9 else {4: frozenset({1})}
+        epochs = [epoch_earnings(manifest, [one], ruled=ruled.get(one.round, frozenset())) for one in rounds]
+        added = vested(manifest, epochs)
+        assert sum(one.get(1, 0) for one in added) == kept * unit
+        assert sum(one.get(2, 0) for one in added) == 5 * unit
+
+
 def test_an_acquittal_by_the_jury_gives_back_what_was_unvested(manifest: RunManifest) -> None:
     manifest = vesting_manifest(manifest, 3, 2)
     verifiers = JudgedCase(Judgement(round=1, number=1, segment=0, outcome="false"), (8,), False)

@@ -126,28 +126,35 @@ def test_a_cheat_reads_that_it_was_proven_false_and_lost_the_epoch(run: PublicRu
 def test_pay_is_explained_from_earned_to_vested_unvested_or_forfeited(
     make_bed: Callable[..., Testbed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bed = make_bed(rounds=3, pay=PayConfig(epoch_rounds=1, vest_epochs=1))
+    bed = make_bed(rounds=4, pay=PayConfig(epoch_rounds=1, vest_epochs=1))
     cheat = other_rate(0, 0.5) | other_rate(1, 0.5) | other_rate(2, 0.5)
     bed.play_run({(1, CHEAT): cheat})
     run = PublicRun.read(bed.archive, bed.chain, bed.run, find_blob([bed.archive.blobs]))
     unit = bed.manifest.pay.unit_wei
-    assert sorted(reward_tables(run)) == [1, 2], "no table while nothing is vested"
+    assert sorted(reward_tables(run)) == [1, 2, 3], "no table while nothing is vested"
     report = audit(bed.archive, bed.chain, bed.run, find_blob([bed.archive.blobs]), only=None)
     assert not [one for one in report.checks if one.result == "rejected"]
     assert {one.result for one in report.checks if "reward" in one.name} == {"ok"}
-    told = [explain_pay(run, round_, CHEAT) for round_ in range(3)]
-    assert [one.facts["vesting"]["state"] for one in told] == ["forfeited", "forfeited", "vested"]
+    told = [explain_pay(run, round_, CHEAT) for round_ in range(4)]
+    assert [one.facts["vesting"]["state"] for one in told] == [
+        "forfeited",
+        "forfeited",
+        "forfeited",
+        "vested",
+    ]
     first = dict(told[0].lines)
     assert first["epoch"].endswith("= 1"), "it was earned"
     assert (
         first["vesting"] == "forfeited in epoch 1: a unit of round 1 was proven false before this was vested"
     )
-    assert first["in all"] == "2 earned in 3 decided epochs: 1 vested, 0 unvested, 1 forfeited"
-    honest = [explain_pay(run, round_, HONEST) for round_ in range(3)]
-    assert [one.facts["vesting"]["epoch"] for one in honest] == [1, 2, 2]
-    assert {one.facts["vested_wei"] for one in honest} == {str(3 * unit)}
-    rows = list(reward_tables(run)[2])
-    assert {row.account: row.cumulative_wei for row in rows}[wallet(CHEAT)] == unit
+    assert first["in all"] == "2 earned in 4 decided epochs: 0 vested, 0 unvested, 2 forfeited"
+    third = dict(told[2].lines)["vesting"]
+    assert third == "forfeited in epoch 2: a jury found it at fault before this was vested"
+    honest = [explain_pay(run, round_, HONEST) for round_ in range(4)]
+    assert [one.facts["vesting"]["epoch"] for one in honest] == [1, 2, 3, 3]
+    assert {one.facts["vested_wei"] for one in honest} == {str(4 * unit)}
+    rows = list(reward_tables(run)[3])
+    assert wallet(CHEAT) not in {row.account for row in rows}
     # While epoch 1 is not decided, what epoch 0 earned is unvested.
     settled = PublicRun.settled
     monkeypatch.setattr(

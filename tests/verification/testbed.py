@@ -62,6 +62,7 @@ from training.outer import (
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
 from verification.archive import Archive, RoundDossier, Settlement
+from verification.cases import confirmed_faults
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
 from verification.lateness import in_force, is_void
@@ -542,7 +543,8 @@ class Testbed:
             unpaid = chained(
                 [one.record for one in self.settled], {key for one in done for key in one.forged_units}
             )
-            epochs.append(epoch_earnings(manifest, inside, unpaid))
+            ruled = confirmed_faults(manifest, chain, epoch)
+            epochs.append(epoch_earnings(manifest, inside, unpaid, ruled))
             entries = reward_entries(vested(manifest, epochs), wallets)
             if not entries:
                 continue
