@@ -4,12 +4,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+
+from pydantic import Field, ValidationError
 
 from contracts.events import Claimed
 from contracts.index import EventIndex
 from protocol.canonical import canonical_json, check_depth
 from protocol.errors import ConfigError, LedgerError, Malformed, NetworkError
+from protocol.manifest import Digest, Frozen
 from protocol.merkle import reward_tree
 from protocol.messages import RewardTable, Signed, parse_message
 
@@ -130,12 +133,25 @@ def pay_by_run(ledger: "Ledger", wallet: str, settlements: Sequence[str]) -> lis
     index.poll()
     claims = [one for one in index.events if isinstance(one, Claimed) and one.account == wallet]
     published: dict[str, list[Signed[RewardTable]]] = {}
+    computed: dict[str, tuple[RewardTable, ...]] = {}
     for source in settlements:
-        for message in parse_rewards(read_settlement(source)):
+        data = read_settlement(source)
+        if (tables := recomputed(data)) is not None:
+            computed[tables.run] = tables.tables
+            published.setdefault(tables.run, [])
+            continue
+        for message in parse_rewards(data):
             published.setdefault(message.run, []).append(message)
     runs = {*published, *(claim.run for claim in claims)}
     rows = [
-        _pay_of(ledger, run, wallet, published.get(run), [one for one in claims if one.run == run])
+        _pay_of(
+            ledger,
+            run,
+            wallet,
+            published.get(run),
+            [one for one in claims if one.run == run],
+            computed.get(run, ()),
+        )
         for run in sorted(runs)
     ]
     return [one for one in rows if one.claimable_wei or one.claimed_wei or one.unvested_wei]
@@ -147,6 +163,7 @@ def _pay_of(
     wallet: str,
     messages: Sequence[Signed[RewardTable]] | None,
     claims: Sequence[Claimed],
+    computed: tuple[RewardTable, ...],
 ) -> RunPay:
     claimed = ledger.claimed(run, wallet)
     if messages is None:
@@ -156,7 +173,8 @@ def _pay_of(
         raise LedgerError(f"the ledger knows no run {run}", hint="check --settlement and --ledger")
     final = 0
     if info.final_root != bytes(32):
-        reward = prove_reward(tuple(one.body for one in messages), info.final_root, wallet)
+        tables = (*computed, *(one.body for one in messages))
+        reward = prove_reward(tables, info.final_root, wallet)
         final = 0 if reward is None else reward.cumulative_wei
     # Only the coordinator's own word is shown as coming; what is final is proven by its root alone.
     said = [one.body for one in messages if one.author == info.coordinator_key]
@@ -166,13 +184,56 @@ def _pay_of(
     return RunPay(run, final - claimed, claimed, max(0, coming - final), tuple(claims))
 
 
+TABLES_FORMAT: Final = "murmur-reward-tables/1"
+
+
+class RecomputedTables(Frozen):
+    """What `murmur rewards tables` writes: tables that somebody recomputed, signed by nobody."""
+
+    format: Literal["murmur-reward-tables/1"] = TABLES_FORMAT
+    run: Digest
+    tables: Annotated[tuple[RewardTable, ...], Field(max_length=1_000_000)]
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+
 def parse_tables(settlement: bytes) -> tuple[RewardTable, ...]:
     """Read the reward tables of a settlement file (`settlement.json` of a run's public folder) from anyone.
 
+    A file of recomputed tables does as well: a table counts by its root, whoever wrote it.
+
     Raises:
-        Malformed: not such a file.
+        Malformed: neither of these.
     """
-    return tuple(message.body for message in parse_rewards(settlement))
+    found = recomputed(settlement)
+    return tuple(one.body for one in parse_rewards(settlement)) if found is None else found.tables
+
+
+def recomputed(data: bytes) -> RecomputedTables | None:
+    """Read a file of recomputed tables from anyone; None if it does not say that it is one.
+
+    Raises:
+        Malformed: it says so and is not.
+    """
+    value = _document(data)
+    if not isinstance(value, dict) or value.get("format") != TABLES_FORMAT:
+        return None
+    try:
+        return RecomputedTables.model_validate(value)
+    except ValidationError as error:
+        raise Malformed("not a file of reward tables") from error
+
+
+def _document(data: bytes) -> Any:
+    if len(data) > MAX_SETTLEMENT_BYTES:
+        raise Malformed("settlement file too long")
+    check_depth(data)
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise Malformed("not a settlement file") from error
 
 
 def parse_rewards(settlement: bytes) -> tuple[Signed[RewardTable], ...]:
@@ -181,11 +242,8 @@ def parse_rewards(settlement: bytes) -> tuple[Signed[RewardTable], ...]:
     Raises:
         Malformed: not such a file.
     """
-    if len(settlement) > MAX_SETTLEMENT_BYTES:
-        raise Malformed("settlement file too long")
-    check_depth(settlement)
+    value = _document(settlement)
     try:
-        value: Any = json.loads(settlement.decode())
         messages = [parse_message(canonical_json(message)) for message in value["rewards"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Malformed("not a settlement file") from error
@@ -210,4 +268,7 @@ def prove_reward(tables: tuple[RewardTable, ...], final_root: bytes, account: st
             if entry.account.lower() == account.lower():
                 return ProvenReward(entry.account, entry.cumulative_wei, tuple(tree.proof(index)))
         return None
-    raise LedgerError("no published reward table has the final root", hint="fetch the settlement again")
+    raise LedgerError(
+        "no published reward table has the final root",
+        hint="fetch the settlement again, or recompute the tables: `murmur rewards tables --from DIR --out FILE`",
+    )

@@ -28,6 +28,7 @@ BLOCK_TIME_SPAN = 1000  # blocks over which their time is averaged
 REGISTER_GAS = 230_000
 DEPOSIT_GAS = 90_000
 FUND_GAS = 90_000
+PROPOSE_GAS = 180_000
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,20 @@ def fund_steps(ledger: Ledger, wallet: str, run: str, amount: int) -> list[Step]
     call = ledger.contract.functions.fund(run_bytes(run), amount)
     approval = approve_steps(ledger, wallet, amount)
     return [*approval, Step("fund", call, FUND_GAS if approval else None)]
+
+
+def propose_steps(
+    ledger: Ledger, wallet: str, run: str, epoch: int, previous: bytes, root: bytes, total: int
+) -> list[Step]:
+    """Return what proposes a reward root whose amounts sum to `total` wei, with the proposal's bond."""
+    call = ledger.contract.functions.proposeRewards(run_bytes(run), epoch, previous, root, total)
+    approval = approve_steps(ledger, wallet, ledger.proposal_bond)
+    return [*approval, Step("propose", call, PROPOSE_GAS if approval else None)]
+
+
+def finalize_steps(ledger: Ledger, run: str) -> list[Step]:
+    """Return what makes the pending reward root of a run final."""
+    return [Step("finalize", ledger.contract.functions.finalizeRewards(run_bytes(run)))]
 
 
 def release_bond_steps(ledger: Ledger, run: str) -> list[Step]:

@@ -32,7 +32,9 @@ RunId = Annotated[str, typer.Option("--run", help="Run id.")]
 SettlementSource = Annotated[
     str,
     typer.Option(
-        "--settlement", help="settlement.json of the run: a file, its folder, or the API's URL of it."
+        "--settlement",
+        help="settlement.json of the run: a file, its folder, or the API's URL of it; or what `murmur rewards tables` "
+        "wrote.",
     ),
 ]
 
@@ -70,6 +72,55 @@ def claim(
     receipt = found.claim(sender, run, reward.account, reward.cumulative_wei, reward.proof)
     facts = {"account": reward.account, "claimed_wei": str(reward.cumulative_wei), "paid_wei": str(due)}
     show(mined(receipt, **facts), as_json)
+
+
+@rewards_app.command()
+def finalize(
+    directory: Directory,
+    rpc: Rpc,
+    ledger: LedgerAddress,
+    run: RunId,
+    owner: Owner = None,
+    password_file: PasswordFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    network: NetworkName = None,
+) -> None:
+    """Make a run's pending reward root final once its window is over. Anybody may; its bond goes to who proposed it."""
+    from contracts.chain import block_number
+    from contracts.plan import finalize_steps, quote
+
+    found = connect_ledger(rpc, ledger)
+    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    if found.run_info(run) is None:
+        raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
+    pending = found.pending_rewards(run)
+    if pending is None:
+        raise LedgerError(
+            "no reward root of this run is pending",
+            hint="`murmur rewards propose` proposes the one that is due",
+        )
+    if pending.open:
+        raise LedgerError(
+            f"{pending.open} disputes of the pending root are open", hint=f"`murmur dispute list {run}`"
+        )
+    # Nodes estimate a transaction as if it stood in the newest block.
+    height = block_number(found.w3)
+    if height < pending.final_at:
+        raise LedgerError(
+            f"the pending root can be disputed before block {pending.final_at}, and the chain is at {height}",
+            hint="try again then",
+        )
+    plan = [
+        f"make the reward root 0x{pending.root.hex()} of epoch {pending.epoch} final, over "
+        f"{format_amount(pending.total_wei)} tokens in all; the bond goes back to {pending.proposer}"
+    ]
+    quoted = quote(found.w3, wallet, finalize_steps(found, run))
+    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
+    receipt = found.finalize_rewards(open_sender(found, directory, password_file), run)
+    facts = {"epoch": pending.epoch, "root": "0x" + pending.root.hex(), "total_wei": str(pending.total_wei)}
+    show(mined(receipt, run=run, **facts), as_json)
 
 
 @rewards_app.command("list")
@@ -122,7 +173,7 @@ def reconcile(
 
     Needs no wallet. Whether the settlement is what the work earned, `murmur audit run` decides.
     """
-    from contracts.claims import parse_rewards, read_settlement
+    from contracts.claims import parse_rewards, read_settlement, recomputed
     from contracts.reconcile import reconcile as compare
     from contracts.run import ChainRun
 
@@ -132,8 +183,12 @@ def reconcile(
     info = found.run_info(run)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
-    messages = parse_rewards(read_settlement(settlement))
-    tables = sorted((one.body for one in messages if one.run == run), key=lambda table: table.epoch)
+    data = read_settlement(settlement)
+    if (computed := recomputed(data)) is not None:
+        said = computed.tables if computed.run == run else ()
+    else:
+        said = tuple(one.body for one in parse_rewards(data) if one.run == run)
+    tables = sorted(said, key=lambda table: table.epoch)
     claims = chain.claims()
     claimed = {account: found.claimed(run, account) for account in {claim.account for claim in claims}}
     result = compare(info, tables, chain.finalized(), claims, claimed)

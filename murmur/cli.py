@@ -36,6 +36,8 @@ MOUNTS = (
 COMMANDS = (
     ("rewards", "verification.pay_cli", "why"),
     ("rewards", "verification.pay_cli", "export"),
+    ("rewards", "verification.propose_cli", "propose"),
+    ("rewards", "verification.propose_cli", "tables"),
     ("verifier", "murmur.attacks", "attacks"),
     ("verifier", "murmur.calibrate", "calibrate"),
     ("verifier", "murmur.simulator", "simulate"),

@@ -73,21 +73,21 @@ def reward_tables(run: PublicRun) -> dict[int, Table]:
     return dict(due_tables(run))
 
 
-def final_tables(run: PublicRun) -> dict[int, Table | None]:
-    """Return the recomputed table of every final root by the ledger's epoch; None where there is none.
+def final_tables(run: PublicRun) -> dict[int, tuple[int, Table] | None]:
+    """Return epoch and recomputed table of every final root, by the ledger's epoch; None where there is none.
 
     What a record declares late, after others proposed a root without it, is not in that root: it is then recomputed
     as the run stood before its proposal.
     """
-    ours, found = list(reward_tables(run).values()), dict[int, Table | None]()
+    ours, found = list(reward_tables(run).items()), dict[int, tuple[int, Table] | None]()
     for index, final in sorted(run.chain.finalized().items()):
-        table = ours[index] if index < len(ours) else None
-        if table is None or reward_tree(table).root != final.root:
+        due = ours[index] if index < len(ours) else None
+        if due is None or reward_tree(due[1]).root != final.root:
             for one in [one for one in run.chain.proposals() if one.epoch == index][-1:]:
                 speakers = closing_keys(run.manifest, run.chain, one.proposer)
                 earlier = due_tables(run.as_of(one.block - 1, speakers))
-                _, table = next(islice(earlier, index, None), (0, table))
-        found[index] = table
+                due = next(islice(earlier, index, None), due)
+        found[index] = due
     return found
 
 
@@ -134,9 +134,10 @@ def check_tables(run: PublicRun) -> Found:
 def check_reward_roots(run: PublicRun) -> Found:
     """The roots that became final are those of the recomputed tables, and the pot covers them."""
     tables, final = final_tables(run), run.chain.finalized()  # the ledger counts epochs that have a root
-    for index, table in tables.items():
-        if table is None:
+    for index, due in tables.items():
+        if due is None:
             raise _undeclared(run, f"reward root {index} on chain has no table")
+        _, table = due
         total = sum(entry.cumulative_wei for entry in table)
         if final[index].root != reward_tree(table).root or final[index].total != total:
             raise ProofRejected(f"reward root {index} on chain is not that of the recomputed table")
@@ -150,8 +151,9 @@ def check_claims(run: PublicRun) -> Found:
     """Nobody was paid more than the recomputed tables give, and all of it came from the pot."""
     ours = reward_tables(run)
     due: dict[str, int] = {}
-    for table in (*ours.values(), *final_tables(run).values()):
-        for entry in table or ():
+    final = (one[1] for one in final_tables(run).values() if one is not None)
+    for table in (*ours.values(), *final):
+        for entry in table:
             account = entry.account.lower()
             due[account] = max(due.get(account, 0), entry.cumulative_wei)
     paid: dict[str, int] = {}

@@ -61,10 +61,15 @@ def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
 
 
 def run_gaps(chain: AuditChain, pool: MessagePool) -> Iterator[str]:
-    """Name the messages about the whole run that the chain says there must be."""
-    tables = len(pool.rewards())
-    if tables < len(chain.finalized()):
-        yield f"{len(chain.finalized()) - tables} reward tables"
+    """Name the messages about the whole run that the chain says there must be.
+
+    Of a root that others proposed nobody said the table: it is recomputed.
+    """
+    created, proposers = chain.coordinator(), {one.epoch: one.proposer for one in chain.proposals()}
+    others = {epoch for epoch, one in proposers.items() if created is None or one != created.coordinator}
+    lacking = len(chain.finalized().keys() - others) - len(pool.rewards())
+    if lacking > 0:
+        yield f"{lacking} reward tables"
     if chain.finished() is not None and pool.finish() is None:
         yield "the closing word"
 

@@ -188,24 +188,45 @@ def _opened(
     """
     from contracts.keystore import keystore_address
     from contracts.wallet import WALLET_FILE
-    from verification.public import PublicRun
-    from verification.sources import open_sources
 
     if (source is None) == (api is None):
         raise UsageError("name the run's public data", hint="add --from DIR, or --api URL")
     if peer is None and directory is None:
         raise UsageError("whose pay?", hint="add --dir with the wallet, or --peer NUMBER")
     who = peer if peer is not None else keystore_address((directory or Path()) / WALLET_FILE)
+    with opened_run(source, api, manifest or (directory or Path()) / "manifest.json", rpc) as (run, named):
+        yield run, named.number(run.chain, who)
+
+
+@contextmanager
+def opened_run(
+    source: Path | None, api: str | None, manifest: Path, rpc: Network | None
+) -> "Iterator[tuple[PublicRun, Sources]]":
+    """Give a run as everybody can see it, from a folder or a coordinator's API.
+
+    Args:
+        manifest: file that is read with an API.
+
+    Raises:
+        UsageError: neither or both sources were named.
+        ConfigError: the data are not there.
+        LedgerError: there is no chain to ask.
+        ProofInconclusive: something of the run is missing.
+    """
+    from verification.public import PublicRun
+    from verification.sources import open_sources
+
+    if (source is None) == (api is None):
+        raise UsageError("name the run's public data", hint="add --from DIR, or --api URL")
     if api is not None:
-        with _from_api(api, rpc, manifest or (directory or Path()) / "manifest.json") as (run, named):
-            yield run, named.number(run.chain, who)
+        with _from_api(api, rpc, manifest) as found:
+            yield found
         return
     assert source is not None
     with open_sources(source) as sources:
-        found = sources.archive.manifest()
-        with sources.chain(found, found.run_id, rpc) as chain:
-            run = PublicRun.read(sources.archive, chain, found.run_id, sources.find)
-            yield run, sources.number(chain, who)
+        read = sources.archive.manifest()
+        with sources.chain(read, read.run_id, rpc) as chain:
+            yield PublicRun.read(sources.archive, chain, read.run_id, sources.find), sources
 
 
 @contextmanager
