@@ -318,7 +318,7 @@ class ChainRun:
         return self._beacons.seed_proof(case.seed_round, self._height)
 
     def forced(self, round_: int) -> dict[int, str]:
-        """Return the message ids of the commitments that were forced into a round, by number."""
+        """Return the message ids of the commitments forced into a round, by number, first forced first."""
         return {number: one.commitment.hex() for number, one in self._facts.forced.get(round_, {}).items()}
 
     def equivocations(self) -> tuple[Equivocated, ...]:

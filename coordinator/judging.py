@@ -183,7 +183,7 @@ def _place_opening(
     body = message.body
     commitment = anchored.commitments.get(body.number)
     if commitment is None or body.commitment != commitment.id:
-        return anchored, "about another commitment than the listed one"
+        return anchored, "about another commitment than the one that counts"
     if body.segment != segment:
         return anchored, f"about segment {body.segment} instead of {segment}"
     openings = {**anchored.openings, (body.number, body.case): message}
@@ -193,7 +193,7 @@ def _place_opening(
 def _fault(anchored: AnchoredRound, draw: Draw, body: Seal | Verdict) -> str:
     """Return why a seal or verdict is not about what was drawn, or an empty string."""
     if body.commitment != anchored.commitments[body.number].id:
-        return "about another commitment than the listed one"
+        return "about another commitment than the one that counts"
     if body.segment != draw.segment:
         return f"about segment {body.segment} instead of {draw.segment}"
     if body.verifier not in draw.verifiers:
@@ -315,10 +315,12 @@ def export(anchored: AnchoredRound) -> RoundDossier:
         for _, message in sorted(anchored.verdicts[number].items())
         if (number, 0) not in anchored.decisions or message.id in anchored.decisions[number, 0].verdicts
     ]
+    listed = [entry.number for entry in anchored.listed.body.entries]
+    forced = sorted(anchored.commitments.keys() - set(listed))
     return RoundDossier(
         round=anchored.round,
         listed=anchored.listed,
-        commitments=tuple(anchored.commitments[entry.number] for entry in anchored.listed.body.entries),
+        commitments=(*(anchored.commitments[number] for number in (*listed, *forced)), *anchored.ignored),
         reveals=tuple(message for _, message in sorted(anchored.reveals.items())),
         receipts=anchored.receipts,
         record=anchored.record,

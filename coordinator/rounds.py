@@ -10,9 +10,12 @@ count when they come back as `Said`, so a statement that was stored before a cra
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar, cast
 
 from coordinator import witnessing
+from coordinator.composing import compose
+from coordinator.forcing import entries_of, split_told, take_forced
 from coordinator.judging import export, judge
 from coordinator.settling import settle
 from coordinator.state import (
@@ -58,20 +61,17 @@ from protocol.messages import (
     RewardTable,
     RoundRecord,
     Signed,
-    UnitRecord,
 )
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
+from verification.inclusion import MAX_LISTED, is_final
 from verification.lateness import is_late, is_void
-from verification.merge import check_reveal, copied_from
+from verification.merge import check_reveal
 from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
-from verification.sample import NEWCOMER, count_listed, doubt
-from verification.witness import RoundReceipts, check_receipt
-
-MAX_LISTED = 100  # units in a round, so that its record stays a single message
-MAX_JUDGED = 120  # judgements in one record, for the same reason; what is left over goes into the next
+from verification.sample import count_listed, doubt
+from verification.witness import check_receipt
 
 Step = tuple[State, tuple[Effect, ...]]
 B = TypeVar("B", bound=Body)
@@ -172,7 +172,7 @@ def _hear(state: State, message: Signed[Body]) -> Step:
         return state, (Refused(message, f"late: round {round_} is over"),)
     current = state.current
     if current is not None and current.round == round_:
-        if isinstance(body, Commitment) and current.phase != "commit":
+        if isinstance(body, Commitment) and current.phase == "anchor":
             return state, (Refused(message, f"late: the list of round {round_} is closed"),)
         if isinstance(body, Reveal | Receipt) and current.phase == "anchor":
             record = state.records[round_].body
@@ -281,7 +281,7 @@ def _commit(state: State, current: CurrentRound, chain: ChainView) -> Step:
         return replace(
             state, trouble=f"the list of round {round_} is lost; waiting for a peer's copy"
         ), effects
-    complete = bool(roster) and roster <= current.commitments.keys() | current.refused
+    complete = bool(roster) and roster <= current.commitments.keys() | current.refused.keys()
     closes = opened + 1 + state.manifest.deadlines.commit
     if current.asked or not (complete or passed(state, chain, closes)):
         return state, effects
@@ -296,32 +296,33 @@ def _commit(state: State, current: CurrentRound, chain: ChainView) -> Step:
 def _admit(state: State, current: CurrentRound, beacon: str, roster: set[int]) -> Step:
     """Check the commitments that have come in."""
     effects: list[Effect] = []
-    commitments, refused = dict(current.commitments), set(current.refused)
+    commitments, refused = dict(current.commitments), dict(current.refused)
     mine, rest = _split(state, current.round, Commitment)
     for message in mine:
         number = message.body.number
         try:
             if number not in roster:
                 raise Malformed(f"number {number} is not on the roster of round {current.round}")
-            check_commitment(
-                state.manifest,
-                message.body,
-                parameters=state.parameters[current.round],
-                assignment=_assignment(state.manifest, beacon, current.round, number),
-                expected=carried(number, *_before(state, number)),
-            )
+            _check_commitment(state, beacon, message)
         except Malformed as error:
-            refused.add(number)
+            refused[number] = message
             effects.append(Refused(message, error.message))
         else:
             commitments[number] = message
             effects.append(Admitted(message))
-    current = replace(current, commitments=commitments, refused=frozenset(refused))
+    current = replace(current, commitments=commitments, refused=refused)
     return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
 
 
-def _assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> str:
-    return assignment_digest(assignment(manifest, beacon, round_, number))
+def _check_commitment(state: State, beacon: str, message: Signed[Commitment]) -> None:
+    number, round_ = message.body.number, message.round
+    check_commitment(
+        state.manifest,
+        message.body,
+        parameters=state.parameters[round_],
+        assignment=assignment_digest(assignment(state.manifest, beacon, round_, number)),
+        expected=carried(number, *_before(state, number)),
+    )
 
 
 def _before(state: State, number: int) -> tuple[Commitment | None, RoundRecord | None]:
@@ -340,16 +341,12 @@ def _take_listed(state: State, current: CurrentRound) -> Step:
     if missing:
         return replace(state, trouble=f"waiting for listed commitments of {missing}"), ()
     taken = {entry.number: heard[entry.commitment] for entry in listed.entries}
-    effects: list[Effect] = []
-    for message in mine:
-        if message.body.number in taken and taken[message.body.number].id == message.id:
-            effects.append(Admitted(message))
-        else:
-            effects.append(Refused(message, f"late: the list of round {current.round} is closed"))
+    told = {message.id for message in taken.values()}
+    effects = tuple(Admitted(message) for message in mine if message.id in told)
+    # The others may still be forced in.
+    rest = (*rest, *(message for message in heard.values() if message.id not in told))
     current = replace(current, phase="post", commitments=taken, asked=False)
-    return replace(state, current=current, inbox={**state.inbox, current.round: rest}, trouble=""), tuple(
-        effects
-    )
+    return replace(state, current=current, inbox={**state.inbox, current.round: rest}, trouble=""), effects
 
 
 def _post(state: State, current: CurrentRound, chain: ChainView) -> Step:
@@ -371,11 +368,20 @@ def _post(state: State, current: CurrentRound, chain: ChainView) -> Step:
 
 
 def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
-    state, effects = _check_reveals(state, current)
+    state, effects = _take_forced(state, current, chain)
+    state, more = _check_reveals(state, _current(state), chain)
+    effects += more
     state, more = _check_receipts(state, _current(state), chain)
     effects += more
     current = _current(state)
     if current.round in state.records:
+        record = state.records[current.round].body
+        counted, _ = split_told(current, record)
+        missing = [unit.number for unit in record.units if unit.counts and unit.number not in counted]
+        if missing:
+            return replace(
+                state, trouble=f"waiting for commitments of {missing}, which our record names"
+            ), effects
         return replace(state, current=replace(current, phase="anchor", asked=False)), effects
     posted = chain.commitments(current.round)
     assert posted is not None  # the phase began with it
@@ -387,9 +393,11 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
     deadlines = state.manifest.deadlines
     closes = posted.block + deadlines.reveal + (deadlines.receipt if heard.drawn else 0)
     over = passed(state, chain, closes)
-    if current.asked or not (over or witnessing.is_complete(current, heard)):
+    ready = is_final(chain, current.round) and (over or witnessing.is_complete(current, heard))
+    if current.asked or not ready:
         return state, effects
-    lacking = [number for number in current.commitments if witnessing.is_lacking(current, heard, number)]
+    numbers = [one.number for one in entries_of(state, current, chain) if one.number not in current.unsound]
+    lacking = [number for number in numbers if witnessing.is_lacking(current, heard, number)]
     if lacking and not is_late(state.manifest, posted.block, chain.height):
         # A record without them would be a lie, and one that comes too late is none.
         trouble = f"waiting for updates of {lacking}, which witnesses say they hold" if over else ""
@@ -397,12 +405,18 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
     return _finish_record(replace(state, trouble=""), current, chain, effects)
 
 
+def _take_forced(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    beacon = chain.assignment_beacon(current.round)
+    assert beacon is not None  # the list was made with it
+    return take_forced(state, current, chain, partial(_check_commitment, state, beacon))
+
+
 def _finish_record(
     state: State, current: CurrentRound, chain: ChainView, effects: tuple[Effect, ...]
 ) -> Step:
     """Say the record; where something waits to be taken back, first have it weighed against the round's updates."""
     heard = witnessing.round_receipts(state, current, chain)
-    draft, round_ = _compose(state, current, heard), current.round
+    draft, round_ = compose(state, current, heard, entries_of(state, current, chain)), current.round
     earlier = records_in_force(state, chain, round_)
     queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
     merged = merged_blobs(draft)
@@ -420,16 +434,23 @@ def _weighed(state: State, event: Weighed) -> Step:
     return replace(state, current=replace(current, draft=None)), (Say(event.round, record),)
 
 
-def _check_reveals(state: State, current: CurrentRound) -> Step:
+def _check_reveals(state: State, current: CurrentRound, chain: ChainView) -> Step:
     effects: list[Effect] = []
+    early: list[Signed[Body]] = []  # of whoever may be forced in, or was and is to tell its commitment
+    entries = {entry.number for entry in entries_of(state, current, chain)} - current.unsound.keys()
     reveals, faults = dict(current.reveals), dict(current.faults)
     mine, rest = _split(state, current.round, Reveal)
     limit = max_update_bytes(state.manifest.codec, parameter_layout(state.manifest.model).size)
     for message in mine:
         number = message.body.number
         commitment = current.commitments.get(number)
+        if commitment is None and (number in entries or not is_final(chain, current.round)):
+            early.append(message)
+            continue
         if commitment is None:
-            effects.append(Refused(message, f"number {number} is not in the list of round {current.round}"))
+            effects.append(
+                Refused(message, f"number {number} has no commitment that counts in round {current.round}")
+            )
             continue
         try:
             check_reveal(commitment, message.body, limit)
@@ -442,17 +463,21 @@ def _check_reveals(state: State, current: CurrentRound) -> Step:
     current = replace(current, reveals=reveals, faults=faults)
     current, more = witnessing.fetch(current)
     effects += more
-    return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
+    inbox = {**state.inbox, current.round: (*rest, *early)}
+    return replace(state, current=current, inbox=inbox), tuple(effects)
 
 
 def _check_receipts(state: State, current: CurrentRound, chain: ChainView) -> Step:
+    if not is_final(chain, current.round):
+        return state, ()  # a witness may have seen more forced in than we
     effects: list[Effect] = []
     receipts = dict(current.receipts)
     mine, rest = _split(state, current.round, Receipt)
     drawn = witnessing.round_receipts(state, current, chain).drawn if mine else ()
+    numbers = [entry.number for entry in entries_of(state, current, chain)]
     for message in mine:
         try:
-            check_receipt(message.body, drawn, current.commitments)
+            check_receipt(message.body, drawn, numbers)
         except Malformed as error:
             effects.append(Refused(message, error.message))
         else:
@@ -460,40 +485,6 @@ def _check_receipts(state: State, current: CurrentRound, chain: ChainView) -> St
     current, more = witnessing.fetch(replace(current, receipts=receipts))
     effects += more
     return replace(state, current=current, inbox={**state.inbox, current.round: rest}), tuple(effects)
-
-
-def _compose(state: State, current: CurrentRound, heard: RoundReceipts) -> RoundRecord:
-    """Write the record: every listed unit by number, merged or why not, and what was decided since the last."""
-    earlier = dict(state.shown)
-    judged = state.undeclared[:MAX_JUDGED]
-    standings = doubt(state.manifest, state.standings, judged)
-    units = []
-    for number, commitment in sorted(current.commitments.items()):
-        standing = standings.get(number, NEWCOMER)
-        unit = UnitRecord(
-            number=number,
-            commitment=commitment.id,
-            earlier=standing.earlier,
-            suspect=standing.suspect,
-            merged=False,
-        )
-        reveal = current.reveals.get(number)
-        if reveal is None:
-            reason = current.faults.get(number, "late: not revealed in time")
-            units.append(unit.model_copy(update={"reason": reason}))
-            continue
-        body = reveal.body
-        reason = witnessing.why_left_out(current, heard, number) or copied_from(body.symbols, number, earlier)
-        earlier.setdefault(body.symbols, (current.round, number))
-        blob = current.delivered.get(number, body.blob)
-        shown = {"merged": not reason, "reason": reason, "symbols": body.symbols, "blob": blob}
-        units.append(unit.model_copy(update=shown))
-    return RoundRecord(
-        parameters=state.parameters[current.round],
-        units=tuple(units),
-        judged=judged,
-        receipts=tuple(message.id for _, message in sorted(current.receipts.items())),
-    )
 
 
 # Anchoring
@@ -550,12 +541,14 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
 
 def _done(state: State, current: CurrentRound, record: Signed[RoundRecord], *, void: bool) -> AnchoredRound:
     named = {message.id: message for message in current.receipts.values()}
+    counted, ignored = split_told(current, record.body)
     return AnchoredRound(
         round=current.round,
         listed=state.lists[current.round],
-        commitments=current.commitments,
-        reveals=current.reveals,
+        commitments=counted,
+        reveals={number: message for number, message in current.reveals.items() if number in counted},
         record=record,
+        ignored=ignored,
         receipts=tuple(named[one] for one in record.body.receipts if one in named),
         void=void,
     )

@@ -311,8 +311,11 @@ class CurrentRound:
     phase: Phase = "commit"
     commitments: Mapping[int, Signed[Commitment]] = field(
         default_factory=dict
-    )  # valid ones; once listed, exactly the listed
-    refused: frozenset[int] = frozenset()  # numbers whose commitment does not count
+    )  # valid ones; once listed, exactly the listed and those forced in
+    refused: Mapping[int, Signed[Commitment]] = field(default_factory=dict)  # not valid, by number
+    unsound: Mapping[int, str] = field(
+        default_factory=dict
+    )  # why a commitment that was forced in is not valid
     reveals: Mapping[int, Signed[Reveal]] = field(default_factory=dict)  # that open their commitment
     faults: Mapping[int, str] = field(default_factory=dict)  # why a listed unit does not merge
     delivered: Mapping[int, str] = field(
@@ -331,9 +334,10 @@ class AnchoredRound:
 
     round: int
     listed: Signed[CommitmentList]
-    commitments: Mapping[int, Signed[Commitment]]
+    commitments: Mapping[int, Signed[Commitment]]  # of the units that count
     reveals: Mapping[int, Signed[Reveal]]
     record: Signed[RoundRecord]
+    ignored: tuple[Signed[Commitment], ...] = ()  # forced in, and of no unit that counts
     receipts: tuple[Signed[Receipt], ...] = ()  # that the record names
     void: bool = False  # its record was anchored too late
     draws: tuple[Draw, ...] | None = None  # None: the sampling beacon is not there yet

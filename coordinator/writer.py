@@ -147,9 +147,11 @@ class Writer:
         row = self._round(round_)
         row.parameters, row.merged, row.ended_at = record.parameters, 0, self._now
         row.update_bytes, row.train_cpu_s = 0, 0.0
+        row.listed = sum(found.counts for found in record.units)
         for found in record.units:
             unit = self._unit(round_, found.number)
             unit.commitment, unit.merged, unit.reason = found.commitment, found.merged, found.reason
+            unit.listed = found.counts  # whoever forced its commitment in is as good as listed
             row.train_cpu_s += unit.train_cpu_s or 0.0
             if found.merged:
                 row.merged += 1

@@ -60,6 +60,7 @@ def start(
 
     from contracts.run import ChainRun
     from node.config import NodeConfig
+    from node.inclusion import Inclusion
     from node.service import run_node
     from protocol.daemon import log_to_stderr, parse_config
 
@@ -85,7 +86,7 @@ def start(
     log_to_stderr()
     chain = ChainRun.connect(config.rpc, config.ledger, config.run)
     _ = chain.ledger.jury.terms  # read here, so that alerts never wait for the chain
-    trio.run(run_node, config, chain, partial(_alerts, chain))
+    trio.run(run_node, config, chain, partial(_alerts, chain), partial(Inclusion.open, chain))
 
 
 def _alerts(chain: "ChainRun", number: int) -> list[dict[str, Any]]:

@@ -82,6 +82,15 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Force:
+    """Put the id of our commitment on chain ourselves, because the round's list leaves it out."""
+
+    round: int
+    commitment: str
+    until: int  # last block in which the chain takes it
+
+
+@dataclass(frozen=True)
 class Receive:
     """Fetch a revealed update and check it, beside any job, until it is here or `StopReceiving`."""
 
@@ -125,7 +134,7 @@ class Stop:
     hint: str = ""
 
 
-Effect = Start | Cancel | Publish | Receive | StopReceiving | Progress | Release | Sweep | Stop
+Effect = Start | Cancel | Publish | Force | Receive | StopReceiving | Progress | Release | Sweep | Stop
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from protocol.chain import OPENING_ROUND, Case, ChainView, PostedRoot
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.merkle import commitments_root
-from protocol.messages import CommitmentList, Judgement, Reveal, RoundRecord
+from protocol.messages import CommitmentEntry, CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
-from verification.duty import round_draws
+from training.assignment import assignment, assignment_digest
+from verification.commit import check_commitment
+from verification.duty import carried_into, round_draws, told
+from verification.inclusion import counted_entries, forced_entries, last_force_block
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
 from verification.sample import Draw
@@ -26,7 +30,10 @@ class RoundFacts:
     beacon: str | None = None  # assignment beacon
     commit_closes: int | None = None  # last block in which a commitment is on time
     posted: PostedRoot | None = None
+    force_by: int | None = None  # last block in which a commitment can be forced in
     announced: CommitmentList | None = None
+    forced: tuple[CommitmentEntry, ...] = ()  # by the roster, first forced first
+    sound: frozenset[int] = frozenset()  # of these, whose commitment was heard and breaks no public rule
     record: RoundRecord | None = None
     record_hash: str | None = None
     anchored: int | None = None  # block
@@ -50,15 +57,40 @@ class RoundFacts:
             return None
         return in_force(self.record, void=self.void)
 
-    @property
-    def listed(self) -> dict[int, str] | None:
-        """Return commitment ids by number from the coordinator's list, if it gives the root on chain."""
+    @cached_property
+    def listed(self) -> CommitmentList | None:
+        """Return the coordinator's list, if it gives the root on chain."""
         if self.announced is None or self.posted is None:
             return None
         entries = self.announced.entries
         if commitments_root(self.announced) != self.posted.root or len(entries) != self.posted.count:
             return None
-        return {entry.number: entry.commitment for entry in entries}
+        return self.announced
+
+    @cached_property
+    def units(self) -> dict[int, str] | None:
+        """Return the commitment ids of the round's units by number, as far as they are forced in by now."""
+        listed = self.listed
+        if listed is None:
+            return None
+        return {entry.number: entry.commitment for entry in counted_entries(listed, self.forced)}
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Return whose updates are waited for: everybody listed, and who was forced in with a sound commitment."""
+        listed = () if self.listed is None else self.listed.entries
+        return frozenset(self.units or ()) & (frozenset(entry.number for entry in listed) | self.sound)
+
+    def is_left_out(self, number: int) -> bool:
+        """Tell whether the list on chain is here and does not name a number."""
+        return self.listed is not None and all(entry.number != number for entry in self.listed.entries)
+
+    def makes_unit(self, number: int, commitment: str) -> bool:
+        """Tell whether a commitment would be one of the round's units if it were forced in now."""
+        if self.listed is None:
+            return True  # for all we know
+        forced = (*self.forced, CommitmentEntry(number=number, commitment=commitment))
+        return forced[-1] in counted_entries(self.listed, forced)
 
 
 @dataclass(frozen=True)
@@ -84,10 +116,12 @@ def observe(
     *,
     round_: int,
     others: Iterable[int],
+    parameters: str | None = None,
 ) -> Facts:
     """Look at the chain and at what was heard.
 
     Args:
+        parameters: that we start the round from, if it is known.
         round_: the round the machine is in; from here on the newest anchored round is looked for.
         others: further rounds of interest, such as those with units that may still be drawn.
     """
@@ -98,7 +132,9 @@ def observe(
         height=chain.height,
         newest=newest,
         rounds={
-            one: _of_round(manifest, chain, pool, number, one) for one in wanted if 0 <= one < manifest.rounds
+            one: _of_round(manifest, chain, pool, number, one, parameters if one == round_ else None)
+            for one in wanted
+            if 0 <= one < manifest.rounds
         },
         closing=() if finish is None else finish.body.judged,
         final=chain.finished(),
@@ -115,7 +151,12 @@ def _newest(manifest: RunManifest, chain: ChainView, round_: int) -> int | None:
 
 
 def _of_round(
-    manifest: RunManifest, chain: ChainView, pool: MessagePool, number: int, round_: int
+    manifest: RunManifest,
+    chain: ChainView,
+    pool: MessagePool,
+    number: int,
+    round_: int,
+    parameters: str | None,
 ) -> RoundFacts:
     begun = chain.anchor(OPENING_ROUND if round_ == 0 else round_ - 1)
     anchored = chain.anchor(round_)
@@ -127,11 +168,17 @@ def _of_round(
     everybody = round_draws(manifest, chain, pool, round_)
     asked = [case for case in chain.cases(round_) if case.number == number and case.outcome is None]
     watching = number in drawn and posted is not None and anchored is None
+    forced = forced_entries(chain, round_)
     return RoundFacts(
         roster=roster,
         beacon=beacon,
         commit_closes=None if begun is None else begun + 1 + manifest.deadlines.commit,
         posted=posted,
+        force_by=last_force_block(chain, round_),
+        forced=forced,
+        sound=frozenset(_sound(manifest, chain, pool, round_, forced, parameters))
+        if watching
+        else frozenset(),
         announced=None if announced is None else announced.body,
         record=None if record is None else record.body,
         record_hash=chain.record_hash(round_),
@@ -149,6 +196,34 @@ def _of_round(
         reveals_close=None if posted is None else posted.block + manifest.deadlines.reveal,
         testified=number in pool.receipts(round_),
     )
+
+
+def _sound(
+    manifest: RunManifest,
+    chain: ChainView,
+    pool: MessagePool,
+    round_: int,
+    forced: Iterable[CommitmentEntry],
+    parameters: str | None,
+) -> Iterator[int]:
+    """Yield the numbers whose forced commitment was heard and breaks no rule that we can check."""
+    beacon = chain.assignment_beacon(round_)
+    for entry in forced:
+        number, commitment = entry.number, told(pool, (entry,), round_, entry.number)
+        expected = carried_into(manifest, chain, pool, round_, number)
+        if commitment is None or beacon is None or expected is None:
+            continue
+        try:
+            check_commitment(
+                manifest,
+                commitment.body,
+                parameters=parameters or commitment.body.parameters,
+                assignment=assignment_digest(assignment(manifest, beacon, round_, number)),
+                expected=expected,
+            )
+        except Malformed:
+            continue
+        yield number
 
 
 def _is_disputable(manifest: RunManifest, chain: ChainView, anchored: int | None) -> bool:

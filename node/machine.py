@@ -36,20 +36,19 @@ from node.events import (
     Trained,
 )
 from node.facts import Facts, RoundFacts
+from node.forcing import FORCED, forcing_due
 from node.keeping import STATE_CAP, drop, restore, unit_bytes
-from node.unit import Unit, commit, opening, reveal
+from node.unit import Unit, commit, message_id, opening, reveal
 from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.messages import (
-    Body,
     Commitment,
     Judgement,
     Opening,
     Receipt,
     Reveal,
     RoundRecord,
-    signing_digest,
 )
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
@@ -169,9 +168,11 @@ class State:
             return "holding back"
         if ("reveal", self.round, 0) in self.said:
             return "revealed"
-        if self.round in self.units and facts.listed is not None:
-            return "left out"
-        if self.round in self.units:
+        unit, entries = self.units.get(self.round), facts.units
+        if unit is not None and entries is not None and entries.get(self.number) != unit.commitment_id:
+            forcing = (FORCED, self.round, 0) in self.said and facts.anchored is None
+            return "forcing in" if forcing else "left out"
+        if unit is not None:
             return "committed"
         return "waiting" if self.number in facts.roster else "following"
 
@@ -302,7 +303,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
     unit = Unit(
         round=state.round,
         commitment=body,
-        commitment_id=_message_id(state, state.round, body),
+        commitment_id=message_id(state.manifest, state.round, body),
         salt=event.salt,
         moments_before=None if previous is None else previous.moments,
         residual_before=None if previous is None else previous.residual,
@@ -459,20 +460,25 @@ def _retracted(state: State, record: RoundRecord) -> tuple[RetractedRound, ...] 
 
 
 def _speak(state: State, effects: list[Effect]) -> State:
-    """Say again what the journal holds of this round, and reveal once the list on chain includes us."""
+    """Say again what the journal holds of this round, and reveal once list or chain include us."""
     unit, facts = state.units.get(state.round), state.facts.of(state.round)
     if state.stopped or unit is None or facts.confirmed is not None:
         return state
-    if (Commitment.kind, state.round, 0) not in state.said and facts.posted is None:
-        effects.append(Publish(state.round, unit.commitment))
-        state = replace(state, said=state.said | {(Commitment.kind, state.round, 0)})
-    listed = facts.listed
-    if listed is None or (Reveal.kind, state.round, 0) in state.said:
-        return state
-    if listed.get(state.number) == unit.commitment_id:
-        effects.append(Publish(state.round, reveal(unit)))
-        state = replace(state, said=state.said | {(Reveal.kind, state.round, 0)})
+    if facts.posted is None or facts.is_left_out(state.number):
+        state = _once(state, effects, Commitment.kind, Publish(state.round, unit.commitment))
+    if forcing := forcing_due(facts, state.facts.height, state.round, state.number, unit.commitment_id):
+        state = _once(state, effects, FORCED, forcing)
+    if facts.units is not None and facts.units.get(state.number) == unit.commitment_id:
+        state = _once(state, effects, Reveal.kind, Publish(state.round, reveal(unit)))
     return state
+
+
+def _once(state: State, effects: list[Effect], kind: str, effect: Effect) -> State:
+    """Ask for something of its kind once in the round."""
+    said = (kind, state.round, 0)
+    if said not in state.said:
+        effects.append(effect)
+    return replace(state, said=state.said | {said})
 
 
 def _witness(state: State, effects: list[Effect]) -> State:
@@ -592,8 +598,3 @@ def _stop(state: State, effects: list[Effect], error: str | None, hint: str = ""
         effects.append(Cancel())
     effects.append(Stop(error, hint))
     return replace(state, job=None, stopped=True)
-
-
-def _message_id(state: State, round_: int, body: Body) -> str:
-    manifest = state.manifest
-    return signing_digest(manifest.chain_id, manifest.ledger, state.run, round_, "contributor", body).hex()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -18,6 +19,7 @@ from node.events import (
     Cancel,
     Effect,
     Event,
+    Force,
     Job,
     Progress,
     Publish,
@@ -31,6 +33,7 @@ from node.events import (
 )
 from node.facts import observe
 from node.honesty import Honesty
+from node.inclusion import Forcer, Forcing
 from node.journal import Journal
 from node.machine import State
 from node.status import Tally
@@ -39,6 +42,7 @@ from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
 from protocol.daemon import JOURNAL_FILE, STATUS_FILE, check_key, settle_journal, write_status
 from protocol.errors import Equivocation, Held, MurmurError, Premature
+from protocol.keys import PeerKey
 from protocol.messages import Body, Opening, Ready, Reveal, Signed, sign
 from protocol.peer import Peer, join_run
 from protocol.shelf import Shelf
@@ -54,6 +58,10 @@ STOP_S = 5.0
 
 AlertsOf = Callable[[int], Iterable[Mapping[str, Any]]]
 """Return what the owner of a registration number has to hear at once, as JSON data; does not block."""
+
+
+OpenForcing = Callable[[PeerKey, Path], Forcing]
+"""Reach the ledger with the hot key of a node's directory; may block."""
 
 
 def no_alerts(number: int) -> Iterable[Mapping[str, Any]]:
@@ -73,9 +81,11 @@ class Node:
         honesty: Honesty,
         nursery: trio.Nursery,
         alerts: AlertsOf,
+        forcing: Forcing | None,
     ) -> None:
         self._config = config
         self._alerts = alerts
+        self._forcer = Forcer(forcing, peer.chain, shop.number)
         self._peer = peer
         self._journal = journal
         self._shop = shop
@@ -129,6 +139,7 @@ class Node:
             MurmurError: our aggregation and the coordinator's record disagree.
         """
         self._nursery.start_soon(self._show)
+        self._nursery.start_soon(self._forcer.watch)
         program = await self._shop.prepare()
         await self._say_ready(program)
         self._nursery.start_soon(self._shelf.run)
@@ -148,6 +159,7 @@ class Node:
                     state.number,
                     round_=state.round,
                     others=others,
+                    parameters=state.parameters,
                 )
             )
             await self._flush()
@@ -174,6 +186,8 @@ class Node:
                 self._nursery.start_soon(self._show_work, effect, self.state.units[effect.round])
             case Publish():
                 self._say(effect)
+            case Force():
+                self._nursery.start_soon(self._forcer.force, effect)
             case Receive():
                 scope, done = trio.CancelScope(), trio.Event()
                 running = [one for one in self._receiving if not one[1].is_set()]
@@ -327,6 +341,7 @@ class Node:
             "units": {"trained": self._journal.trained(peer.run), **asdict(self._tally.counts)},
             "judged": list(self._tally.recent),
             "alerts": [dict(alert) for alert in self._alerts(number)],
+            "warnings": self._forcer.warnings,
             "chain": {"height": peer.chain.height, "error": peer.chain_error},
             "network": peer.network.status(),
             "error": self._error(stopped),
@@ -344,11 +359,17 @@ class Node:
         return None if error is None else {"message": error.message, "hint": error.hint}
 
 
-async def run_node(config: NodeConfig, chain: ChainView, alerts: AlertsOf = no_alerts) -> None:
+async def run_node(
+    config: NodeConfig,
+    chain: ChainView,
+    alerts: AlertsOf = no_alerts,
+    open_forcing: OpenForcing | None = None,
+) -> None:
     """Run a contributor until a signal comes.
 
     Args:
         alerts: says what its owner has to hear at once.
+        open_forcing: reaches the ledger for commitments that the coordinator leaves out.
 
     Raises:
         ConfigError: key, journal, registration, dataset, device or program do not fit.
@@ -362,15 +383,26 @@ async def run_node(config: NodeConfig, chain: ChainView, alerts: AlertsOf = no_a
     with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "contributor") as (peer, number):
             shop = Shop(config, peer, number, honesty, dict(os.environ))
-            await _live(config, peer, journal, shop, honesty, alerts)
+            forcing = None if open_forcing is None else open_forcing(key, config.directory)
+            try:
+                await _live(config, peer, journal, shop, honesty, alerts, forcing)
+            finally:
+                if forcing is not None:
+                    forcing.close()
 
 
 async def _live(
-    config: NodeConfig, peer: Peer, journal: Journal, shop: Shop, honesty: Honesty, alerts: AlertsOf
+    config: NodeConfig,
+    peer: Peer,
+    journal: Journal,
+    shop: Shop,
+    honesty: Honesty,
+    alerts: AlertsOf,
+    forcing: Forcing | None,
 ) -> None:
     try:
         async with trio.open_nursery() as nursery:
-            node = Node(config, peer, journal, shop, honesty, nursery, alerts)
+            node = Node(config, peer, journal, shop, honesty, nursery, alerts, forcing)
             try:
                 await node.run()
             except MurmurError as error:

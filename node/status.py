@@ -114,6 +114,7 @@ def describe(status: Mapping[str, Any]) -> str:
             f"judged   round {judged['round']}: {judged['outcome']}" + (f" ({reasons})" if reasons else "")
         )
     lines += (f"ALERT    {describe_alert(alert)}" for alert in status["alerts"])
+    lines += (f"ALERT    {warning}" for warning in status["warnings"])
     if chain["error"] is not None:
         lines.append(f"chain    {chain['error']}")
     if status["error"] is not None:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from protocol.manifest import Digest, Frozen
-from protocol.messages import Commitment, Opening, Reveal, Round, Seconds
+from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried
 
@@ -110,6 +110,12 @@ def commit(
         ),
         update=update_root(run, round_, number, work.symbols, salt),
     )
+
+
+def message_id(manifest: RunManifest, round_: int, commitment: Commitment) -> str:
+    """Return the message id that a contributor's commitment has once it is signed."""
+    place = manifest.chain_id, manifest.ledger, manifest.run_id, round_
+    return signing_digest(*place, "contributor", commitment).hex()
 
 
 def reveal(unit: Unit) -> Reveal:

@@ -1,6 +1,7 @@
 """What a drawn witness does in a round: fetch every revealed update, check it, and sign one receipt.
 
-It signs as soon as every listed update is here, or when the reveals close. Whatever it signed it repeats after a
+It signs as soon as every update of the round is here and nobody can be forced in any more, or when the reveals close.
+Whatever it signed it repeats after a
 restart, from the journal, and never signs another.
 """
 
@@ -66,7 +67,7 @@ def witness(
         number: the witness's registration number.
         signed: a receipt for the round in our journal.
     """
-    listed = facts.listed
+    units = facts.units
     if watch.over or facts.beacon is None:
         return watch, ()
     if number not in facts.witnesses or facts.anchored is not None:
@@ -76,7 +77,7 @@ def witness(
         return ended, (*effects, Publish(watch.round, signed))
     if facts.testified:  # by us, before this journal began
         return end(watch)
-    if listed is None or facts.reveals_close is None:
+    if units is None or facts.reveals_close is None or facts.force_by is None:
         return watch, ()
     closed = height >= facts.reveals_close
     if closed and not watch.present:
@@ -84,11 +85,15 @@ def witness(
     fresh = {
         one: reveal
         for one, reveal in facts.reveals.items()
-        if not closed and one not in watch.asked and listed.get(one) == reveal.commitment
+        if not closed
+        and one not in watch.asked
+        and units.get(one) == reveal.commitment
+        and one in facts.awaited
     }
     effects = tuple(Receive(watch.round, reveal) for _, reveal in sorted(fresh.items()))
     watch = replace(watch, asked={**watch.asked, **fresh}, present=True)
-    if listed.keys() <= watch.settled.keys() or closed:
+    complete = height >= facts.force_by and facts.awaited <= watch.settled.keys()
+    if complete or closed:
         receipt = watch.receipt(number)
         watch, ending = end(watch)
         effects = (*effects, *ending, Publish(watch.round, receipt))

@@ -123,6 +123,9 @@ class ChainView(Protocol):
     def commitments(self, round_: int) -> PostedRoot | None:
         """Return the commitment root of a round."""
 
+    def forced(self, round_: int) -> dict[int, str]:
+        """Return the message ids of the commitments forced into a round, by number, first forced first."""
+
     def roster(self, round_: int) -> tuple[Operator, ...]:
         """Return the contributors of a round, by number: registered and staked at the anchor before it."""
 

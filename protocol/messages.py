@@ -128,12 +128,16 @@ class Receipt(Body):
 
 
 class UnitRecord(Frozen):
-    """Say what became of a committed unit: merged, or why not; and what its chance to be drawn follows from."""
+    """Say what became of a committed unit: merged, or why not; and what its chance to be drawn follows from.
+
+    One that was forced in without a commitment that holds does not count: it is as if nothing had been committed.
+    """
 
     number: Number
     commitment: Digest
     earlier: int = Field(default=0, ge=0, le=10_000)  # units of it listed before, up to schedule.fresh_units
     suspect: int = Field(default=0, ge=0, le=10_000)  # units left under suspicion, this one included
+    counts: bool = True
     merged: bool
     reason: Reason = ""  # empty when merged
     symbols: Digest | None = None

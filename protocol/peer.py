@@ -81,7 +81,7 @@ class Peer:
         self.run = config.run
         self.store = store
         speakers, succession = partial(speaker_of, chain), Succession(manifest, chain)
-        self.pool = MessagePool(manifest, speakers, self._cases_of, succession)
+        self.pool = MessagePool(manifest, speakers, self._cases_of, succession, chain.forced)
         self.network: Network
         self.chain_error: str | None = None
         self.on_message: list[Callable[[Signed[Body]], None]] = []
@@ -163,7 +163,8 @@ class Peer:
             return False
         merged = {unit.number for unit in record.body.units if unit.merged}
         heard = {number: message.id for number, message in self.pool.commitments(round_).items()}
-        committed = all(heard.get(entry.number) == entry.commitment for entry in listed.body.entries)
+        counted = [unit for unit in record.body.units if unit.counts]
+        committed = all(heard.get(unit.number) == unit.commitment for unit in counted)
         received = {message.id for message in self.pool.receipts(round_).values()}
         return (
             committed and merged <= self.pool.reveals(round_).keys() and received >= set(record.body.receipts)

@@ -4,15 +4,15 @@ The pool bounds itself: only keys that the chain knows may speak (`protocol.spea
 kind and round, and nobody speaks of rounds far ahead. A second, different statement for one slot is equivocation:
 refused, but kept as evidence.
 What a later statement or the chain refers to takes the slot, whichever came first: of two commitments the listed one,
-of two reveals the one that opens it, of two receipts the one that the record names, of two records the anchored one.
-Otherwise a peer could keep its listed unit from verifiers by showing them another one, or its update from the
-coordinator alone.
+or else the one that was forced in on chain, of two reveals the one that opens it, of two receipts the one that the
+record names, of two records the anchored one. Otherwise a peer could keep its unit from verifiers by showing them
+another one, or its update from the coordinator alone.
 
 Who speaks when the run's coordinator is gone, and whose word then counts: `protocol.succession`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TypeVar, cast
 
 from protocol.errors import Equivocation, Malformed, Premature
@@ -43,6 +43,9 @@ SpeakerOf = Callable[[int, int | None], Speaker | None]
 CasesOf = Callable[[int], Container[tuple[int, int]]]
 """Map a round to the (number, case) of the cases about its units that the chain knows."""
 
+ForcedOf = Callable[[int], Mapping[int, str]]
+"""Map a round to the ids of the commitments that were forced into it on chain, by number."""
+
 Slot = tuple[str, int, tuple[int, ...]]
 ROUNDS_AHEAD = 2
 MAX_EQUIVOCATIONS = 512
@@ -59,6 +62,7 @@ class MessagePool:
         speaker_of: SpeakerOf,
         cases_of: CasesOf = lambda round_: frozenset(),
         succession: Succession | None = None,
+        forced_of: ForcedOf = lambda round_: {},
     ) -> None:
         """Hold nothing yet.
 
@@ -72,6 +76,7 @@ class MessagePool:
         self._succession = succession
         # What stand-ins said, by the coordinator's slot.
         self._stand_ins: dict[Slot, list[Signed[Body]]] = defaultdict(list)
+        self._forced_of = forced_of
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
@@ -132,8 +137,10 @@ class MessagePool:
         listed = None if listed is None or self._is_doubtful(listed) else listed
         record = None if record is None or self._is_doubtful(record) else record
         match message.body:
-            case Commitment() if listed is not None:
-                return any(entry.commitment == message.id for entry in listed.body.entries)
+            case Commitment(number=number):
+                entries = () if listed is None else listed.body.entries
+                named = {entry.number: entry.commitment for entry in entries}
+                return named.get(number, self._forced_of(message.round).get(number)) == message.id
             case Reveal() as reveal:
                 return self._opens(message.round, reveal) and not self._opens(
                     message.round, cast("Reveal", before.body)

@@ -58,7 +58,8 @@ class RoundDossier:
 
     round: int
     listed: Signed[CommitmentList]
-    commitments: tuple[Signed[Commitment], ...]  # exactly those of the list, in its order
+    # exactly those of the list, in its order, and then those forced in that were told
+    commitments: tuple[Signed[Commitment], ...]
     reveals: tuple[Signed[Reveal], ...] = ()
     receipts: tuple[Signed[Receipt], ...] = ()  # that the record names, in its order
     record: Signed[RoundRecord] | None = None  # None until the reveal phase is over
@@ -96,7 +97,7 @@ class RoundDossier:
 
         Raises:
             Malformed: too long, not canonical, a message that does not parse or is of another run, round or kind,
-                two messages in one place, or other commitments than the list names.
+                two messages in one place, or other commitments than the list names for its numbers.
         """
         value = _object(
             data,
@@ -129,11 +130,14 @@ class RoundDossier:
             seals=reader.many(Seal, value["seals"], MAX_VERDICTS),
         )
         named = [(entry.number, entry.commitment) for entry in listed.body.entries]
-        if named != [(message.body.number, message.id) for message in dossier.commitments]:
+        held = [(message.body.number, message.id) for message in dossier.commitments]
+        if named != held[: len(named)]:
             raise Malformed("dossier holds other commitments than its list names")
-        numbers = {number for number, _ in named}
-        if len(numbers) != len(named):
+        if len({number for number, _ in named}) != len(named):
             raise Malformed("commitment list names a number twice")
+        numbers = {number for number, _ in held}
+        if len(numbers) != len(held):
+            raise Malformed("dossier holds two commitments of one number")
         _unique("receipt", [message.body.number for message in dossier.receipts])
         about: tuple[Signed[Reveal | Opening | Seal | Verdict], ...] = (
             *dossier.reveals,
@@ -145,7 +149,7 @@ class RoundDossier:
             _unique(kind.kind, [slot_of(one) for one in about if isinstance(one.body, kind)])
         for message in about:
             if message.body.number not in numbers:
-                raise Malformed(f"{message.body.kind} about a number that the list does not name")
+                raise Malformed(f"{message.body.kind} about a number without a commitment")
         return dossier
 
 

@@ -37,6 +37,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("commitment roots", audit_rounds.check_roots),
     ("record hashes", audit_rounds.check_records),
     ("rosters", audit_rounds.check_rosters),
+    ("forced inclusion", audit_choices.check_forced),
     ("beacons", audit_beacons.check_beacons),
     ("assignments", audit_rounds.check_assignments),
     ("merging", audit_rounds.check_merging),

@@ -6,7 +6,7 @@ from protocol.canonical import digest
 from protocol.chain import Penalties
 from protocol.errors import Malformed, Premature, ProofInconclusive, ProofRejected
 from protocol.merkle import commitments_root
-from protocol.messages import Retraction, Reveal, Signed, UnitRecord
+from protocol.messages import Commitment, Retraction, Reveal, Signed, UnitRecord
 from protocol.speakers import check_signer, number_of, round_of, speaker_of
 from protocol.tensors import parameter_layout
 from protocol.update import Symbols, decode, max_update_bytes
@@ -82,17 +82,29 @@ def check_roots(run: PublicRun) -> Found:
 
 
 def check_records(run: PublicRun) -> Found:
-    """Every record has the hash on chain and says one thing of each listed commitment, by number."""
+    """Every record has the hash on chain and says one thing of each commitment that is listed or was forced in."""
+    forced = 0
     for round_ in run.scope:
         record = run.records[round_]
         if record.body.digest().hex() != run.chain.record_hash(round_):
             raise ProofRejected(f"the record of round {round_} does not have the hash on chain")
-        listed = [(one.number, one.commitment) for one in run.dossiers[round_].listed.body.entries]
+        entries, listed = run.entries[round_], run.dossiers[round_].listed.body.entries
         units = [(unit.number, unit.commitment) for unit in record.body.units]
-        if units != sorted(listed):
-            raise ProofRejected(f"the record of round {round_} holds other units than the list")
+        for entry in entries[len(listed) :]:
+            forced += 1
+            if (entry.number, entry.commitment) not in units:
+                raise ProofRejected(
+                    f"number {entry.number} forced its commitment into round {round_}, and the record has no unit of it"
+                )
+        if units != [(entry.number, entry.commitment) for entry in entries]:
+            raise ProofRejected(
+                f"the record of round {round_} holds other units than were listed and forced in, or in another order"
+            )
     void = sum(map(run.is_void, run.scope))
-    return len(run.scope), f"records, {void} of them too late, which voids their rounds"
+    return (
+        len(run.scope),
+        f"records, {void} of them too late, which voids their rounds; {forced} commitments forced in",
+    )
 
 
 def check_rosters(run: PublicRun) -> Found:
@@ -112,26 +124,39 @@ def check_assignments(run: PublicRun) -> Found:
     count = 0
     for dossier in run.audited:
         round_ = dossier.round
-        beacon = run.chain.assignment_beacon(round_)
-        if beacon is None:
-            raise ProofInconclusive(f"the chain does not give the assignment beacon of round {round_}")
-        before = run.standing[round_ - 1] if round_ else None
         for message in dossier.commitments:
             number = message.body.number
-            previous = run.commitment(round_ - 1, number)
-            drawn = assignment_digest(assignment(run.manifest, beacon, round_, number))
-            try:
-                check_commitment(
-                    run.manifest,
-                    message.body,
-                    parameters=run.records[round_].body.parameters,
-                    assignment=drawn,
-                    expected=carried(number, None if previous is None else previous.body, before),
-                )
-            except Malformed as error:
-                raise ProofRejected(f"number {number} in round {round_}: {error.message}") from error
+            if number in run.ignored(round_):
+                continue
+            if reason := commitment_fault(run, round_, message):
+                raise ProofRejected(f"number {number} in round {round_}: {reason}")
             count += 1
     return count, "commitments start where they must"
+
+
+def commitment_fault(run: PublicRun, round_: int, message: Signed[Commitment]) -> str:
+    """Return what is wrong with a commitment by public rules, or an empty string.
+
+    Raises:
+        ProofInconclusive: the chain does not give the round's assignment beacon.
+    """
+    beacon = run.chain.assignment_beacon(round_)
+    if beacon is None:
+        raise ProofInconclusive(f"the chain does not give the assignment beacon of round {round_}")
+    number = message.body.number
+    previous = run.commitment(round_ - 1, number)
+    before = run.standing[round_ - 1] if round_ else None
+    try:
+        check_commitment(
+            run.manifest,
+            message.body,
+            parameters=run.records[round_].body.parameters,
+            assignment=assignment_digest(assignment(run.manifest, beacon, round_, number)),
+            expected=carried(number, None if previous is None else previous.body, before),
+        )
+    except Malformed as error:
+        return error.message
+    return ""
 
 
 def check_merging(run: PublicRun) -> Found:
@@ -143,7 +168,8 @@ def check_merging(run: PublicRun) -> Found:
         opened = run.reveals(round_)
         void = run.is_void(round_)
         for unit in record.body.units:
-            if round_ in run.scope and not void:  # in a void round nothing merges, whatever its record says
+            # In a void round nothing merges, whatever its record says.
+            if round_ in run.scope and not void and unit.counts:
                 late += _check_merged(run, round_, unit, _why_not(run, round_, unit, reveals, earlier))
                 merged += unit.merged
             if unit.symbols is not None:

@@ -57,7 +57,7 @@ class BundleDocument(Frozen):
     facts: RoundFacts
     operators: Annotated[tuple[OperatorFact, ...], Field(max_length=64)]  # of everybody who signs below
     listed: Wire
-    proof: Annotated[tuple[Digest, ...], Field(max_length=64)]  # from the commitment to the root
+    proof: Annotated[tuple[Digest, ...], Field(max_length=64)]  # from a listed commitment to the root
     commitment: Wire
     record: Wire
     previous_listed: Wire | None
@@ -93,6 +93,11 @@ class Bundle:
     def number(self) -> int:
         """Return the registration number of the peer whose unit this is."""
         return self.commitment.body.number
+
+    @property
+    def forced(self) -> bool:
+        """Tell whether the unit counts because it was forced in, by the claimed facts: the list does not name it."""
+        return all(entry.number != self.number for entry in self.listed.body.entries)
 
     @property
     def round(self) -> int:
@@ -264,7 +269,7 @@ def export_bundle(
         find: where public files and opened states are at hand.
 
     Raises:
-        ConfigError: the unit was not listed, not drawn, or a file of it is not at hand.
+        ConfigError: there is no such unit, it was not drawn, or a file of it is not at hand.
         Malformed: the public folder is not well formed.
     """
     manifest = archive.manifest()
@@ -274,10 +279,8 @@ def export_bundle(
     previous = archive.round(manifest, round_ - 1) if round_ else None
     commitment = _of(dossier.commitments, number)
     if commitment is None:
-        listed = ", ".join(str(entry.number) for entry in dossier.listed.body.entries)
-        raise ConfigError(
-            f"number {number} has no unit in round {round_}", hint=f"listed: {listed or 'none'}"
-        )
+        known = ", ".join(str(one.body.number) for one in dossier.commitments)
+        raise ConfigError(f"number {number} has no unit in round {round_}", hint=f"units: {known or 'none'}")
     document, bundle = _describe(manifest, chain, dossier, previous, commitment)
     if bundle.draw is None:
         raise ConfigError(
@@ -326,12 +329,13 @@ def _describe(
     if unknown:
         raise ConfigError(f"the chain does not know number {unknown[0]}")
     facts = chain.rounds[dossier.round]
+    listed = any(entry.number == number for entry in dossier.listed.body.entries)
     bundle = Bundle(
         manifest=manifest,
         facts=facts,
         operators=(),
         listed=dossier.listed,
-        proof=commitment_proof(dossier.listed.body, number),
+        proof=commitment_proof(dossier.listed.body, number) if listed else (),
         commitment=commitment,
         record=dossier.record,
         previous_listed=None if previous is None else previous.listed,

@@ -16,13 +16,18 @@ class Carried:
     residual: str = NOTHING_CARRIED
 
 
+def holds_unit(number: int, record: RoundRecord) -> bool:
+    """Tell whether what is in force of a record holds a unit of a number."""
+    return any(unit.number == number for unit in record.units)
+
+
 def carries_on(number: int, previous_record: RoundRecord | None) -> bool:
     """Tell whether a peer carries anything into the round after this record, which alone decides it.
 
     Args:
         previous_record: what is in force of it; None for round 0.
     """
-    if previous_record is None or all(unit.number != number for unit in previous_record.units):
+    if previous_record is None or not holds_unit(number, previous_record):
         return False
     return not any(j.number == number and j.outcome in ("void", "false") for j in previous_record.judged)
 
@@ -31,12 +36,12 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     """Return what a peer must carry into a round.
 
     It starts with the roots its unit committed in the round before, merged or not; with nothing as a
-    newcomer, after a round without a listed commitment or a void one, or once the record before says that a
+    newcomer, after a round without a commitment that counts or a void one, or once the record before says that a
     unit of its was found void or false.
 
     Args:
         number: the peer's registration number.
-        previous: its commitment in the list of the round before, if any.
+        previous: its commitment in the round before, listed or forced in, if any.
         previous_record: what is in force of the anchored record of the round before (`verification.lateness`);
             None for round 0.
     """

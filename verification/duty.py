@@ -1,16 +1,26 @@
 """Which drawn units a verifier should judge now: a pure look at chain and messages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
 from protocol.merkle import commitments_root
-from protocol.messages import Commitment, CommitmentList, Opening, RoundRecord, Seal, Signed, Verdict
+from protocol.messages import (
+    Commitment,
+    CommitmentEntry,
+    CommitmentList,
+    Opening,
+    RoundRecord,
+    Seal,
+    Signed,
+    Verdict,
+)
 from protocol.pool import MessagePool
 from protocol.speakers import later_keys
 from verification.cases import blocks_since
-from verification.commit import carried
+from verification.commit import Carried, carried, carries_on
+from verification.inclusion import counted_entries, forced_entries
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
 from verification.sample import Draw, draws
@@ -47,6 +57,12 @@ def confirmed_list(chain: ChainView, pool: MessagePool, round_: int) -> Signed[C
         return None
     same = (commitments_root(listed.body), len(listed.body.entries)) == (posted.root, posted.count)
     return listed if same else None
+
+
+def confirmed_entries(chain: ChainView, pool: MessagePool, round_: int) -> tuple[CommitmentEntry, ...] | None:
+    """Return what a round's record must name, as far as it is forced in by now; None while its list is not here."""
+    listed = confirmed_list(chain, pool, round_)
+    return None if listed is None else counted_entries(listed.body, forced_entries(chain, round_))
 
 
 def confirmed_record(
@@ -170,37 +186,45 @@ def _ends_time(manifest: RunManifest, draw: Draw, me: int) -> int:
 def unit_of(
     manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, number: int, segment: int
 ) -> DrawnUnit | None:
-    """Return a listed unit with one of its segments.
+    """Return a unit with one of its segments.
 
     None while a message about it is missing here, which is nobody's fault but ours.
     """
-    listed, beacon = confirmed_list(chain, pool, round_), chain.assignment_beacon(round_)
+    entries, beacon = confirmed_entries(chain, pool, round_), chain.assignment_beacon(round_)
     sampling = chain.sampling_beacon(round_)
-    if listed is None or beacon is None or sampling is None:
+    if entries is None or beacon is None or sampling is None:
         return None
-    commitment = listed_commitment(pool, listed, round_, number)
+    commitment = told(pool, entries, round_, number)
     if commitment is None:
         return None
-    openers = later_keys(chain, number, round_)
+    expected = carried_into(manifest, chain, pool, round_, number)
+    if expected is None:
+        return None
+    return DrawnUnit(commitment, segment, beacon, expected, sampling, later_keys(chain, number, round_))
+
+
+def carried_into(
+    manifest: RunManifest, chain: ChainView, pool: MessagePool, round_: int, number: int
+) -> Carried | None:
+    """Return what a number must bring into a round; None while a message about it is missing here."""
     if round_ == 0:
-        return DrawnUnit(commitment, segment, beacon, carried(number, None, None), sampling, openers)
-    before = confirmed_list(chain, pool, round_ - 1)
+        return carried(number, None, None)
+    before = confirmed_entries(chain, pool, round_ - 1)
     record = confirmed_record(manifest, chain, pool, round_ - 1)
     if before is None or record is None:
         return None
     previous = None
-    if any(entry.number == number for entry in before.body.entries):
-        previous = listed_commitment(pool, before, round_ - 1, number)
+    if carries_on(number, record) and any(entry.number == number for entry in before):
+        previous = told(pool, before, round_ - 1, number)
         if previous is None:
             return None
-    expected = carried(number, None if previous is None else previous.body, record)
-    return DrawnUnit(commitment, segment, beacon, expected, sampling, openers)
+    return carried(number, None if previous is None else previous.body, record)
 
 
-def listed_commitment(
-    pool: MessagePool, listed: Signed[CommitmentList], round_: int, number: int
+def told(
+    pool: MessagePool, entries: Iterable[CommitmentEntry], round_: int, number: int
 ) -> Signed[Commitment] | None:
-    """Return the commitment that a confirmed list names for a number, if it was heard."""
+    """Return the commitment that a round's entries name for a number, if it was heard."""
     commitment = pool.commitments(round_).get(number)
-    named = {entry.number: entry.commitment for entry in listed.body.entries}
+    named = {entry.number: entry.commitment for entry in entries}
     return commitment if commitment is not None and named.get(number) == commitment.id else None

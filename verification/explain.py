@@ -36,6 +36,7 @@ _FACTS = {
     "run": "the run",
     "commitments_root": "the root of all commitments of the round",
     "commitments_count": "the number of commitments",
+    "forced": "the commitments forced in beside them",
     "record": "the hash of the round's record",
     "previous_root": "the root of the round before",
     "previous_record": "the record of the round before",
@@ -134,9 +135,21 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
             if entry.merged
             else f"The round's record left its update out: {entry.reason}."
         )
-    sure = report.confirmed is not None and "commitments_root" in report.confirmed.known
+    known = () if report.confirmed is None else report.confirmed.known
+    sure = ("forced" if bundle.forced else "commitments_root") in known
+    holds = "holds" if sure else "is said to hold"
+    place = (
+        f"The commitment is one of {bundle.facts.commitments_count} under the root "
+        f"{bundle.facts.commitments_root}, which the chain {holds}."
+    )
+    if bundle.forced:
+        place = (
+            f"The coordinator's list of {bundle.facts.commitments_count} commitments leaves it out, so the peer put "
+            f"it on chain itself, which counts as much; the chain {holds} it."
+        )
     facts: dict[str, object] = {
         "commitment": bundle.commitment.id,
+        "forced": bundle.forced,
         "commitments_root": bundle.facts.commitments_root,
         "commitments": bundle.facts.commitments_count,
         "parameters": body.parameters,
@@ -156,8 +169,7 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
             f"update that came out, so that none of it could be changed afterwards.",
             start,
             arithmetic,
-            f"The commitment is one of {bundle.facts.commitments_count} under the root "
-            f"{bundle.facts.commitments_root}, which the chain {'holds' if sure else 'is said to hold'}.",
+            place,
             merged,
         ),
         facts,

@@ -11,12 +11,16 @@ from protocol.chain import ChainView, LinkedKey
 from protocol.errors import Malformed, ProofInconclusive
 from protocol.manifest import Address, Digest, Frozen, RunManifest
 from protocol.merkle import StandardMerkleTree, commitment_leaf
-from protocol.messages import CommitmentList, Number, Round
+from protocol.messages import MAX_UNITS, CommitmentEntry, CommitmentList, Number, Round
 from protocol.speakers import Speaker, keys_since
+from verification.inclusion import forced_entries
 
 MAX_OPERATORS = 65_536
 MAX_KEYS = 4096  # of one number; of more the newest are kept
 Block = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+Forced = Annotated[tuple[CommitmentEntry, ...], Field(max_length=MAX_UNITS)]
 
 
 class KeyFact(Frozen):
@@ -63,10 +67,12 @@ class RoundFacts(Frozen):
     commitments_root: Digest
     commitments_count: int = Field(ge=0, lt=2**32)
     commitments_block: Block
+    forced: Forced = ()  # by the round's roster, first forced first
     record: Digest  # hash of the round record
     record_block: Block
     previous_root: Digest | None  # commitment root of the round before; None in round 0
     previous_commitments_block: Block | None
+    previous_forced: Forced = ()
     previous_record: Digest | None
     previous_record_block: Block | None
     assignment_beacon: Digest
@@ -114,10 +120,12 @@ def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
         commitments_root=posted.root,
         commitments_count=posted.count,
         commitments_block=posted.block,
+        forced=forced_entries(chain, round_),
         record=record,
         record_block=anchored,
         previous_root=None if before is None else before.root,
         previous_commitments_block=None if before is None else before.block,
+        previous_forced=forced_entries(chain, round_ - 1) if round_ else (),
         previous_record=chain.record_hash(round_ - 1) if round_ else None,
         previous_record_block=chain.anchor(round_ - 1) if round_ else None,
         assignment_beacon=assignment,

@@ -11,13 +11,13 @@ from protocol.beacons import SignatureFiles
 from protocol.chain import ChainView
 from protocol.errors import MurmurError, ProofInconclusive
 from protocol.manifest import RunManifest
-from protocol.messages import Commitment, Signed
+from protocol.messages import Commitment, RoundRecord, Signed
 from protocol.pool import MessagePool
 from protocol.speakers import speaker_of
 from protocol.succession import Succession
 from verification.archive import RoundDossier, Settlement
 from verification.bundle import FindBlob
-from verification.duty import confirmed_list
+from verification.duty import confirmed_entries, confirmed_list, told
 from verification.public import AuditChain, PublicRun
 from verification.ruling import fault
 
@@ -35,13 +35,13 @@ def settling_gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[
     record = pool.record(round_)
     if record is None or record.body.digest().hex() != chain.record_hash(round_):
         yield f"the record of round {round_}"
-    listed = confirmed_list(chain, pool, round_)
-    if listed is None:
+    entries = confirmed_entries(chain, pool, round_)
+    if entries is None:
         yield f"the commitment list of round {round_}"
         return
-    heard = pool.commitments(round_)
-    for entry in listed.body.entries:
-        if entry.number not in heard or heard[entry.number].id != entry.commitment:
+    needless = _needless(record)
+    for entry in entries:
+        if entry.number not in needless and told(pool, entries, round_, entry.number) is None:
             yield f"the commitment of number {entry.number} in round {round_}"
 
 
@@ -58,6 +58,12 @@ def gaps(chain: ChainView, pool: MessagePool, round_: int) -> Iterator[str]:
         for receipt in record.body.receipts:
             if receipt not in received:
                 yield f"receipt {receipt} of round {round_}"
+
+
+def _needless(record: Signed[RoundRecord] | None) -> frozenset[int]:
+    """Return the numbers whose commitment a record says was not told, or is none."""
+    units = () if record is None else record.body.units
+    return frozenset(unit.number for unit in units if not unit.counts)
 
 
 def run_gaps(chain: AuditChain, pool: MessagePool) -> Iterator[str]:
@@ -79,16 +85,20 @@ def dossier_of(
 ) -> RoundDossier | None:
     """Put the file of an anchored round together, or return None while its list, a commitment or its record lacks."""
     listed, record = confirmed_list(chain, pool, round_), pool.record(round_)
-    if listed is None or record is None or record.body.digest().hex() != chain.record_hash(round_):
+    entries = confirmed_entries(chain, pool, round_)
+    if listed is None or entries is None or record is None:
         return None
-    heard = pool.commitments(round_)
+    if record.body.digest().hex() != chain.record_hash(round_):
+        return None
+    forced = {entry.number for entry in entries} - {entry.number for entry in listed.body.entries}
     commitments: list[Signed[Commitment]] = []
-    for entry in listed.body.entries:
-        found = heard.get(entry.number)
-        if found is None or found.id != entry.commitment:
+    for number in [entry.number for entry in listed.body.entries] + sorted(forced):
+        found = told(pool, entries, round_, number)
+        if found is not None:
+            commitments.append(found)
+        elif number not in forced or number not in _needless(record):
             return None
-        commitments.append(found)
-    numbers = {entry.number for entry in listed.body.entries}
+    numbers = {one.body.number for one in commitments}
     reveals, openings, verdicts = pool.reveals(round_), pool.openings(round_), pool.verdicts(round_)
     received = {message.id: message for message in pool.receipts(round_).values()}
     seals = {key: one for key, one in pool.seals(round_).items() if key[0] in numbers}
@@ -141,7 +151,7 @@ def public_run(
         ProofInconclusive: a message is missing without which a round cannot be read; it is named.
     """
     cases_of, succession = partial(_cases_of, chain), Succession(manifest, chain)
-    pool = MessagePool(manifest, partial(speaker_of, chain), cases_of, succession)
+    pool = MessagePool(manifest, partial(speaker_of, chain), cases_of, succession, chain.forced)
     pool.round = manifest.rounds
     for wire in messages:
         try:

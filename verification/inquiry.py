@@ -20,7 +20,8 @@ from protocol.messages import Opening, Signed
 from protocol.peer import SYNC_ROUNDS, Peer
 from protocol.pool import MessagePool
 from verification.bench import NotServed, ReplayBench, check_connection
-from verification.duty import confirmed_list, confirmed_record, listed_commitment, unit_of
+from verification.commit import holds_unit
+from verification.duty import confirmed_entries, confirmed_record, told, unit_of
 from verification.gather import anchored_rounds
 from verification.lateness import is_void
 from verification.opening import check_opening, needed_files, not_countable
@@ -61,7 +62,7 @@ def accused_unit(
     """Return the unit with the segment that a case is about; a finding where messages alone decide the case.
 
     Raises:
-        NotServed: the commitment is listed, and nobody has told it.
+        NotServed: the commitment counts, and nobody has told it.
         NetworkError: a message of the coordinator is missing here, which is not the accused's doing.
     """
     round_, number = case.round, case.number
@@ -70,15 +71,17 @@ def accused_unit(
     if is_void(manifest, chain, round_):
         # As if nobody had been listed: its units are let go at once.
         return nothing_there(f"round {round_} is void: its record was anchored too late")
-    listed, record = confirmed_list(chain, pool, round_), confirmed_record(manifest, chain, pool, round_)
-    if listed is None or record is None:
+    entries, record = confirmed_entries(chain, pool, round_), confirmed_record(manifest, chain, pool, round_)
+    if entries is None or record is None:
         raise NetworkError(f"the commitment list or the record of round {round_} is not here")
-    if all(entry.number != number for entry in listed.body.entries):
-        return nothing_there(f"number {number} has no listed commitment in round {round_}")
+    if all(entry.number != number for entry in entries) or not holds_unit(number, record):
+        return nothing_there(f"number {number} has no commitment that counts in round {round_}")
     for place in (round_, round_ - 1):
-        told = confirmed_list(chain, pool, place) if place >= 0 else None
-        named = told is not None and any(entry.number == number for entry in told.body.entries)
-        if told is not None and named and listed_commitment(pool, told, place, number) is None:
+        known = confirmed_entries(chain, pool, place) if place >= 0 else None
+        standing = confirmed_record(manifest, chain, pool, place) if place >= 0 else None
+        if known is None or standing is None or not holds_unit(number, standing):
+            continue
+        if any(entry.number == number for entry in known) and told(pool, known, place, number) is None:
             raise NotServed(f"the commitment of number {number} in round {place} is not served")
     unit = unit_of(manifest, chain, pool, round_, number, case.segment)
     if unit is None:

@@ -32,5 +32,8 @@ def is_void(manifest: RunManifest, chain: ChainView, round_: int) -> bool:
 
 
 def in_force(record: RoundRecord, *, void: bool) -> RoundRecord:
-    """Return what a record brings about: itself, or in a void round no more than its judgements."""
-    return record.model_copy(update={"units": (), "receipts": (), "retracted": ()}) if void else record
+    """Return what a record brings about: itself without units that do not count; if void, no more than judgements."""
+    if void:
+        return record.model_copy(update={"units": (), "receipts": (), "retracted": ()})
+    units = tuple(unit for unit in record.units if unit.counts)
+    return record if len(units) == len(record.units) else record.model_copy(update={"units": units})

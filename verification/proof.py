@@ -14,7 +14,16 @@ from time import process_time
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.merkle import commitment_leaf, commitments_root, verify_proof
-from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Body, Signed, Verdict
+from protocol.messages import (
+    INCONCLUSIVE,
+    PASSED,
+    PROVEN_FALSE,
+    REJECTED,
+    Body,
+    CommitmentEntry,
+    Signed,
+    Verdict,
+)
 from protocol.speakers import check_signer, number_of
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
@@ -25,6 +34,7 @@ from training.program import program_digest
 from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
 from verification.commit import check_commitment
+from verification.inclusion import counted_entries
 from verification.judge import disagreement
 from verification.merge import check_reveal, check_update
 from verification.opening import check_opening
@@ -174,6 +184,10 @@ class _Decision:
                 "no root, RPC or anchor file was given: the bundle's own copy of a root proves nothing"
             )
         self._confirmed = self._anchor.confirm(bundle)
+        if bundle.forced and "forced" not in self._confirmed.known:
+            raise ProofInconclusive(
+                f"the unit was forced in beside the list, which {self._confirmed.source} says nothing of"
+            )
         return f"relies on {self._confirmed.source}"
 
     def _check_replay(self, bundle: Bundle) -> str:
@@ -291,7 +305,16 @@ def _check_list(bundle: Bundle) -> str:
     if commitments_root(listed) != facts.commitments_root or len(listed.entries) != facts.commitments_count:
         raise ProofRejected("the commitment list does not give the claimed root")
     named = {entry.number: entry.commitment for entry in listed.entries}
-    if len(named) != len(listed.entries) or named.get(bundle.number) != bundle.commitment.id:
+    if len(named) != len(listed.entries):
+        raise ProofRejected("the commitment list names a number twice")
+    if bundle.forced:
+        forced = counted_entries(listed, facts.forced)[len(named) :]
+        if CommitmentEntry(number=bundle.number, commitment=bundle.commitment.id) not in forced:
+            raise ProofRejected("the unit's commitment is neither listed nor forced in")
+        if bundle.proof:
+            raise ProofRejected("a Merkle proof of a commitment that the list does not name")
+        return f"commitment {bundle.commitment.id} was forced in on chain beside the list"
+    if named[bundle.number] != bundle.commitment.id:
         raise ProofRejected("the commitment list does not name the unit's commitment once")
     leaf = commitment_leaf(bundle.number, bundle.commitment.id)
     proof = [bytes.fromhex(sibling) for sibling in bundle.proof]
@@ -306,6 +329,8 @@ def _check_record(bundle: Bundle) -> str:
     entry = bundle.entry
     if entry is None or entry.commitment != bundle.commitment.id:
         raise ProofRejected("the round record does not hold the unit's commitment once")
+    if not entry.counts:
+        raise ProofRejected(f"the round record says that the unit does not count: {entry.reason}")
     if bundle.record.body.parameters != bundle.commitment.body.parameters:
         raise ProofRejected("the unit does not start from the record's parameters")
     _check_previous(bundle)
@@ -336,9 +361,14 @@ def _check_previous(bundle: Bundle) -> None:
         raise ProofRejected("the list of the round before does not give the claimed root")
     if record.body.digest().hex() != facts.previous_record:
         raise ProofRejected("the record of the round before does not have the claimed hash")
-    named = [entry.commitment for entry in listed.body.entries if entry.number == bundle.number]
-    if named != ([] if commitment is None else [commitment.id]):
-        raise ProofRejected("the list of the round before names another commitment of the peer")
+    entries = counted_entries(listed.body, facts.previous_forced)
+    named = [entry.commitment for entry in entries if entry.number == bundle.number]
+    listed_too = any(entry.number == bundle.number for entry in listed.body.entries)
+    counts = any(unit.counts for unit in record.body.units if unit.number == bundle.number)
+    if commitment is None and named and (listed_too or counts):
+        raise ProofRejected("the peer's commitment of the round before is missing")
+    if commitment is not None and named != [commitment.id]:
+        raise ProofRejected("the round before has another commitment of the peer")
 
 
 def _drawn_segment(bundle: Bundle) -> int:

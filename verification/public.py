@@ -18,7 +18,17 @@ from protocol.beacons import SignatureFiles
 from protocol.chain import Case, ChainView
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
 from protocol.manifest import RunManifest
-from protocol.messages import Body, Commitment, Judgement, Reveal, RoundRecord, Seal, Signed, Verdict
+from protocol.messages import (
+    Body,
+    Commitment,
+    CommitmentEntry,
+    Judgement,
+    Reveal,
+    RoundRecord,
+    Seal,
+    Signed,
+    Verdict,
+)
 from protocol.succession import acts_from
 from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
@@ -26,6 +36,7 @@ from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
 from verification.cases import counted_cases, may_still_open
 from verification.duty import UnitKey
+from verification.inclusion import counted_entries, forced_entries
 from verification.judge import Outcome, forged_residual, refused
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
@@ -183,14 +194,26 @@ class PublicRun:
             yield from dossier.messages()
         yield from self.settlement.messages()
 
+    @cached_property
+    def entries(self) -> Sequence[tuple[CommitmentEntry, ...]]:
+        """Return what each round's record must name: what was listed, and what was forced in."""
+        return [
+            counted_entries(dossier.listed.body, forced_entries(self.chain, dossier.round))
+            for dossier in self.dossiers
+        ]
+
+    def ignored(self, round_: int) -> frozenset[int]:
+        """Return the numbers whose unit does not count, by the word of the round's record."""
+        return frozenset(unit.number for unit in self.records[round_].body.units if not unit.counts)
+
     def commitment(self, round_: int, number: int) -> Signed[Commitment] | None:
-        """Return a listed commitment."""
+        """Return a commitment that was listed or forced in."""
         if not 0 <= round_ < len(self.dossiers):
             return None
         return next((one for one in self.dossiers[round_].commitments if one.body.number == number), None)
 
     def reveals(self, round_: int) -> dict[int, Reveal]:
-        """Return the published reveals that open their listed commitment, by number."""
+        """Return the published reveals that open their commitment, by number."""
         limit = max_update_bytes(self.manifest.codec, parameter_layout(self.manifest.model).size)
         found = {}
         for message in self.dossiers[round_].reveals:
@@ -272,11 +295,11 @@ class PublicRun:
         """Return what the published verdicts make of a drawn unit.
 
         Raises:
-            ProofRejected: the unit's commitment was not listed.
+            ProofRejected: the unit's commitment is not there.
         """
         commitment = self.commitment(*key)
         if commitment is None:
-            raise ProofRejected(f"number {key[1]} was drawn in round {key[0]} and not listed")
+            raise ProofRejected(f"number {key[1]} was drawn in round {key[0]} without a commitment")
         found = rule(self.manifest, commitment.body, self.draws[key], self.verdict_bodies(key), closed=True)
         assert found is not None, "what is closed is decided"
         return found

@@ -14,7 +14,7 @@ _IS_DRAWN, _SEGMENT, _RANK = 0, 1, 2
 class Standing:
     """Say what a number's chance to be drawn follows from, as a record writes it into each unit."""
 
-    earlier: int = 0  # units listed before, counted up to schedule.fresh_units
+    earlier: int = 0  # units before, listed or forced in, counted up to schedule.fresh_units
     suspect: int = 0  # units left under suspicion
 
 
@@ -36,7 +36,7 @@ def doubt(
 def count_listed(
     manifest: RunManifest, standings: Mapping[int, Standing], numbers: Iterable[int]
 ) -> dict[int, Standing]:
-    """Return the standings after a round that listed a unit of each of these numbers."""
+    """Return the standings after a round with a unit of each of these numbers."""
     found = dict(standings)
     for number in numbers:
         before = found.get(number, NEWCOMER)
@@ -100,7 +100,7 @@ def draws(
     Args:
         run: the manifest's run id.
         beacon: hash of the block after the one that anchored the record, 64 hex digits.
-        units: of the anchored record: every listed commitment, revealed or not.
+        units: of what is in force of the anchored record, revealed or not.
         verifiers: registration numbers of the verifiers staked when the record was anchored.
     """
     round_seed = seed(SAMPLING, beacon, run, round_)

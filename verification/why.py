@@ -29,6 +29,7 @@ _CHECKS: tuple[tuple[str, Callable[[PublicRun], Found]], ...] = (
     ("commitment roots", audit_rounds.check_roots),
     ("record hashes", audit_rounds.check_records),
     ("rosters", audit_rounds.check_rosters),
+    ("forced inclusion", audit_choices.check_forced),
     ("beacons", audit_beacons.check_beacons),
     ("assignments", audit_rounds.check_assignments),
     ("witnesses", audit_choices.check_witnesses),
@@ -124,13 +125,20 @@ def _tell_unit(why: Why, run: PublicRun, round_: int, number: int) -> None:
         text = f"nothing: not staked and on the roster at block {begun}"
     why.say("assigned", text, assigned=on_roster, roster_block=begun)
     commitment, posted = run.commitment(round_, number), chain.commitments(round_)
+    forced = _was_forced(run, round_, number)
+    why.facts["forced"] = forced
+    if forced and number in run.ignored(round_):
+        unit = next(one for one in run.records[round_].body.units if one.number == number)
+        why.say("committed", f"forced in on chain, and does not count: {unit.reason}", committed=None)
+        return
     if commitment is None:
-        why.say("committed", "nothing that the list on chain names", committed=None)
+        why.say("committed", "nothing that the list on chain names, or that was forced in", committed=None)
         return
     block = None if posted is None else posted.block
-    why.say(
-        "committed", f"{commitment.id} is in the list whose root is in block {block}", committed=commitment.id
-    )
+    place = f"is in the list whose root is in block {block}"
+    if forced:
+        place = f"was forced in on chain, beside the list whose root is in block {block}"
+    why.say("committed", f"{commitment.id} {place}", committed=commitment.id)
     why.facts["commitments_block"] = block
     reveal = run.reveals(round_).get(number)
     if reveal is None:
@@ -148,6 +156,12 @@ def _tell_unit(why: Why, run: PublicRun, round_: int, number: int) -> None:
     )
     _tell_draw(why, run, (round_, number))
     _tell_cases(why, run)
+
+
+def _was_forced(run: PublicRun, round_: int, number: int) -> bool:
+    """Tell whether a number's unit is in a round because its owner forced it in."""
+    listed = len(run.dossiers[round_].listed.body.entries)
+    return any(entry.number == number for entry in run.entries[round_][listed:])
 
 
 def _timely(run: PublicRun, round_: int, record: UnitRecord) -> str:

@@ -29,23 +29,23 @@ def witnesses(
     return tuple(sorted(ranked[: manifest.verification.witnesses]))
 
 
-def check_receipt(receipt: Receipt, drawn: Iterable[int], listed: Iterable[int]) -> None:
+def check_receipt(receipt: Receipt, drawn: Iterable[int], numbers: Iterable[int]) -> None:
     """Check what a receipt says.
 
     Args:
         drawn: the round's witnesses.
-        listed: numbers in the round's commitment list.
+        numbers: whose commitments were listed or forced in.
 
     Raises:
-        Malformed: not by a witness, entries out of order or twice, or one that the list does not name.
+        Malformed: not by a witness, entries out of order or twice, or one by nobody who committed.
     """
     if receipt.number not in set(drawn):
         raise Malformed(f"number {receipt.number} is not a witness of the round")
-    numbers = [entry.number for entry in receipt.entries]
-    if numbers != sorted(set(numbers)):
+    named = [entry.number for entry in receipt.entries]
+    if named != sorted(set(named)):
         raise Malformed("receipt whose entries are not in order of number, each once")
-    if not set(numbers) <= set(listed):
-        raise Malformed("receipt of an update that the list does not name")
+    if not set(named) <= set(numbers):
+        raise Malformed("receipt of an update by somebody who neither was listed nor forced in")
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,9 @@ class SimulatedChain:
     created_at: int | None = 1
     opened_at: int | None = None
     roots: dict[int, PostedRoot] = field(default_factory=dict)
+    forcings: dict[int, dict[int, str]] = field(
+        default_factory=dict
+    )  # round -> number -> commitment, in order
     records: dict[int, tuple[str, int]] = field(default_factory=dict)
     rosters: dict[int, tuple[Operator, ...]] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
@@ -153,6 +156,9 @@ class SimulatedChain:
 
     def commitments(self, round_: int) -> PostedRoot | None:
         return self.roots.get(round_)
+
+    def forced(self, round_: int) -> dict[int, str]:
+        return dict(self.forcings.get(round_, {}))
 
     def _staked(self, role: str, block: int | None) -> tuple[Operator, ...]:
         if block is None:
@@ -376,9 +382,12 @@ class World:
     # What peers say
 
     def hear(self, number: int, round_: int, body: Body, role: Role = "contributor") -> list[Effect]:
-        message = sign(self.keys[number], self.manifest, round_, role, body)
+        message = self.signed(number, round_, body, role)
         self.heard.append(message)
         return self.feed(Heard(message))
+
+    def signed(self, number: int, round_: int, body: Body, role: Role = "contributor") -> Signed[Body]:
+        return sign(self.keys[number], self.manifest, round_, role, body)
 
     def refusals(self) -> list[str]:
         return [effect.reason for effect in self.effects if isinstance(effect, Refused)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.rounds import MAX_JUDGED, MAX_LISTED
+from coordinator.composing import MAX_JUDGED
 from coordinator.settling import MAX_CLOSING
 from coordinator.state import Aggregate, Weigh, Weighed
 from protocol.messages import (
@@ -23,6 +23,7 @@ from protocol.messages import (
     sign,
 )
 from tests.coordinator.conftest import COORDINATOR
+from verification.inclusion import MAX_FORCED, MAX_LISTED
 from verification.retract import MAX_RETRACTED
 
 MakeWorld = Callable[..., Any]
@@ -146,7 +147,8 @@ def test_the_fullest_record_is_still_one_message(world: Any) -> None:
     )
     record = RoundRecord(
         parameters=root,
-        units=(unit.model_copy(update={"earlier": 20, "suspect": 20}),) * MAX_LISTED,
+        units=(unit.model_copy(update={"earlier": 20, "suspect": 20, "counts": False}),)
+        * (MAX_LISTED + MAX_FORCED),
         judged=(judgement,) * MAX_JUDGED,
         receipts=(root,) * 16,
         retracted=(Retraction(round=999_999, number=99999),) * MAX_RETRACTED,
@@ -155,5 +157,5 @@ def test_the_fullest_record_is_still_one_message(world: Any) -> None:
     for body in (record, finish):
         assert len(sign(COORDINATOR, world.manifest, 0, "coordinator", body).wire) < MAX_MESSAGE_BYTES
     entry = ReceivedUpdate(number=99999, symbols=root, blob=root)
-    receipt = Receipt(number=99999, entries=(entry,) * MAX_LISTED)
+    receipt = Receipt(number=99999, entries=(entry,) * (MAX_LISTED + MAX_FORCED))
     assert len(sign(COORDINATOR, world.manifest, 0, "contributor", receipt).wire) < MAX_MESSAGE_BYTES

@@ -18,6 +18,7 @@ from node.events import (
     Event,
     Fetch,
     Fetched,
+    Force,
     Job,
     Progress,
     Publish,
@@ -56,6 +57,7 @@ from protocol.pool import MessagePool
 from protocol.speakers import speaker_of
 from tests.verification.testbed import LEDGER, SimChain, key
 from verification.commit import Carried
+from verification.duty import confirmed_entries
 
 
 def name(*parts: object) -> str:
@@ -131,7 +133,8 @@ class World:
         self.manifest = manifest_ or manifest()
         roles = dict.fromkeys((1, 2, 3), "contributor") | dict.fromkeys((7, 8, 9), "verifier")
         self.chain = SimChain(self.manifest, roles)
-        self.pool = MessagePool(self.manifest, partial(speaker_of, self.chain), self._cases_of)
+        speakers = partial(speaker_of, self.chain)
+        self.pool = MessagePool(self.manifest, speakers, self._cases_of, forced_of=self.chain.forced)
         self.withheld: set[int] = set()  # numbers whose updates do not arrive
         self.damaged: set[int] = set()  # numbers whose updates are none
         self.mine(1)
@@ -170,13 +173,20 @@ class World:
             root or commitments_root(body), len(entries), self.chain.height
         )
 
+    def force(self, round_: int, number: int, commitment: str) -> None:
+        """Let the next block take a commitment, if the window is open."""
+        posted = self.chain.posted[round_]
+        if self.chain.height < posted.block + self.chain.force_blocks:
+            self.mine()
+            self.chain.forcings.setdefault(round_, {}).setdefault(number, commitment)
+
     def record(
         self, round_: int, *, judged: tuple[Judgement, ...] = (), parameters: str | None = None
     ) -> RoundRecord:
         """Return the record of a round in which everybody listed and revealed is merged."""
-        listed, reveals = self.pool.commitment_list(round_), self.pool.reveals(round_)
+        entries, reveals = confirmed_entries(self.chain, self.pool, round_), self.pool.reveals(round_)
         units = []
-        for entry in () if listed is None else listed.body.entries:
+        for entry in entries or ():
             reveal = reveals.get(entry.number)
             units.append(
                 UnitRecord(
@@ -266,6 +276,7 @@ class Contributor:
                     state.number,
                     round_=state.round,
                     others=state.others,
+                    parameters=state.parameters,
                 )
             )
             arrived, self.arriving = self.arriving, []
@@ -366,6 +377,8 @@ class Contributor:
                 if effect.unit is not None:
                     disk.units[effect.round] = effect.unit
                 self.world.say(effect.round, effect.body, self.state.number)
+            case Force():
+                self.world.force(effect.round, self.state.number, effect.commitment)
             case Receive():
                 self.arriving.append(effect)
             case StopReceiving():

@@ -72,6 +72,9 @@ class SimulatedChain:
     def commitments(self, round_: int) -> PostedRoot | None:
         return None
 
+    def forced(self, round_: int) -> dict[int, str]:
+        return {}
+
     def roster(self, round_: int) -> tuple[Operator, ...]:
         return self.operators()
 

@@ -91,6 +91,25 @@ def test_of_two_commitments_the_listed_one_counts_whichever_came_first() -> None
     assert held.commitments(0) == {1: other}
 
 
+def test_of_two_commitments_the_one_forced_in_counts_where_none_is_listed() -> None:
+    forced: dict[int, str] = {}
+    held = MessagePool(manifest(), speaker_of, forced_of=lambda round_: forced if round_ == 0 else {})
+    first = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    second = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1, update=digest_of("other")))
+    held.add(first)
+    with pytest.raises(Equivocation):
+        held.add(second)
+    forced[1] = second.id
+    assert held.add(second) == second
+    assert held.commitments(0) == {1: second}
+    with pytest.raises(Equivocation):
+        held.add(first)
+    entries = (CommitmentEntry(number=1, commitment=first.id),)
+    held.add(sign(key("coordinator"), manifest(), 0, "coordinator", CommitmentList(entries=entries)))
+    assert held.add(first) == first, "what the list names goes before what was forced in"
+    assert held.commitments(0) == {1: first}
+
+
 def verdict(number: int) -> Signed[Body]:
     body = Verdict(
         number=number,

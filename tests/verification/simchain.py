@@ -64,6 +64,9 @@ class SimChain:
     records: dict[int, str] = field(default_factory=dict)
     posted: dict[int, PostedRoot] = field(default_factory=dict)
     linked: dict[int, list[LinkedKey]] = field(default_factory=dict)  # keys that were given later
+    forcings: dict[int, dict[int, str]] = field(
+        default_factory=dict
+    )  # round -> number -> commitment, in order
     out: dict[int, int] = field(default_factory=dict)  # number -> block from which it has no stake
     left: set[int] = field(default_factory=set)  # numbers that have no stake now
     final: str | None = None
@@ -106,6 +109,9 @@ class SimChain:
 
     def commitments(self, round_: int) -> PostedRoot | None:
         return self.posted.get(round_)
+
+    def forced(self, round_: int) -> dict[int, str]:
+        return dict(self.forcings.get(round_, {}))
 
     def _staked(self, role: str, block: int | None) -> tuple[Operator, ...]:
         if block is None:

@@ -171,7 +171,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         _change(("verdicts",), [_wire(_verdict(1, 5)), _wire(_verdict(1, 5))]),
         "two verdict",
     ),
-    "a verdict on nobody": (_change(("verdicts",), [_wire(_verdict(4, 5))]), "does not name"),
+    "a verdict on nobody": (_change(("verdicts",), [_wire(_verdict(4, 5))]), "without a commitment"),
     "a forged signature": (_change(("listed", "signature"), "00" * 65), "signature"),
 }
 

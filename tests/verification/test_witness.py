@@ -65,7 +65,7 @@ def test_a_small_roster_witnesses_as_a_whole(
         (receipt(9, 1), "not a witness"),
         (receipt(1, 2, 1), "not in order"),
         (receipt(1, 2, 2), "not in order"),
-        (receipt(1, 2, 8), "does not name"),
+        (receipt(1, 2, 8), "neither was listed nor forced"),
     ],
 )
 def test_a_receipt_that_says_nonsense_does_not_count(bad: Receipt, reason: str) -> None:

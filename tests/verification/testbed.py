@@ -188,6 +188,7 @@ class Testbed:
         self.judged: list[Judgement] = []
         self.undecided: list[Judgement] = []
         self.standings: Mapping[int, Standing] = {}
+        self.left_out: dict[int, set[int]] = {}  # by round: whom the list leaves out, who force themselves in
         self.late: set[int] = set()  # rounds whose record is anchored too late
         self.accused: dict[int, list[tuple[int, int]]] = {}  # by round: (number, segment)
 
@@ -357,10 +358,14 @@ class Testbed:
         """Play one round to its verdicts; judgements go into the record of the round after."""
         manifest, chain = self.manifest, self.chain
         chain.height += 1
-        numbers = [one.number for one in chain.roster(round_)]
+        forced = self.left_out.get(round_, set())
+        roster = (one.number for one in chain.roster(round_))
+        numbers = sorted(roster, key=lambda number: (number in forced, number))
         made = [self.make(round_, number, (cheats or {}).get(number)) for number in numbers]
         entries = tuple(
-            CommitmentEntry(number=n, commitment=m.commitment.id) for n, m in zip(numbers, made, strict=True)
+            CommitmentEntry(number=n, commitment=m.commitment.id)
+            for n, m in zip(numbers, made, strict=True)
+            if n not in forced
         )
         listed = sign(key(0), manifest, round_, "coordinator", CommitmentList(entries=entries))
         root = ZERO_DIGEST
@@ -368,6 +373,9 @@ class Testbed:
             root = StandardMerkleTree([commitment_leaf(e.number, e.commitment) for e in entries]).root.hex()
         chain.height += 3
         chain.posted[round_] = PostedRoot(root, len(entries), chain.height)
+        chain.forcings[round_] = {
+            n: m.commitment.id for n, m in zip(numbers, made, strict=True) if n in forced
+        }
         judged, self.judged = tuple(self.judged), []
         self.standings = doubt(manifest, self.standings, judged)
         before = {number: self.standings.get(number, NEWCOMER) for number in numbers}
