@@ -48,6 +48,7 @@ class _Place:
     own: "Operator"
     here: str | None  # address of the directory's peer key
     run: "ChainRun | None"
+    rounds: int | None  # of that run, if its manifest is here
 
     @property
     def role(self) -> "PeerRole":
@@ -87,7 +88,7 @@ def rotate(
     if number is None:
         wallet = wallet_address(directory, owner, dry_run=dry_run)
         own = _operator(found, wallet, here)
-        place = _Place(directory, found, own, here, _run(found, directory, run))
+        place = _Place(directory, found, own, here, *_run(found, directory, run))
         _replace(place, wallet, password_file, peer_password_file, yes=yes, dry_run=dry_run, as_json=as_json)
         return
     linked = found.operator(number)
@@ -96,7 +97,7 @@ def rotate(
             f"the key in {directory} that waits, {waiting}, was linked to number {number} and replaced since",
             hint=f"move {directory / 'peer.key.next'} away, then type this again",
         )
-    place = _Place(directory, found, linked, here, _run(found, directory, run))
+    place = _Place(directory, found, linked, here, *_run(found, directory, run))
     if dry_run:
         told = [f"the ledger has {waiting} already: its files are put in place"]
         confirm(told, yes=yes, dry_run=True, as_json=as_json)
@@ -230,14 +231,17 @@ def _rounds(place: _Place) -> list[str]:
     while place.run.anchor(begun - 1) is not None:
         begun += 1  # rounds whose roster is fixed
     short = f"run {place.run.run[:16]}"
-    if place.run.finished() is not None:
-        return [f"{short} has ended; what is still asked of you about it, the new key answers"]
+    if place.run.finished() is not None or (place.rounds is not None and begun > place.rounds):
+        return [
+            f"{short} has no more rounds; what is still asked of you about earlier ones, the new key answers"
+        ]
     if not begun:
         return [f"{short} has not opened: the new key counts from its first round on"]
     if place.role == "verifier":
         return [f"in {short} it judges from round {begun - 1} on, and what is due of earlier rounds"]
+    ends = " (the run ends before)" if begun == place.rounds else ""
     return [
-        f"in {short} it commits from round {begun} on; round {begun - 1} is under way: what was committed to it "
+        f"in {short} it commits from round {begun} on{ends}; round {begun - 1} is under way: what was committed to it "
         "stands, and is revealed and opened with the new key; what was not is not earned"
     ]
 
@@ -261,8 +265,8 @@ def _operator(found: "Ledger", wallet: str, here: str | None) -> "Operator":
     return own
 
 
-def _run(found: "Ledger", directory: Path, run: str | None) -> "ChainRun | None":
-    """Follow a run, or that of the manifest in a directory, if it is on this ledger.
+def _run(found: "Ledger", directory: Path, run: str | None) -> "tuple[ChainRun | None, int | None]":
+    """Follow a run, or that of the manifest in a directory, if it is on this ledger; with its rounds, if known here.
 
     Raises:
         LedgerError: the ledger does not know the run that was named.
@@ -272,13 +276,13 @@ def _run(found: "Ledger", directory: Path, run: str | None) -> "ChainRun | None"
     from protocol.errors import Malformed
     from protocol.manifest import RunManifest
 
-    if run is not None:
-        return follow(found, run)
     try:
-        stored = RunManifest.read(directory / MANIFEST_FILE).run_id
+        stored: RunManifest | None = RunManifest.read(directory / MANIFEST_FILE)
     except (FileNotFoundError, Malformed):
-        return None
-    return None if found.run_info(stored) is None else follow(found, stored)
+        stored = None
+    if stored is not None and run in (None, stored.run_id) and found.run_info(stored.run_id) is not None:
+        return follow(found, stored.run_id), stored.rounds
+    return None if run is None else follow(found, run), None
 
 
 def _links(found: "Ledger", number: int) -> list[Any]:

@@ -81,13 +81,16 @@ class SigningJournal:
         except sqlite3.DatabaseError as error:
             raise _damaged(kind, path, error) from error
         try:
-            _check(kind, database, path, {author, heir_of})
-            database.execute("UPDATE owner SET author = ?", (author,))
-            take_seat(database, path, clock())
+            owner = _check(kind, database, path, {author, heir_of})
+            take_seat(database, path, clock())  # before anything is written, which would look like a restore
+            found = cls(database, path, clock)
+            if owner != author:
+                with found._transaction():
+                    database.execute("UPDATE owner SET author = ?", (author,))
         except BaseException:
             database.close()
             raise
-        return cls(database, path, clock)
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +235,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check(
     kind: JournalKind, database: sqlite3.Connection, path: Path, owners: AbstractSet[str | None]
-) -> None:
+) -> str:
+    """Return the journal's owner, if it is one of those."""
     try:
         application = database.execute("PRAGMA application_id").fetchone()[0]
         if application != kind.application_id:
@@ -254,3 +258,4 @@ def _check(
             f"the journal {path} belongs to another peer key",
             hint="choose another directory with --dir; a `murmur keys rotate` that was cut short is typed again",
         )
+    return str(owner[0])

@@ -13,6 +13,7 @@ from node.journal import Journal
 from node.unit import opening, reveal
 from protocol.clock import unix_time
 from protocol.errors import Equivocation, Held
+from protocol.keys import PeerKey
 from protocol.messages import Receipt
 from protocol.restored import HOLD_ROUNDS, ask_to_wait
 from tests.node.test_journal import KEY, MANIFEST, RUN, opened, unit_of
@@ -77,6 +78,28 @@ def test_a_journal_that_stayed_where_it_was_goes_on(tmp_path: Path) -> None:
         assert not again.restored
         assert again.settle(RUN, 5, 10) == 0
         assert again.sign(KEY, MANIFEST, 5, unit_of(5).commitment).round == 5
+
+
+@pytest.mark.parametrize("heir", [False, True])
+def test_nothing_is_written_before_it_is_known_whether_the_journal_was_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: bool
+) -> None:
+    """A journal that lay still for long, and is opened by its key or by that key's successor."""
+    path = before_the_loss(tmp_path)
+    closed = path.read_bytes()
+
+    def changed(_: Path) -> float:
+        wal = path.with_name(path.name + "-wal")
+        untouched = path.read_bytes() == closed and not (wal.exists() and wal.stat().st_size)
+        return 0.0 if untouched else unix_time() + 3600
+
+    monkeypatch.setattr("protocol.restored._changed", changed)
+    later = PeerKey(b"\x55" * 32).address if heir else KEY.address
+    with Journal.open(path, later, heir_of=KEY.address) as journal:
+        assert not journal.restored
+    monkeypatch.undo()
+    with Journal.open(path, later) as journal:
+        assert not journal.restored
 
 
 def test_what_the_journal_holds_is_said_again_and_what_it_fixes_is_said(tmp_path: Path) -> None:

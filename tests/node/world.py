@@ -242,6 +242,7 @@ class Contributor:
         disk: Disk | None = None,
         state_cap: int = STATE_CAP,
         signs_from: int = 0,
+        commits_from: int = 0,
     ) -> None:
         self.world = world
         self.disk = disk or Disk()
@@ -259,6 +260,7 @@ class Contributor:
             receipts=self.disk.receipts,
             state_cap=state_cap,
             signs_from=signs_from,
+            commits_from=commits_from,
         )
 
     def look(self) -> list[Effect]:
