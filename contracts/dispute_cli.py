@@ -15,8 +15,8 @@ from contracts.hearing import (
     check_balance,
     check_unit,
     dates,
-    equivocation_cost,
     find_case,
+    follow,
     jury_blocks,
     pay_caveat,
     show_opened,
@@ -282,7 +282,7 @@ def equivocation(
     network: NetworkName = None,
 ) -> None:
     """Prove that one key signed two different commitments, or records, for one round. No jury, no bond."""
-    from contracts.equivocation import contradiction, read_message
+    from contracts.equivocation import contradiction, cost_of, read_message
     from contracts.jury_plan import equivocation_steps
     from contracts.plan import quote
 
@@ -300,7 +300,7 @@ def equivocation(
     if proof.record != record:
         kind = "records" if proof.record else "commitments"
         raise UsageError(f"they are {kind}", hint="add --record" if proof.record else "leave --record out")
-    who, cost = equivocation_cost(found, run, proof.signer, round_, record=record)
+    who, cost = cost_of(follow(found, run), proof.signer, round_, record=record)
     plan = [
         f"prove that {who} signed two {'records' if record else 'commitments'} for round {round_}: it loses "
         f"{format_amount(cost)} tokens",

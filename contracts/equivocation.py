@@ -2,9 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from protocol.errors import ConfigError, UsageError
+from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.messages import MAX_MESSAGE_BYTES, Body, Commitment, RoundRecord, Signed, parse_message
+
+if TYPE_CHECKING:
+    from contracts.run import ChainRun
+
+ALL_AT: Final = 3
+"""From this equivocation on all stake is lost."""
+BPS: Final = 10_000
+
+
+class NothingToTake(LedgerError):
+    """Report an equivocation that costs its author nothing, or nothing more."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +70,39 @@ def contradiction(
         raise UsageError("both say the same")
     said = [(one.body.digest(), one.signature) for one in (a, b)]
     return Contradiction(a.author, round_, a.body.kind == RoundRecord.kind, said[0], said[1])
+
+
+def cost_of(chain: "ChainRun", signer: str, round_: int, *, record: bool) -> tuple[str, int]:
+    """Return who answers for two statements of a key, and what they cost it in wei. Asks the ledger.
+
+    Args:
+        chain: the run, refreshed.
+        record: they are records; else commitments.
+
+    Raises:
+        NothingToTake: nobody answers, it was punished before, or there is nothing left.
+        LedgerError: the chain does not answer.
+    """
+    ledger, run = chain.ledger, chain.run
+    info = ledger.run_info(run)
+    if info is None:
+        raise LedgerError(f"the ledger knows no run {run}")
+    if record and signer == info.coordinator_key:
+        if not info.bond_wei:
+            raise NothingToTake("the coordinator's bond was taken or released: there is nothing left to take")
+        return "the run's coordinator", info.bond_wei
+    number = ledger.answers_for(signer)
+    own = None if number is None else ledger.operator(number)
+    if number is None or own is None:
+        raise NothingToTake(f"{signer} is no registered key, or was rotated away too long ago")
+    if not record and own.role.name != "CONTRIBUTOR":
+        raise NothingToTake(f"number {number} is no contributor")
+    said = [(one.round, one.number, one.record) for one in chain.equivocations()]
+    if (round_, number, record) in said:
+        raise NothingToTake(f"number {number} was punished for this round before")
+    all_of_it = record or own.equivocations + 1 >= ALL_AT
+    share = BPS if all_of_it else info.ladder.equivocation_bps
+    cost = (own.stake_wei + own.unbonding_wei) * share // BPS
+    if not cost:
+        raise NothingToTake(f"number {number} has nothing left to take")
+    return f"number {number}", cost

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from contracts.run import ChainRun
     from contracts.types import CaseInfo, CaseKind, OpenedCase
 
-ALL_AT = 3
-"""From this equivocation on all stake is lost."""
-
 
 def tokens(wei: str) -> str:
     """Return a decimal string of wei as an amount with its unit."""
@@ -241,40 +238,6 @@ def pay_caveat(
         f"the unit's pay follows the ruling only for cases opened by block {until}, unless its verdicts said false: "
         "else the case is about stake alone"
     ]
-
-
-def equivocation_cost(
-    ledger: "Ledger", run: str, signer: str, round_: int, *, record: bool
-) -> tuple[str, int]:
-    """Return who answers for two statements of a key, and what they cost it in wei.
-
-    Raises:
-        LedgerError: nobody answers, it was punished before, or there is nothing left to take.
-    """
-    from contracts.docket import BPS
-
-    chain, info = follow(ledger, run), ledger.run_info(run)
-    if info is None:
-        raise LedgerError(f"the ledger knows no run {run}")
-    if record and signer == info.coordinator_key:
-        if not info.bond_wei:
-            raise LedgerError("the coordinator's bond was taken or released: there is nothing left to take")
-        return "the run's coordinator", info.bond_wei
-    number = ledger.answers_for(signer)
-    own = None if number is None else ledger.operator(number)
-    if number is None or own is None:
-        raise LedgerError(f"{signer} is no registered key, or was rotated away too long ago")
-    if not record and own.role.name != "CONTRIBUTOR":
-        raise LedgerError(f"number {number} is no contributor")
-    said = [(one.round, one.number, one.record) for one in chain.equivocations()]
-    if (round_, number, record) in said:
-        raise LedgerError(f"number {number} was punished for this round before")
-    all_of_it = record or own.equivocations + 1 >= ALL_AT
-    share = BPS if all_of_it else info.ladder.equivocation_bps
-    cost = (own.stake_wei + own.unbonding_wei) * share // BPS
-    if not cost:
-        raise LedgerError(f"number {number} has nothing left to take")
-    return f"number {number}", cost
 
 
 def show_opened(ledger: "Ledger", opened: "OpenedCase", facts: dict[str, Any], as_json: bool) -> None:

@@ -68,6 +68,7 @@ from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
 from verification.merge import check_update
+from verification.prover import Prover
 from verification.witness import RoundReceipts
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Service:
         self._fetches = trio.CapacityLimiter(FETCHES_AT_ONCE)
         self._sending = Sending(chain, sender, self._write, self._deliver)
         self._clerk = Clerk(chain, sender)
+        self._prover = Prover(chain, sender, sender.address, config.directory, own=peer.key.address)
         self._publisher = Publisher(archive)
         self._aggregator = Calculator(config, peer.store, "aggregator")
         control = BlobStore(config.directory / CONTROL_DIRECTORY)
@@ -160,6 +162,7 @@ class Service:
                 events = [*self._take(), Looked()]
                 await self._turn(events)
                 self._clerk.look(nursery)
+                self._prover.look(self._peer.pool, nursery)
                 if not self._events:
                     await self._peer.changed()
 
@@ -349,6 +352,7 @@ class Service:
             "api": f"http://{serving.HOST}:{self.api_port}",
             "api_port": self.api_port,
             "ledger": self._ledger(),
+            "equivocations": self._prover.status(),
             "chain": {"height": chain.height, "error": peer.chain_error},
             "network": peer.network.status(),
             "error": None if stopped is None else {"message": stopped.message, "hint": stopped.hint},

@@ -206,6 +206,7 @@ def _not_met(peer: PeerSummary) -> list[str]:
                     f"({peer.cheat}) was not noticed",
                 ),
                 (units.rejected, f"({peer.cheat}) did honest work that was rejected"),
+                (not peer.slashed_wei, f"({peer.cheat}) was not punished for its two statements"),
             ]
         case Fate.SLASHED | Fate.CAUGHT | Fate.VOID:
             caught = units.rejected if fate is Fate.SLASHED else units.rejected + units.void

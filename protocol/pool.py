@@ -80,6 +80,7 @@ class MessagePool:
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
+        self._contradicted: set[Slot] = set()
         self.equivocations: list[tuple[Signed[Body], Signed[Body]]] = []
         self.round = 0  # the newest round known to have begun; `peer` raises it from the chain
 
@@ -104,8 +105,7 @@ class MessagePool:
         if before is not None and isinstance(message.body, Ready) and self._is_older(message, before):
             return None
         if before is not None and not isinstance(message.body, Ready):
-            if len(self.equivocations) < MAX_EQUIVOCATIONS:
-                self.equivocations.append((before, message))
+            self._keep_evidence(slot, before, message)
             if not self._counts(message, before):
                 raise Equivocation(
                     f"a second {message.body.kind} for round {message.round} by {message.author}"
@@ -118,6 +118,14 @@ class MessagePool:
         if isinstance(message.body, CommitmentList | RoundRecord):
             self.round = max(self.round, message.round)
         return message
+
+    def _keep_evidence(self, slot: Slot, before: Signed[Body], message: Signed[Body]) -> None:
+        """Keep two statements of one author, once a slot: whoever repeats itself must not use up the room."""
+        punished = isinstance(message.body, Commitment | RoundRecord)
+        room = MAX_EQUIVOCATIONS if punished else MAX_EQUIVOCATIONS // 2
+        if slot not in self._contradicted and len(self.equivocations) < room:
+            self._contradicted.add(slot)
+            self.equivocations.append((before, message))
 
     def _forget(self, before: Signed[Body]) -> None:
         """Make room for what takes the place of a statement."""

@@ -12,7 +12,9 @@ class Fate(StrEnum):
     VOID = "void"  # nothing can be proven, and nothing is paid
     UNPAID = "unpaid"  # never merged, so never paid, drawn or not
     REFUSED = "refused"  # never heard: every frame is refused
-    HARMLESS = "harmless"  # a contradiction that is refused and kept as evidence; the unit itself is honest
+    HARMLESS = (
+        "harmless"  # a contradiction that is refused and proven on the ledger; the unit itself is honest
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from eth_utils.address import to_checksum_address
 
 from contracts.chain import ledger_errors
 from contracts.clerk import due_step, take_step
+from contracts.equivocation import Contradiction
 from contracts.events import RewardsProposed
 from contracts.jury import sealed_vote
 from contracts.run import ChainRun
@@ -21,8 +22,10 @@ from contracts.sender import Sender
 from contracts.types import CaseKind, JurorInfo, Receipt
 from protocol.errors import LedgerError
 from protocol.keys import PeerKey
-from verification.juror import Chore, RevealVote, SealVote, Vote
+from verification.juror import TURNS, Chore, RevealVote, SealVote, Vote
+from verification.prover import Prover
 
+TURN_BLOCKS: Final = 4  # of a verifier that proves an equivocation
 GROUND_ROOT: Final = 1  # of a dispute: the root is not what the rules give
 GAS_A_VOTE: Final = 300_000  # to seal and reveal it, with the margin that senders add
 VOTES_AHEAD: Final = 5  # for so many a slot the hot key should hold coin
@@ -138,6 +141,22 @@ class Court:
             opened = jury.dispute_rewards(self._sender, chain.run, proposed.block, GROUND_ROOT)
         self._sender.acknowledge(opened.receipt)
         return opened.case
+
+    def prover(self, directory: Path) -> Prover:
+        """Return who proves equivocations for this verifier; its wallet is paid.
+
+        The coordinator proves those of contributors at once, so that verifiers wait for it; and for each other.
+        """
+        operator = self.chain.operator(self.number)
+        assert operator is not None, "it is registered"
+        turn = self.number % TURNS * TURN_BLOCKS
+
+        def patience(proof: Contradiction) -> int:
+            return turn if proof.record else TURNS * TURN_BLOCKS + turn
+
+        return Prover(
+            self.chain, self._sender, operator.wallet, directory, own=self.address, patience=patience
+        )
 
     def digest(self, vote: Vote) -> bytes:
         """Return the 32 bytes that seal a vote."""

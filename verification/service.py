@@ -42,6 +42,7 @@ from verification.jury_service import JuryDuty
 from verification.liars import honesty_of
 from verification.opening import check_opening, needed_files
 from verification.profile import Pair, describe, judging_pairs
+from verification.prover import Prover
 from verification.sample import Draw
 from verification.seal import seal_digest
 from verification.unit import ReplayReport, proven_false
@@ -99,7 +100,9 @@ class Verifier:
         self._inquiry = Inquiry(peer, bench, None if court is None else court.chain)
         self._jury: JuryDuty | None = None
         self._watch: RootWatch | None = None
+        self._prover: Prover | None = None
         if court is not None:
+            self._prover = court.prover(config.directory)
             disputes = config.dispute_rewards
             self._watch = RootWatch(court, self._inquiry, lambda: self._moved, disputes=disputes)
             self._jury = JuryDuty(court, journal, self._inquiry, nursery, lambda: self._moved, peer.touch)
@@ -132,6 +135,8 @@ class Verifier:
                     self._active[duty.key] = duty
                     self._nursery.start_soon(self._attend, duty)
             await self._repeat()
+            if self._prover is not None:
+                self._prover.look(self._peer.pool, self._nursery)
             await self._peer.changed()
             self._moved.set()
             self._moved = trio.Event()
@@ -398,6 +403,7 @@ class Verifier:
             ],
             "jury": None if self._jury is None else self._jury.status(),
             "reward_roots": [] if self._watch is None else self._watch.status(),
+            "equivocations": [] if self._prover is None else self._prover.status(),
             "alerts": [] if self._watch is None else self._watch.alerts(),
             "replayer_alive": self._bench.alive,
             "chain": {"height": peer.chain.height, "error": peer.chain_error},

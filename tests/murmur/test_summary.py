@@ -50,7 +50,7 @@ def test_a_full_demonstration_misses_nothing() -> None:
             credited_wei=0,
             slashed_wei=0,
         ),
-        peer(honest=False, cheat="equivocate", refused={"message (Equivocation)": 18}),
+        peer(honest=False, cheat="equivocate", refused={"message (Equivocation)": 18}, slashed_wei=10**19),
     ]
     assert not_demonstrated([peer(), *met], PASSED, rounds_done=6, rounds=6) == []
 
@@ -70,6 +70,12 @@ def test_a_full_demonstration_misses_nothing() -> None:
         ([caught(cheat="withhold-reveal", units=Units(committed=1))], PASSED, 6, "was paid"),
         ([caught(cheat="withhold-reveal", units=Units(), credited_wei=0)], PASSED, 6, "never committed"),
         ([caught(cheat="equivocate", refused={"late: over": 1})], PASSED, 6, "not noticed"),
+        (
+            [peer(honest=False, cheat="equivocate", refused={"message (Equivocation)": 18})],
+            PASSED,
+            6,
+            "not punished",
+        ),
         ([peer(honest=False, cheat="garbage", credited_wei=1)], PASSED, 6, "counted as work"),
         ([peer(honest=False, cheat="garbage", credited_wei=0)], PASSED, 6, "nobody refused"),
         (

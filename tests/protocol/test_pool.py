@@ -75,6 +75,18 @@ def test_a_second_statement_for_one_slot_is_refused_and_kept_as_evidence() -> No
     assert held.commitments(0) == {1: first}
 
 
+def test_who_repeats_itself_does_not_use_up_the_room_for_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.pool.MAX_EQUIVOCATIONS", 2)
+    held = pool()
+    for name, number in (("peer-1", 1), ("peer-2", 2)):
+        held.add(sign(key(name), manifest(), 0, "contributor", commitment(number)))
+        for other in ("a", "b", "c"):
+            second = commitment(number, update=digest_of(other))
+            with pytest.raises(Equivocation):
+                held.add(sign(key(name), manifest(), 0, "contributor", second))
+    assert [one.body.number for one, _ in held.equivocations] == [1, 2]
+
+
 def test_of_two_commitments_the_listed_one_counts_whichever_came_first() -> None:
     held = pool()
     shown = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
@@ -211,7 +223,7 @@ def test_of_two_reveals_the_one_that_opens_the_commitment_counts_whichever_came_
         with pytest.raises(Equivocation):
             held.add(late)
     assert held.reveals(0) == {1: good}
-    assert len(held.equivocations) == 3
+    assert held.equivocations == [(first, good)], "once a slot"
 
 
 def test_of_two_receipts_the_one_that_the_record_names_counts() -> None:
