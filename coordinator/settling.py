@@ -104,11 +104,11 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
 
 def _is_public(state: State, chain: ChainView, epoch: int) -> bool:
     """Tell whether everybody can recompute the table of a complete epoch."""
-    if state.finish is not None:
-        return True
     last = state.manifest.rounds_of(epoch)[-1]
+    closing = () if state.finish is None else state.finish.body.judged
     open_ = [one.body.judged for one in state.records.values() if chain.record_hash(one.round) is None]
-    return all(one.round > last for judged in (state.undeclared, *open_) for one in judged)
+    missing = [one for judged in (state.undeclared, *open_) for one in judged if one not in closing]
+    return all(one.round > last for one in missing)
 
 
 def _follow_pending(state: State, settling: Settling, epoch: int, root: str, chain: ChainView) -> Step:
