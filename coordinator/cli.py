@@ -95,6 +95,71 @@ def start(
     trio.run(run_coordinator, config)
 
 
+@app.command(name="stand-in")
+def stand_in(
+    directory: Annotated[
+        Path,
+        typer.Option(
+            "--dir", envvar="MURMUR_DIR", help="Directory of the contributor or verifier that stands in."
+        ),
+    ],
+    run: options.Run,
+    rpc: options.Rpc,
+    ledger: options.Ledger,
+    bootstrap: options.Bootstrap = None,
+    heard: Annotated[
+        Path | None,
+        typer.Option("--from", help="Public folder of the run to begin with (`murmur audit fetch`)."),
+    ] = None,
+    listen: options.Listen = options.LOOPBACK,
+    drand: options.Drand = None,
+    api_port: Annotated[int, typer.Option(help="Port of API and page on this machine; 0: a free one.")] = 0,
+    password_file: PasswordFile = None,
+    data: Data = None,
+    data_dir: options.DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the evaluator.")] = 1,
+    network: options.NetworkName = None,
+) -> None:
+    """Carry a run on whose coordinator is gone, with an operator's key, wallet and stake, until stopped.
+
+    Follows the run at once and acts only while it stands still for the ledger's timeout; the coordinator that comes
+    back goes on at any time. The operator's own daemon keeps running beside it.
+    """
+    import trio
+
+    from coordinator.config import CoordinatorConfig
+    from coordinator.files import read_manifest
+    from coordinator.service import run_coordinator
+    from coordinator.standin import prepare
+    from protocol.daemon import MANIFEST_FILE, check_ledger, log_to_stderr, parse_config
+
+    if not bootstrap:
+        raise UsageError(
+            "nobody was named to ask", hint="--bootstrap with the address of any node of the run"
+        )
+    place = prepare(directory, run, heard)
+    values: dict[str, Any] = {
+        "directory": place,
+        "operator": directory,
+        "heard": heard,
+        "run": run,
+        "rpc": rpc,
+        "bootstrap": tuple(bootstrap),
+        "listen": listen,
+        **({"drand": tuple(drand)} if drand else {}),
+        "api_port": api_port,
+        "password_file": password_file,
+        "data": data,
+        "data_dir": data_dir or directory / "data",
+        "threads": threads,
+        "control": (),
+    }
+    config = parse_config(CoordinatorConfig, values)
+    check_ledger(read_manifest(place / MANIFEST_FILE, config.run), ledger)
+    log_to_stderr()
+    trio.run(run_coordinator, config)
+
+
 @run_app.command()
 def create(
     directory: Directory,

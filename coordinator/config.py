@@ -10,6 +10,7 @@ from protocol.messages import Number
 
 PUBLIC_DIRECTORY = "public"
 CONTROL_DIRECTORY = "control"
+STAND_IN_DIRECTORY = "stand-in"  # in the directory of an operator who stands in
 
 
 class CoordinatorConfig(DaemonConfig):
@@ -19,6 +20,15 @@ class CoordinatorConfig(DaemonConfig):
     database: str | None = None  # SQLAlchemy URL; None: the directory's own
     password_file: Path | None = None
     control: tuple[Number, ...] | None = None  # who is also trained alone; None: the first two of round 0
+    operator: Path | None = (
+        None  # directory of who stands in for the run's coordinator: its key and its wallet
+    )
+    heard: Path | None = None  # public folder whose messages a stand-in begins with
+
+    @property
+    def home(self) -> Path:
+        """Return where the key that signs and the wallet that sends lie."""
+        return self.operator or self.directory
 
     @property
     def public(self) -> Path:

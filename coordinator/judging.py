@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import cast
 
+from coordinator import succeeding
 from coordinator.state import (
     Accuse,
     AnchoredRound,
@@ -35,7 +36,8 @@ def judge(state: State, chain: ChainView) -> Step:
     for round_ in sorted(state.judging):
         state, more = _judge_round(state, state.judging[round_], chain)
         effects += more
-    return state, tuple(effects)
+    state, accused = succeeding.accuse(state, chain)
+    return state, (*effects, *accused)
 
 
 def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Step:
@@ -58,6 +60,7 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     effects += refused
     state = replace(state, inbox={**state.inbox, anchored.round: waiting})
     drawn = anchored.draws or ()
+    state = succeeding.note_false(state, anchored, decided, chain)
     open_ = may_still_open(state.manifest, chain, anchored.round, anchored.cases, drawn, anchored.outcome)
     over = anchored.decided and not (anchored.standing.units and open_)
     if anchored is before:
@@ -219,17 +222,28 @@ def _decide(
 ) -> tuple[AnchoredRound, list[Decision]]:
     """Decide the drawn units that can be decided; return those decisions, read back or made now."""
     found: list[Decision] = []
+    behind = succeeding.is_behind(state, chain)
     for draw in anchored.draws or ():
-        if (draw.number, 0) in anchored.decisions:
+        key = (anchored.round, draw.number, 0)
+        before = anchored.decisions.get((draw.number, 0))
+        taken = state.taken.get(key)
+        if before is not None and (taken is None or succeeding.agrees(before, taken)):
             continue
         verdicts = anchored.verdicts.get(draw.number, {})
-        decision = state.stored.get((anchored.round, draw.number, 0))
-        if decision is None:
-            decision = _decision(state, anchored, draw, chain)
+        decision = state.stored.get(key)
+        if taken is not None and (decision is None or not succeeding.agrees(decision, taken)):
+            decision = succeeding.taken_decision(state, anchored, draw)
+            if decision is None:
+                continue
+            effects.append(decision)
+        elif decision is None:
+            decision = None if behind else _decision(state, anchored, draw, chain)
             if decision is None:
                 continue
             effects.append(decision)
         found.append(decision)
+        if state.stand_in:
+            continue
         right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
         finder = chain.operator(right[0].body.verifier) if right else None
         refusal = decision.outcome == "void" and _refused(state, anchored, decision)

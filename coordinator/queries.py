@@ -143,10 +143,13 @@ class Reader:
         return [{"sequence": sequence, "message": json.loads(wire)} for sequence, wire in rows]
 
     def settlement(self) -> dict[str, Any]:
-        """Return the reward tables as signed messages, by epoch: what a claim needs, as in `settlement.json`."""
-        query = select(MessageRow.wire).where(MessageRow.own, MessageRow.kind == RewardTable.kind)
+        """Return the reward tables as signed messages, by epoch: what a claim needs, as in `settlement.json`.
+
+        Where others said one too, a claim takes the one whose root is final.
+        """
+        query = select(MessageRow.wire).where(MessageRow.kind == RewardTable.kind)
         with Session(self._engine) as session:
-            found = session.scalars(query.order_by(MessageRow.label)).all()
+            found = session.scalars(query.order_by(MessageRow.round, MessageRow.sequence)).all()
         return {"rewards": [json.loads(wire) for wire in found]}
 
 

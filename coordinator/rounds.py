@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar, cast
 
-from coordinator import witnessing
+from coordinator import succeeding, witnessing
 from coordinator.composing import compose
 from coordinator.forcing import entries_of, split_told, take_forced
 from coordinator.judging import export, judge
@@ -73,14 +73,17 @@ from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
 from verification.sample import count_listed, doubt
 from verification.witness import check_receipt
 
+COPY = "waiting for a peer's copy"
+
 Step = tuple[State, tuple[Effect, ...]]
 B = TypeVar("B", bound=Body)
 
 
-def initial(manifest: RunManifest, *, resumed_at: int = 0) -> State:
+def initial(manifest: RunManifest, *, resumed_at: int = 0, stand_in: str = "") -> State:
     """Return the state in which nothing has been heard.
 
     Args:
+        stand_in: address of our key where we stand in for the run's coordinator.
         resumed_at: height of the chain when a run is taken up again; deadlines that passed while nobody listened get
             as much grace as the reveal phase is long, so that peers can repeat what was missed.
     """
@@ -88,6 +91,7 @@ def initial(manifest: RunManifest, *, resumed_at: int = 0) -> State:
         manifest=manifest,
         run=manifest.run_id,
         resumed_at=resumed_at,
+        stand_in=stand_in,
         parameters={0: manifest.initial_parameters},
     )
 
@@ -100,9 +104,10 @@ def restore(
     parameters: Mapping[int, str],
     decisions: Iterable[Decision],
     resumed_at: int,
+    stand_in: str = "",
 ) -> State:
     """Return the state after these facts; the first step then draws every conclusion again."""
-    state = initial(manifest, resumed_at=resumed_at)
+    state = initial(manifest, resumed_at=resumed_at, stand_in=stand_in)
     for statement in statements:
         state = _said(state, statement)
     state = replace(
@@ -113,7 +118,9 @@ def restore(
     ready: dict[int, Signed[Ready]] = {}
     inbox: dict[int, list[Signed[Body]]] = {}
     for message in heard:
-        if isinstance(message.body, Ready):
+        if message.role == "coordinator":
+            state = succeeding.overhear(state, message)
+        elif isinstance(message.body, Ready):
             if message.body.program == manifest.program:
                 ready[message.body.number] = cast("Signed[Ready]", message)
         else:
@@ -163,21 +170,14 @@ def _absorb(state: State, event: Event) -> Step:
 def _hear(state: State, message: Signed[Body]) -> Step:
     body, round_ = message.body, message.round
     if message.role == "coordinator":
-        return _said(state, message), ()
+        ours = message.author == state.author  # of a life whose memory is lost
+        return (_said(state, message) if ours else succeeding.overhear(state, message)), ()
     if isinstance(body, Ready):
         if body.program != state.manifest.program:
             return state, (Refused(message, "its program digest is not the run's"),)
         return replace(state, ready={**state.ready, body.number: cast("Signed[Ready]", message)}), ()
     if round_ < state.round and round_ not in state.judging:
         return state, (Refused(message, f"late: round {round_} is over"),)
-    current = state.current
-    if current is not None and current.round == round_:
-        if isinstance(body, Commitment) and current.phase == "anchor":
-            return state, (Refused(message, f"late: the list of round {round_} is closed"),)
-        if isinstance(body, Reveal | Receipt) and current.phase == "anchor":
-            record = state.records[round_].body
-            if message.id not in record.receipts:
-                return state, (Refused(message, f"late: the record of round {round_} is closed"),)
     inbox = {**state.inbox, round_: (*state.inbox.get(round_, ()), message)}
     return replace(state, inbox=inbox), ()
 
@@ -243,7 +243,7 @@ def _begin(state: State, chain: ChainView) -> tuple[State, tuple[Effect, ...], b
         return state, (), False
     if chain.anchor(round_ - 1) is not None:
         return replace(state, current=CurrentRound(round_)), (), True
-    if round_ == 0 and not state.opening and may_open(state, chain):
+    if round_ == 0 and not state.stand_in and not state.opening and may_open(state, chain):
         return replace(state, opening=True), (Open(),), False
     return state, (), False
 
@@ -269,21 +269,25 @@ def may_open(state: State, chain: ChainView) -> bool:
 
 def _commit(state: State, current: CurrentRound, chain: ChainView) -> Step:
     round_ = current.round
-    if round_ in state.lists:
-        return _take_listed(state, current)
     beacon, opened = chain.assignment_beacon(round_), chain.anchor(round_ - 1)
-    if beacon is None or opened is None or round_ not in state.parameters:
+    if beacon is None or opened is None:
+        return state, ()
+    state, adopted = succeeding.adopt_list(state, chain, round_)
+    if round_ in state.lists:
+        state, effects = _take_listed(state, current)
+        return state, (*adopted, *effects)
+    if round_ not in state.parameters:
         return state, ()
     roster = {one.number for one in chain.roster(round_)}
     state, effects = _admit(state, current, beacon, roster)
     current = _current(state)
     if chain.commitments(round_) is not None:
-        return replace(
-            state, trouble=f"the list of round {round_} is lost; waiting for a peer's copy"
-        ), effects
+        return replace(state, trouble=f"the list of round {round_} is not here; {COPY}"), effects
     complete = bool(roster) and roster <= current.commitments.keys() | current.refused.keys()
     closes = opened + 1 + state.manifest.deadlines.commit
     if current.asked or not (complete or passed(state, chain, closes)):
+        return state, effects
+    if not succeeding.may_act(state, chain):
         return state, effects
     entries = tuple(
         CommitmentEntry(number=number, commitment=message.id)
@@ -336,16 +340,19 @@ def _take_listed(state: State, current: CurrentRound) -> Step:
     """Close the commit phase with the list that was said, whatever has been heard since."""
     listed = state.lists[current.round].body
     mine, rest = _split(state, current.round, Commitment)
-    heard = {message.id: message for message in (*current.commitments.values(), *mine)}
+    known = (*current.refused.values(), *current.commitments.values(), *mine)
+    heard = {message.id: message for message in known}
     missing = [entry.number for entry in listed.entries if entry.commitment not in heard]
     if missing:
         return replace(state, trouble=f"waiting for listed commitments of {missing}"), ()
     taken = {entry.number: heard[entry.commitment] for entry in listed.entries}
     told = {message.id for message in taken.values()}
+    refused = {number: message for number, message in current.refused.items() if message.id not in told}
     effects = tuple(Admitted(message) for message in mine if message.id in told)
     # The others may still be forced in.
+    told |= {message.id for message in refused.values()}
     rest = (*rest, *(message for message in heard.values() if message.id not in told))
-    current = replace(current, phase="post", commitments=taken, asked=False)
+    current = replace(current, phase="post", commitments=taken, refused=refused, asked=False)
     return replace(state, current=current, inbox={**state.inbox, current.round: rest}, trouble=""), effects
 
 
@@ -353,22 +360,32 @@ def _post(state: State, current: CurrentRound, chain: ChainView) -> Step:
     listed = state.lists[current.round].body
     root, posted = commitments_root(listed), chain.commitments(current.round)
     if posted is None:
-        if current.asked:
+        if current.asked or not succeeding.may_act(state, chain):
             return state, ()
         post = Post(current.round, root, len(listed.entries))
         return replace(state, current=replace(current, asked=True)), (post,)
     if posted.root != root:
-        return replace(
-            state, trouble=f"the chain holds another root for round {current.round} than our list"
-        ), ()
-    return replace(state, current=replace(current, phase="reveal", asked=False)), ()
+        state, adopted = succeeding.adopt_list(state, chain, current.round)
+        if adopted:
+            return replace(state, current=replace(current, phase="commit", asked=False)), adopted
+        trouble = f"the chain holds another root for round {current.round} than our list; {COPY}"
+        return replace(state, trouble=trouble), ()
+    return replace(state, current=replace(current, phase="reveal", asked=False), trouble=""), ()
 
 
 # Reveal phase
 
 
 def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
-    state, effects = _take_forced(state, current, chain)
+    state, effects = succeeding.adopt_record(state, chain, current.round)
+    if effects:
+        current = replace(current, draft=None)
+    if current.round not in state.parameters:  # another's list was taken over while they are computed
+        lacking_record = chain.anchor(current.round) is not None
+        trouble = f"the record of round {current.round} is not here; {COPY}" if lacking_record else ""
+        return replace(state, trouble=trouble), effects
+    state, more = _take_forced(state, current, chain)
+    effects += more
     state, more = _check_reveals(state, _current(state), chain)
     effects += more
     state, more = _check_receipts(state, _current(state), chain)
@@ -379,22 +396,18 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
         counted, _ = split_told(current, record)
         missing = [unit.number for unit in record.units if unit.counts and unit.number not in counted]
         if missing:
-            return replace(
-                state, trouble=f"waiting for commitments of {missing}, which our record names"
-            ), effects
+            return replace(state, trouble=f"waiting for commitments of {missing}, which the record names"), effects
         return replace(state, current=replace(current, phase="anchor", asked=False)), effects
     posted = chain.commitments(current.round)
     assert posted is not None  # the phase began with it
     if chain.anchor(current.round) is not None:
-        return replace(
-            state, trouble=f"the record of round {current.round} is lost; waiting for a peer's copy"
-        ), effects
+        return replace(state, trouble=f"the record of round {current.round} is not here; {COPY}"), effects
     heard = witnessing.round_receipts(state, current, chain)
     deadlines = state.manifest.deadlines
     closes = posted.block + deadlines.reveal + (deadlines.receipt if heard.drawn else 0)
     over = passed(state, chain, closes)
     ready = is_final(chain, current.round) and (over or witnessing.is_complete(current, heard))
-    if current.asked or not ready:
+    if current.asked or not ready or not succeeding.may_act(state, chain):
         return state, effects
     numbers = [one.number for one in entries_of(state, current, chain) if one.number not in current.unsound]
     lacking = [number for number in numbers if witnessing.is_lacking(current, heard, number)]
@@ -493,23 +506,31 @@ def _check_receipts(state: State, current: CurrentRound, chain: ChainView) -> St
 def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     round_ = current.round
     record = state.records[round_]
-    state, effects = _check_receipts(state, current, chain)
+    state, effects = _check_reveals(state, current, chain)
+    state, more = _check_receipts(state, _current(state), chain)
+    effects += more
     current = _current(state)
     digest, anchored = record.body.digest().hex(), chain.record_hash(round_)
     if anchored is None:
         posted = chain.commitments(round_)
         forcing = chain.force_blocks and (posted is None or chain.height <= posted.block + chain.force_blocks)
-        if current.asked or forcing:
+        if current.asked or forcing or not succeeding.may_act(state, chain):
             return state, effects
         return replace(state, current=replace(current, asked=True)), (*effects, Anchor(round_, digest))
     if anchored != digest:
-        trouble = f"the chain holds another hash for round {round_} than our record"
+        state, adopted = succeeding.adopt_record(state, chain, round_)
+        if adopted:
+            return replace(state, current=replace(current, phase="reveal", asked=False)), (*effects, *adopted)
+        trouble = f"the chain holds another hash for round {round_} than our record; {COPY}"
         return replace(state, trouble=trouble), effects
+    if missing := succeeding.missing(current, record.body):
+        return replace(state, trouble=f"waiting for {missing}, which the record of round {round_} names"), effects
     done = _done(state, current, record, void=is_void(state.manifest, chain, round_))
     effects += (Export(export(done)),)
     if done.void:
         effects += (Voided(round_),)
-    if round_ + 1 not in state.parameters:
+    # The record of the next round says what it started from, where there is one.
+    if round_ + 1 not in state.parameters and chain.record_hash(round_ + 1) is None:
         earlier = records_in_force(state, chain, round_)
         old = sources(earlier, done.standing.retracted)
         effects += (Aggregate(round_, record.body.parameters, merged_blobs(done.standing), old),)

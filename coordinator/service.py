@@ -6,12 +6,14 @@ one transaction. Only then is anything told, sent or published; so a kill at any
 
 import logging
 import os
+import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -20,14 +22,16 @@ from contracts.identity import open_peer_key
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
-from coordinator import rounds, serving
+from coordinator import rounds, serving, succeeding
 from coordinator.clerk import Clerk
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
 from coordinator.sending import Sending
+from coordinator.standin import check_author, check_stake
 from coordinator.state import (
     Admitted,
+    Adopted,
     Aggregate,
     Aggregated,
     Decision,
@@ -58,7 +62,7 @@ from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
-from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
+from protocol.errors import Malformed, MurmurError, NetworkError, Premature
 from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
@@ -67,6 +71,7 @@ from protocol.update import max_update_bytes
 from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
+from verification.fetch import folder_messages
 from verification.merge import check_update
 from verification.prover import Prover
 from verification.witness import RoundReceipts
@@ -76,6 +81,7 @@ log = logging.getLogger(__name__)
 STATUS_INTERVAL_S = 1.0
 FETCH_DEADLINE_S = 20.0
 FETCH_PAUSE_S = 0.5
+PUBLISH_PAUSE_S = 1.0
 UPDATE_DEADLINE_S = 5.0  # of one try, so that peers who do not deliver cannot hold the places of those who do
 FETCHES_AT_ONCE = 32
 MAX_WAITING_REFUSALS = 1000  # between two turns; what comes on top was logged by the network
@@ -99,6 +105,7 @@ class Service:
         self._peer = peer
         self._chain = chain
         self._key = key
+        self._stands_in = config.operator is not None
         self._store = store
         self._nursery = nursery
         self._events: deque[Event] = deque()
@@ -107,7 +114,7 @@ class Service:
         self._fetches = trio.CapacityLimiter(FETCHES_AT_ONCE)
         self._sending = Sending(chain, sender, self._write, self._deliver)
         self._clerk = Clerk(chain, sender)
-        self._prover = Prover(chain, sender, sender.address, config.directory, own=peer.key.address)
+        self._prover = Prover(chain, sender, sender.address, config.directory, own=key.address)
         self._publisher = Publisher(archive)
         self._aggregator = Calculator(config, peer.store, "aggregator")
         control = BlobStore(config.directory / CONTROL_DIRECTORY)
@@ -122,6 +129,7 @@ class Service:
             locals=store.locals(),
         )
         self._told = ""  # the last detail logged
+        self._unpublished: list[Signed[Body]] = []  # said in an earlier life, and not confirmed yet
         self.api_port = 0
         self.state = self._restore(store.facts())
 
@@ -131,9 +139,13 @@ class Service:
         for message in (*facts.statements, *facts.heard):
             try:
                 peer.pool.add(message)
+            except Premature:
+                if message in facts.statements:
+                    self._unpublished.append(message)
             except MurmurError as error:
                 log.warning("stored %s of round %d: %s", message.body.kind, message.round, error)
-        begun = bool(facts.statements or facts.heard) and self._chain.anchor(OPENING_ROUND) is not None
+        known = self._stands_in or bool(facts.statements or facts.heard)
+        begun = known and self._chain.anchor(OPENING_ROUND) is not None
         peer.on_message.append(lambda message: self._deliver(Heard(message)))
         peer.network.stats.on_refuse.append(self._note_refusal)
         return rounds.restore(
@@ -143,6 +155,7 @@ class Service:
             parameters=facts.parameters,
             decisions=facts.decisions,
             resumed_at=self._chain.height if begun else 0,
+            stand_in=self._key.address if self._stands_in else "",
         )
 
     async def run(self) -> None:
@@ -158,13 +171,26 @@ class Service:
             nursery.start_soon(self._aggregator.prepare)  # before a round waits for it
             nursery.start_soon(self._measurements.run)
             nursery.start_soon(self._show)
+            for message in self._unpublished:
+                nursery.start_soon(self._publish, message)
+            if self._config.heard is not None:
+                await self._take_folder(self._config.heard)
             while True:
                 events = [*self._take(), Looked()]
                 await self._turn(events)
-                self._clerk.look(nursery)
+                if succeeding.may_act(self.state, self._chain):
+                    self._clerk.look(nursery)
                 self._prover.look(self._peer.pool, nursery)
                 if not self._events:
                     await self._peer.changed()
+
+    async def _take_folder(self, folder: Path) -> None:
+        """Hear what is in a public folder."""
+        for wire in await trio.to_thread.run_sync(lambda: [*folder_messages(folder, self._peer.manifest)]):
+            try:
+                await self._peer.receive(str(folder), wire)
+            except MurmurError as error:
+                log.info("not taken from %s: %s", folder, error)
 
     async def close(self) -> None:
         """End the children."""
@@ -196,13 +222,18 @@ class Service:
         said = [self._sign(effect) for effect in effects if isinstance(effect, Say)]
         refusals = [self._refusals.popleft() for _ in range(len(self._refusals))]
         if said or refusals or len(events) > 2 or effects:
-            for message in await self._write(partial(_record, events, effects, said, refusals)):
+            for message in await self._write(
+                partial(_record, events, effects, said, refusals, self._key.address)
+            ):
                 self._deliver(Said(message))
                 self._nursery.start_soon(self._publish, message)
         for effect in effects:
             self._perform(effect)
         await self._publisher.publish(self.state)
-        self._measurements.wake(self.state.parameters)
+        here = self._peer.store.has if self._stands_in else lambda address: True
+        self._measurements.wake({r: one for r, one in self.state.parameters.items() if here(one)})
+        if self._stands_in:
+            self._peer.ask_since = succeeding.asks_since(self.state, self._chain)
         if self.state.trouble and self.state.trouble != self._told:
             log.error("%s", self.state.trouble)
         self._told = self.state.trouble
@@ -221,6 +252,8 @@ class Service:
         match effect:
             case Say() | Admitted() | Drawn() | Ruled():
                 return
+            case Adopted(message):
+                log.warning("round %d: the %s is by %s", message.round, message.body.kind, message.author)
             case Voided(round_):
                 log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():
@@ -242,10 +275,17 @@ class Service:
 
     async def _publish(self, message: Signed[Body]) -> None:
         log.info("round %d: %s", message.round, message.body.kind)
-        try:
-            await self._peer.publish(message)
-        except MurmurError as error:
-            log.error("our own %s of round %d: %s", message.body.kind, message.round, error)
+        while succeeding.is_said(self.state, message):
+            try:
+                await self._peer.publish(message)
+            except Premature as error:  # a stand-in's: the chain moved meanwhile, and has to confirm it first
+                log.info("our own %s of round %d waits: %s", message.body.kind, message.round, error)
+                await trio.sleep(PUBLISH_PAUSE_S)
+            except MurmurError as error:
+                log.error("our own %s of round %d: %s", message.body.kind, message.round, error)
+                return
+            else:
+                return
 
     async def _fetch(self, effect: FetchUpdate) -> None:
         """Fetch a revealed update while its reveal phase lasts, and decode it."""
@@ -340,8 +380,9 @@ class Service:
             "pid": os.getpid(),
             "run": peer.run,
             "run_name": peer.manifest.name,
-            "peer": peer.key.address,
+            "peer": self._key.address,
             "peer_id": peer.key.peer_id,
+            "stands_in": self._stands_in,
             "phase": summary.phase,
             "round": summary.round,
             "rounds": peer.manifest.rounds,
@@ -380,13 +421,14 @@ def _record(
     effects: list[Effect],
     said: list[Signed[Body]],
     refusals: list[tuple[str, str]],
+    author: str,
     tx: Writer,
 ) -> list[Signed[Body]]:
     """Write one turn; return the statements that may be told."""
     for event in events:
         match event:
-            case Heard(message) if message.role == "coordinator":
-                tx.say(message)
+            case Heard(message) if message.role == "coordinator" and message.author == author:
+                tx.say(message)  # of a life whose memory is lost
             case Heard(message):
                 tx.heard(message)
             case Aggregated(round_, parameters):
@@ -407,6 +449,8 @@ def _record(
                 tx.ruled(effect)
             case Voided(round_):
                 tx.voided(round_)
+            case Adopted(message):
+                tx.adopted(message)
             case Refused(message, reason):
                 body = message.body
                 number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
@@ -422,27 +466,23 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
     """Run a coordinator until a signal comes.
 
     Raises:
-        ConfigError: key, wallet, manifest or database do not fit, another process has the directory or sends with
-            its wallet, or the API's port is taken.
+        ConfigError: key, wallet, stake, manifest or database do not fit, another process has the directory or sends
+            with its wallet, or the API's port is taken.
         NetworkError: the address cannot be listened on.
         LedgerError: the chain does not answer at the start.
     """
-    key = open_peer_key(config.directory)
+    key = open_peer_key(config.home)
     manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
-    if manifest.coordinator != key.address:
-        raise ConfigError(
-            f"the run's coordinator key is {manifest.coordinator}, this directory's is {key.address}",
-            hint="start it from the directory in which `murmur run create` made the run",
-        )
+    check_author(config, manifest, key)
     archive = Archive(config.public)
     with ExitStack() as stack:
         store = stack.enter_context(
             Store.open(config.directory, manifest, clock=unix_time, url=config.database)
         )
         archive.write_manifest(manifest)
-        wallet = open_wallet(config.directory, config.password_file)
+        wallet = open_wallet(config.home, config.password_file)
         chain = ChainRun.connect(config.rpc, manifest.ledger, config.run, chain_id=manifest.chain_id)
-        sender = stack.enter_context(_open_sender(Sender.open(chain.ledger.w3, wallet, config.directory)))
+        sender = stack.enter_context(_open_sender(Sender.open(chain.ledger.w3, wallet, config.home)))
         settings = PeerConfig(
             config.directory,
             config.run,
@@ -454,7 +494,11 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop_on_signal, nursery.cancel_scope)
-            async with open_peer(settings, key, chain, manifest) as peer:
+            # The operator's own daemon is in the network under its key already.
+            seen_as = PeerKey(secrets.token_bytes(32)) if config.operator else key
+            async with open_peer(settings, seen_as, chain, manifest) as peer:
+                if config.operator is not None:
+                    check_stake(chain, key, wallet.address)
                 await _live(config, peer, chain, key, store, sender, archive)
 
 

@@ -10,6 +10,7 @@ that it rests on (`verification.rewards`).
 from collections.abc import Mapping
 from dataclasses import replace
 
+from coordinator import succeeding
 from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State, records_in_force
 from protocol.chain import ChainView
 from protocol.merkle import reward_tree
@@ -26,7 +27,7 @@ Step = tuple[State, tuple[Effect, ...]]
 def settle(state: State, chain: ChainView) -> Step:
     """Complete epochs, say their tables, propose and finalize their roots, and finish the run."""
     state = _complete_epochs(state, chain)
-    state, said = _say_tables(state)
+    state, said = _say_tables(state, chain)
     state, sent = _follow_ledger(state, chain)
     state, closed = _finish(state, chain)
     return state, (*said, *sent, *closed)
@@ -65,17 +66,21 @@ def _wallets(epochs: tuple[Mapping[int, int], ...], chain: ChainView) -> dict[in
     return wallets
 
 
-def _say_tables(state: State) -> Step:
-    settling = state.settling
-    effects: list[Effect] = []
-    for table in settling.due[settling.saying :]:
+def _say_tables(state: State, chain: ChainView) -> Step:
+    state, adopted = succeeding.adopt_tables(state)
+    settling, saying = state.settling, len(state.settling.due)
+    effects: list[Effect] = [*adopted]
+    for index, table in enumerate(settling.due[settling.saying :], settling.saying):
         said = settling.tables.get(table.epoch)
         if said is None:
+            if not succeeding.may_act(state, chain):
+                saying = index
+                break
             effects.append(Say(state.manifest.rounds_of(table.epoch)[-1], table))
         elif said.body != table:
             trouble = f"the reward table said for epoch {table.epoch} is not what the records give"
-            return replace(state, trouble=trouble), ()
-    return replace(state, settling=replace(settling, saying=len(settling.due))), tuple(effects)
+            return replace(state, trouble=trouble), adopted
+    return replace(state, settling=replace(settling, saying=saying)), tuple(effects)
 
 
 def _follow_ledger(state: State, chain: ChainView) -> Step:
@@ -85,7 +90,7 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
     if rewards is None or rewards.next_epoch >= len(settling.due):
         return state, ()
     epoch, table = rewards.next_epoch, settling.due[rewards.next_epoch]
-    if table.epoch not in settling.tables:
+    if table.epoch not in settling.tables or not succeeding.may_act(state, chain):
         return state, ()
     root = reward_tree(table.entries).root.hex()
     if rewards.pending is not None:
@@ -129,19 +134,24 @@ def _finish(state: State, chain: ChainView) -> Step:
     parameters = state.parameters.get(manifest.rounds)
     if len(state.settling.earned) < manifest.epochs or parameters is None or state.closing:
         return state, ()
+    state, adopted = succeeding.adopt_finish(state, chain)
     if state.finish is None:
-        if state.finishing:
+        if state.finishing or not succeeding.may_act(state, chain) or succeeding.awaits_finish(state, chain):
             return state, ()
         finish = Finish(parameters=parameters, judged=state.undeclared[:MAX_CLOSING])
         return replace(state, finishing=True), (Say(manifest.rounds - 1, finish),)
-    if chain.finished() is not None:
-        return state, ()
-    return replace(state, closing=True), (Close(state.finish.body.parameters),)
+    if chain.finished() is not None or state.stand_in:
+        return state, adopted
+    return replace(state, closing=True), (
+        *adopted,
+        Close(state.finish.body.parameters),
+    )
 
 
 def settled(state: State, chain: ChainView) -> bool:
-    """Tell whether nothing is left to do: the run is closed and every reward root is final."""
+    """Tell whether nothing is left to do: every reward root is final, and the run is closed, or its last word said."""
     rewards = state.settling.rewards
     complete = len(state.settling.earned) == state.manifest.epochs
     done = rewards is not None and rewards.next_epoch >= len(state.settling.due)
-    return complete and done and chain.finished() is not None
+    closed = chain.finished() is not None or (bool(state.stand_in) and state.finish is not None)
+    return complete and done and closed

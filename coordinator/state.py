@@ -4,7 +4,7 @@ Facts come in as events and stay; decisions follow from facts, chain and manifes
 restart is the same facts read back from the database, and gives the same decisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -275,6 +275,13 @@ class Voided:
 
 
 @dataclass(frozen=True)
+class Adopted:
+    """Note that what another said for the run counts, in the place of ours."""
+
+    message: Signed[Body]
+
+
+@dataclass(frozen=True)
 class Export:
     """Rewrite the public file of a round."""
 
@@ -294,6 +301,7 @@ Effect = (
     | Decision
     | Ruled
     | Voided
+    | Adopted
     | Export
 )
 
@@ -394,9 +402,16 @@ class State:
     manifest: RunManifest
     run: str
     resumed_at: int = 0  # height of the chain at the start; deadlines that passed before get some grace
+    stand_in: str = ""  # address of our key where we stand in for the run's coordinator
     ready: Mapping[int, Signed[Ready]] = field(default_factory=dict)
-    lists: Mapping[int, Signed[CommitmentList]] = field(default_factory=dict)  # own statements, by round
+    # Own statements by round, and those of others that took their place.
+    lists: Mapping[int, Signed[CommitmentList]] = field(default_factory=dict)
     records: Mapping[int, Signed[RoundRecord]] = field(default_factory=dict)
+    foreign: Mapping[int, tuple[Signed[Body], ...]] = field(
+        default_factory=dict
+    )  # what others said for the run, by round
+    taken: Mapping[CaseKey, Judgement] = field(default_factory=dict)  # what they declared, and counts
+    accusing: tuple[Accuse, ...] = ()  # what a stand-in has to bring before the jury, once it may
     finish: Signed[Finish] | None = None
     parameters: Mapping[int, str] = field(default_factory=dict)  # at the start of each round
     # by round: what waits for its time
@@ -420,11 +435,21 @@ class State:
     trouble: str = ""  # why it cannot go on by itself, for status and log
 
     @property
+    def author(self) -> str:
+        """Return the address of the key that signs our statements."""
+        return self.stand_in or self.manifest.coordinator
+
+    @property
     def round(self) -> int:
         """Return the number of the round in progress; the number of rounds when all are anchored."""
         if self.current is not None:
             return self.current.round
         return 0 if self.previous is None else self.previous.round + 1
+
+
+def declared_keys(judged: Iterable[Judgement]) -> frozenset[CaseKey]:
+    """Return what judgements are about."""
+    return frozenset((one.round, one.number, one.case) for one in judged)
 
 
 def records_in_force(state: State, chain: ChainView, stop: int) -> dict[int, RoundRecord]:

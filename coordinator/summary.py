@@ -1,10 +1,12 @@
 """Where a run stands, in one word and one sentence."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.settling import settled
 from coordinator.state import CurrentRound, State
 from protocol.chain import OPENING_ROUND, ChainView
+from protocol.succession import acts_from
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ def summarize(state: State, chain: ChainView) -> Summary:
         return Summary("ready", 0, _ready(state, chain))
     current = state.current
     if current is not None:
-        return Summary(current.phase, current.round, state.trouble or _progress(state, current, chain))
+        detail = state.trouble or _progress(state, current, chain)
+        return Summary(current.phase, current.round, "; ".join((detail, *_patience(state, chain))))
     if state.round < state.manifest.rounds:
         return Summary("commit", round_, state.trouble or "waiting for the round's beacon")
     undecided = sum(one.outcome(draw) is None for one in state.judging.values() for draw in one.draws or ())
@@ -44,6 +47,12 @@ def summarize(state: State, chain: ChainView) -> Summary:
         detail = f"{final} of {len(state.settling.due)} reward roots are final"
         return Summary("settling", round_, state.trouble or detail)
     return Summary("finished", round_, state.trouble)
+
+
+def _patience(state: State, chain: ChainView) -> Iterator[str]:
+    begins = acts_from(chain)
+    if state.stand_in and begins is not None and chain.height < begins:
+        yield f"the coordinator has time until block {begins - 1}"
 
 
 def _ready(state: State, chain: ChainView) -> str:

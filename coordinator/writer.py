@@ -130,6 +130,20 @@ class Writer:
         unit = self._unit(effect.message.round, effect.message.body.number)
         unit.commitment = effect.message.id
 
+    def adopted(self, message: Signed[Body]) -> None:
+        """Note that another's statement counts instead of ours."""
+        match message.body:
+            case CommitmentList() as listed:
+                for unit in self._session.scalars(select(UnitRow).where(UnitRow.round == message.round)):
+                    unit.listed = False
+                self._listed(message.round, listed)
+            case RoundRecord() as record:
+                self._recorded(message.round, record)
+            case RewardTable() as table:
+                self._credited(table)
+            case _:
+                pass
+
     def _listed(self, round_: int, listed: CommitmentList) -> None:
         row = self._round(round_)
         row.listed = len(listed.entries)

@@ -20,6 +20,7 @@ from contracts.identity import PEER_PASSWORD_FILE, encrypt, is_encrypted, open_p
 from contracts.keystore import SCRYPT_N, keystore_address, load_keystore
 from contracts.passwords import read_password
 from contracts.wallet import WALLET_FILE
+from coordinator.config import STAND_IN_DIRECTORY
 from coordinator.store import LOCK_FILE
 from node.journal import Journal
 from protocol.canonical import canonical_json, check_depth
@@ -171,6 +172,11 @@ def export_keys(
         raise ConfigError(
             f"a coordinator has run in {directory}, and what it signed is in its database",
             hint="stop it and back up the whole directory, with the database if that is elsewhere",
+        )
+    if is_coordinator(directory / STAND_IN_DIRECTORY):
+        raise ConfigError(
+            f"{directory} has stood in for a coordinator, and what it signed so is in a database",
+            hint=f"stop it and back up the whole directory, or move {STAND_IN_DIRECTORY} away once its run is over",
         )
     path = directory / PEER_KEY_FILE
     encrypted = is_encrypted(path)

@@ -70,7 +70,9 @@ class MessageHistory:
     def add(self, message: Signed[Body]) -> None:
         """Keep a message that the pool accepted, in the place of what was in its slot."""
         kind, round_, labels = slot_of(message)
-        row = (json.dumps([kind, round_, *labels]), message.run, message.wire)
+        # For the coordinator stand-ins speak too, each in a place of its own.
+        author = (message.author,) if message.role == "coordinator" else ()
+        row = (json.dumps([kind, round_, *labels, *author]), message.run, message.wire)
         try:
             self._database.execute("INSERT OR REPLACE INTO message VALUES (?, ?, ?)", row)
         except sqlite3.Error as error:

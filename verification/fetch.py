@@ -140,7 +140,7 @@ class _Gathering:
         config, peer, report = self._config, self._peer, self._report
         self._archive.write_manifest(peer.manifest)
         if config.public is not None:
-            await self._take(_folder_messages(config.public, peer.manifest))
+            await self._take(folder_messages(config.public, peer.manifest))
         if config.api is not None:
             await self._take(await trio.to_thread.run_sync(api_messages, config.api, config.run))
         await self._ask_everybody()
@@ -293,7 +293,7 @@ class _Gathering:
         return peer.store.has(address)
 
 
-def _folder_messages(folder: Path, manifest: RunManifest) -> Iterable[bytes]:
+def folder_messages(folder: Path, manifest: RunManifest) -> Iterable[bytes]:
     """Yield the messages of a public folder; a file that is not well formed is passed over, and so is missing."""
     archive = Archive(folder)
     messages: list[Signed[Body]] = []

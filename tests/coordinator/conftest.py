@@ -251,6 +251,7 @@ class World:
 
     def __init__(self, manifest: RunManifest, *, contributors: int = 3, verifiers: int = 3) -> None:
         self.manifest = manifest
+        self.author = COORDINATOR  # who signs what this machine says
         self.run = manifest.run_id
         self.chain = SimulatedChain()
         self.keys: dict[int, PeerKey] = {}
@@ -299,7 +300,7 @@ class World:
         match effect:
             case Say(round_, body):
                 label = body.epoch if isinstance(body, RewardTable) else 0
-                message = sign(COORDINATOR, self.manifest, round_, "coordinator", body)
+                message = sign(self.author, self.manifest, round_, "coordinator", body)
                 return [Said(self.statements.setdefault((body.kind, round_, label), message))]
             case Open():
                 chain.mine()
@@ -375,9 +376,25 @@ class World:
             parameters=self.parameters,
             decisions=list(self.decisions),
             resumed_at=self.chain.height,
+            stand_in=self.state.stand_in,
         )
         self.feed(Looked())
         self.feed(self._rewards())
+
+    def stand_in(self, number: int) -> World:
+        """Return the machine of an operator who stands in for this one's coordinator, before it heard anything."""
+        other = World(self.manifest)
+        other.chain, other.keys, other.author = self.chain, self.keys, self.keys[number]
+        other.state = rounds.initial(self.manifest, stand_in=other.author.address)
+        return other
+
+    def follow(self, other: World) -> None:
+        """Hear everything that another machine of the run has heard and said."""
+        known = {message.id for message in (*self.heard, *self.statements.values())}
+        for message in (*other.heard, *other.statements.values()):
+            if message.id not in known:
+                self.heard.append(message)
+                self.feed(Heard(message))
 
     # What peers say
 

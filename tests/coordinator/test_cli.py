@@ -128,4 +128,4 @@ def test_trouble_is_what_the_summary_shows(world: Any) -> None:
     world.open()
     world.chain.roots[0] = PostedRoot("77" * 32, 3, world.chain.height)
     world.mine()
-    assert "is lost" in summarize(world.state, world.chain).detail
+    assert "is not here" in summarize(world.state, world.chain).detail

@@ -277,7 +277,7 @@ def test_a_lost_list_is_never_said_a_second_time(world: Any) -> None:
     world.restart()
     world.mine(30)
     assert ("commitments", 0, 0) not in world.statements
-    assert "lost" in world.state.trouble
+    assert "is not here" in world.state.trouble
     world.feed(Heard(lost))
     assert "waiting for listed commitments of [3]" in world.state.trouble
     world.commit(0, (3,))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +119,15 @@ def drand() -> Iterator[tuple[LocalDrand, str]]:
 
 @pytest.fixture
 def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
-    network, endpoint = drand
+    with open_place(tmp_path, *drand) as place:
+        yield place
+
+
+@contextmanager
+def open_place(
+    tmp_path: Path, network: LocalDrand, endpoint: str, *, terms: LedgerTerms = TERMS, rounds: int = 2
+) -> Iterator[Place]:
+    """Make a run of one contributor, and keep its chain until the block ends."""
     port, log = _free_port(), tmp_path / "anvil.log"
     process = start_anvil(port, 0.2, None, log_path=log)
     try:
@@ -130,7 +139,7 @@ def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
         staker = Account.from_key(b"\x44" * 32)
         for account in (wallet, staker):
             set_coin(w3, account.address, 100 * TOKEN)
-        ledger = Ledger.deploy(w3, wallet, supply=10_000 * TOKEN, terms=TERMS, jury=JURY)
+        ledger = Ledger.deploy(w3, wallet, supply=10_000 * TOKEN, terms=terms, jury=JURY)
         sender = Sender(w3, wallet)
         ledger.transfer(sender, staker.address, TOKEN)
         ledger.register(Sender(w3, staker), Role.CONTRIBUTOR, CONTRIBUTOR, TOKEN)
@@ -138,7 +147,7 @@ def place(tmp_path: Path, drand: tuple[LocalDrand, str]) -> Iterator[Place]:
         text.write_bytes(TEXT)
         model = {"width": 16, "layers": 1, "heads": 1, "feed_forward": 16, "context": 8}
         fields = {
-            "rounds": 2,
+            "rounds": rounds,
             "model": model,
             "inner": {"steps": 4, "batch": 2},
             "verification": {"segment_steps": 2, "schedule": {"fresh_probability": 0}},

@@ -1,0 +1,212 @@
+"""A run outlives its coordinator: others carry it on, and who comes back falls in line."""
+
+from typing import Any
+
+import pytest
+
+from coordinator.state import Accuse, Adopted, Anchor, Close, Finalize, Open, Post, Propose, Say
+from coordinator.summary import summarize
+from protocol.messages import CommitmentList, Finish, RoundRecord
+from tests.coordinator.conftest import COORDINATOR, World, make_manifest
+from verification.judge import PROVEN_FALSE
+
+LOST = 51  # blocks: one more than the chain's timeout
+JUDGE = 101
+
+
+def said(world: Any, kind: type) -> list[int]:
+    """Return the rounds in which a machine said something of a kind."""
+    return [one.round for one in world.wanted(Say) if isinstance(one.body, kind)]
+
+
+def carry(world: Any, round_: int) -> None:
+    """Let a stand-in carry one round: everybody delivers, and each step waits for its timeout."""
+    world.commit(round_)
+    world.mine(LOST)
+    world.reveal(round_)
+    world.mine(LOST)
+    world.judge_all(round_)
+    world.mine(2)
+
+
+@pytest.fixture
+def successor(world: Any) -> Any:
+    """A stand-in beside a coordinator that has played round 0."""
+    world.open()
+    world.play(0)
+    other = world.stand_in(JUDGE)
+    other.follow(world)
+    return other
+
+
+def test_a_stand_in_takes_over_what_was_said_and_waits(world: Any, successor: Any) -> None:
+    assert successor.state.round == 1
+    assert successor.state.records == world.state.records
+    assert successor.state.parameters[1] == world.state.parameters[1]
+    assert successor.wanted(Say) == []
+    world.commit(1)
+    successor.follow(world)
+    successor.mine(20)
+    assert successor.wanted(Say) == []
+    assert "has time until block" in summarize(successor.state, successor.chain).detail
+
+
+def test_a_stand_in_opens_no_run(world: Any) -> None:
+    other = world.stand_in(JUDGE)
+    world.hold = {Open}
+    world.ready()
+    other.follow(world)
+    other.mine(100)
+    assert other.wanted(Open) == []
+
+
+def test_a_run_reaches_its_end_and_is_paid_without_its_coordinator(world: Any, successor: Any) -> None:
+    for round_ in (1, 2):
+        carry(successor, round_)
+    successor.mine(2 * LOST)  # what becomes final is progress too
+    assert said(successor, CommitmentList) == [1, 2] == said(successor, RoundRecord)
+    assert successor.state.round == 3
+    assert len(successor.wanted(Propose)) == len(successor.wanted(Finalize)) == 2
+    assert len(successor.chain.finalized) == 2
+    assert said(successor, Finish) == [2]
+    assert successor.wanted(Close) == []
+    assert summarize(successor.state, successor.chain).phase == "finished"
+
+
+def test_a_root_without_a_record_is_carried_on(world: Any, successor: Any) -> None:
+    world.commit(1)
+    assert world.chain.commitments(1) is not None
+    successor.follow(world)
+    successor.reveal(1)
+    successor.mine(LOST - 3)
+    assert said(successor, RoundRecord) == []
+    successor.mine(4)
+    assert said(successor, RoundRecord) == [1]
+    assert said(successor, CommitmentList) == []
+    assert successor.state.round == 2
+
+
+def test_after_a_restart_nothing_is_said_twice(world: Any, successor: Any) -> None:
+    world.commit(1)
+    successor.follow(world)
+    successor.hold = {Anchor}
+    successor.reveal(1)
+    successor.mine(LOST)
+    first = successor.record(1)
+    successor.hold = set()
+    successor.restart()
+    successor.mine(LOST)
+    assert successor.record(1) == first
+    assert successor.chain.record_hash(1) == first.digest().hex()
+
+
+def test_the_coordinator_that_comes_back_takes_the_posted_list_over(world: Any, successor: Any) -> None:
+    world.hold = {Post}
+    world.commit(1, (1, 2))
+    world.mine(12)
+    assert len(world.state.lists[1].body.entries) == 2
+    world.restart()
+    for number in (1, 2, 3):
+        successor.commit(1, (number,))
+    successor.mine(LOST)
+    assert successor.chain.commitments(1).count == 3
+    successor.reveal(1)
+    world.hold = set()
+    world.mine()
+    assert "another root" in world.state.trouble
+    world.follow(successor)
+    assert world.state.trouble == ""
+    assert world.state.lists[1] == successor.statements["commitments", 1, 0]
+    assert [type(one.message.body) for one in world.wanted(Adopted)] == [CommitmentList]
+    world.mine()
+    assert said(world, CommitmentList) == [0, 1], "its own unposted one, and no second"
+    assert said(world, RoundRecord) == [0, 1]
+    successor.follow(world)
+    successor.mine()
+    assert successor.state.round == 2
+    assert said(successor, RoundRecord) == [], "it yields"
+
+
+def test_the_coordinator_that_comes_back_takes_the_anchored_record_over() -> None:
+    world: Any = World(make_manifest())
+    world.open()
+    world.commit(0)
+    world.reveal(0)
+    world.mine()
+    world.judge_all(0)
+    successor: Any = world.stand_in(JUDGE)
+    successor.follow(world)
+    world.commit(1)
+    world.hold = {Anchor}
+    world.reveal(1, (1, 2))
+    world.mine(6)
+    mine = world.record(1)
+    assert mine.judged
+    successor.follow(world)
+    successor.reveal(1, (3,))
+    successor.mine(LOST)
+    theirs = successor.record(1)
+    assert mine != theirs
+    world.restart()
+    world.hold = set()
+    world.mine()
+    assert "another hash" in world.state.trouble
+    world.follow(successor)
+    assert world.state.trouble == ""
+    assert world.state.round == 2
+    assert world.statements["record", 1, 0].body == mine, "and no second one"
+    assert world.state.records[1].body == theirs
+    declared = [(one.round, one.number) for one in (*theirs.judged, *world.state.undeclared)]
+    assert sorted(declared) == sorted({(one.round, one.number) for one in (*theirs.judged, *mine.judged)})
+    assert len(world.state.previous.reveals) == 3
+    world.play(2)
+    assert world.state.round == 3
+
+
+def test_what_an_anchored_record_declares_is_decided_so(world: Any, successor: Any) -> None:
+    world.commit(1)
+    world.reveal(1)
+    world.mine()
+    draws = world.draws(1)
+    for draw in draws:
+        for verifier in draw.verifiers[:2]:
+            world.verdict(1, draw, verifier)
+    world.mine(2)
+    late = world.stand_in(102)
+    late.follow(world)
+    world.commit(2)
+    world.reveal(2)
+    world.mine()
+    assert {one.round for one in world.record(2).judged} >= {1}
+    late.follow(world)
+    late.mine()
+    assert late.state.settling.earned == world.state.settling.earned
+    assert dict(late.state.standings) == dict(world.state.standings)
+    assert {one.round for one in late.state.taken.values()} >= {1}
+
+
+def test_what_verifiers_prove_false_is_accused_once_the_run_stands_still(world: Any, successor: Any) -> None:
+    world.hold = {Accuse}
+    world.commit(1)
+    world.reveal(1)
+    world.mine()
+    world.judge_all(1, PROVEN_FALSE)
+    successor.follow(world)
+    assert successor.wanted(Accuse) == []
+    successor.mine(LOST)
+    wanted = {(one.round, one.number) for one in successor.wanted(Accuse)}
+    assert wanted == {(one.round, one.number) for one in world.wanted(Accuse)} != set()
+    assert len(wanted) == len(successor.wanted(Accuse))
+
+
+def test_the_closing_word_of_a_stand_in_is_the_coordinators_to_take_over(world: Any, successor: Any) -> None:
+    for round_ in (1, 2):
+        carry(successor, round_)
+    successor.mine(2 * LOST)
+    world.restart()
+    world.follow(successor)
+    world.mine(7)
+    assert said(world, Finish) == []
+    assert world.state.finish.author == successor.author.address != COORDINATOR.address
+    assert len(world.wanted(Close)) == 1
+    assert summarize(world.state, world.chain).phase == "finished"
