@@ -253,7 +253,7 @@ class Service:
             case Say() | Admitted() | Drawn() | Ruled():
                 return
             case Adopted(message):
-                log.warning("round %d: the %s is by %s", message.round, message.body.kind, message.author)
+                log.info("round %d: %s by %s counts", message.round, message.body.kind, message.author)
             case Voided(round_):
                 log.warning("round %d is void: its record was anchored too late", round_)
             case Decision():

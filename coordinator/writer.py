@@ -83,16 +83,13 @@ class Writer:
         stored = self._session.scalar(select(MessageRow.wire).where(*place))
         if stored is not None:
             return parse_message(stored.encode())
-        self._log(message, number=None, own=True, label=label)
-        match message.body:
-            case CommitmentList() as listed:
-                self._listed(message.round, listed)
-            case RoundRecord() as record:
-                self._recorded(message.round, record)
-            case RewardTable() as table:
-                self._credited(table)
-            case _:
-                pass
+        # Another may have said the very same: it says it once, whoever signed.
+        same = self._session.scalar(select(MessageRow.wire).where(MessageRow.id == message.id))
+        if same is None:
+            self._log(message, number=None, own=True, label=label)
+        else:
+            message = parse_message(same.encode())
+        self.adopted(message)
         return message
 
     def _log(self, message: Signed[Body], *, number: int | None, own: bool, label: int) -> None:
@@ -131,7 +128,7 @@ class Writer:
         unit.commitment = effect.message.id
 
     def adopted(self, message: Signed[Body]) -> None:
-        """Note that another's statement counts instead of ours."""
+        """Note what a statement in the coordinator's name says: ours, or another's that counts instead."""
         match message.body:
             case CommitmentList() as listed:
                 for unit in self._session.scalars(select(UnitRow).where(UnitRow.round == message.round)):
