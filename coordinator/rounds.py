@@ -396,7 +396,9 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
         counted, _ = split_told(current, record)
         missing = [unit.number for unit in record.units if unit.counts and unit.number not in counted]
         if missing:
-            return replace(state, trouble=f"waiting for commitments of {missing}, which the record names"), effects
+            return replace(
+                state, trouble=f"waiting for commitments of {missing}, which the record names"
+            ), effects
         return replace(state, current=replace(current, phase="anchor", asked=False)), effects
     posted = chain.commitments(current.round)
     assert posted is not None  # the phase began with it
@@ -524,7 +526,9 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         trouble = f"the chain holds another hash for round {round_} than our record; {COPY}"
         return replace(state, trouble=trouble), effects
     if missing := succeeding.missing(current, record.body):
-        return replace(state, trouble=f"waiting for {missing}, which the record of round {round_} names"), effects
+        return replace(
+            state, trouble=f"waiting for {missing}, which the record of round {round_} names"
+        ), effects
     done = _done(state, current, record, void=is_void(state.manifest, chain, round_))
     effects += (Export(export(done)),)
     if done.void:
