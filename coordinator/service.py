@@ -28,7 +28,7 @@ from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
 from coordinator.sending import Sending
-from coordinator.standin import check_author, check_stake
+from coordinator.standin import check_author, check_stake, outlook
 from coordinator.state import (
     Admitted,
     Adopted,
@@ -499,6 +499,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
             async with open_peer(settings, seen_as, chain, manifest) as peer:
                 if config.operator is not None:
                     check_stake(chain, key, wallet.address)
+                    log.warning("standing in for %s: %s", manifest.coordinator, outlook(manifest, chain))
                 await _live(config, peer, chain, key, store, sender, archive)
 
 

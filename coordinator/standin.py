@@ -4,6 +4,7 @@ from pathlib import Path
 
 from contracts.run import ChainRun
 from coordinator.config import STAND_IN_DIRECTORY, CoordinatorConfig
+from protocol.chain import ChainView
 from protocol.daemon import MANIFEST_FILE, stored_manifest
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
@@ -40,6 +41,18 @@ def prepare(home: Path, run: str, heard: Path | None = None) -> Path:
         )
     path.write_bytes(data)
     return place
+
+
+def outlook(manifest: RunManifest, chain: ChainView) -> str:
+    """Say how long each step of a stand-in waits, and what becomes of its rounds."""
+    waits, deadlines = chain.timeout_blocks, manifest.deadlines
+    said = f"each list, record and reward root waits until the run stood still for {waits} blocks"
+    if deadlines.reveal + deadlines.record > waits:
+        return said
+    return (
+        f"{said}; a record has {deadlines.reveal + deadlines.record} blocks after its list, so that rounds are void: "
+        "they complete epochs and pay what was earned before, and nothing else"
+    )
 
 
 def check_author(config: CoordinatorConfig, manifest: RunManifest, key: PeerKey) -> None:

@@ -1,7 +1,6 @@
 """Where a run stands, in one word and one sentence."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.settling import settled
 from coordinator.state import CurrentRound, State
@@ -22,7 +21,16 @@ class Summary:
 
 
 def summarize(state: State, chain: ChainView) -> Summary:
-    """Return where a run stands."""
+    """Return where a run stands, and for a stand-in until when it has to wait."""
+    found = _summarize(state, chain)
+    begins = acts_from(chain)
+    if not state.stand_in or begins is None or chain.height >= begins or found.phase == "finished":
+        return found
+    waits = f"the coordinator has time until block {begins - 1}"
+    return replace(found, detail=f"{found.detail}; {waits}" if found.detail else waits)
+
+
+def _summarize(state: State, chain: ChainView) -> Summary:
     round_ = min(state.round, state.manifest.rounds - 1)
     if chain.created() is None:
         return Summary("created", 0, "waiting for the run on chain")
@@ -30,8 +38,7 @@ def summarize(state: State, chain: ChainView) -> Summary:
         return Summary("ready", 0, _ready(state, chain))
     current = state.current
     if current is not None:
-        detail = state.trouble or _progress(state, current, chain)
-        return Summary(current.phase, current.round, "; ".join((detail, *_patience(state, chain))))
+        return Summary(current.phase, current.round, state.trouble or _progress(state, current, chain))
     if state.round < state.manifest.rounds:
         return Summary("commit", round_, state.trouble or "waiting for the round's beacon")
     undecided = sum(one.outcome(draw) is None for one in state.judging.values() for draw in one.draws or ())
@@ -47,12 +54,6 @@ def summarize(state: State, chain: ChainView) -> Summary:
         detail = f"{final} of {len(state.settling.due)} reward roots are final"
         return Summary("settling", round_, state.trouble or detail)
     return Summary("finished", round_, state.trouble)
-
-
-def _patience(state: State, chain: ChainView) -> Iterator[str]:
-    begins = acts_from(chain)
-    if state.stand_in and begins is not None and chain.height < begins:
-        yield f"the coordinator has time until block {begins - 1}"
 
 
 def _ready(state: State, chain: ChainView) -> str:

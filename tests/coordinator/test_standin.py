@@ -24,12 +24,12 @@ from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.types import Role
 from contracts.wallet import save_unattended_wallet
-from coordinator.config import STAND_IN_DIRECTORY
-from coordinator.standin import prepare
+from coordinator.config import STAND_IN_DIRECTORY, CoordinatorConfig
+from coordinator.standin import check_author, outlook, prepare
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey, save_peer_key
 from protocol.peer import PeerConfig, open_peer
-from tests.coordinator.conftest import make_manifest
+from tests.coordinator.conftest import SimulatedChain, make_manifest
 from tests.coordinator.test_service import (
     CONTRIBUTOR,
     TERMS,
@@ -183,3 +183,23 @@ def test_who_has_no_manifest_is_told_where_it_comes_from(tmp_path: Path) -> None
     (tmp_path / "manifest.json").write_bytes(other.to_bytes())
     with pytest.raises(ConfigError, match="another run"):
         prepare(tmp_path, other.run_id)
+
+
+def test_who_stands_in_is_told_whether_its_rounds_will_pay() -> None:
+    manifest, chain = make_manifest(), SimulatedChain()
+    assert "void" not in outlook(manifest, chain)
+    chain.timeout_blocks = manifest.deadlines.reveal + manifest.deadlines.record
+    assert "void" in outlook(manifest, chain)
+
+
+def test_a_coordinators_key_and_a_stand_ins_are_not_confused(tmp_path: Path) -> None:
+    manifest = make_manifest()
+    own = CoordinatorConfig(directory=tmp_path, run=manifest.run_id, rpc="http://127.0.0.1:1")
+    other = own.model_copy(update={"operator": tmp_path})
+    key = PeerKey(b"\x77" * 32)
+    with pytest.raises(ConfigError, match="coordinator key") as error:
+        check_author(own, manifest, key)
+    assert "murmur coordinator stand-in" in error.value.hint
+    check_author(other, manifest, key)
+    with pytest.raises(ConfigError, match="nobody stands in for himself"):
+        check_author(other, manifest.model_copy(update={"coordinator": key.address}), key)
