@@ -9,7 +9,9 @@ from typing import cast
 import pytest
 import trio
 import trio.testing
+from typer.testing import CliRunner
 
+from contracts.dispute_cli import dispute_app
 from contracts.equivocation import Contradiction
 from contracts.run import ChainRun
 from protocol.keys import PeerKey
@@ -17,7 +19,6 @@ from protocol.manifest import LOCAL_CHAIN_ID
 from protocol.messages import Body, Commitment, Reveal, RoundRecord, Signed, signing_digest
 from protocol.pool import MessagePool
 from tests.contracts.conftest import MIN_STAKE, RUN, TERMS, TOKEN, Network, chain, deployed, network
-from tests.contracts.shell import murmur
 from verification.prover import EVIDENCE_DIRECTORY, Prover
 
 __all__ = ["chain", "deployed", "network"]
@@ -144,15 +145,16 @@ async def test_evidence_outlives_a_kill_and_serves_the_command_as_well(stand: St
     stand.prover = stand.start()
     await stand.look()
     assert stand.credit == 3 * TOKEN
-    again = murmur(
+    again = CliRunner().invoke(
+        dispute_app,
         [
-            *("dispute", "equivocation", RUN, "--round", "0", "--dir", str(tmp_path), "--dry-run"),
+            *("equivocation", RUN, "--round", "0", "--dir", str(tmp_path), "--dry-run"),
             *("--a", shown["files"][0], "--b", shown["files"][1]),
             *("--owner", stand.network.person("finder").address),
             *("--rpc", stand.network.chain.url, "--ledger", stand.network.ledger.address),
-        ]
+        ],
     )
-    assert "punished for this round before" in again.stderr
+    assert "punished for this round before" in str(again.exception)
 
 
 async def test_only_what_the_ledger_punishes_is_sent(stand: Stand) -> None:
