@@ -108,9 +108,13 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
 
 
 def _is_public(state: State, chain: ChainView, epoch: int) -> bool:
-    """Tell whether everybody can recompute the table of a complete epoch."""
-    last = state.manifest.rounds_of(epoch)[-1]
-    closing = () if state.finish is None else state.finish.body.judged
+    """Tell whether everybody can recompute the table of a complete epoch.
+
+    Jurors count the proposer's own closing word, or that of a run which is closed on chain.
+    """
+    last, finish = state.manifest.rounds_of(epoch)[-1], state.finish
+    counts = finish is not None and (finish.author == state.author or chain.finished() is not None)
+    closing = finish.body.judged if finish is not None and counts else ()
     open_ = [one.body.judged for one in state.records.values() if chain.record_hash(one.round) is None]
     missing = [one for judged in (state.undeclared, *open_) for one in judged if one not in closing]
     return all(one.round > last for one in missing)
