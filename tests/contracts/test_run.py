@@ -11,7 +11,16 @@ from contracts.types import CaseKind, CaseOutcome, Role
 from protocol.chain import OPENING_ROUND, ChainView, Operator, Penalties
 from protocol.errors import LedgerError
 from protocol.manifest import BlockBeacon
-from tests.contracts.conftest import DISPUTE_BLOCKS, FORCE_BLOCKS, LADDER, MIN_STAKE, RUN, TOKEN, Network
+from tests.contracts.conftest import (
+    DISPUTE_BLOCKS,
+    FORCE_BLOCKS,
+    LADDER,
+    MIN_STAKE,
+    RUN,
+    TERMS,
+    TOKEN,
+    Network,
+)
 from tests.contracts.court import judge, seat
 from tests.contracts.test_client import settle
 
@@ -81,6 +90,12 @@ def test_rounds_are_anchored_with_the_coordinators_roots(network: Network) -> No
     assert view.anchor(0) == anchored.block
     assert view.anchor(1) is None
     assert view.finished() is None
+    opened = view.anchor(-1)
+    assert view.activity() == (opened, posted.block, anchored.block, empty.block)
+    info = ledger.run_info(RUN)
+    assert info is not None
+    assert view.activity()[-1] == info.active_at
+    assert view.timeout_blocks == TERMS.timeout_blocks
 
     network.chain.mine(FORCE_BLOCKS + 1)
     ledger.anchor_record(coordinator, RUN, 1, bytes([3]) * 32)
@@ -220,6 +235,10 @@ def test_reward_roots_are_proposed_disputed_final_and_claimed(network: Network) 
         1: bytes([7]) * 32,
     }
     assert [(epoch, event.total) for epoch, event in view.finalized().items()] == [(0, 3 * TOKEN)]
+    assert view.reward_roots() == {tree.root.hex(), "07" * 32}
+    info = ledger.run_info(RUN)
+    assert info is not None
+    assert view.activity()[-1] == info.active_at, "what becomes final is progress"
     assert [(event.account, event.cumulative) for event in view.claims()] == [(alice.address, 3 * TOKEN)]
     network.chain.mine(DISPUTE_BLOCKS)
 

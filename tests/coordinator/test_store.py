@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.queries import Reader
 from coordinator.state import Decision
 from coordinator.store import Store
-from coordinator.tables import DATABASE_FILE
+from coordinator.tables import DATABASE_FILE, database_url, open_engine
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
 from protocol.messages import (
@@ -207,3 +208,32 @@ def test_a_unit_that_was_taken_back_says_in_which_round(folder: Path, manifest: 
             found += connection.execute("select retracted from units").fetchall()
             connection.close()
     assert found == [(1,), (None,)], "a record that came too late takes nothing back"
+
+
+def test_what_another_said_word_for_word_is_said_already(folder: Path, manifest: Any) -> None:
+    ours = _list(manifest, "aa" * 32)
+    theirs = sign(PeerKey(b"\x22" * 32), manifest, 0, "coordinator", ours.body)
+    with _open(folder, manifest) as store:
+        with store.write() as tx:
+            assert tx.heard(theirs)
+            assert tx.say(ours).author == theirs.author
+        facts = store.facts()
+        assert facts.statements == ()
+        assert [message.author for message in facts.heard] == [theirs.author]
+
+
+def test_another_list_that_counts_takes_the_units_of_ours_away(folder: Path, manifest: Any) -> None:
+    ours = _list(manifest, "aa" * 32)
+    entries = (CommitmentEntry(number=2, commitment="bb" * 32),)
+    theirs = sign(PeerKey(b"\x22" * 32), manifest, 0, "coordinator", CommitmentList(entries=entries))
+    with _open(folder, manifest) as store:
+        with store.write() as tx:
+            tx.say(ours)
+            tx.heard(theirs)
+            tx.adopted(theirs)
+        reader = Reader(open_engine(database_url(folder), writer=False))
+        assert {
+            one["number"]
+            for one in reader.units(number=None, outcome=None, after=(-1, 0), limit=9)
+            if one["listed"]
+        } == {2}

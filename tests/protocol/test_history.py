@@ -9,7 +9,7 @@ import pytest
 
 from protocol.errors import ConfigError
 from protocol.history import MessageHistory
-from protocol.messages import Body, Ready, Signed, sign
+from protocol.messages import Body, CommitmentEntry, CommitmentList, Ready, Signed, sign
 from protocol.peer import PeerConfig
 from tests.protocol.makers import commitment, digest_of, key, manifest
 from tests.protocol.test_peer import Place, place, until
@@ -38,6 +38,20 @@ def test_what_was_heard_is_there_after_a_restart_once_a_slot(tmp_path: Path) -> 
         assert [one.wire for one in history.messages()] == [one.wire for one in said[1:]]
     with MessageHistory.open(path, "ab" * 32) as history:
         assert history.messages() == []
+
+
+def test_coordinator_and_stand_in_keep_a_place_each(tmp_path: Path) -> None:
+    said = [
+        sign(key(author), manifest(), 0, "coordinator", CommitmentList(entries=(entry,)))
+        for author, entry in (
+            ("coordinator", CommitmentEntry(number=1, commitment=digest_of("a"))),
+            ("judge", CommitmentEntry(number=1, commitment=digest_of("b"))),
+        )
+    ]
+    with MessageHistory.open(tmp_path / "messages.sqlite", RUN) as history:
+        for message in said:
+            history.add(message)
+        assert [one.wire for one in history.messages()] == [one.wire for one in said]
 
 
 def test_a_damaged_row_is_passed_over_and_a_foreign_file_is_refused(tmp_path: Path) -> None:
