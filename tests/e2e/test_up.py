@@ -16,12 +16,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 ROUNDS = 4
 
 
-def start_up(directory: Path, *options: str) -> "subprocess.Popen[str]":
+CENSORING = str(Path(__file__).with_name("censoring.py"))
+
+
+def start_up(
+    directory: Path, *options: str, program: tuple[str, ...] = ("-m", "murmur")
+) -> "subprocess.Popen[str]":
     """Start `murmur up` for a few rounds with its document on stdout and its progress in a file."""
     argv = [
         sys.executable,
-        "-m",
-        "murmur",
+        *program,
         "up",
         "--rounds",
         str(ROUNDS),
@@ -190,9 +194,11 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert len(listed.stdout.splitlines()) == 1 + ROUNDS, listed.stderr
 
 
-def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_path: Path) -> None:
+def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator_which_also_leaves_somebody_out(
+    tmp_path: Path,
+) -> None:
     directory = tmp_path / "net"
-    up = start_up(directory, "--peers", "2")
+    up = start_up(directory, "--peers", "2", program=(CENSORING,))
 
     def reached(name: str, round_: int) -> bool:
         return int(read_status(directory / name).get("round", 0)) >= round_
@@ -208,3 +214,28 @@ def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator(tmp_pa
     assert document["rounds"] == ROUNDS
     assert all(peer["slashed_wei"] == "0" for peer in document["peers"] if peer["honest"])
     check_money(document)
+    assert document["audit"]["ok"]
+    check_forced_in(document, directory)
+
+
+def check_forced_in(document: dict[str, Any], directory: Path) -> None:
+    """Check that whom the list of the first round left out forced itself in, and what became of its unit."""
+    first = json.loads((directory / "coordinator" / "public" / "rounds" / "000000.json").read_text())
+    listed = {entry["number"] for entry in first["listed"]["body"]["entries"]}
+    (unit,) = (unit for unit in first["record"]["body"]["units"] if unit["number"] not in listed)
+    assert unit["merged"]
+    (peer,) = (peer for peer in document["peers"] if peer["number"] == unit["number"])
+    assert peer["honest"]
+    told = murmur(
+        "rewards", "why", "--round", "0", "--from", str(directory), "--peer", peer["name"], "--json"
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    why = json.loads(told.stdout)
+    assert why["forced"]
+    assert why["sampled"]
+    assert [case["outcome"] for case in why["cases"]] == ["passed"]
+    assert int(why["round_wei"]) > 0
+    assert int(why["paid"]["amount_wei"]) > 0
+    log = (directory / peer["name"] / "log.txt").read_text()
+    assert "left out by the list" in log
+    assert "round 0: forced in, block" in log
