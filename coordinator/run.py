@@ -177,9 +177,16 @@ def create_run(directory: Path, plan: RunPlan, *, ledger: Ledger, sender: Sender
     """Write the manifest into the coordinator's directory, and create and fund its run on chain.
 
     Raises:
-        ConfigError: the directory holds another run already.
+        ConfigError: the directory holds another run already, or its deadlines do not fit the ledger.
         LedgerError: the chain refuses, or does not answer.
     """
+    reveal = plan.manifest.deadlines.reveal
+    if reveal <= ledger.force_blocks:
+        raise ConfigError(
+            f"reveals close {reveal} blocks after the list, while commitments can be forced in for "
+            f"{ledger.force_blocks}: their updates would be late",
+            hint="a larger deadlines.reveal in the manifest",
+        )
     path = directory / MANIFEST_FILE
     data = plan.manifest.to_bytes()
     if path.exists() and path.read_bytes() != data:

@@ -35,7 +35,7 @@ LEDGER_TERMS = LedgerTerms(
     proposal_bond=5 * TOKEN,
     unbonding_blocks=4000,
     dispute_blocks=4,
-    force_blocks=4,
+    force_blocks=2,
     timeout_blocks=600,
 )
 JURY_TERMS = JuryTerms(

@@ -28,8 +28,9 @@ class SimulatedLedger:
     address = "0x" + "22" * 20
     run_bond = 10**18
 
-    def __init__(self, balance: int = 10**21) -> None:
+    def __init__(self, balance: int = 10**21, force_blocks: int = 2) -> None:
         self.balance = balance
+        self.force_blocks = force_blocks
         self.created: list[tuple[str, str, Ladder, int]] = []
 
     def balance_of(self, account: str) -> int:
@@ -88,6 +89,18 @@ def test_a_plan_names_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert load_parameters(manifest, file).parameters.size > 1000
     a_unit = manifest.pay.unit_wei + 2 * manifest.pay.verdict_wei
     assert plan.max_payout_wei == 20 * 4 * a_unit
+
+
+def test_a_run_whose_reveals_close_before_everybody_can_be_forced_in_is_not_created(
+    folder: Path, tmp_path: Path
+) -> None:
+    plan = _plan(folder, SimulatedLedger(), tmp_path, deadlines={"reveal": 25})
+    ledger = SimulatedLedger(force_blocks=25)
+    with pytest.raises(ConfigError, match="reveals close 25 blocks after the list"):
+        create_run(folder, plan, ledger=ledger, sender=SimulatedSender())  # type: ignore[arg-type]
+    assert ledger.created == []
+    ledger.force_blocks = 24
+    assert create_run(folder, plan, ledger=ledger, sender=SimulatedSender()) == "receipt"  # type: ignore[arg-type,comparison-overlap]
 
 
 def test_the_same_seed_gives_the_same_run(folder: Path, tmp_path: Path) -> None:
