@@ -18,6 +18,11 @@ def entries_of(state: State, current: CurrentRound, chain: ChainView) -> tuple[C
     return counted_entries(state.lists[current.round].body, forced_entries(chain, current.round))
 
 
+def is_closed(state: State, current: CurrentRound, chain: ChainView) -> bool:
+    """Tell whether nothing that counts can be forced into the round any more."""
+    return is_final(chain, current.round, state.lists[current.round].body)
+
+
 def take_forced(
     state: State, current: CurrentRound, chain: ChainView, check: Check
 ) -> tuple[State, tuple[Effect, ...]]:
@@ -29,7 +34,7 @@ def take_forced(
         for entry in entries_of(state, current, chain)
         if entry.number not in current.commitments.keys() | current.unsound.keys()
     }
-    final, rest = is_final(chain, round_), list[Signed[Body]]()
+    final, rest = is_closed(state, current, chain), list[Signed[Body]]()
     commitments, unsound, refused = dict(current.commitments), dict(current.unsound), dict(current.refused)
     known = {message.id for message in refused.values()}
     for message in (*refused.values(), *state.inbox.get(round_, ())):

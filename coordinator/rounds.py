@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from coordinator import succeeding, witnessing
 from coordinator.composing import compose
-from coordinator.forcing import entries_of, split_told, take_forced
+from coordinator.forcing import entries_of, is_closed, split_told, take_forced
 from coordinator.judging import export, judge
 from coordinator.settling import settle
 from coordinator.state import (
@@ -66,7 +66,7 @@ from protocol.tensors import parameter_layout
 from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
-from verification.inclusion import MAX_LISTED, is_final
+from verification.inclusion import MAX_LISTED
 from verification.lateness import is_late, is_void
 from verification.merge import check_reveal
 from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
@@ -408,7 +408,7 @@ def _reveal(state: State, current: CurrentRound, chain: ChainView) -> Step:
     deadlines = state.manifest.deadlines
     closes = posted.block + deadlines.reveal + (deadlines.receipt if heard.drawn else 0)
     over = passed(state, chain, closes)
-    ready = is_final(chain, current.round) and (over or witnessing.is_complete(current, heard))
+    ready = is_closed(state, current, chain) and (over or witnessing.is_complete(current, heard))
     if current.asked or not ready or not succeeding.may_act(state, chain):
         return state, effects
     numbers = [one.number for one in entries_of(state, current, chain) if one.number not in current.unsound]
@@ -459,7 +459,7 @@ def _check_reveals(state: State, current: CurrentRound, chain: ChainView) -> Ste
     for message in mine:
         number = message.body.number
         commitment = current.commitments.get(number)
-        if commitment is None and (number in entries or not is_final(chain, current.round)):
+        if commitment is None and (number in entries or not is_closed(state, current, chain)):
             early.append(message)
             continue
         if commitment is None:
@@ -483,7 +483,7 @@ def _check_reveals(state: State, current: CurrentRound, chain: ChainView) -> Ste
 
 
 def _check_receipts(state: State, current: CurrentRound, chain: ChainView) -> Step:
-    if not is_final(chain, current.round):
+    if not is_closed(state, current, chain):
         return state, ()  # a witness may have seen more forced in than we
     effects: list[Effect] = []
     receipts = dict(current.receipts)

@@ -15,7 +15,7 @@ from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import check_commitment
 from verification.duty import carried_into, round_draws, told
-from verification.inclusion import counted_entries, forced_entries, last_force_block
+from verification.inclusion import counted_entries, forced_entries, is_full, last_force_block
 from verification.lateness import in_force, is_void
 from verification.merge import check_reveal
 from verification.sample import Draw
@@ -80,6 +80,12 @@ class RoundFacts:
         """Return whose updates are waited for: everybody listed, and who was forced in with a sound commitment."""
         listed = () if self.listed is None else self.listed.entries
         return frozenset(self.units or ()) & (frozenset(entry.number for entry in listed) | self.sound)
+
+    def is_final(self, height: int) -> bool:
+        """Tell whether the list is here and nothing that counts can be forced in beside it any more."""
+        if self.listed is None or self.force_by is None:
+            return False
+        return height >= self.force_by or is_full(self.listed, self.roster)
 
     def is_left_out(self, number: int) -> bool:
         """Tell whether the list on chain is here and does not name a number."""

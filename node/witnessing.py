@@ -77,7 +77,7 @@ def witness(
         return ended, (*effects, Publish(watch.round, signed))
     if facts.testified:  # by us, before this journal began
         return end(watch)
-    if units is None or facts.reveals_close is None or facts.force_by is None:
+    if units is None or facts.reveals_close is None:
         return watch, ()
     closed = height >= facts.reveals_close
     if closed and not watch.present:
@@ -92,7 +92,7 @@ def witness(
     }
     effects = tuple(Receive(watch.round, reveal) for _, reveal in sorted(fresh.items()))
     watch = replace(watch, asked={**watch.asked, **fresh}, present=True)
-    complete = height >= facts.force_by and facts.awaited <= watch.settled.keys()
+    complete = facts.is_final(height) and facts.awaited <= watch.settled.keys()
     if complete or closed:
         receipt = watch.receipt(number)
         watch, ending = end(watch)

@@ -58,7 +58,17 @@ def last_force_block(chain: ChainView, round_: int) -> int | None:
     return None if posted is None else posted.block + chain.force_blocks
 
 
-def is_final(chain: ChainView, round_: int) -> bool:
-    """Tell whether nothing more can be forced into a round."""
+def is_final(chain: ChainView, round_: int, listed: CommitmentList) -> bool:
+    """Tell whether nothing that counts can be forced into a round any more.
+
+    Where everybody on the roster is listed that is so from the first, and the window costs no time but the anchor's.
+    """
     last = last_force_block(chain, round_)
-    return last is not None and chain.height >= last
+    return last is not None and (
+        chain.height >= last or is_full(listed, (o.number for o in chain.roster(round_)))
+    )
+
+
+def is_full(listed: CommitmentList, roster: Iterable[int]) -> bool:
+    """Tell whether a list leaves nobody on the roster out."""
+    return set(roster) <= {entry.number for entry in listed.entries}

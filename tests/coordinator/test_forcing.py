@@ -186,6 +186,21 @@ def test_no_record_is_said_or_anchored_while_the_window_is_open(world: Any) -> N
     assert world.wanted(Anchor)
 
 
+def test_where_everybody_is_listed_the_record_is_said_at_once_and_anchored_after_the_window(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world()
+    world.chain.force_blocks = WINDOW
+    world.open()
+    world.commit(0)
+    world.reveal(0)
+    assert ("record", 0, 0) in world.statements
+    world.mine(WINDOW)
+    assert not world.wanted(Anchor)
+    world.mine()
+    assert world.wanted(Anchor)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_restart_knows_what_was_forced_in(world: Any, told: bool) -> None:
     body = force(world, 2)

@@ -210,6 +210,18 @@ def test_a_witness_signs_only_once_nobody_can_be_forced_in_any_more_and_names_wh
     assert receipts(peer) == [[1, 2]]
 
 
+def test_where_everybody_is_listed_a_witness_does_not_wait_for_the_window() -> None:
+    world = World()
+    world.chain.force_blocks = WINDOW
+    peers = [Contributor(world, number).ready_to_train() for number in (1, 2, 3)]
+    for peer in peers:
+        peer.do()
+    world.post(0)
+    for peer in [*peers, *peers]:
+        peer.look()
+    assert [receipts(peer) for peer in peers] == [[[1, 2, 3]]] * 3
+
+
 def test_a_witness_does_not_wait_for_what_nobody_told() -> None:
     world = World()
     peer, _ = watching(world)

@@ -54,9 +54,7 @@ def test_the_hot_key_forces_a_commitment_in_once(network: Network, inclusion: In
     inclusion.close()
 
 
-def test_a_restarted_node_sends_nothing_twice(
-    network: Network, inclusion: Inclusion, tmp_path: Path
-) -> None:
+def test_a_restarted_node_sends_nothing_twice(network: Network, inclusion: Inclusion, tmp_path: Path) -> None:
     pay(network)
     assert inclusion.force(0, OURS) is not None
     inclusion.close()

@@ -71,13 +71,23 @@ def test_forcing_by_those_who_are_listed_takes_nobodys_room() -> None:
 
 def test_nothing_can_be_forced_in_once_the_window_is_over(chain: SimChain) -> None:
     assert last_force_block(chain, 0) is None
-    assert not is_final(chain, 0)
+    assert not is_final(chain, 0, listed(1))
     chain.posted[0] = PostedRoot("ab" * 32, 1, chain.height)
     assert last_force_block(chain, 0) == chain.height + 3
     chain.height += 2
-    assert not is_final(chain, 0)
+    assert not is_final(chain, 0, listed(1))
     chain.height += 1
-    assert is_final(chain, 0)
+    assert is_final(chain, 0, listed(1))
+
+
+def test_where_everybody_is_listed_nothing_can_be_forced_in_from_the_first(chain: SimChain) -> None:
+    whole, short = listed(*range(1, 6)), listed(1, 2, 3, 5)
+    assert not is_final(chain, 0, whole)
+    chain.posted[0] = PostedRoot("ab" * 32, 5, chain.height)
+    assert is_final(chain, 0, whole)
+    assert not is_final(chain, 0, short)
+    chain.out[4] = 5  # it is not on the roster
+    assert is_final(chain, 0, short)
 
 
 def test_a_unit_that_does_not_count_is_not_in_force() -> None:
