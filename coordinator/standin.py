@@ -5,7 +5,7 @@ from pathlib import Path
 from contracts.run import ChainRun
 from coordinator.config import STAND_IN_DIRECTORY, CoordinatorConfig
 from protocol.chain import ChainView
-from protocol.daemon import MANIFEST_FILE, stored_manifest
+from protocol.daemon import MANIFEST_FILE, check_key, stored_manifest
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
@@ -81,7 +81,10 @@ def check_stake(chain: ChainRun, key: PeerKey, wallet: str) -> None:
     Raises:
         ConfigError: the key is nobody's, the wallet another's, or the stake too low.
     """
-    found = next((one for one in chain.operators() if one.peer == key.address), None)
+    keys = {one.number: {link.peer for link in chain.keys(one.number)} for one in chain.operators()}
+    found = next((one for one in chain.operators() if key.address in keys[one.number]), None)
+    if found is not None:
+        check_key(chain, found.number, key)
     if found is None:
         raise ConfigError(
             f"peer {key.address} is not registered",

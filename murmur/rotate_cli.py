@@ -169,8 +169,9 @@ def _finish(place: _Place, as_json: bool) -> None:
         place.run.refresh()
         facts |= {"run": place.run.run, "round": _first_round(place.run, number, new, place.role)}
     show(facts, as_json)
-    if place.role == "verifier" and found.jury.juror(number).slots and not _wealth(found, new)[0]:
-        typer.echo(f"send coin to {new}: a juror's peer key pays for its votes", err=True)
+    used = before is not None and _wealth(found, before)[0] > 0
+    if not _wealth(found, new)[0] and (used or found.jury.juror(number).slots):
+        typer.echo(f"send coin to {new}: a peer key pays for votes and for what it forces in", err=True)
     command = "verifier" if place.role == "verifier" else "node"
     typer.echo(
         f"next: `murmur {command} start` as before, which listens under another peer id; `murmur keys export` again, "
@@ -209,7 +210,7 @@ def _plan(place: _Place, new: Any, *, made: bool) -> list[str]:
     if coin or tokens:
         lines.append(
             f"{own.peer} holds {format_amount(coin)} of the chain's coin and {format_amount(tokens)} tokens, which "
-            "stay there; send coin and tokens to the new key if it pays for votes or disputes"
+            "stay there; send the new key what it needs for votes, disputes and forced commitments"
         )
     return lines
 

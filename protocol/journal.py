@@ -19,7 +19,7 @@ from protocol.clock import Clock, unix_time
 from protocol.errors import ConfigError, Held, Malformed
 from protocol.messages import Body, Signed, parse_message
 from protocol.restored import SCHEMA as SEAT
-from protocol.restored import Hold, holds, is_restored, mark_restored, settle, take_seat
+from protocol.restored import Hold, holds, is_restored, last_change, mark_restored, settle, take_seat
 
 _OWNER = "CREATE TABLE owner (author TEXT NOT NULL) STRICT;"
 
@@ -69,6 +69,7 @@ class SigningJournal:
             _create(kind, path, author)
         if path.stat().st_size == 0:
             raise ConfigError(f"the journal {path} is empty", hint=kind.loss_hint)
+        changed = last_change(path)
         try:
             database = _connect(path)
         except sqlite3.OperationalError as error:
@@ -82,7 +83,7 @@ class SigningJournal:
             raise _damaged(kind, path, error) from error
         try:
             owner = _check(kind, database, path, {author, heir_of})
-            take_seat(database, path, clock())  # before anything is written, which would look like a restore
+            take_seat(database, path, clock(), changed)
             found = cls(database, path, clock)
             if owner != author:
                 with found._transaction():

@@ -33,17 +33,18 @@ class Hold:
     before: int  # the first round that is signed for
 
 
-def take_seat(database: sqlite3.Connection, path: Path, now: float) -> bool:
+def take_seat(database: sqlite3.Connection, path: Path, now: float, changed: float) -> bool:
     """Note where a journal lies, and return whether it has been copied, replaced or marked since it was last written.
 
     Args:
         now: Unix seconds.
+        changed: what `last_change` said before the database was opened, which writes to a journal that was killed.
     """
     row = database.execute("SELECT inode, written FROM seat").fetchone()
     inode = path.stat().st_ino
     mark = path.with_name(path.name + EPOCH_MARK)
     marked = mark.exists()
-    moved = row is not None and (row[0] != inode or _changed(path) - row[1] > TOLERANCE_S)
+    moved = row is not None and (row[0] != inode or changed - row[1] > TOLERANCE_S)
     if row is None:
         database.execute("INSERT INTO seat VALUES (?, ?, 0, 0)", (inode, now))
     if moved or marked:
@@ -99,7 +100,7 @@ def ask_to_wait(path: Path) -> None:
     path.with_name(path.name + EPOCH_MARK).touch(mode=0o600)
 
 
-def _changed(path: Path) -> float:
+def last_change(path: Path) -> float:
     """Return the Unix second in which the journal's files were last changed, by whomever."""
     beside = path.with_name(path.name + "-wal")
     return max(one.stat().st_ctime for one in (path, beside) if one.exists())

@@ -163,7 +163,12 @@ class Prover:
             )
         except UsageError:
             return None
-        return None if proof.signer == self._own else Evidence(proof, self._chain.height)
+        return None if self._is_own(proof.signer) else Evidence(proof, self._chain.height)
+
+    def _is_own(self, signer: str) -> bool:
+        """Tell whether a key is ours, or another that our number has or had."""
+        linked = ({key.peer for key in self._chain.keys(one.number)} for one in self._chain.operators())
+        return signer == self._own or any({signer, self._own} <= keys for keys in linked)
 
     def _paths(self, proof: Contradiction) -> tuple[Path, Path]:
         kind = "record" if proof.record else "commitment"

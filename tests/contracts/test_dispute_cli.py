@@ -351,6 +351,10 @@ def test_two_commitments_of_one_round_cost_a_tenth_and_pay_the_finder(there: Cou
     assert isinstance(shell.type(prove, "--a", str(a), "--b", str(tmp_path / "g")).error, Malformed)
     assert shell.type(prove, "--a", str(a), "--b", str(tmp_path / "none")).code == 3
 
+    later = network.peer("alice again")  # two keys of one number prove nothing, a replaced one's two words do
+    network.ledger.rotate_peer(network.person("alice"), later)
+    assert "two keys" in refused(a, write(network, tmp_path / "h", later, commitment("bb" * 32)))
+
     answer = shell.type(f"{prove} --json", "--a", str(a), "--b", str(b))
     assert answer.document["lost_wei"] == str(MIN_STAKE // 10)
     assert "number 1 signed two commitments for round 0: it loses 10 tokens" in answer.err

@@ -10,7 +10,9 @@ from eth_utils.crypto import keccak
 from contracts.alerts import Alert, alerts_about, open_alerts, run_alerts, unbonding_of
 from contracts.hearing import describe_alert
 from contracts.run import ChainRun
+from contracts.sender import Sender
 from contracts.types import CaseKind, CaseOutcome, CaseStage
+from contracts.wallet import open_wallet
 from protocol.blobs import BlobStore
 from protocol.daemon import STATUS_FILE, write_status
 from protocol.errors import UsageError
@@ -95,6 +97,9 @@ def test_what_is_accused_must_be_open_and_the_answer_says_what_is_missing(
     good = shell.type(f"dispute respond {case} --json")
     assert good.code == 0, good.err
     assert (good.document["opened"], good.document["missing"], good.document["open"]) == (True, [], True)
+    network = shell.network
+    network.ledger.rotate_peer(Sender(network.chain.w3, open_wallet(shell.home)), network.peer("later"))
+    assert shell.type(f"dispute respond {case}").code == 0, "what an earlier key opened stays open"
     lost = store.put(bytes([3]))
     store.delete(lost)
     assert shell.type(f"dispute respond {case} --json").document["missing"] == [lost]

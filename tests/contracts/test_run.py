@@ -11,6 +11,7 @@ from contracts.types import CaseKind, CaseOutcome, Role
 from protocol.chain import OPENING_ROUND, ChainView, Operator, Penalties
 from protocol.errors import LedgerError
 from protocol.manifest import BlockBeacon
+from protocol.speakers import Speaker, speaker_of
 from tests.contracts.conftest import (
     DISPUTE_BLOCKS,
     FORCE_BLOCKS,
@@ -197,6 +198,12 @@ def test_a_new_peer_key_counts_from_the_block_of_its_rotation(network: Network) 
     now = view.operator(number)
     assert now is not None
     assert now.peer_id == network.peer("alice again").peer_id
+    assert [one.peer for one in view.keys(number)] == keys
+    assert [one.peer_id for one in view.keys(number)] == [network.peer("alice").peer_id, now.peer_id]
+    assert view.keys(number)[0].block < view.keys(number)[1].block
+    assert view.keys(99) == ()
+    spoken = [speaker_of(view, number, round_) for round_ in (0, 1, 2, None)]
+    assert spoken == [Speaker("contributor", tuple(found)) for found in (keys, keys[1:], [], keys)]
 
 
 def test_a_forced_commitment_is_a_fact_of_its_round(network: Network) -> None:

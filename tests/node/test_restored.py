@@ -81,22 +81,31 @@ def test_a_journal_that_stayed_where_it_was_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("heir", [False, True])
-def test_nothing_is_written_before_it_is_known_whether_the_journal_was_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: bool
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_opening_itself_writes_is_no_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: bool, killed: bool
 ) -> None:
     """A journal that lay still for long, and is opened by its key or by that key's successor."""
     path = before_the_loss(tmp_path)
-    closed = path.read_bytes()
-
-    def changed(_: Path) -> float:
+    if killed:
+        journal = opened(path)
+        journal.sign(KEY, MANIFEST, 4, unit_of(4).commitment, unit=unit_of(4))
         wal = path.with_name(path.name + "-wal")
-        untouched = path.read_bytes() == closed and not (wal.exists() and wal.stat().st_size)
+        left = path.read_bytes(), wal.read_bytes()
+        journal._database.close()
+        path.write_bytes(left[0])
+        wal.write_bytes(left[1])
+    before = {one: one.read_bytes() for one in tmp_path.iterdir()}
+
+    def change(_: Path) -> float:
+        untouched = before == {one: one.read_bytes() for one in tmp_path.iterdir()}
         return 0.0 if untouched else unix_time() + 3600
 
-    monkeypatch.setattr("protocol.restored._changed", changed)
+    monkeypatch.setattr("protocol.journal.last_change", change)
     later = PeerKey(b"\x55" * 32).address if heir else KEY.address
     with Journal.open(path, later, heir_of=KEY.address) as journal:
         assert not journal.restored
+        assert len(journal.statements()) == 1 + killed
     monkeypatch.undo()
     with Journal.open(path, later) as journal:
         assert not journal.restored

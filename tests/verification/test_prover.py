@@ -219,3 +219,10 @@ async def test_nobody_accuses_itself_and_evidence_is_bounded(
         path.write_bytes(b"{")
     stand.prover = stand.start()
     assert stand.prover.status() == [], "a kill between two files leaves no evidence"
+
+    later = stand.network.peer("alice later")
+    stand.network.ledger.rotate_peer(stand.network.person("alice"), later)
+    stand.prover = stand.start(own=later.address)
+    stand.heard.equivocations.append(stand.commitments("alice"))
+    await stand.look()
+    assert stand.prover.status() == [], "nor does it accuse its number's earlier key"

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import trio
 
+from murmur.rotation import NEXT_FILE, take_place
 from protocol.errors import ConfigError, OwnFault, ProofInconclusive
-from protocol.keys import save_peer_key
+from protocol.keys import PeerKey, save_peer_key
 from protocol.manifest import CPU_FP32
 from protocol.messages import (
     INCONCLUSIVE,
@@ -38,6 +39,7 @@ from verification.service import run_verifier
 from verification.unit import ReplayReport
 
 ME, OTHER = 4, 5
+NEW = PeerKey(b"\x55" * 32)
 
 
 @asynccontextmanager
@@ -110,7 +112,7 @@ def two_judges(make_bed: Callable[..., Testbed]) -> Testbed:
     return bed
 
 
-async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judging_twice(
+async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_with_another_key_without_judging_twice(
     two_judges: Testbed, tmp_path: Path
 ) -> None:
     bed = two_judges
@@ -165,10 +167,16 @@ async def test_a_verifier_judges_what_it_is_drawn_for_and_restarts_without_judgi
             opening = bed.open(bed.made[0, 1], found[1].body.segment).body
             assert {opening.end_parameters, opening.start_moments, bed.run} <= kept
             nursery.cancel_scope.cancel()
-        with trio.move_on_after(1):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_verifier, config, bed.chain)
+        bed.chain.rotate(ME, NEW)
+        save_peer_key(directory / NEXT_FILE, NEW)
+        take_place(directory, "verifier", complete=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_verifier, config, bed.chain)
+            while peer.pool.ready()[ME].author != NEW.address:
+                await peer.changed()
+            with trio.move_on_after(1):
                 await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
         assert (await heard(peer, {1, 2, 3}))[1].id == found[1].id
         assert peer.pool.equivocations == []
 
@@ -289,7 +297,9 @@ async def test_a_replayer_must_be_loaded_first(two_judges: Testbed, tmp_path: Pa
 async def test_only_a_registered_verifier_can_start(two_judges: Testbed, tmp_path: Path) -> None:
     bed = two_judges
     async with world(bed, tmp_path) as peer:
-        for number, message in ((9, "not registered"), (1, "registered as a contributor")):
+        bed.chain.rotate(ME, NEW)
+        refused = {9: "not registered", 1: "registered as a contributor", ME: "was given another peer key"}
+        for number, message in refused.items():
             directory = tmp_path / f"peer-{number}"
             save_peer_key(directory / "peer.key", key(number))
             with pytest.raises(BaseExceptionGroup) as raised:
