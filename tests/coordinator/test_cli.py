@@ -56,6 +56,19 @@ def test_start_refuses_another_ledger_than_the_runs(world: Any, tmp_path: Path) 
     assert "lives on ledger" in str(_fails(app, "start", *arguments))
 
 
+def test_stand_in_explains_what_it_needs(world: Any, tmp_path: Path) -> None:
+    ledger = ("--ledger", world.manifest.ledger)
+    arguments = ("stand-in", "--dir", str(tmp_path), "--run", world.run, "--rpc", "http://127.0.0.1:9")
+    assert "--bootstrap" in _fails(app, *arguments, *ledger).hint
+    met = (*arguments, "--bootstrap", "/ip4/127.0.0.1/tcp/1")
+    error = _fails(app, *met, *ledger)
+    assert isinstance(error, ConfigError)
+    assert "murmur verifier start" in error.hint
+    (tmp_path / "manifest.json").write_bytes(world.manifest.to_bytes())
+    assert "lives on ledger" in str(_fails(app, *met, "--ledger", "0x" + "99" * 20))
+    assert "--api-port" in str(_fails(app, *met, *ledger, "--api-port", "70000"))
+
+
 def test_create_explains_an_amount_and_a_file_that_are_none(tmp_path: Path) -> None:
     common = ("create", "--dir", str(tmp_path / "new"), "--rpc", "x", "--ledger", "0x" + "99" * 20)
     assert isinstance(_fails(run_app, *common, "--fund", "much"), UsageError)
