@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.state import Accuse, Adopted, Anchor, Close, Finalize, Open, Post, Propose, Say
+from coordinator.state import Accuse, Adopted, Anchor, Close, Finalize, Open, Post, Propose, Say, Voided
 from coordinator.summary import summarize
+from protocol.manifest import DeadlineConfig
 from protocol.messages import CommitmentList, Finish, RoundRecord
 from tests.coordinator.conftest import COORDINATOR, World, make_manifest
 from verification.judge import PROVEN_FALSE
@@ -71,6 +72,29 @@ def test_a_run_reaches_its_end_and_is_paid_without_its_coordinator(world: Any, s
     assert said(successor, Finish) == [2]
     assert successor.wanted(Close) == []
     assert summarize(successor.state, successor.chain).phase == "finished"
+
+
+def test_rounds_that_a_timeout_makes_too_late_are_void_and_what_was_earned_before_is_paid() -> None:
+    deadlines = DeadlineConfig(ready=20, commit=10, reveal=5, record=LOST - 7, verify=6, appeal=1)
+    world: Any = World(make_manifest(deadlines=deadlines))
+    world.open()
+    world.play(0)
+    successor: Any = world.stand_in(JUDGE)
+    successor.follow(world)
+    for round_ in (1, 2):
+        successor.commit(round_)
+        successor.mine(LOST)
+        successor.reveal(round_)
+        successor.mine(LOST)
+    successor.mine(3 * LOST)
+    assert [one.round for one in successor.wanted(Voided)] == [1, 2]
+    assert summarize(successor.state, successor.chain).phase == "finished"
+    (table,) = [one.body for one in successor.state.settling.tables.values()][-1:]
+    earned = {entry.account[-2:]: entry.cumulative_wei for entry in table.entries}
+    unit = world.manifest.pay.unit_wei
+    assert {number: earned[number] for number in ("01", "02", "03")} == dict.fromkeys(
+        ("01", "02", "03"), unit
+    )
 
 
 def test_a_root_without_a_record_is_carried_on(world: Any, successor: Any) -> None:
