@@ -97,6 +97,8 @@ def list_(directory: Directory, as_json: Json = False) -> None:
     for row in found:
         typer.echo(row["directory"])
         typer.echo(f"  wallet   {row['wallet'] or 'elsewhere'}")
+        if row["waiting"] is not None:
+            typer.echo(f"  next     {row['waiting']} waits to be the peer key: `murmur keys rotate` goes on")
         if row["peer"] is None:
             typer.echo("  peer     none")
             continue
@@ -116,6 +118,7 @@ def _row(directory: Path) -> dict[str, Any]:
     from contracts.keystore import keystore_address
     from contracts.wallet import WALLET_FILE
     from murmur.backup import is_coordinator, open_journal, summarize
+    from murmur.rotation import waiting_key
     from protocol.daemon import JOURNAL_FILE, PEER_KEY_FILE
 
     wallet, peer, encrypted = None, None, False
@@ -134,7 +137,7 @@ def _row(directory: Path) -> dict[str, Any]:
             except ConfigError as error:
                 journal = {"kind": None, "error": error.message}
     found = {"directory": str(directory), "wallet": wallet, "peer": peer, "encrypted": encrypted}
-    return {**found, "journal": journal}
+    return {**found, "waiting": waiting_key(directory), "journal": journal}
 
 
 def _journal_line(journal: dict[str, Any] | None) -> str:

@@ -177,6 +177,8 @@ def test_a_dry_run_makes_the_key_and_a_transaction_for_a_wallet_that_is_elsewher
     w3 = network.chain.w3
     assert w3.eth.wait_for_transaction_receipt(w3.eth.send_raw_transaction(raw))["status"] == 1
     assert owner.linked == rotation.waiting_key(owner.home)
+    listed = CliRunner().invoke(keys_app, ["list", "--dir", str(owner.home)]).stdout
+    assert f"{owner.linked} waits to be the peer key" in listed
     with pytest.raises(ConfigError, match="was given another"):
         own_number(owner.view(), owner.key, "contributor")
     planned = owner.rotate("--dry-run", "--json").document
