@@ -11,6 +11,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import PASSED, Judgement, RoundRecord
 from protocol.pool import MessagePool
 from verification.cases import combined
+from verification.duty import confirmed_entries
 from verification.judge import Outcome
 from verification.lateness import in_force, is_void
 from verification.sample import draws
@@ -54,6 +55,8 @@ class Tally:
                 return
             verifiers = [operator.number for operator in chain.verifiers(self._next)]
             self._count(record.body, is_void(self.manifest, chain, self._next), beacon, verifiers, pool)
+            entries = confirmed_entries(chain, pool, self._next) or ()
+            self._note_ignored(record.body, any(one.number == self.number for one in entries))
             self._next += 1
         finish = pool.finish()
         if finish is not None and not self._closed:
@@ -64,13 +67,24 @@ class Tally:
     def _count(
         self, record: RoundRecord, void: bool, beacon: str, verifiers: list[int], pool: MessagePool
     ) -> None:
-        self.counts.committed += any(unit.number == self.number for unit in record.units)
+        self.counts.committed += any(unit.number == self.number and unit.counts for unit in record.units)
         units = in_force(record, void=void).units
         self.counts.merged += any(unit.merged for unit in units if unit.number == self.number)
         drawn = draws(self.manifest, self.run, beacon, self._next, units, verifiers)
         self.counts.drawn += any(draw.number == self.number for draw in drawn)
         for judgement in record.judged:
             self._judge(judgement, pool)
+
+    def _note_ignored(self, record: RoundRecord, named: bool) -> None:
+        """Show that our unit does not count by a record, or that it has none of what list and chain name."""
+        unit = next((one for one in record.units if one.number == self.number), None)
+        if unit is None and named:
+            reason = "listed or forced in, and the record has no unit of it: `murmur audit run` names that"
+        elif unit is not None and not unit.counts:
+            reason = unit.reason
+        else:
+            return
+        self.recent.append({"round": self._next, "outcome": "ignored", "reasons": [reason]})
 
     def _judge(self, judgement: Judgement, pool: MessagePool) -> None:
         if judgement.number != self.number:

@@ -105,3 +105,31 @@ def test_a_case_changes_what_a_unit_is_and_adds_none() -> None:
     counted.update(world.chain, world.pool)
     assert (counted.counts.void, counted.counts.passed) == (0, 1)
     assert [one["outcome"] for one in counted.recent] == ["void", "passed"]
+
+
+def test_a_forced_unit_that_the_record_ignores_or_lacks_is_shown() -> None:
+    for lacks in (False, True):
+        world = World()
+        world.chain.force_blocks = 2
+        peer = Contributor(world, 1).ready_to_train()
+        peer.do()
+        world.post(0, without=[1])
+        peer.look()
+        record = world.record(0)
+        nothing = {
+            "counts": False,
+            "merged": False,
+            "reason": "late: not told",
+            "symbols": None,
+            "blob": None,
+        }
+        units = () if lacks else (record.units[0].model_copy(update=nothing),)
+        world.mine(2)
+        world.anchor(0, record.model_copy(update={"units": units}))
+        world.mine()
+        counted = tally(world)
+        counted.update(world.chain, world.pool)
+        assert (counted.counts.committed, counted.counts.merged) == (0, 0)
+        (shown,) = counted.recent
+        assert (shown["round"], shown["outcome"]) == (0, "ignored")
+        assert ("has no unit of it" if lacks else "late: not told") in shown["reasons"][0]
