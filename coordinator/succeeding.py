@@ -50,12 +50,15 @@ def is_behind(state: State, chain: ChainView) -> bool:
 
 
 def is_said(state: State, message: Signed[Body]) -> bool:
-    """Tell whether a statement of ours still stands, so that peers should have it."""
+    """Tell whether a statement of ours still stands, so that peers should have it.
+
+    One that the state has not taken in yet does: it was written down a moment before.
+    """
     match message.body:
         case CommitmentList():
-            return state.lists.get(message.round) == message
+            return state.lists.get(message.round) in (None, message)
         case RoundRecord():
-            return state.records.get(message.round) == message
+            return state.records.get(message.round) in (None, message)
         case _:
             return True
 

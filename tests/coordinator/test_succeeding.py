@@ -1,10 +1,12 @@
 """A run outlives its coordinator: others carry it on, and who comes back falls in line."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from coordinator.state import Accuse, Adopted, Anchor, Close, Finalize, Open, Post, Propose, Say, Voided
+from coordinator.succeeding import is_said
 from coordinator.summary import summarize
 from protocol.manifest import DeadlineConfig
 from protocol.messages import CommitmentList, Finish, RoundRecord
@@ -108,6 +110,19 @@ def test_a_root_without_a_record_is_carried_on(world: Any, successor: Any) -> No
     assert said(successor, RoundRecord) == [1]
     assert said(successor, CommitmentList) == []
     assert successor.state.round == 2
+
+
+def test_what_was_just_written_down_is_said_until_something_else_counts(world: Any) -> None:
+    world.open()
+    before = world.state
+    world.play(0)
+    ours, record = world.state.lists[0], world.state.records[0]
+    for state in (before, world.state):
+        assert is_said(state, ours)
+        assert is_said(state, record)
+    other = replace(ours, body=CommitmentList(entries=()))
+    assert not is_said(world.state, other)
+    assert not is_said(world.state, replace(record, body=record.body.model_copy(update={"units": ()})))
 
 
 def test_after_a_restart_nothing_is_said_twice(world: Any, successor: Any) -> None:
