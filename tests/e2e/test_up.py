@@ -1,5 +1,6 @@
 """The whole network on this machine, with real processes, as a newcomer starts it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from murmur.keys_cli import keys_app
+from protocol.canonical import canonical_json
+from protocol.errors import ConfigError
+from protocol.messages import parse_message
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -194,7 +201,37 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert len(listed.stdout.splitlines()) == 1 + ROUNDS, listed.stderr
 
 
-def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator_which_also_leaves_somebody_out(
+def rotate(up: "subprocess.Popen[str]", directory: Path, name: str) -> str:
+    """Kill a node and give its number another key, as its owner types it, before it is up again; return the key."""
+    home, log = directory / name, directory.with_suffix(".log")
+    ledger = json.loads((directory / "up.json").read_text())["ledger"]
+    (rpc,) = (line.split()[1] for line in log.read_text().splitlines() if line.startswith("chain: "))
+    typed = ["rotate", "--dir", str(home), "--rpc", rpc, "--ledger", ledger, "--yes", "--json"]
+    answers = []
+
+    def answered() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(read_status(home)["pid"]), signal.SIGKILL)
+        answers.append(CliRunner().invoke(keys_app, typed))
+        error = answers[-1].exception
+        return not (isinstance(error, ConfigError) and "another process" in error.message)
+
+    wait_until(answered, up)
+    assert answers[-1].exception is None, answers[-1].exception
+    return str(json.loads(answers[-1].stdout)["peer"])
+
+
+def authors(directory: Path, kind: str, number: int) -> dict[int, str]:
+    """Return who signed what a number said of each round, by the public folder."""
+    found = {}
+    for path in sorted((directory / "coordinator" / "public" / "rounds").iterdir()):
+        for wire in json.loads(path.read_text())[kind]:
+            if wire["body"]["number"] == number:
+                found[int(wire["round"])] = parse_message(canonical_json(wire)).author
+    return found
+
+
+def test_a_run_survives_the_death_of_a_contributor_with_its_key_and_of_a_coordinator_that_leaves_somebody_out(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "net"
@@ -203,8 +240,11 @@ def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator_which_
     def reached(name: str, round_: int) -> bool:
         return int(read_status(directory / name).get("round", 0)) >= round_
 
-    wait_until(lambda: reached("peer-2", 1), up)
-    os.kill(int(read_status(directory / "peer-2")["pid"]), signal.SIGKILL)
+    def has_committed(name: str) -> bool:
+        return read_status(directory / name).get("phase") in ("committed", "revealed")
+
+    wait_until(lambda: reached("peer-2", 1) and has_committed("peer-2"), up)
+    renewed = rotate(up, directory, "peer-2")
     wait_until(lambda: reached("coordinator", 2), up)
     os.kill(int(read_status(directory / "coordinator")["pid"]), signal.SIGKILL)
     document = finish(up, directory)
@@ -212,6 +252,13 @@ def test_a_run_survives_the_death_of_a_contributor_and_of_the_coordinator_which_
     assert "peer-2 died" in said
     assert "coordinator died" in said
     assert document["rounds"] == ROUNDS
+    number = next(peer["number"] for peer in document["peers"] if peer["name"] == "peer-2")
+    committed, opened = (authors(directory, kind, number) for kind in ("commitments", "openings"))
+    assert renewed in committed.values(), "it goes on under its new key"
+    before = {round_ for round_, author in committed.items() if author != renewed}
+    assert any(opened.get(round_) == renewed for round_ in before), (
+        "which opens what the old one committed to"
+    )
     assert all(peer["slashed_wei"] == "0" for peer in document["peers"] if peer["honest"])
     check_money(document)
     assert document["audit"]["ok"]
