@@ -245,8 +245,8 @@ class Ledger:
     def run_info(self, run: str) -> RunInfo | None:
         """Return a run, or None if it was not created."""
         found = self._read("runInfo", run_bytes(run))
-        coordinator, status, ladder, key, opened, committed, anchored, epoch, active = found[:9]
-        funded, claimed, total, bond, root = found[9:]
+        coordinator, status, stand_in, ladder, key, opened, committed, anchored, epoch, active = found[:10]
+        funded, claimed, total, bond, root = found[10:]
         if status == 0:
             return None
         return RunInfo(
@@ -255,6 +255,7 @@ class Ledger:
             coordinator_key=key,
             ladder=Ladder(*ladder),
             status=RunStatus(status),
+            stand_in=stand_in,
             opened_at=opened,
             committed_rounds=committed,
             anchored_rounds=anchored,

@@ -130,6 +130,14 @@ class RunOpened(Event):
 
 
 @dataclass(frozen=True)
+class StoodIn(Event):
+    """From now on this number acts for the run's coordinator; 0: the coordinator acts again."""
+
+    run: str
+    number: int
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
     """The run ended with these global parameters."""
 
@@ -387,6 +395,7 @@ EVENTS: dict[str, type[Event]] = {
         RunBondSeized,
         RunFunded,
         RunOpened,
+        StoodIn,
         RunFinished,
         CommitmentsPosted,
         CommitmentForced,

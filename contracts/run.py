@@ -28,6 +28,7 @@ from contracts.events import (
     RunOpened,
     Slashed,
     StakeChanged,
+    StoodIn,
 )
 from contracts.index import EventIndex
 from contracts.types import CaseKind, CaseOutcome, Role
@@ -57,6 +58,7 @@ class _Facts:
     stakes: list[StakeChanged] = field(default_factory=list)
     created: RunCreated | None = None
     opened: RunOpened | None = None
+    stand_in: int = 0
     finished: RunFinished | None = None
     funded_wei: int = 0
     commitments: dict[int, CommitmentsPosted] = field(default_factory=dict)
@@ -86,6 +88,8 @@ class _Facts:
                 self.created = event
             case RunOpened():
                 self.opened = event
+            case StoodIn():
+                self.stand_in = event.number
             case RunFinished():
                 self.finished = event
             case RunFunded():
@@ -269,6 +273,10 @@ class ChainRun:
             *ended,
         )
         return tuple(sorted(step.block for step in steps))
+
+    def stand_in(self) -> int:
+        """Return the number of who acts for the run's coordinator; 0 for nobody."""
+        return self._facts.stand_in
 
     def reward_roots(self) -> frozenset[str]:
         """Return the reward roots that are pending or final."""

@@ -82,6 +82,7 @@ class RunInfo:
     coordinator_key: str  # address of the hot key that signs the coordinator's messages
     ladder: Ladder
     status: RunStatus
+    stand_in: int  # registration number of who acts for the coordinator, 0 for nobody
     opened_at: int  # block
     committed_rounds: int
     anchored_rounds: int

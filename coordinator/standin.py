@@ -44,14 +44,14 @@ def prepare(home: Path, run: str, heard: Path | None = None) -> Path:
 
 
 def outlook(manifest: RunManifest, chain: ChainView) -> str:
-    """Say how long each step of a stand-in waits, and what becomes of its rounds."""
+    """Say how long a stand-in waits, and what becomes of the round in which the coordinator was lost."""
     waits, deadlines = chain.timeout_blocks, manifest.deadlines
-    said = f"each list, record and reward root waits until the run stood still for {waits} blocks"
+    said = f"the first step waits until the run stood still for {waits} blocks, later ones do not"
     if deadlines.reveal + deadlines.record > waits:
         return said
     return (
-        f"{said}; a record has {deadlines.reveal + deadlines.record} blocks after its list, so that rounds are void: "
-        "they complete epochs and pay what was earned before, and nothing else"
+        f"{said}; a record has {deadlines.reveal + deadlines.record} blocks after its list, so that a round whose "
+        "list is posted already is void"
     )
 
 

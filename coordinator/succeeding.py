@@ -2,7 +2,7 @@
 
 `protocol.succession` has the rule. Here it becomes behaviour, the same for both sides. What others said is kept beside
 our own statements; once the chain holds another root or hash than ours, the statement that gives it takes the place of
-ours, with what it declares. A stand-in takes a step only when the run stands still; a coordinator at any time.
+ours, with what it declares. A stand-in takes its first step when the run stands still; a coordinator steps at any time.
 """
 
 from dataclasses import replace
@@ -40,7 +40,7 @@ Step = tuple[State, tuple[Effect, ...]]
 
 def may_act(state: State, chain: ChainView) -> bool:
     """Tell whether the next step on chain is ours to take."""
-    begins = acts_from(chain)
+    begins = acts_from(chain, state.stand_in)
     return not state.stand_in or (begins is not None and chain.height >= begins)
 
 

@@ -23,7 +23,7 @@ class Summary:
 def summarize(state: State, chain: ChainView) -> Summary:
     """Return where a run stands, and for a stand-in until when it has to wait."""
     found = _summarize(state, chain)
-    begins = acts_from(chain)
+    begins = acts_from(chain, state.stand_in)
     if not state.stand_in or begins is None or chain.height >= begins or found.phase == "finished":
         return found
     waits = f"the coordinator has time until block {begins - 1}"

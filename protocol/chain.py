@@ -105,6 +105,9 @@ class ChainView(Protocol):
     def activity(self) -> tuple[int, ...]:
         """Return the blocks of the run's progress, in order: its opening, roots, records, final rewards, end."""
 
+    def stand_in(self) -> int:
+        """Return the number of who acts for the run's coordinator since it was gone; 0: nobody does."""
+
     def reward_roots(self) -> frozenset[str]:
         """Return the reward roots that are pending or final, 64 hex digits each."""
 

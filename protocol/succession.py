@@ -1,16 +1,17 @@
 """Who speaks for a run whose coordinator is gone: whoever is staked, once the run stands still, as the chain confirms.
 
 The run's coordinator may always speak. Once a run has made no progress for the ledger's timeout, the ledger lets any
-contributor or verifier with the minimum stake post its next root and anchor its next record: a stand-in. What a
+contributor or verifier with the minimum stake post its next root and anchor its next record: a stand-in. It goes on
+without waiting again, until the coordinator posts or anchors, or after another timeout somebody else does. What a
 coordinator says, the stand-in then says under its own peer key. These rules make it count:
 
 1. *What the chain holds counts, whoever said it.* A commitment list counts if it gives the posted root, a record if it
    has the anchored hash, a reward table if its root was proposed or is final. Of several statements for one place the
    confirmed one is taken, before it exists the coordinator's, and only then a stand-in's.
 2. *Before the chain says anything*, a stand-in's word is let in, so that it is not lost with its author: if its key is
-   of an operator with the minimum stake, if the run stood still for the timeout since the round's step before, and if
-   it is about the step that comes next. A place holds the words of at most `MAX_STAND_INS`; a confirmed one gets in
-   even so. What the chain contradicts is let in no more.
+   of an operator with the minimum stake, if that operator stands in already or the run stood still for the timeout
+   since the round's step before, and if it is about the step that comes next. A place holds the words of at most
+   `MAX_STAND_INS`; a confirmed one gets in even so. What the chain contradicts is let in no more.
 3. *Nobody evicts anybody.* Coordinator and stand-ins have places of their own, so two of them are no equivocation; two
    statements by one of them are, and the ledger takes a stand-in's whole stake for two records of one round.
 4. *Opening, ending and refusals are the coordinator's.* A stand-in's closing word declares the last judgements and ends
@@ -37,10 +38,22 @@ def stood_still(chain: ChainView, since: int) -> bool:
     return any(end - begin > chain.timeout_blocks for begin, end in zip(blocks, ends, strict=True))
 
 
-def acts_from(chain: ChainView) -> int | None:
-    """Return the first height at which others may take the next step; None before the run opens."""
+def stands_in(chain: ChainView, key: str) -> bool:
+    """Tell whether the operator with a peer key acts for the run's coordinator."""
+    acting = chain.operator(chain.stand_in())
+    return acting is not None and acting.peer == key
+
+
+def acts_from(chain: ChainView, key: str = "") -> int | None:
+    """Return the first height at which somebody else may take the next step; None before the run opens.
+
+    Args:
+        key: address of its peer key, where it matters who has taken over already.
+    """
     blocks = chain.activity()
-    return blocks[-1] + chain.timeout_blocks + 1 if blocks else None
+    if not blocks:
+        return None
+    return blocks[-1] + (0 if stands_in(chain, key) else chain.timeout_blocks + 1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class Succession:
         before = self._before(message)
         if before is None:
             raise Premature(f"{kind} of round {message.round} by a stand-in, before it is due")
-        if not stood_still(chain, before):
+        if not stands_in(chain, message.author) and not stood_still(chain, before):
             raise Premature(f"{kind} of round {message.round} by a stand-in, while the coordinator has time")
         return False
 

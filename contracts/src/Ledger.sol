@@ -569,19 +569,27 @@ contract Ledger is ILedger, EIP712, ReentrancyGuardTransient {
     }
 
     /// @dev An open run whose rounds the sender may post: stake answers for who is not its coordinator.
-    function _posting(bytes32 run) private view returns (Run storage info) {
+    function _posting(bytes32 run) private returns (Run storage info) {
         info = _runs[run];
         require(info.status != 0, ErrorsLib.UnknownRun(run));
         require(info.status == OPEN, ErrorsLib.WrongRunStatus(info.status));
-        if (msg.sender == info.coordinator) return info;
-        _mayAct(info);
-        uint128 stake = _operators[_senderNumber()].stake;
-        require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
+        uint64 number;
+        if (msg.sender != info.coordinator) {
+            _mayAct(info);
+            number = _senderNumber();
+            uint128 stake = _operators[number].stake;
+            require(stake >= MIN_STAKE, ErrorsLib.StakeTooLow(stake, MIN_STAKE));
+        }
+        if (number != info.standIn) {
+            info.standIn = number;
+            emit EventsLib.StoodIn(run, number);
+        }
     }
 
     function _mayAct(Run storage info) private view {
         require(
-            msg.sender == info.coordinator || block.number > uint256(info.activeAt) + TIMEOUT_BLOCKS,
+            msg.sender == info.coordinator || block.number > uint256(info.activeAt) + TIMEOUT_BLOCKS
+                || (info.standIn != 0 && info.standIn == numberOf[msg.sender]),
             ErrorsLib.NotCoordinator()
         );
     }

@@ -185,6 +185,19 @@ contract RewardsTest is Base {
         same(ledger.runInfo(RUN).activeAt, block.number);
     }
 
+    function test_whoever_stands_in_proposes_without_waiting_again() public {
+        register(alice, 1, MIN_STAKE);
+        vm.roll(START + TIMEOUT + 1);
+        vm.prank(alice);
+        ledger.postCommitments(RUN, 0, 0, 0);
+        bytes32 root = pair(leaf(alice, 10e18), leaf(bob, 20e18));
+        vm.prank(carol);
+        refuses(ErrorsLib.NotCoordinator.selector);
+        ledger.proposeRewards(RUN, 0, 0, root, 30e18);
+        vm.prank(alice);
+        ledger.proposeRewards(RUN, 0, 0, root, 30e18);
+    }
+
     function testFuzz_pays_what_the_tree_says(uint64 forAlice, uint64 forBob, uint64 more) public {
         uint256 a = uint256(forAlice) + 1;
         uint256 b = uint256(forBob) + 1;

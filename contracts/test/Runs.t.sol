@@ -200,15 +200,36 @@ contract RunsTest is Base {
         refuses(ErrorsLib.StakeTooLow.selector, MIN_STAKE - 1, MIN_STAKE);
         ledger.postCommitments(RUN, 0, ROOT, 1);
         ledger.cancelUnbond();
+        vm.expectEmit(address(ledger));
+        emit EventsLib.StoodIn(RUN, 1);
         ledger.postCommitments(RUN, 0, ROOT, 1);
-        vm.roll(START + TIMEOUT + 1 + FORCE + 1);
+        vm.stopPrank();
+        same(ledger.runInfo(RUN).standIn, 1);
+        register(bob, 2, MIN_STAKE);
+        uint256 anchored = START + TIMEOUT + 1 + FORCE + 1;
+        vm.roll(anchored);
+        vm.prank(bob);
         refuses(ErrorsLib.NotCoordinator.selector); // that was progress
         ledger.anchorRecord(RUN, 0, RECORD);
-        vm.roll(START + 2 * (TIMEOUT + 1));
-        ledger.anchorRecord(RUN, 0, RECORD);
+        vm.startPrank(alice);
+        ledger.anchorRecord(RUN, 0, RECORD); // whoever stands in goes on
+        ledger.postCommitments(RUN, 1, ROOT, 1);
         vm.stopPrank();
-        post(coordinator, 1); // who may come back
-        same(ledger.rosterBlock(RUN, 1), START + 2 * (TIMEOUT + 1));
+        same(ledger.rosterBlock(RUN, 1), anchored);
+        vm.roll(anchored + TIMEOUT + 1); // and is gone in turn
+        vm.prank(bob);
+        ledger.anchorRecord(RUN, 1, RECORD);
+        same(ledger.runInfo(RUN).standIn, 2);
+        vm.prank(alice);
+        refuses(ErrorsLib.NotCoordinator.selector);
+        ledger.postCommitments(RUN, 2, ROOT, 1);
+        vm.expectEmit(address(ledger));
+        emit EventsLib.StoodIn(RUN, 0);
+        post(coordinator, 2); // who may come back
+        vm.roll(anchored + TIMEOUT + 1 + FORCE + 1);
+        vm.prank(bob);
+        refuses(ErrorsLib.NotCoordinator.selector);
+        ledger.anchorRecord(RUN, 2, RECORD);
     }
 
     function test_a_left_out_commitment_is_forced_in() public {

@@ -63,6 +63,7 @@ class Run:
     ladder: Ladder
     bond: int
     status: int = CREATED
+    stand_in: int = 0
     opened_at: int = 0
     committed: int = 0
     anchored: int = 0
@@ -253,24 +254,27 @@ class LedgerModel:
 
     def may_act(self, sender: str, one: Run) -> None:
         late = self.block > one.active_at + self.terms.timeout_blocks
-        require(sender == one.coordinator or late, "NotCoordinator")
+        stands_in = one.stand_in != 0 and one.stand_in == self.number_of.get(sender, 0)
+        require(sender == one.coordinator or late or stands_in, "NotCoordinator")
 
-    def posting(self, sender: str, run: bytes) -> Run:
+    def posting(self, sender: str, run: bytes) -> tuple[Run, int]:
+        """Return the run, and who posts: 0 is its coordinator."""
         one = self.known(run)
         require(one.status == OPEN, "WrongRunStatus", one.status)
         self.may_act(sender, one)
+        number = 0
         if sender != one.coordinator:
-            _, op = self.operator_of(sender)
+            number, op = self.operator_of(sender)
             require(op.stake >= self.terms.min_stake, "StakeTooLow", op.stake, self.terms.min_stake)
-        return one
+        return one, number
 
     def post_commitments(self, sender: str, run: bytes, round_: int, root: bytes, count: int) -> None:
-        one = self.posting(sender, run)
+        one, number = self.posting(sender, run)
         in_turn = one.committed == one.anchored and round_ == one.committed
         require(in_turn, "WrongRound", one.committed, round_)
         require((root == ZERO) == (count == 0), "RootCountMismatch")
         one.committed += 1
-        one.active_at = self.block
+        one.active_at, one.stand_in = self.block, number
         self.rounds[run, round_] = Round(self.block, count)
 
     def force_commitment(self, sender: str, run: bytes, round_: int, commitment: bytes) -> None:
@@ -292,7 +296,7 @@ class LedgerModel:
 
     def anchor_record(self, sender: str, run: bytes, round_: int, record: bytes) -> None:
         require(record != ZERO, "ZeroValue")
-        one = self.posting(sender, run)
+        one, number = self.posting(sender, run)
         in_turn = one.anchored < one.committed and round_ == one.anchored
         require(in_turn, "WrongRound", one.anchored, round_)
         times = self.rounds[run, round_]
@@ -300,6 +304,7 @@ class LedgerModel:
         require(self.block >= first, "WindowOpen", first)
         times.anchored_at = one.active_at = self.block
         one.anchored += 1
+        one.stand_in = number
 
     # Rewards
 

@@ -338,7 +338,8 @@ class Twin:
             yield ("Ledger", "numberOfPeer", (peer,)), number
             yield ("Ledger", "answersFor", (peer,)), m.answers_for(peer)
         for run, one in m.runs.items():
-            words = (one.coordinator, one.status, tuple(asdict(one.ladder).values()), one.key, one.opened_at)
+            words = (one.coordinator, one.status, one.stand_in, tuple(asdict(one.ladder).values()), one.key)
+            words += (one.opened_at,)
             words += (one.committed, one.anchored, one.epoch, one.active_at, one.funded, one.claimed)
             yield ("Ledger", "runInfo", (run,)), (*words, one.final_total, one.bond, one.final_root)
             yield ("Ledger", "rosterBlock", (run, 0)), one.opened_at

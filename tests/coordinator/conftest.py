@@ -126,6 +126,10 @@ class SimulatedChain:
     pending: Pending | None = None
     finalized: list[str] = field(default_factory=list)
     settled_at: list[int] = field(default_factory=list)  # blocks that made a root final
+    acting: int = 0  # number of who stands in
+
+    def stand_in(self) -> int:
+        return self.acting
 
     def activity(self) -> tuple[int, ...]:
         opened = () if self.opened_at is None else (self.opened_at,)
@@ -308,9 +312,11 @@ class World:
             case Post(round_, root, count):
                 chain.mine()
                 chain.roots[round_] = PostedRoot(root, count, chain.height)
+                chain.acting = self._number()
             case Anchor(round_, record):
                 chain.mine()
                 chain.records[round_] = (record, chain.height)
+                chain.acting = self._number()
             case FetchUpdate(reveal, blob):
                 if reveal.body.number in self.withheld and blob not in self.held_by_witnesses:
                     return []
@@ -387,6 +393,10 @@ class World:
         other.chain, other.keys, other.author = self.chain, self.keys, self.keys[number]
         other.state = rounds.initial(self.manifest, stand_in=other.author.address)
         return other
+
+    def _number(self) -> int:
+        """Return the registration number of who stands in with this machine; 0 for the run's coordinator."""
+        return next((number for number, one in self.keys.items() if one is self.author), 0)
 
     def follow(self, other: World) -> None:
         """Hear everything that another machine of the run has heard and said."""

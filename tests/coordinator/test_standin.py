@@ -185,7 +185,7 @@ def test_who_has_no_manifest_is_told_where_it_comes_from(tmp_path: Path) -> None
         prepare(tmp_path, other.run_id)
 
 
-def test_who_stands_in_is_told_whether_its_rounds_will_pay() -> None:
+def test_who_stands_in_is_told_whether_the_round_under_way_is_lost() -> None:
     manifest, chain = make_manifest(), SimulatedChain()
     assert "void" not in outlook(manifest, chain)
     chain.timeout_blocks = manifest.deadlines.reveal + manifest.deadlines.record

@@ -54,6 +54,9 @@ class SimulatedChain:
         self.anchors |= dict.fromkeys(anchored, self.height + 1)
         self.height += 2
 
+    def stand_in(self) -> int:
+        return 0
+
     def activity(self) -> tuple[int, ...]:
         return tuple(sorted(self.anchors.values()))
 

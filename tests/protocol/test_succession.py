@@ -20,7 +20,7 @@ from protocol.messages import (
 )
 from protocol.pool import MessagePool
 from protocol.speakers import Speaker
-from protocol.succession import MAX_STAND_INS, Succession, acts_from, stood_still
+from protocol.succession import MAX_STAND_INS, Succession, acts_from, stands_in, stood_still
 from tests.protocol.makers import commitment, digest_of, key, manifest
 
 OPENED, TIMEOUT = 10, 20
@@ -41,6 +41,10 @@ class Chain:
     final: str | None = None
     renewed: str = ""  # who had another key before, "replaced"
     poor: str = ""  # who has less than the minimum stake
+    acting: int = 0  # number of who stands in
+
+    def stand_in(self) -> int:
+        return self.acting
 
     def activity(self) -> tuple[int, ...]:
         steps = [one.block for one in self.roots.values()] + [block for _, block in self.records.values()]
@@ -75,6 +79,9 @@ class Chain:
             )
             for index, name in enumerate(JUDGES)
         )
+
+    def operator(self, number: int) -> Operator | None:
+        return next((one for one in self.operators() if one.number == number), None)
 
     def keys(self, number: int) -> tuple[LinkedKey, ...]:
         name = JUDGES[number - 7]
@@ -120,6 +127,23 @@ def test_a_run_stands_still_after_the_timeout_and_no_sooner() -> None:
     chain.post(listed("a"))
     assert stood_still(chain, OPENED), "it did, before that"  # type: ignore[arg-type]
     assert not stood_still(chain, chain.height)  # type: ignore[arg-type]
+
+
+def test_whoever_stands_in_waits_no_second_time() -> None:
+    chain = Chain(height=OPENED + TIMEOUT + 1)
+    held = pool(chain)
+    chain.acting = 7  # who posts in the ledger's eyes
+    chain.post(listed("a"))
+    judge = key("judge-0").address
+    assert stands_in(chain, judge)  # type: ignore[arg-type]
+    assert acts_from(chain, judge) == chain.height  # type: ignore[arg-type]
+    assert acts_from(chain, key("judge-1").address) == chain.height + TIMEOUT + 1  # type: ignore[arg-type]
+    assert held.add(said("judge-0", record("b"))) is not None
+    with pytest.raises(Premature, match="has time"):
+        held.add(said("judge-1", record("c")))
+    chain.acting = 0  # the coordinator is back
+    with pytest.raises(Premature, match="has time"):
+        pool(chain).add(said("judge-0", record("b")))
 
 
 def test_while_the_coordinator_has_time_nobody_else_speaks_for_it() -> None:

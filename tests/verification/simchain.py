@@ -82,6 +82,9 @@ class SimChain:
     def refresh(self) -> None:
         return None
 
+    def stand_in(self) -> int:
+        return 0
+
     def activity(self) -> tuple[int, ...]:
         steps = [one.block for one in self.posted.values()], [one.block for one in self.rewards.values()]
         ended = () if self.final is None else (self.final_at,)

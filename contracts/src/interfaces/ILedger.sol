@@ -59,6 +59,7 @@ interface ILedger {
     /// @notice A run and its pot.
     /// @param coordinator the wallet that created the run.
     /// @param status 0 unknown, 1 created, 2 open, 3 finished.
+    /// @param standIn registration number of who acts for its coordinator, 0 for nobody.
     /// @param ladder its penalties and window.
     /// @param coordinatorKey the address of the hot key that signs the coordinator's messages.
     /// @param openedAt the block in which it opened; the roster of round 0 is read there.
@@ -74,6 +75,7 @@ interface ILedger {
     struct Run {
         address coordinator;
         uint8 status;
+        uint64 standIn;
         Ladder ladder;
         address coordinatorKey;
         uint64 openedAt;
@@ -182,7 +184,8 @@ interface ILedger {
     function releaseRunBond(bytes32 run) external;
 
     /// @notice Posts the one Merkle root of a round's commitments. The coordinator, or after a timeout any contributor
-    /// or verifier with the minimum stake.
+    /// or verifier with the minimum stake, who then stands in without waiting again: until the coordinator posts or
+    /// anchors, or after another timeout somebody else does.
     /// @param round the next round: its predecessor's record must be anchored.
     /// @param root root of the commitments, zero if and only if there are none.
     /// @param count number of commitments.
@@ -199,7 +202,8 @@ interface ILedger {
 
     /* REWARDS */
 
-    /// @notice Proposes a cumulative reward root with `PROPOSAL_BOND`. The coordinator, or anyone after a timeout.
+    /// @notice Proposes a cumulative reward root with `PROPOSAL_BOND`. The coordinator, who stands in for it, or anyone
+    /// after a timeout.
     /// @param epoch the epoch after the last final one, from 0.
     /// @param previous the last final root, on which this one builds.
     /// @param root root over leaves keccak256(keccak256(abi.encode(account, cumulative))), pairs sorted.

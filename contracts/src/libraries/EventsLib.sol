@@ -37,6 +37,8 @@ library EventsLib {
     event RunFunded(bytes32 indexed run, address indexed from, uint256 amount, uint256 total);
     /// @notice The run opened; its schedule starts from this block.
     event RunOpened(bytes32 indexed run);
+    /// @notice From now on this number acts for the run's coordinator; 0: the coordinator acts again.
+    event StoodIn(bytes32 indexed run, uint64 indexed number);
     /// @notice The run ended with these global parameters.
     event RunFinished(bytes32 indexed run, bytes32 parameters);
     /// @notice The Merkle root of the round's `count` commitments.
