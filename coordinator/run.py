@@ -24,6 +24,7 @@ from protocol.manifest import (
     LOCAL_CHAIN_ID,
     BlockBeacon,
     DatasetConfig,
+    DeadlineConfig,
     DrandBeacon,
     ModelConfig,
     OuterConfig,
@@ -36,6 +37,7 @@ from verification.settle import max_payout
 ESCAPE = 0.001
 """A peer that cheats in every round escapes a whole run with at most this probability, if verifiers do their work."""
 
+REVEAL_BLOCKS = 10  # for the update of who is forced in last to reach the witnesses
 FLOOR = 0.09  # of the draw probability: below, who refuses to open gains over an epoch of ten units (`murmur run plan`)
 SHORT_RUN = 10  # rounds; up to here every unit is drawn
 
@@ -141,7 +143,8 @@ def plan_run(
         data: text to train on; None takes the packaged one.
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
-            default. The draw probability follows from the rounds by `draw_probability`, the beacon from the chain.
+            default. The draw probability follows from the rounds by `draw_probability`, the beacon from the chain, and
+            the time for reveals from the ledger's for forced commitments.
 
     Raises:
         UsageError: the fields make no manifest.
@@ -152,6 +155,10 @@ def plan_run(
     from training.program import program_digest
 
     given = dict(fields or {})
+    deadlines = given.get("deadlines", {})
+    if isinstance(deadlines, Mapping):
+        reveal = max(DeadlineConfig().reveal, ledger.force_blocks + REVEAL_BLOCKS)
+        given["deadlines"] = {"reveal": reveal, **deadlines}
     shard = prepare_corpus(data, data_dir or directory / "data")
     name = DEFAULT_NAME if data is None else _dataset_name(data)
     manifest = complete(

@@ -103,6 +103,17 @@ def test_a_run_whose_reveals_close_before_everybody_can_be_forced_in_is_not_crea
     assert create_run(folder, plan, ledger=ledger, sender=SimulatedSender()) == "receipt"  # type: ignore[arg-type,comparison-overlap]
 
 
+def test_reveals_stay_open_longer_where_the_ledger_takes_forced_commitments_for_longer(
+    folder: Path, tmp_path: Path
+) -> None:
+    for force_blocks, reveal in ((2, 20), (150, 160)):
+        ledger = SimulatedLedger(force_blocks=force_blocks)
+        plan = _plan(folder, ledger, tmp_path, deadlines={"commit": 50})
+        assert (plan.manifest.deadlines.commit, plan.manifest.deadlines.reveal) == (50, reveal)
+    with pytest.raises(UsageError, match="make no manifest"):
+        _plan(folder, SimulatedLedger(), tmp_path, deadlines=[20])
+
+
 def test_the_same_seed_gives_the_same_run(folder: Path, tmp_path: Path) -> None:
     one = _plan(folder, SimulatedLedger(), tmp_path)
     two = _plan(tmp_path / "other", SimulatedLedger(), tmp_path)
