@@ -332,7 +332,7 @@ class Courier:
             intent.tx, intent.block = bytes(receipt["transactionHash"]), int(receipt["blockNumber"])
             if intent.block <= final:
                 intent.state = State.FINAL
-                intent.told = intent.told or one.receipt is not None
+                intent.told = intent.told or (one.claimed and one.receipt is not None)
         self._outbox.update(intent)
         if intent.state == State.FINAL and intent.told:
             self.pending.remove(one)

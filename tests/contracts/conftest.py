@@ -138,6 +138,7 @@ def deployed(chain: LocalChain) -> tuple[Ledger, LocalAccount]:
 def network(chain: LocalChain, deployed: tuple[Ledger, LocalAccount]) -> Iterator[Network]:
     ledger, deployer = deployed
     before = request(chain.w3, "evm_snapshot")
+    chain.mine(1)  # what a snapshot is put back to is no block that a reorganisation can start from
     yield Network(chain, ledger, Sender(chain.w3, deployer))
     request(chain.w3, "evm_revert", before)
 
