@@ -7,22 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from contracts.hearing import find_case, follow, follow_seeds, own_number, tokens
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
-    AnyWallet,
-    Directory,
-    DryRun,
     Json,
     LedgerAddress,
     NetworkName,
-    Owner,
-    PasswordFile,
     Rpc,
-    Yes,
-    confirm_transactions,
     connect_ledger,
     format_amount,
     mined,
-    open_sender,
     show,
     wallet_address,
 )
@@ -196,33 +189,24 @@ def respond(
 
 
 @dispute_app.command()
+@with_purse
 def advance(
+    purse: Purse,
     case: Case,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     drand: options.Drand = None,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Draw the jury, count the votes, or close the case: whatever is due. Anybody may; it costs a fee only."""
     from contracts.clerk import due_step, take_step
     from contracts.docket import outcome_text, stage_text
     from contracts.jury_plan import chore_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found = purse.ledger
     chain, state, _ = find_case(found, case)
-    follow_seeds(chain, directory, drand)
+    follow_seeds(chain, purse.directory, drand)
     due = due_step(chain, state)
     stage = stage_text(state, chain.height, found.jury.terms)
     if due is None:
-        show({"case": case, "step": None, "stage": stage, "tx": None}, as_json)
+        purse.show({"case": case, "step": None, "stage": stage, "tx": None})
         typer.echo("nothing is due", err=True)
         return
     what = {
@@ -232,43 +216,33 @@ def advance(
         "close": f"close case {case}, ruled {outcome_text(state.kind, state.outcome)!r}: penalties, bonds and fees",
     }
     proof = chain.seed_proof(state) if due == "draw" else b""
-    quoted = quote(found.w3, wallet, chore_steps(found, case, due, proof or b""))
-    confirm_transactions([what[due]], quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = take_step(chain, open_sender(found, directory, password_file), state, due)
+    sender = purse.confirm([what[due]], chore_steps(found, case, due, proof or b""))
+    receipt = take_step(chain, sender, state, due)
     _, state, _ = find_case(found, case)
     stage = stage_text(state, receipt.block, found.jury.terms)
-    show(mined(receipt, case=case, step=due, stage=stage), as_json)
+    purse.show(mined(receipt, case=case, step=due, stage=stage))
 
 
 @dispute_app.command()
+@with_purse
 def credit(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Pay it out to the wallet.")] = False,
-    owner: AnyWallet = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Show what bonds, fees and shares a wallet was credited with, or bring it in."""
     from contracts.jury_plan import credit_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run or not withdraw)
+    found = purse.ledger
+    wallet = wallet_address(purse.directory, purse.owner, dry_run=purse.dry_run or not withdraw)
     amount = found.jury.credit(wallet)
     if not withdraw:
-        show({"account": wallet, "credit_wei": str(amount)}, as_json)
+        purse.show({"account": wallet, "credit_wei": str(amount)})
         return
     if not amount:
         raise LedgerError(
             f"{wallet} was credited with nothing", hint="`murmur dispute list RUN` shows open cases"
         )
-    quoted = quote(found.w3, wallet, credit_steps(found, wallet))
     plan = [f"withdraw {format_amount(amount)} tokens to {wallet}"]
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.jury.withdraw_credit(open_sender(found, directory, password_file), wallet)
-    show(mined(receipt, account=wallet, withdrawn_wei=str(amount)), as_json)
+    sender = purse.confirm(plan, credit_steps(found, wallet))
+    receipt = found.jury.withdraw_credit(sender, wallet)
+    purse.show(mined(receipt, account=wallet, withdrawn_wei=str(amount)))

@@ -12,7 +12,6 @@ from contracts.case_cli import Case, Run, dispute_app
 from contracts.hearing import (
     account_of,
     at_risk,
-    check_balance,
     check_unit,
     dates,
     find_case,
@@ -21,23 +20,11 @@ from contracts.hearing import (
     pay_caveat,
     show_opened,
 )
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
-    Directory,
-    DryRun,
-    Json,
-    LedgerAddress,
-    NetworkName,
-    Owner,
-    PasswordFile,
-    Rpc,
-    Yes,
-    confirm_transactions,
-    connect_ledger,
+    check_balance,
     format_amount,
     mined,
-    open_sender,
-    show,
-    wallet_address,
 )
 from protocol.errors import LedgerError, UsageError
 
@@ -57,29 +44,20 @@ Finder = Annotated[
 
 
 @dispute_app.command()
+@with_purse
 def accuse(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     round_: Round,
     number: Number,
     segment: Segment,
     finder: Finder = None,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Accuse a segment of somebody's unit before the jury. Anybody may, with a bond."""
     from contracts.jury_plan import accuse_steps
-    from contracts.plan import quote
     from contracts.types import CaseKind
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     paid = account_of(finder, wallet)
     if found.number_of(wallet) == number:
         raise UsageError(
@@ -95,38 +73,27 @@ def accuse(
         f"fees and then the rest go to number {number}",
         f"of what a fault costs, 30 % go to {paid}",
         *dates(found, last),
-        *pay_caveat(directory, chain, run, round_, segment, contest=False),
+        *pay_caveat(purse.directory, chain, run, round_, segment, contest=False),
     ]
-    quoted = quote(found.w3, wallet, accuse_steps(found, wallet, run, round_, number, segment, paid))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, accuse_steps(found, wallet, run, round_, number, segment, paid))
     opened = found.jury.accuse(sender, run, round_, number, segment, paid)
     facts = {"kind": "accusation", "round": round_, "number": number, "segment": segment, "finder": paid}
-    show_opened(found, opened, facts, as_json)
+    show_opened(found, opened, facts, purse.as_json)
 
 
 @dispute_app.command()
+@with_purse
 def contest(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     round_: Round,
     segment: Segment,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Contest what was said of a segment of your own unit. The wallet that registered it, with a bond."""
     from contracts.jury_plan import contest_steps
-    from contracts.plan import quote
     from contracts.types import CaseKind
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     number = found.number_of(wallet)
     if number is None:
         raise LedgerError(
@@ -142,45 +109,34 @@ def contest(
         "is right, whole if the jury does not agree; if not, the jurors are paid of it and the rest goes to the run's "
         "pot",
         *dates(found, last),
-        *pay_caveat(directory, chain, run, round_, segment, contest=True),
+        *pay_caveat(purse.directory, chain, run, round_, segment, contest=True),
     ]
-    quoted = quote(found.w3, wallet, contest_steps(found, wallet, run, round_, segment))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, contest_steps(found, wallet, run, round_, segment))
     opened = found.jury.contest(sender, run, round_, number, segment)
     facts = {"kind": "contest", "round": round_, "number": number, "segment": segment}
-    show_opened(found, opened, facts, as_json)
+    show_opened(found, opened, facts, purse.as_json)
 
 
 @dispute_app.command()
+@with_purse
 def rewards(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     ground: Annotated[
         str,
         typer.Option(help="root: it is not what the rules give; data: what it is made of cannot be fetched."),
     ],
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Dispute the pending reward root of a run. Anybody may, with a bond, once a ground."""
     from contracts.chain import block_number
     from contracts.docket import GROUNDS
     from contracts.jury_plan import dispute_steps
-    from contracts.plan import quote
     from contracts.types import CaseKind
 
     names = {name: which for which, name in GROUNDS.items()}
     if ground not in names:
         raise UsageError(f"no ground {ground!r}", hint="--ground root or --ground data")
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     if found.run_info(run) is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check RUN and --ledger")
     pending = found.pending_rewards(run)
@@ -196,7 +152,7 @@ def rewards(
             hint=f"`murmur dispute show {taken}`",
         )
     terms = found.jury.terms
-    check_balance(found, wallet, terms.case_bond)
+    check_balance(found, wallet, terms.case_bond, "the bond is")
     plan = [
         f"dispute the reward root 0x{pending.root.hex()} of epoch {pending.epoch}, over "
         f"{format_amount(pending.total_wei)} tokens, on the ground {ground!r}; its proposer has "
@@ -205,35 +161,24 @@ def rewards(
         "the root is right, the jurors are paid of it and the rest goes to the run's pot",
         *dates(found, last),
     ]
-    quoted = quote(found.w3, wallet, dispute_steps(found, wallet, run, names[ground]))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, dispute_steps(found, wallet, run, names[ground]))
     opened = found.jury.dispute_rewards(sender, run, pending.proposed_at, names[ground])
     facts = {"kind": "rewards", "root": "0x" + pending.root.hex(), "epoch": pending.epoch, "ground": ground}
-    show_opened(found, opened, facts, as_json)
+    show_opened(found, opened, facts, purse.as_json)
 
 
 @dispute_app.command()
+@with_purse
 def appeal(
+    purse: Purse,
     case: Case,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Call a second jury, three times as large, with three times the bond. Anybody may, once, after the ruling."""
     from contracts.docket import SECOND, at_stake, outcome_text
     from contracts.jury_plan import appeal_steps
-    from contracts.plan import quote
     from contracts.types import CaseStage
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     chain, state, _ = find_case(found, case)
     if state.second:
         raise LedgerError(f"case {case} has had its second jury", hint=f"`murmur dispute show {case}`")
@@ -246,7 +191,7 @@ def appeal(
     if last is not None and chain.height >= last:
         raise LedgerError(f"case {case} could be appealed up to block {last}, the chain is at {chain.height}")
     bond = SECOND * found.jury.terms.case_bond
-    check_balance(found, wallet, bond)
+    check_balance(found, wallet, bond, "the bond is")
     stake = at_stake(chain, state)
     plan = [
         f"call a second jury of {SECOND * found.jury.terms.seats} seats for case {case}, which the first ruled "
@@ -255,18 +200,16 @@ def appeal(
         "they go to the unit's owner who was accused for nothing, or to the run's pot",
         f"until block {last}; a second jury takes at most {jury_blocks(found)} blocks",
     ]
-    quoted = quote(found.w3, wallet, appeal_steps(found, wallet, case))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.jury.appeal(open_sender(found, directory, password_file), case)
-    show(mined(receipt, case=case, bond_wei=str(bond)), as_json)
+    sender = purse.confirm(plan, appeal_steps(found, wallet, case))
+    receipt = found.jury.appeal(sender, case)
+    purse.show(mined(receipt, case=case, bond_wei=str(bond)))
 
 
 @dispute_app.command()
+@with_purse
 def equivocation(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     round_: Round,
     a: Annotated[Path, typer.Option("--a", help="File with one signed message, in wire form.")],
     b: Annotated[Path, typer.Option("--b", help="File with the other.")],
@@ -274,20 +217,12 @@ def equivocation(
         bool, typer.Option("--record", help="They are a coordinator's records; else commitments.")
     ] = False,
     finder: Finder = None,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Prove that one key signed two different commitments, or records, for one round. No jury, no bond."""
     from contracts.equivocation import contradiction, cost_of, read_message
     from contracts.jury_plan import equivocation_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     paid = account_of(finder, wallet)
     proof = contradiction(
         read_message(a),
@@ -307,7 +242,6 @@ def equivocation(
         f"30 % of that, {format_amount(cost * 3 // 10)} tokens, go to {paid}; the rest is burned",
     ]
     steps = equivocation_steps(found, run, round_, proof.a, proof.b, paid, record=record)
-    confirm_transactions(plan, quote(found.w3, wallet, steps), yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, steps)
     receipt = found.jury.prove_equivocation(sender, run, round_, proof.a, proof.b, paid, record=record)
-    show(mined(receipt, signer=proof.signer, lost_wei=str(cost), finder=paid), as_json)
+    purse.show(mined(receipt, signer=proof.signer, lost_wei=str(cost), finder=paid))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from contracts.terminal import format_amount, mined, show
+from contracts.terminal import check_balance, format_amount, mined, show
 from protocol.errors import ConfigError, LedgerError, UsageError
 
 if TYPE_CHECKING:
@@ -120,20 +120,6 @@ def account_of(finder: str | None, wallet: str) -> str:
     return str(to_checksum_address(finder))
 
 
-def check_balance(ledger: "Ledger", wallet: str, bond: int) -> None:
-    """Refuse a bond that a wallet cannot put up.
-
-    Raises:
-        LedgerError: it holds less.
-    """
-    balance = ledger.balance_of(wallet)
-    if balance < bond:
-        raise LedgerError(
-            f"wallet {wallet} holds {format_amount(balance)} tokens, and the bond is {format_amount(bond)}",
-            hint="send it tokens first",
-        )
-
-
 def check_unit(
     ledger: "Ledger", wallet: str, run: str, round_: int, number: int, segment: int, kind: "CaseKind"
 ) -> "tuple[ChainRun, int]":
@@ -179,7 +165,7 @@ def check_unit(
             f"a jury has {seats} seats, and verifiers hold {slots} slots",
             hint="verifiers take slots with `murmur jury join`",
         )
-    check_balance(ledger, wallet, ledger.jury.terms.case_bond)
+    check_balance(ledger, wallet, ledger.jury.terms.case_bond, "the bond is")
     return chain, last
 
 

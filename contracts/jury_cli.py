@@ -6,22 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.hearing import follow
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
     AnyWallet,
     Directory,
-    DryRun,
     Json,
     LedgerAddress,
     NetworkName,
-    Owner,
-    PasswordFile,
     Rpc,
-    Yes,
-    confirm_transactions,
+    check_balance,
     connect_ledger,
     format_amount,
     mined,
-    open_sender,
     show,
     wallet_address,
 )
@@ -38,27 +34,18 @@ MAX_SLOTS = 100
 
 
 @jury_app.command()
+@with_purse
 def join(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     slots: Annotated[
         int,
         typer.Option(min=0, max=MAX_SLOTS, help="How many more; 0 only makes up what silence has cost."),
     ],
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Take slots: each is a chance to be drawn, and a duty to replay and vote. A verifier with the minimum stake."""
     from contracts.jury_plan import join_cost, join_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _operator(found, wallet)
     if own.role.name != "VERIFIER" or own.stake_wei < found.min_stake:
         raise LedgerError(
@@ -70,12 +57,7 @@ def join(
     cost = join_cost(found, juror, slots)
     if cost == 0:
         raise UsageError(f"number {own.number} owes nothing for its {juror.slots} slots", hint="--slots 1")
-    balance = found.balance_of(wallet)
-    if balance < cost:
-        raise LedgerError(
-            f"wallet {wallet} holds {format_amount(balance)} tokens, and this takes {format_amount(cost)}",
-            hint="send it tokens first",
-        )
+    check_balance(found, wallet, cost)
     debt = juror.slots * terms.slot_stake - juror.bonded_wei
     plan = [
         f"take {slots} slots of {format_amount(terms.slot_stake)} tokens for number {own.number}, which then holds "
@@ -85,32 +67,22 @@ def join(
         f"earns {format_amount(terms.fee)} or a share of what a fault costs",
         f"slots can be given up while no seat is held; their stake is free {terms.unbonding_blocks} blocks later",
     ]
-    quoted = quote(found.w3, wallet, join_steps(found, wallet, juror, slots))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.jury.join(open_sender(found, directory, password_file), slots)
+    sender = purse.confirm(plan, join_steps(found, wallet, juror, slots))
+    receipt = found.jury.join(sender, slots)
     held = juror.slots + slots
-    show(mined(receipt, number=own.number, slots=held, paid_wei=str(cost)), as_json)
+    purse.show(mined(receipt, number=own.number, slots=held, paid_wei=str(cost)))
 
 
 @jury_app.command()
+@with_purse
 def resign(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     slots: Annotated[int, typer.Option(min=1, max=MAX_SLOTS, help="How many to give up.")],
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Give slots up; their stake can be withdrawn after the waiting time. Not while you have a seat."""
     from contracts.jury_plan import resign_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _operator(found, wallet)
     juror, terms = found.jury.juror(own.number), found.jury.terms
     if slots > juror.slots:
@@ -128,32 +100,22 @@ def resign(
         f"give up {slots} of {juror.slots} slots of number {own.number}: {format_amount(amount)} tokens",
         f"they can be withdrawn {terms.unbonding_blocks} blocks later" + (again if juror.leaving_wei else ""),
     ]
-    quoted = quote(found.w3, wallet, resign_steps(found, indices))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.jury.resign(open_sender(found, directory, password_file), indices)
+    sender = purse.confirm(plan, resign_steps(found, indices))
+    receipt = found.jury.resign(sender, indices)
     facts = {"number": own.number, "slots": left, "leaving_wei": str(juror.leaving_wei + amount)}
-    show(mined(receipt, **facts, leaving_at=receipt.block + terms.unbonding_blocks), as_json)
+    purse.show(mined(receipt, **facts, leaving_at=receipt.block + terms.unbonding_blocks))
 
 
 @jury_app.command()
+@with_purse
 def withdraw(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
+    purse: Purse,
 ) -> None:
     """Take the stake of slots that were given up back to the wallet."""
     from contracts.chain import block_number
     from contracts.jury_plan import leave_steps
-    from contracts.plan import quote
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _operator(found, wallet)
     juror, height = found.jury.juror(own.number), block_number(found.w3)
     if not juror.leaving_wei:
@@ -166,11 +128,10 @@ def withdraw(
             f"{height}",
             hint="try again then",
         )
-    quoted = quote(found.w3, wallet, leave_steps(found))
     plan = [f"withdraw {format_amount(juror.leaving_wei)} tokens to {wallet}"]
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.jury.withdraw(open_sender(found, directory, password_file))
-    show(mined(receipt, number=own.number, withdrawn_wei=str(juror.leaving_wei)), as_json)
+    sender = purse.confirm(plan, leave_steps(found))
+    receipt = found.jury.withdraw(sender)
+    purse.show(mined(receipt, number=own.number, withdrawn_wei=str(juror.leaving_wei)))
 
 
 @jury_app.command()

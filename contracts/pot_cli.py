@@ -4,87 +4,53 @@ from typing import Annotated
 
 import typer
 
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
     Amount,
-    Directory,
-    DryRun,
-    Json,
-    LedgerAddress,
-    NetworkName,
-    Owner,
-    PasswordFile,
-    Rpc,
-    Yes,
-    confirm_transactions,
-    connect_ledger,
+    check_balance,
     format_amount,
     mined,
-    open_sender,
     parse_amount,
-    show,
-    wallet_address,
 )
 from protocol.errors import LedgerError
 
 Run = Annotated[str, typer.Argument(help="Run id.")]
 
 
+@with_purse
 def fund(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
     amount: Amount,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Add tokens to a run's pot. Anybody may; what is not earned stays in it."""
-    from contracts.plan import fund_steps, quote
+    from contracts.plan import fund_steps
 
     wei = parse_amount(amount)
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     info = found.run_info(run)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check the run id and --ledger")
-    balance = found.balance_of(wallet)
-    if balance < wei:
-        raise LedgerError(
-            f"wallet {wallet} holds {format_amount(balance)} tokens, not {format_amount(wei)}",
-            hint="send it tokens first",
-        )
+    check_balance(found, wallet, wei)
     plan = [
         f"pay {format_amount(wei)} tokens into the pot of run {run}, which has received "
         f"{format_amount(info.funded_wei)}; nobody can take them out but by what work earns"
     ]
-    quoted = quote(found.w3, wallet, fund_steps(found, wallet, run, wei))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.fund(open_sender(found, directory, password_file), run, wei)
-    show(mined(receipt, run=run, funded_wei=str(info.funded_wei + wei)), as_json)
+    sender = purse.confirm(plan, fund_steps(found, wallet, run, wei))
+    receipt = found.fund(sender, run, wei)
+    purse.show(mined(receipt, run=run, funded_wei=str(info.funded_wei + wei)))
 
 
+@with_purse
 def release_bond(
+    purse: Purse,
     run: Run,
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Take the coordinator's bond of a finished run back, once stake of that time could leave too."""
-    from contracts.plan import quote, release_bond_steps
+    from contracts.plan import release_bond_steps
     from contracts.types import RunStatus
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     info = found.run_info(run)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check the run id and --ledger")
@@ -100,7 +66,6 @@ def release_bond(
         )
     ready = info.active_at + found.unbonding_blocks
     plan = [f"take {format_amount(info.bond_wei)} tokens back to {wallet}; possible from block {ready} on"]
-    quoted = quote(found.w3, wallet, release_bond_steps(found, run))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.release_run_bond(open_sender(found, directory, password_file), run)
-    show(mined(receipt, run=run, released_wei=str(info.bond_wei)), as_json)
+    sender = purse.confirm(plan, release_bond_steps(found, run))
+    receipt = found.release_run_bond(sender, run)
+    purse.show(mined(receipt, run=run, released_wei=str(info.bond_wei)))

@@ -5,23 +5,17 @@ from typing import Annotated
 
 import typer
 
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
     AnyWallet,
     Directory,
-    DryRun,
     Json,
     LedgerAddress,
     NetworkName,
-    Owner,
-    PasswordFile,
     Rpc,
-    Yes,
-    confirm_transactions,
     connect_ledger,
     format_amount,
     mined,
-    open_sender,
-    show,
     wallet_address,
 )
 from protocol.errors import LedgerError
@@ -40,59 +34,42 @@ SettlementSource = Annotated[
 
 
 @rewards_app.command()
+@with_purse
 def claim(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     run: RunId,
     settlement: SettlementSource,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Claim the wallet's pay that is final. What the settlement says counts only if its root is final on chain."""
     from contracts.claims import claimable
-    from contracts.plan import claim_steps, quote
+    from contracts.plan import claim_steps
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     ready = claimable(found, run, settlement, wallet)
     reward, due = ready.reward, ready.due_wei
     if reward is None or not due:
         facts = {"account": wallet, "claimed_wei": str(ready.claimed_wei), "paid_wei": "0", "tx": None}
-        show(facts, as_json)
+        purse.show(facts)
         return
     steps = claim_steps(found, run, reward.account, reward.cumulative_wei, reward.proof)
     plan = [f"claim {format_amount(due)} tokens for {wallet}"]
-    confirm_transactions(plan, quote(found.w3, wallet, steps), yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, steps)
     receipt = found.claim(sender, run, reward.account, reward.cumulative_wei, reward.proof)
     facts = {"account": reward.account, "claimed_wei": str(reward.cumulative_wei), "paid_wei": str(due)}
-    show(mined(receipt, **facts), as_json)
+    purse.show(mined(receipt, **facts))
 
 
 @rewards_app.command()
+@with_purse
 def finalize(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     run: RunId,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Make a run's pending reward root final once its window is over. Anybody may; its bond goes to who proposed it."""
     from contracts.chain import block_number
-    from contracts.plan import finalize_steps, quote
+    from contracts.plan import finalize_steps
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found = purse.ledger
     if found.run_info(run) is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
     pending = found.pending_rewards(run)
@@ -116,11 +93,10 @@ def finalize(
         f"make the reward root 0x{pending.root.hex()} of epoch {pending.epoch} final, over "
         f"{format_amount(pending.total_wei)} tokens in all; the bond goes back to {pending.proposer}"
     ]
-    quoted = quote(found.w3, wallet, finalize_steps(found, run))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.finalize_rewards(open_sender(found, directory, password_file), run)
+    sender = purse.confirm(plan, finalize_steps(found, run))
+    receipt = found.finalize_rewards(sender, run)
     facts = {"epoch": pending.epoch, "root": "0x" + pending.root.hex(), "total_wei": str(pending.total_wei)}
-    show(mined(receipt, run=run, **facts), as_json)
+    purse.show(mined(receipt, run=run, **facts))
 
 
 @rewards_app.command("list")

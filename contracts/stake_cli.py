@@ -6,23 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.hearing import describe_alert
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
     Amount,
     AnyWallet,
     Directory,
-    DryRun,
     Json,
     LedgerAddress,
     NetworkName,
-    Owner,
-    PasswordFile,
     Rpc,
-    Yes,
-    confirm_transactions,
+    check_balance,
     connect_ledger,
     format_amount,
     mined,
-    open_sender,
     parse_amount,
     show,
     wallet_address,
@@ -37,24 +33,17 @@ stake_app = typer.Typer(no_args_is_help=True, help="Stake, leave and withdraw.")
 
 
 @stake_app.command()
+@with_purse
 def deposit(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     amount: Amount,
     role: Annotated[
         str, typer.Option(help="For the first deposit: contributor or verifier.")
     ] = "contributor",
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Stake tokens. The first deposit registers the wallet and links the directory's peer key, made if need be."""
     from contracts.identity import open_peer_key
-    from contracts.plan import deposit_steps, quote, register_steps
+    from contracts.plan import deposit_steps, register_steps
     from contracts.types import Role
     from contracts.wallet import WALLET_FILE, create_wallet
     from protocol.keys import PeerKey, save_peer_key
@@ -63,26 +52,19 @@ def deposit(
     if role not in roles:
         raise UsageError(f"no role {role!r}", hint="--role contributor or --role verifier")
     wei = parse_amount(amount)
-    found = connect_ledger(rpc, ledger)
-    if not dry_run and owner is None and not (directory / WALLET_FILE).exists():
+    found, directory = purse.ledger, purse.directory
+    if not purse.dry_run and purse.owner is None and not (directory / WALLET_FILE).exists():
         typer.echo(f"making a wallet in {directory}", err=True)
-        create_wallet(directory, password_file)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+        create_wallet(directory, purse.password_file)
+    wallet = purse.wallet
     number = found.number_of(wallet)
-    balance = found.balance_of(wallet)
-    if balance < wei:
-        raise LedgerError(
-            f"wallet {wallet} holds {format_amount(balance)} tokens, not {format_amount(wei)}",
-            hint="send it tokens first",
-        )
+    check_balance(found, wallet, wei)
     blocks = found.unbonding_blocks
     leaving = f"leaving takes {blocks} blocks{_about(found, blocks)}, slashable until then"
     if number is not None:
         plan = [f"deposit {format_amount(wei)} tokens for number {number}", leaving]
-        quoted = quote(found.w3, wallet, deposit_steps(found, wallet, wei))
-        confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-        sender = open_sender(found, directory, password_file)
-        show(mined(found.deposit(sender, wei), number=number, staked_wei=str(wei)), as_json)
+        sender = purse.confirm(plan, deposit_steps(found, wallet, wei))
+        purse.show(mined(found.deposit(sender, wei), number=number, staked_wei=str(wei)))
         return
     if wei < found.min_stake:
         raise LedgerError(
@@ -91,7 +73,7 @@ def deposit(
         )
     key_path = directory / "peer.key"
     known = key_path.exists()
-    if dry_run and not known:
+    if purse.dry_run and not known:
         raise UsageError(
             f"there is no {key_path} to link to the wallet",
             hint=f"`murmur keys new --dir {directory}` makes one",
@@ -101,34 +83,24 @@ def deposit(
         f"register {wallet} as {role} with {f'peer {peer.peer_id}' if known else 'a peer key made now'}",
         f"stake {format_amount(wei)} tokens; {leaving}",
     ]
-    quoted = quote(found.w3, wallet, register_steps(found, wallet, roles[role], peer, wei))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, register_steps(found, wallet, roles[role], peer, wei))
     if not known:
         save_peer_key(key_path, peer)
     number = found.register(sender, roles[role], peer, wei)
-    show({"number": number, "wallet": wallet, "peer_id": peer.peer_id, "staked_wei": str(wei)}, as_json)
+    purse.show({"number": number, "wallet": wallet, "peer_id": peer.peer_id, "staked_wei": str(wei)})
 
 
 @stake_app.command()
+@with_purse
 def unbond(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     amount: Amount,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Start to take stake back. It stays slashable until it is withdrawn."""
-    from contracts.plan import quote, unbond_steps
+    from contracts.plan import unbond_steps
 
     wei = parse_amount(amount)
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _operator(found, wallet)
     if wei > own.stake_wei:
         raise LedgerError(
@@ -148,68 +120,46 @@ def unbond(
         )
     if left < found.min_stake:
         plan.append("that is below the least stake: it leaves the roster with the next round")
-    quoted = quote(found.w3, wallet, unbond_steps(found, wei))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.unbond(open_sender(found, directory, password_file), wei)
+    sender = purse.confirm(plan, unbond_steps(found, wei))
+    receipt = found.unbond(sender, wei)
     ready = receipt.block + found.unbonding_blocks
-    show(
-        mined(receipt, unbonding_wei=str(wei), unbonding_at=ready, unbonding_time=_time(found, ready)),
-        as_json,
-    )
+    purse.show(mined(receipt, unbonding_wei=str(wei), unbonding_at=ready, unbonding_time=_time(found, ready)))
 
 
 @stake_app.command()
+@with_purse
 def rebond(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
+    purse: Purse,
 ) -> None:
     """Put all that unbonds at stake again."""
-    from contracts.plan import quote, rebond_steps
+    from contracts.plan import rebond_steps
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _unbonding(found, wallet)
     plan = [
         f"put {format_amount(own.unbonding_wei)} unbonding tokens of number {own.number} at stake again: "
         f"{format_amount(own.stake_wei + own.unbonding_wei)} in all"
     ]
-    quoted = quote(found.w3, wallet, rebond_steps(found))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.cancel_unbond(open_sender(found, directory, password_file))
+    sender = purse.confirm(plan, rebond_steps(found))
+    receipt = found.cancel_unbond(sender)
     total = own.stake_wei + own.unbonding_wei
-    show(mined(receipt, rebonded_wei=str(own.unbonding_wei), stake_wei=str(total)), as_json)
+    purse.show(mined(receipt, rebonded_wei=str(own.unbonding_wei), stake_wei=str(total)))
 
 
 @stake_app.command()
+@with_purse
 def withdraw(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
+    purse: Purse,
 ) -> None:
     """Take unbonded stake back to the wallet."""
-    from contracts.plan import quote, withdraw_steps
+    from contracts.plan import withdraw_steps
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     own = _unbonding(found, wallet)
     plan = [f"withdraw {format_amount(own.unbonding_wei)} tokens to {wallet}"]
-    quoted = quote(found.w3, wallet, withdraw_steps(found))
-    confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-    receipt = found.withdraw(open_sender(found, directory, password_file))
-    show(mined(receipt, withdrawn_wei=str(own.unbonding_wei)), as_json)
+    sender = purse.confirm(plan, withdraw_steps(found))
+    receipt = found.withdraw(sender)
+    purse.show(mined(receipt, withdrawn_wei=str(own.unbonding_wei)))
 
 
 @stake_app.command()

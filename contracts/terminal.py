@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protocol import options
-from protocol.errors import UsageError
+from protocol.errors import LedgerError, UsageError
 from protocol.networks import Network
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from contracts.sender import Sender
     from contracts.types import Receipt
 
-Directory = Annotated[Path, typer.Option("--dir", help="Directory with wallet.json and peer.key.")]
+Directory = Annotated[
+    Path, typer.Option("--dir", envvar="MURMUR_DIR", help="Directory with wallet.json and peer.key.")
+]
 Rpc = options.Rpc
 LedgerAddress = options.Ledger
 NetworkName = options.NetworkName
@@ -38,7 +40,7 @@ AnyWallet = Annotated[
 Owner = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS", help="A wallet that is elsewhere; with --dry-run, whose output it signs."
+        metavar="ADDRESS", help="A wallet that is elsewhere: add --dry-run, and it signs what is printed."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -140,19 +142,6 @@ def open_sender(ledger: "Ledger", directory: Path, password_file: Path | None) -
     return sender
 
 
-def open_ledger(
-    directory: Path, rpc: Network, ledger: str, password_file: Path | None
-) -> "tuple[Ledger, Sender]":
-    """Open the ledger and the directory's wallet.
-
-    Raises:
-        LedgerError: the chain is not there, or the address is no ledger.
-        ConfigError: there is no wallet, or it does not open.
-    """
-    found = connect_ledger(rpc, ledger)
-    return found, open_sender(found, directory, password_file)
-
-
 def wallet_address(directory: Path, owner: str | None, *, dry_run: bool) -> str:
     """Return the wallet that a plan is for: the directory's, or in a dry run one that is elsewhere. No password.
 
@@ -174,6 +163,23 @@ def wallet_address(directory: Path, owner: str | None, *, dry_run: bool) -> str:
     if not is_address(owner):
         raise UsageError(f"{owner!r} is not the address of a wallet")
     return str(to_checksum_address(owner))
+
+
+def check_balance(ledger: "Ledger", wallet: str, wei: int, what: str = "this takes") -> None:
+    """Refuse what a wallet cannot pay.
+
+    Args:
+        what: says before the amount what it is for.
+
+    Raises:
+        LedgerError: it holds less.
+    """
+    balance = ledger.balance_of(wallet)
+    if balance < wei:
+        raise LedgerError(
+            f"wallet {wallet} holds {format_amount(balance)} tokens, and {what} {format_amount(wei)}",
+            hint="send it tokens first",
+        )
 
 
 def show(value: dict[str, Any], as_json: bool) -> None:

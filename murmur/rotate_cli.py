@@ -8,22 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
-    DryRun,
-    Json,
-    LedgerAddress,
-    NetworkName,
-    Owner,
-    PasswordFile,
-    Rpc,
-    Yes,
     confirm,
-    confirm_transactions,
-    connect_ledger,
     format_amount,
-    open_sender,
-    show,
-    wallet_address,
 )
 from protocol import options
 from protocol.errors import ConfigError, LedgerError
@@ -33,10 +21,6 @@ if TYPE_CHECKING:
     from contracts.run import ChainRun
     from contracts.types import Operator
     from protocol.daemon import PeerRole
-
-Directory = Annotated[
-    Path, typer.Option("--dir", envvar="MURMUR_DIR", help="Directory with wallet.json and peer.key.")
-]
 
 
 @dataclass(frozen=True)
@@ -58,21 +42,14 @@ class _Place:
         return "verifier" if self.own.role is Role.VERIFIER else "contributor"
 
 
+@with_purse
 def rotate(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     run: Annotated[
         str | None,
         typer.Option("--run", envvar="MURMUR_RUN", help="Run id; default: the directory's newest."),
     ] = None,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
     peer_password_file: options.PeerPasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Give your number a new peer key, such as when the old one was stolen. Stop the daemon first, start it after.
 
@@ -81,15 +58,15 @@ def rotate(
     """
     from murmur.rotation import check_place, present_key, waiting_key
 
+    directory = purse.directory
     check_place(directory)
-    found = connect_ledger(rpc, ledger)
+    found = purse.ledger
     here, waiting = present_key(directory), waiting_key(directory)
     number = None if waiting is None else found.number_of_peer(waiting)
     if number is None:
-        wallet = wallet_address(directory, owner, dry_run=dry_run)
-        own = _operator(found, wallet, here)
+        own = _operator(found, purse.wallet, here)
         place = _Place(directory, found, own, here, *_run(found, directory, run))
-        _replace(place, wallet, password_file, peer_password_file, yes=yes, dry_run=dry_run, as_json=as_json)
+        _replace(place, purse, peer_password_file)
         return
     linked = found.operator(number)
     if linked is None or linked.peer != waiting:
@@ -98,24 +75,15 @@ def rotate(
             hint=f"move {directory / 'peer.key.next'} away, then type this again",
         )
     place = _Place(directory, found, linked, here, *_run(found, directory, run))
-    if dry_run:
+    if purse.dry_run:
         told = [f"the ledger has {waiting} already: its files are put in place"]
-        confirm(told, yes=yes, dry_run=True, as_json=as_json)
-    _finish(place, as_json)
+        confirm(told, yes=purse.yes, dry_run=True, as_json=purse.as_json)
+    _finish(place, purse)
 
 
-def _replace(
-    place: _Place,
-    wallet: str,
-    password_file: Path | None,
-    peer_password_file: Path | None,
-    *,
-    yes: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def _replace(place: _Place, purse: Purse, peer_password_file: Path | None) -> None:
     """Show the plan, link a new key and put its files in place."""
-    from contracts.plan import quote, rotate_steps
+    from contracts.plan import rotate_steps
     from murmur.backup import open_journal
     from murmur.rotation import open_next, save_next, waiting_key
     from protocol.daemon import JOURNAL_FILE
@@ -124,24 +92,23 @@ def _replace(
     directory, found = place.directory, place.ledger
     made = waiting_key(directory) is None
     with ExitStack() as stack:
-        if place.here is not None and not dry_run and (directory / JOURNAL_FILE).exists():
+        if place.here is not None and not purse.dry_run and (directory / JOURNAL_FILE).exists():
             stack.enter_context(
                 open_journal(directory / JOURNAL_FILE, place.here)
             )  # no daemon runs meanwhile
         new = PeerKey(secrets.token_bytes(32)) if made else open_next(directory, peer_password_file)
-        quoted = quote(found.w3, wallet, rotate_steps(found, wallet, new))
-        if dry_run and made:
+        steps = rotate_steps(found, purse.wallet, new)
+        if purse.dry_run and made:
+            purse.quote(steps)  # what the ledger would refuse makes no key
             save_next(directory, new, peer_password_file)
-        plan = _plan(place, new, made=made and not dry_run)
-        confirm_transactions(plan, quoted, yes=yes, dry_run=dry_run, as_json=as_json)
-        sender = open_sender(found, directory, password_file)
+        sender = purse.confirm(_plan(place, new, made=made and not purse.dry_run), steps)
         if made:
             save_next(directory, new, peer_password_file)
         found.rotate_peer(sender, new)
-    _finish(place, as_json)
+    _finish(place, purse)
 
 
-def _finish(place: _Place, as_json: bool) -> None:
+def _finish(place: _Place, purse: Purse) -> None:
     """Put the files of a linked key in place, and say what it is."""
     from murmur.rotation import take_place, waiting_key
 
@@ -168,7 +135,7 @@ def _finish(place: _Place, as_json: bool) -> None:
     if place.run is not None:
         place.run.refresh()
         facts |= {"run": place.run.run, "round": _first_round(place.run, number, new, place.role)}
-    show(facts, as_json)
+    purse.show(facts)
     used = before is not None and _wealth(found, before)[0] > 0
     if not _wealth(found, new)[0] and (used or found.jury.juror(number).slots):
         typer.echo(f"send coin to {new}: a peer key pays for votes and for what it forces in", err=True)

@@ -10,23 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contracts.purse import Purse, with_purse
 from contracts.terminal import (
-    Directory,
-    DryRun,
-    Json,
-    LedgerAddress,
-    NetworkName,
-    Owner,
-    PasswordFile,
-    Rpc,
-    Yes,
-    confirm_transactions,
-    connect_ledger,
+    check_balance,
     format_amount,
     mined,
-    open_sender,
-    show,
-    wallet_address,
 )
 from protocol import options
 from protocol.errors import ConfigError, LedgerError, ProofInconclusive
@@ -45,31 +33,23 @@ Manifest = Annotated[
 ]
 
 
+@with_purse
 def propose(
-    directory: Directory,
-    rpc: Rpc,
-    ledger: LedgerAddress,
+    purse: Purse,
     run: RunId,
     source: Source = None,
     api: Api = None,
     manifest: Manifest = None,
-    owner: Owner = None,
-    password_file: PasswordFile = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    network: NetworkName = None,
 ) -> None:
     """Propose the reward root that is due, recomputed from public data, with a bond.
 
     The run's coordinator may at any time, anybody once the run has stood still for the ledger's timeout.
     """
-    from contracts.plan import propose_steps, quote
+    from contracts.plan import propose_steps
 
-    found = connect_ledger(rpc, ledger)
-    wallet = wallet_address(directory, owner, dry_run=dry_run)
+    found, wallet = purse.ledger, purse.wallet
     info = _may_propose(found, run, wallet)
-    with opened_run(source, api, manifest or directory / "manifest.json", rpc) as (public, _):
+    with opened_run(source, api, manifest or purse.directory / "manifest.json", purse.rpc) as (public, _):
         _check_same(found, run, public)
         due = _due(public, wallet, info.next_epoch)
     _check_funds(found, info, wallet, due)
@@ -83,8 +63,7 @@ def propose(
         f"it can be made final {final_at} blocks after it is mined: `murmur rewards finalize --run {run}`",
     ]
     steps = propose_steps(found, wallet, run, due.epoch, info.final_root, due.root, due.total_wei)
-    confirm_transactions(plan, quote(found.w3, wallet, steps), yes=yes, dry_run=dry_run, as_json=as_json)
-    sender = open_sender(found, directory, password_file)
+    sender = purse.confirm(plan, steps)
     receipt = found.propose_rewards(sender, run, due.epoch, info.final_root, due.root, due.total_wei)
     facts = {
         "run": run,
@@ -94,7 +73,7 @@ def propose(
         "bond_wei": str(bond),
         "final_at": receipt.block + final_at,
     }
-    show(mined(receipt, **facts), as_json)
+    purse.show(mined(receipt, **facts))
     typer.echo(
         f"  next: from block {receipt.block + final_at} on `murmur rewards finalize --run {run}`; whoever claims needs "
         "the table: `murmur rewards tables`",
@@ -207,9 +186,4 @@ def _check_funds(ledger: "Ledger", info: "RunInfo", wallet: str, due: "DueRoot")
             "are due: the ledger takes no smaller total",
             hint="the next epoch's may do",
         )
-    balance, bond = ledger.balance_of(wallet), ledger.proposal_bond
-    if balance < bond:
-        raise LedgerError(
-            f"wallet {wallet} holds {format_amount(balance)} tokens, and the bond is {format_amount(bond)}",
-            hint="send it tokens first",
-        )
+    check_balance(ledger, wallet, ledger.proposal_bond, "the bond is")
