@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typer import Typer
 from typer.testing import CliRunner
 
 from contracts.dispute_cli import dispute_app
@@ -52,6 +53,16 @@ class Answer:
         return found
 
 
+def answer(app: Typer, arguments: Sequence[str]) -> Answer:
+    """Return what an app answers; only what it does not expect is raised."""
+    found = CliRunner().invoke(app, list(arguments))
+    if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
+        raise found.exception
+    error = found.exception if isinstance(found.exception, MurmurError) else None
+    code = found.exit_code if error is None else error.exit_code
+    return Answer(found.stdout, found.stderr, error, code)
+
+
 @dataclass(frozen=True)
 class Shell:
     """Type commands of one wallet's owner, who has no terminal."""
@@ -78,12 +89,7 @@ class Shell:
         app, _, rest = command.partition(" ")
         apps = {"stake": stake_app, "rewards": rewards_app, "dispute": dispute_app, "jury": jury_app}
         arguments = [*rest.split(), *more]
-        found = CliRunner().invoke(apps[app], arguments)
-        if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
-            raise found.exception
-        error = found.exception if isinstance(found.exception, MurmurError) else None
-        code = found.exit_code if error is None else error.exit_code
-        return Answer(found.stdout, found.stderr, error, code)
+        return answer(apps[app], arguments)
 
     def balance(self) -> int:
         return self.network.ledger.balance_of(self.wallet)

@@ -394,6 +394,13 @@ class World:
         other.state = rounds.initial(self.manifest, stand_in=other.author.address)
         return other
 
+    def owed(self, epoch: int) -> dict[int, int]:
+        """Return what each number is owed by the table of an epoch, in wei."""
+        last = self.manifest.rounds_of(epoch)[-1]
+        wallets = {one.wallet: number for number, one in self.chain.members.items()}
+        entries = self.statements["rewards", last, epoch].body.entries
+        return {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+
     def _number(self) -> int:
         """Return the registration number of who stands in with this machine; 0 for the run's coordinator."""
         return next((number for number, one in self.keys.items() if one is self.author), 0)

@@ -78,9 +78,8 @@ def finish(world: Any) -> dict[int, int]:
     world.judge_all(1)
     world.mine(60)
     assert world.chain.final is not None
-    entries = world.statements["rewards", 1, world.manifest.epochs - 1].body.entries
-    wallets = {one.wallet: number for number, one in world.chain.members.items()}
-    return {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+    owed: dict[int, int] = world.owed(world.manifest.epochs - 1)
+    return owed
 
 
 def outcomes(world: Any, number: int = 1) -> dict[int, str]:

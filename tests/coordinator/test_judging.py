@@ -265,9 +265,7 @@ def test_a_false_unit_forfeits_the_epoch(world: Any) -> None:
     world.judge_all(1)
     world.rule(1, "false")
     world.mine(2)
-    entries = world.statements["rewards", 1, 0].body.entries
-    wallets = {world.chain.members[n].wallet: n for n in world.keys}
-    paid = {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+    paid = world.owed(0)
     assert 1 not in paid
     assert paid[2] == 2 * world.manifest.pay.unit_wei
 
@@ -284,9 +282,7 @@ def test_a_false_unit_forfeits_what_the_epoch_before_earned(make_world: MakeWorl
     world.condemn(1, next(draw for draw in world.draws(1) if draw.number == 1))
     world.rule(1, "false")
     world.mine(4)
-    entries = world.statements["rewards", 1, 1].body.entries
-    wallets = {world.chain.members[n].wallet: n for n in world.keys}
-    paid = {wallets[entry.account]: entry.cumulative_wei for entry in entries}
+    paid = world.owed(1)
     assert 1 not in paid
     assert paid[2] == 2 * world.manifest.pay.unit_wei
     assert [one.epoch for one in world.wanted(Propose)] == [0]

@@ -91,11 +91,9 @@ def test_only_the_round_that_a_timeout_makes_too_late_is_void() -> None:
     successor.mine(3 * LOST)
     assert [one.round for one in successor.wanted(Voided)] == [1]
     assert summarize(successor.state, successor.chain).phase == "finished"
-    table = successor.state.settling.tables[1].body
-    earned = {entry.account[-2:]: entry.cumulative_wei for entry in table.entries}
-    unit = world.manifest.pay.unit_wei
-    assert {number: earned[number] for number in ("01", "02", "03")} == dict.fromkeys(
-        ("01", "02", "03"), 2 * unit
+    owed = successor.owed(1)
+    assert {number: owed[number] for number in (1, 2, 3)} == dict.fromkeys(
+        (1, 2, 3), 2 * world.manifest.pay.unit_wei
     )
 
 

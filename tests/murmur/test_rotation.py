@@ -29,10 +29,10 @@ from murmur.backup import open_journal
 from murmur.keys_cli import keys_app
 from node.journal import Journal
 from protocol.daemon import check_key, own_number
-from protocol.errors import ConfigError, LedgerError, MurmurError
+from protocol.errors import ConfigError, LedgerError
 from protocol.keys import PeerKey, load_peer_key, save_peer_key
 from tests.contracts.conftest import JURY, RUN, TERMS, TOKEN, UNBONDING_BLOCKS, LocalChain, Network, chain
-from tests.contracts.shell import Answer
+from tests.contracts.shell import Answer, answer
 from tests.node.test_journal import MANIFEST, unit_of
 from tests.node.test_journal import RUN as SIGNED_RUN
 from verification.journal import VerdictJournal
@@ -54,12 +54,7 @@ class Owner:
     def rotate(self, *more: str) -> Answer:
         flags = ("--dir", str(self.home), "--rpc", self.network.chain.url)
         arguments = ["rotate", *flags, "--ledger", self.network.ledger.address, *more]
-        found = CliRunner().invoke(keys_app, arguments)
-        if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
-            raise found.exception
-        error = found.exception if isinstance(found.exception, MurmurError) else None
-        code = found.exit_code if error is None else error.exit_code
-        return Answer(found.stdout, found.stderr, error, code)
+        return answer(keys_app, arguments)
 
     @property
     def key(self) -> PeerKey:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from contracts.claims import parse_tables, read_settlement
 from contracts.plan import PROPOSE_GAS
-from protocol.errors import LedgerError, MurmurError, ProofInconclusive, UsageError
+from protocol.errors import LedgerError, ProofInconclusive, UsageError
 from protocol.merkle import reward_tree
 from tests.contracts.conftest import DISPUTE_BLOCKS, TERMS, chain, deployed, network, shell
-from tests.contracts.shell import Answer, Shell
+from tests.contracts.shell import Answer, Shell, answer
 from tests.verification.anybody import Anybody, said
 from verification.propose_cli import propose, tables
 from verification.public import PublicRun
@@ -42,12 +42,7 @@ class Heir:
     def type(self, command: str) -> Answer:
         name, _, rest = command.partition(" ")
         flags = self.shell.flags(f"{name} --run {self.run} --from data {rest}".strip())
-        found = CliRunner().invoke(app, flags)
-        if found.exception is not None and not isinstance(found.exception, MurmurError | SystemExit):
-            raise found.exception
-        error = found.exception if isinstance(found.exception, MurmurError) else None
-        code = found.exit_code if error is None else error.exit_code
-        return Answer(found.stdout, found.stderr, error, code)
+        return answer(app, flags)
 
     def wait(self) -> None:
         """Let the ledger's patience with the coordinator end."""
