@@ -87,13 +87,13 @@ def claimable(ledger: "Ledger", run: str, settlement: str, account: str) -> Clai
         NetworkError: its URL does not deliver.
         Malformed: it is none.
     """
-    info = ledger.run_info(run)
+    info, claimed = ledger.run_and_claimed(run, account)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check --run and --ledger")
     if info.final_root == bytes(32):
         raise LedgerError("no reward root of this run is final yet", hint="try again after the next epoch")
     reward = prove_reward(parse_tables(read_settlement(settlement)), info.final_root, account)
-    return Claimable(reward, ledger.claimed(run, account))
+    return Claimable(reward, claimed)
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,9 @@ def _pay_of(
     claims: Sequence[Claimed],
     computed: tuple[RewardTable, ...],
 ) -> RunPay:
-    claimed = ledger.claimed(run, wallet)
+    info, claimed = ledger.run_and_claimed(run, wallet)
     if messages is None:
         return RunPay(run, None, claimed, None, tuple(claims))
-    info = ledger.run_info(run)
     if info is None:
         raise LedgerError(f"the ledger knows no run {run}", hint="check --settlement and --ledger")
     final = 0

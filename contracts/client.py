@@ -19,7 +19,7 @@ from web3 import Web3
 from web3.contract import Contract
 
 from contracts.artifacts import Artifact, artifact
-from contracts.chain import get_block, ledger_errors
+from contracts.chain import get_block, ledger_errors, read_together
 from contracts.drand import follows_quicknet, quicknet_arguments
 from contracts.jury import Jury, allow, run_bytes
 from contracts.sender import Sender
@@ -244,40 +244,24 @@ class Ledger:
 
     def run_info(self, run: str) -> RunInfo | None:
         """Return a run, or None if it was not created."""
-        found = self._read("runInfo", run_bytes(run))
-        coordinator, status, stand_in, ladder, key, opened, committed, anchored, epoch, active = found[:10]
-        funded, claimed, total, bond, root = found[10:]
-        if status == 0:
-            return None
-        return RunInfo(
-            run=run,
-            coordinator=coordinator,
-            coordinator_key=key,
-            ladder=Ladder(*ladder),
-            status=RunStatus(status),
-            stand_in=stand_in,
-            opened_at=opened,
-            committed_rounds=committed,
-            anchored_rounds=anchored,
-            next_epoch=epoch,
-            funded_wei=funded,
-            claimed_wei=claimed,
-            active_at=active,
-            final_total_wei=total,
-            bond_wei=bond,
-            final_root=bytes(root),
-        )
+        return _run_info(run, self._read("runInfo", run_bytes(run)))
+
+    def run_and_claimed(self, run: str, account: str) -> tuple[RunInfo | None, int]:
+        """Return a run, or None if it was not created, and the wei that it has paid an account; both of one block."""
+        functions, key = self.contract.functions, run_bytes(run)
+        wanted = functions.runInfo(key), functions.claimed(key, to_checksum_address(account))
+        _, (found, claimed) = read_together(self.w3, wanted)
+        return _run_info(run, found), int(claimed)
 
     def pending_rewards(self, run: str) -> PendingRewards | None:
         """Return the run's pending reward root, or None."""
-        with ledger_errors():
-            block = self.w3.eth.block_number
-        found = self._read("pendingRewards", run_bytes(run), block=block)
+        functions, key = self.contract.functions, run_bytes(run)
+        _, (found, of_run) = read_together(self.w3, (functions.pendingRewards(key), functions.runInfo(key)))
         root, total, final_at, proposer, open_, _, proposed_at = found
-        if final_at == 0:
+        info = _run_info(run, of_run)
+        if info is None or final_at == 0:
             return None
-        epoch = self._read("runInfo", run_bytes(run), block=block)[7]
-        return PendingRewards(epoch, bytes(root), total, final_at, proposer, open_, proposed_at)
+        return PendingRewards(info.next_epoch, bytes(root), total, final_at, proposer, open_, proposed_at)
 
     def claimed(self, run: str, account: str) -> int:
         """Return the wei that an account has been paid by a run."""
@@ -453,3 +437,29 @@ def _create(sender: Sender, compiled: Artifact, *arguments: Any) -> Receipt:
     if receipt.contract is None:
         raise LedgerError(f"{receipt.tx} created no contract")
     return receipt
+
+
+def _run_info(run: str, found: Any) -> RunInfo | None:
+    """Return what the contract gives of a run, or None if it was not created."""
+    coordinator, status, stand_in, ladder, key, opened, committed, anchored, epoch, active = found[:10]
+    funded, claimed, total, bond, root = found[10:]
+    if status == 0:
+        return None
+    return RunInfo(
+        run=run,
+        coordinator=coordinator,
+        coordinator_key=key,
+        ladder=Ladder(*ladder),
+        status=RunStatus(status),
+        stand_in=stand_in,
+        opened_at=opened,
+        committed_rounds=committed,
+        anchored_rounds=anchored,
+        next_epoch=epoch,
+        funded_wei=funded,
+        claimed_wei=claimed,
+        active_at=active,
+        final_total_wei=total,
+        bond_wei=bond,
+        final_root=bytes(root),
+    )

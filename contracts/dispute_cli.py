@@ -54,6 +54,7 @@ def accuse(
     finder: Finder = None,
 ) -> None:
     """Accuse a segment of somebody's unit before the jury. Anybody may, with a bond."""
+    from contracts.docket import FINDER_BPS
     from contracts.jury_plan import accuse_steps
     from contracts.types import CaseKind
 
@@ -71,7 +72,7 @@ def accuse(
         f"put up {format_amount(terms.case_bond)} tokens: back if the segment is proven false or cannot be fetched, or "
         f"if the jury does not agree; less {format_amount(terms.fee)} a juror if it is void; if it is right, those "
         f"fees and then the rest go to number {number}",
-        f"of what a fault costs, 30 % go to {paid}",
+        f"of what a fault costs, {FINDER_BPS // 100} % go to {paid}",
         *dates(found, last),
         *pay_caveat(purse.directory, chain, run, round_, segment, contest=False),
     ]
@@ -129,7 +130,7 @@ def rewards(
 ) -> None:
     """Dispute the pending reward root of a run. Anybody may, with a bond, once a ground."""
     from contracts.chain import block_number
-    from contracts.docket import GROUNDS
+    from contracts.docket import FINDER_BPS, GROUNDS
     from contracts.jury_plan import dispute_steps
     from contracts.types import CaseKind
 
@@ -156,7 +157,8 @@ def rewards(
     plan = [
         f"dispute the reward root 0x{pending.root.hex()} of epoch {pending.epoch}, over "
         f"{format_amount(pending.total_wei)} tokens, on the ground {ground!r}; its proposer has "
-        f"{format_amount(found.proposal_bond)} tokens at stake, of which 30 % are yours if it is cancelled",
+        f"{format_amount(found.proposal_bond)} tokens at stake, of which {FINDER_BPS // 100} % are yours if it is "
+        "cancelled",
         f"put up {format_amount(terms.case_bond)} tokens: back if the root is cancelled or the jury does not agree; if "
         "the root is right, the jurors are paid of it and the rest goes to the run's pot",
         *dates(found, last),
@@ -219,6 +221,7 @@ def equivocation(
     finder: Finder = None,
 ) -> None:
     """Prove that one key signed two different commitments, or records, for one round. No jury, no bond."""
+    from contracts.docket import BPS, FINDER_BPS
     from contracts.equivocation import contradiction, cost_of, read_message
     from contracts.jury_plan import equivocation_steps
 
@@ -239,7 +242,8 @@ def equivocation(
     plan = [
         f"prove that {who} signed two {'records' if record else 'commitments'} for round {round_}: it loses "
         f"{format_amount(cost)} tokens",
-        f"30 % of that, {format_amount(cost * 3 // 10)} tokens, go to {paid}; the rest is burned",
+        f"{FINDER_BPS // 100} % of that, {format_amount(cost * FINDER_BPS // BPS)} tokens, go to {paid}; the rest is "
+        "burned",
     ]
     steps = equivocation_steps(found, run, round_, proof.a, proof.b, paid, record=record)
     sender = purse.confirm(plan, steps)

@@ -24,7 +24,6 @@ SECOND = 3
 """A second jury's seats and bond, in those of the first."""
 BPS = 10_000
 FINDER_BPS = 3000  # of what a fault costs
-JURY_BPS = 2000
 GROUNDS = {1: "root", 2: "data"}
 _REWARD_OUTCOMES: dict[int, str] = {CaseOutcome.VOID: "wrong", CaseOutcome.UNAVAILABLE: "cannot be fetched"}
 

@@ -21,8 +21,6 @@ from contracts.sender import Sender
 from contracts.types import CaseInfo, CaseKind, CaseStage, JurorInfo, JuryTerms, OpenedCase, Receipt, Seat
 from protocol.errors import LedgerError
 
-ZERO_ADDRESS = "0x" + "00" * 20
-
 
 def run_bytes(run: str) -> bytes:
     """Return a run id as 32 bytes.

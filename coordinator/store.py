@@ -29,7 +29,6 @@ from coordinator.tables import (
     MessageRow,
     RoundRow,
     RunRow,
-    TransactionRow,
     database_url,
     open_engine,
 )
@@ -124,11 +123,6 @@ class Store:
         with Session(self._engine) as session:
             rows = session.scalars(select(LocalRow)).all()
             return {(row.round, row.number): (row.parameters, row.moments) for row in rows}
-
-    def pending_transactions(self) -> int:
-        """Return how many transactions were being sent when the process ended."""
-        with Session(self._engine) as session:
-            return session.scalar(select(func.count()).where(TransactionRow.state == "sending")) or 0
 
 
 def _decision(row: DecisionRow) -> Decision:

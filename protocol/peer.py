@@ -39,7 +39,6 @@ MANIFEST_WAIT_S = 180.0  # the coordinator may still be starting
 MANIFEST_PAUSE_S = 0.5
 SYNC_ROUNDS = 8  # how many rounds back anti-entropy always compares: so late may verdicts come
 CHAIN_PAUSE_MAX_S = 5.0
-REDIAL_MAX_S = 5.0  # a run lives on few peers, so a lost one is looked for often
 
 
 @dataclass(frozen=True)
