@@ -56,6 +56,7 @@ class _Facts:
     registered: dict[int, Registered] = field(default_factory=dict)
     keys: dict[int, list[LinkedKey]] = field(default_factory=dict)  # by number, oldest first
     stakes: list[StakeChanged] = field(default_factory=list)
+    newest_stakes: dict[int, int] = field(default_factory=dict)  # wei by number, after all of these
     created: RunCreated | None = None
     opened: RunOpened | None = None
     stand_in: int = 0
@@ -84,6 +85,7 @@ class _Facts:
                 self.keys.setdefault(event.number, []).append(_linked(event))
             case StakeChanged():
                 self.stakes.append(event)
+                self.newest_stakes[event.number] = event.stake
             case RunCreated():
                 self.created = event
             case RunOpened():
@@ -158,11 +160,8 @@ class ChainRun:
             LedgerError: the chain does not answer, or nobody has a beacon that is due.
         """
         self._index.poll()
-        _ = (
-            self.min_stake_wei,
-            self.force_blocks,
-            self.timeout_blocks,
-        )  # read once here, so that nothing else needs the chain
+        # Read once here, so that nothing else needs the chain.
+        _ = self.min_stake_wei, self.force_blocks, self.timeout_blocks
         events = self._index.events
         if self._index.rollbacks != self._rollbacks:
             self._rollbacks = self._index.rollbacks
@@ -340,7 +339,7 @@ class ChainRun:
 
     def operators(self) -> tuple[Operator, ...]:
         """Return everybody registered, with the stake of the newest block read."""
-        stakes = self._stakes(self._height)
+        stakes = self._facts.newest_stakes
         return tuple(
             self._operator(number, stakes.get(number, 0), self._height)
             for number in sorted(self._facts.registered)
@@ -350,7 +349,7 @@ class ChainRun:
         """Return one registered peer."""
         if number not in self._facts.registered:
             return None
-        return self._operator(number, self._stakes(self._height).get(number, 0), self._height)
+        return self._operator(number, self._facts.newest_stakes.get(number, 0), self._height)
 
     def keys(self, number: int) -> tuple[LinkedKey, ...]:
         """Return every key that was linked to a number, oldest first."""
