@@ -108,7 +108,7 @@ class ChainAnchor:
             self._same(name, getattr(here, name), getattr(facts, name))
         for operator in claims.operators:
             known = self.chain.operators.get(operator.number)
-            if known is None or not known.confirms(operator):
+            if known is None or not known.confirms(operator, facts.speaker_block(operator.role)):
                 self._same(f"number {operator.number}", known, operator)
         return Confirmed(self.source, _FACTS, ())
 

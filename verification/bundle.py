@@ -348,8 +348,8 @@ def _describe(
         files={},
     )
     authors = {message.author for message in bundle.messages}
-    blocks = dict.fromkeys(signers, facts.record_block) | {number: facts.roster_block}
-    operators = tuple(chain.operators[one].needed(blocks[one], authors) for one in signers)
+    known = [chain.operators[signer] for signer in signers]
+    operators = tuple(one.needed(facts.speaker_block(one.role), authors) for one in known)
     bundle = replace(bundle, operators=operators)
 
     def wire(message: Signed[Body] | None) -> Wire | None:

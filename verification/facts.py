@@ -51,12 +51,17 @@ class OperatorFact(Frozen):
         found = [index for index, one in enumerate(self.keys) if one.peer == current or one.peer in authors]
         return self.model_copy(update={"keys": self.keys[min(found) : max(found) + 1]})
 
-    def confirms(self, claimed: "OperatorFact") -> bool:
-        """Tell whether what somebody claims of a number is among what is known here."""
+    def confirms(self, claimed: "OperatorFact", block: int) -> bool:
+        """Tell whether what somebody claims of a number is known here, and holds the key that it had at a block.
+
+        Without that key a claim would let another one, replaced by then or linked later, speak in its place.
+        """
         if (claimed.number, claimed.role) != (self.number, self.role):
             return False
         first = next((index for index, one in enumerate(self.keys) if one == claimed.keys[0]), len(self.keys))
-        return self.keys[first : first + len(claimed.keys)] == claimed.keys
+        if self.keys[first : first + len(claimed.keys)] != claimed.keys:
+            return False
+        return claimed.speaker(block).keys[:1] == self.speaker(block).keys[:1]
 
 
 class RoundFacts(Frozen):
@@ -78,6 +83,10 @@ class RoundFacts(Frozen):
     assignment_beacon: Digest
     sampling_beacon: Digest
     verifiers: Annotated[tuple[Number, ...], Field(max_length=MAX_OPERATORS)]  # staked at the record's anchor
+
+    def speaker_block(self, role: str) -> int:
+        """Return the block that says with which keys one in a role speaks about the round (`protocol.speakers`)."""
+        return self.record_block if role == "verifier" else self.roster_block
 
 
 @dataclass(frozen=True)

@@ -291,10 +291,8 @@ def _is_signed(bundle: Bundle, message: Signed[Body]) -> bool:
     if message is bundle.previous_commitment:
         # The bundle has no roster block of the round before; its list, which is on chain, names what is signed here.
         return operator.role == message.role and message.author in {one.peer for one in operator.keys}
-    facts = bundle.facts
-    block = facts.record_block if operator.role == "verifier" else facts.roster_block
     try:
-        check_signer(message, operator.speaker(block))
+        check_signer(message, operator.speaker(bundle.facts.speaker_block(operator.role)))
     except Malformed:
         return False
     return True

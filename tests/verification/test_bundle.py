@@ -198,6 +198,22 @@ def test_a_unit_that_was_opened_with_a_later_key_is_proven_by_the_keys_on_chain(
     assert "signatures" in failures(verify_bundle(alone, later, data=corpus))
 
 
+def test_a_replaced_key_is_not_made_to_speak_by_keeping_back_the_one_that_replaced_it(
+    played: Testbed, bundles: dict[tuple[int, int], Path], corpus: Path
+) -> None:
+    """What the thief of an old key and a coordinator could sign and list together accuses nobody."""
+    round_, number = HONEST
+    chain = copy.deepcopy(played.chain)
+    chain.linked[number] = [LinkedKey(NEW.address, NEW.peer_id, chain.anchors[round_ - 1])]
+    path = bundles[HONEST]  # names the first key alone, which signed all of it
+    (claimed,) = (one for one in load_bundle(path).operators if one.number == number)
+    known = chain_facts(chain, played.manifest).operators[number]
+    assert claimed.keys == known.keys[:1]
+    report = verify_bundle(path, ChainAnchor(chain_facts(chain, played.manifest), "the chain"), data=corpus)
+    assert failures(report).keys() == {"anchor"}
+    assert report.exit_code == 7
+
+
 # tampering
 
 
