@@ -29,6 +29,7 @@ GAS_A_FORCING: Final = 120_000  # with the margin that senders add
 FORCINGS_AHEAD: Final = 5  # for so many the hot key should hold coin
 PURSE_INTERVAL_S: Final = 60.0
 PAUSE_S: Final = 0.25
+PAUSE_MAX_S: Final = 4.0  # well below a window, so that a chain that answers again is not slept through
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Forcer:
                 if isinstance(error, LedgerRevert):
                     return
                 await trio.sleep(pause)
-                pause *= 2
+                pause = min(2 * pause, PAUSE_MAX_S)
             else:
                 self._failed = None
                 if receipt is not None:

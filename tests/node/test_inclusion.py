@@ -16,7 +16,7 @@ from contracts.reverts import LedgerRevert
 from contracts.run import ChainRun
 from contracts.types import Receipt
 from node.events import Force
-from node.inclusion import PURSE_INTERVAL_S, Forcer, Inclusion, Purse
+from node.inclusion import Forcer, Inclusion, Purse
 from protocol.errors import LedgerError
 from tests.contracts.conftest import FORCE_BLOCKS, RUN, Network, chain, deployed, network
 from tests.node.world import World
@@ -92,8 +92,10 @@ class Ledgerless:
         self.failures = [*failures]
         self.coin = coin
         self.tried = 0
+        self.looks = trio.Semaphore(0)
 
     def purse(self) -> Purse:
+        trio.from_thread.run_sync(self.looks.release)
         return Purse("0xAB", self.coin, 5)
 
     def force(self, round_: int, commitment: str) -> Receipt | None:
@@ -153,13 +155,17 @@ def test_a_poor_hot_key_is_on_show_and_in_the_log_once(caplog: pytest.LogCapture
     ledger = Ledgerless(world, coin=4)
     forcer = Forcer(ledger, world.chain, 1)
 
+    async def look(times: int) -> None:
+        for _ in range(times):
+            await ledger.looks.acquire()
+
     async def watch() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(forcer.watch)
-            await trio.sleep(2.5 * PURSE_INTERVAL_S)
+            await look(3)
             assert len(forcer.warnings) == 1
             ledger.coin = 5
-            await trio.sleep(PURSE_INTERVAL_S)
+            await look(3)  # one may have been under way, and the last is not done with
             assert forcer.warnings == []
             nursery.cancel_scope.cancel()
 
