@@ -13,7 +13,7 @@ from dataclasses import replace
 from coordinator import succeeding
 from coordinator.state import Close, Effect, Finalize, Propose, Say, Settling, State, records_in_force
 from protocol.chain import ChainView
-from protocol.merkle import reward_tree
+from protocol.merkle import rewards_root
 from protocol.messages import Finish, RewardTable
 from verification.cases import confirmed_faults
 from verification.retract import chained
@@ -92,7 +92,7 @@ def _follow_ledger(state: State, chain: ChainView) -> Step:
     epoch, table = rewards.next_epoch, settling.due[rewards.next_epoch]
     if table.epoch not in settling.tables or not succeeding.may_act(state, chain):
         return state, ()
-    root = reward_tree(table.entries).root.hex()
+    root = rewards_root(table.entries)
     if rewards.pending is not None:
         return _follow_pending(state, settling, epoch, root, chain)
     if settling.asked == (epoch, settling.attempt):

@@ -19,8 +19,7 @@ from coordinator.state import (
     declared_keys,
 )
 from protocol.chain import ChainView
-from protocol.manifest import RunManifest
-from protocol.merkle import commitments_root, reward_tree
+from protocol.merkle import commitments_root, rewards_root
 from protocol.messages import (
     Body,
     CommitmentList,
@@ -145,7 +144,7 @@ def adopt_tables(state: State) -> Step:
     for table in state.settling.due:
         if table.epoch in tables:
             continue
-        for one in _others(state, RewardTable, _last_round(state.manifest, table.epoch)):
+        for one in _others(state, RewardTable, state.manifest.rounds_of(table.epoch)[-1]):
             if one.body == table:
                 tables[table.epoch] = one
                 adopted.append(Adopted(one))
@@ -169,7 +168,7 @@ def adopt_finish(state: State, chain: ChainView) -> Step:
     paid = {
         one.author
         for one in _others(state, RewardTable, last)
-        if one.body.entries and reward_tree(one.body.entries).root.hex() in chain.reward_roots()
+        if one.body.entries and rewards_root(one.body.entries) in chain.reward_roots()
     }
     for message in _others(state, Finish, last):
         if message.author in paid and message.body.parameters == state.parameters.get(last + 1):
@@ -232,7 +231,3 @@ def accuse(state: State, chain: ChainView) -> Step:
     acting = may_act(state, chain)
     due = tuple(one for one in state.accusing if acting or state.records[one.round].author == state.author)
     return replace(state, accusing=tuple(one for one in state.accusing if one not in due)), due
-
-
-def _last_round(manifest: RunManifest, epoch: int) -> int:
-    return min((epoch + 1) * manifest.pay.epoch_rounds, manifest.rounds) - 1

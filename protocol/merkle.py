@@ -1,13 +1,17 @@
 """Keccak Merkle trees equal to OpenZeppelin's StandardMerkleTree: double-hashed leaves, sorted pairs."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from protocol.canonical import ZERO_DIGEST
 from protocol.messages import CommitmentList, RewardEntry
+
+ROOTS_KEPT: Final = 64
+"""How many roots of lists and of tables are remembered: who looks at a round asks for them again and again."""
 
 
 def standard_leaf(types: Sequence[str], values: Sequence[Any]) -> bytes:
@@ -73,6 +77,12 @@ def reward_tree(entries: Iterable[RewardEntry]) -> StandardMerkleTree:
     return StandardMerkleTree([reward_leaf(entry.account, entry.cumulative_wei) for entry in entries])
 
 
+@lru_cache(ROOTS_KEPT)
+def rewards_root(entries: tuple[RewardEntry, ...]) -> str:
+    """Return the root of a reward table's tree, 64 hex digits; raises what `reward_tree` raises."""
+    return reward_tree(entries).root.hex()
+
+
 def verify_proof(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
     """Tell whether `proof` leads from `leaf` to `root`."""
     for sibling in proof:
@@ -80,6 +90,7 @@ def verify_proof(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
     return leaf == root
 
 
+@lru_cache(ROOTS_KEPT)
 def commitments_root(listed: CommitmentList) -> str:
     """Return the Merkle root that a list of commitments must have on chain; zero for an empty list."""
     if not listed.entries:
