@@ -348,10 +348,10 @@ class Node:
         }
 
     def _earned(self, operator: Operator | None) -> int:
-        tables = self._peer.pool.rewards()
-        if operator is None or not tables:
+        table = self._peer.pool.newest_rewards()
+        if operator is None or table is None:
             return 0
-        entries = tables[max(tables)].body.entries
+        entries = table.body.entries
         return next((e.cumulative_wei for e in entries if e.account.lower() == operator.wallet.lower()), 0)
 
     def _error(self, stopped: MurmurError | None) -> dict[str, str] | None:

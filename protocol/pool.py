@@ -179,6 +179,8 @@ class MessagePool:
             raise Malformed("ready for a round instead of the run")
         if isinstance(body, RewardTable) and body.epoch != manifest.epoch_of(message.round):
             raise Malformed("reward table of another epoch than its round")
+        if isinstance(body, RewardTable) and message.round != manifest.rounds_of(body.epoch)[-1]:
+            raise Malformed("reward table of another round than its epoch's last")
         if isinstance(body, Finish) and message.round != manifest.rounds - 1:
             raise Malformed("closing word of another round than the last")
         if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
@@ -293,10 +295,19 @@ class MessagePool:
         return {(one[0], one[1]): message for one, message in self._all(Seal, round_).items()}
 
     def rewards(self) -> dict[int, Signed[RewardTable]]:
-        """Return the latest reward table of each epoch."""
-        places = {slot_of(m) for s, m in self._slots.items() if s[0] == RewardTable.kind}
-        tables = [self._said(RewardTable, round_, *labels) for _, round_, labels in places]
-        return {table.body.epoch: table for table in tables if table is not None}
+        """Return the reward table of each epoch that has one, chosen likewise, the newest epoch first."""
+        return {table.body.epoch: table for table in self._tables()}
+
+    def newest_rewards(self) -> Signed[RewardTable] | None:
+        """Return the reward table of the newest epoch that has one."""
+        return next(self._tables(), None)
+
+    def _tables(self) -> Iterator[Signed[RewardTable]]:
+        epochs = {self._manifest.epoch_of(round_) for round_ in self._rounds}
+        for epoch in sorted(epochs, reverse=True):
+            table = self._said(RewardTable, self._manifest.rounds_of(epoch)[-1], epoch)
+            if table is not None:
+                yield table
 
     def finish(self) -> Signed[Finish] | None:
         """Return the closing word: the coordinator's, else a stand-in's."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from protocol.chain import ChainView
 from protocol.errors import Malformed, Premature
 from protocol.manifest import RunManifest
-from protocol.merkle import commitments_root, reward_tree
+from protocol.merkle import commitments_root, rewards_root
 from protocol.messages import Body, CommitmentList, Finish, RewardTable, RoundRecord, Signed
 
 MAX_STAND_INS = 4  # whose words one place holds before the chain says which counts
@@ -76,7 +76,10 @@ class Succession:
                 anchored = chain.record_hash(round_)
                 return None if anchored is None else anchored == record.digest().hex()
             case RewardTable(entries=entries):
-                return (bool(entries) and reward_tree(entries).root.hex() in chain.reward_roots()) or None
+                over = (
+                    chain.anchor(round_) is not None
+                )  # before that, the root is of an earlier epoch's table
+                return (over and bool(entries) and rewards_root(entries) in chain.reward_roots()) or None
             case Finish(parameters=parameters):
                 final = chain.finished()
                 return None if final is None else final == parameters

@@ -15,13 +15,12 @@ from protocol.messages import (
     RewardTable,
     RoundRecord,
     Signed,
-    Verdict,
     sign,
 )
 from protocol.pool import ROUNDS_AHEAD, MessagePool
 from protocol.speakers import Speaker
 from protocol.state import update_root
-from tests.protocol.makers import commitment, digest_of, key, manifest, opening
+from tests.protocol.makers import commitment, digest_of, key, manifest, opening, verdict
 
 KEYS = {1: ("peer-1", "contributor"), 2: ("peer-2", "contributor"), 7: ("judge", "verifier")}
 
@@ -122,30 +121,17 @@ def test_of_two_commitments_the_one_forced_in_counts_where_none_is_listed() -> N
     assert held.commitments(0) == {1: first}
 
 
-def verdict(number: int) -> Signed[Body]:
-    body = Verdict(
-        number=number,
-        verifier=7,
-        outcome=1,
-        commitment=digest_of("c"),
-        opening=None,
-        profile="cpu-fp32",
-        segment=0,
-        reason="",
-        distance=0.0,
-        tensor="",
-        replay_cpu_s=0.0,
-    )
-    return sign(key("judge"), manifest(), 0, "verifier", body)
+def judged(number: int) -> Signed[Body]:
+    return sign(key("judge"), manifest(), 0, "verifier", verdict(number))
 
 
 def test_a_verifier_cannot_fill_the_pool_with_verdicts_on_numbers_that_do_not_work() -> None:
     held = pool()
-    assert held.add(verdict(1)) is not None
+    assert held.add(judged(1)) is not None
     with pytest.raises(Premature, match="not registered"):
-        held.add(verdict(3))
+        held.add(judged(3))
     with pytest.raises(Malformed, match="not a contributor"):
-        held.add(verdict(7))
+        held.add(judged(7))
     assert len(held.of_round(0)) == 1
 
 
@@ -158,9 +144,9 @@ def test_a_peer_is_ready_for_the_run_and_not_for_a_round() -> None:
 def test_a_reward_table_has_one_place() -> None:
     run = manifest()
     entries = (RewardEntry(account=run.ledger, cumulative_wei=1),)
-    for round_, epoch in ((0, 1), (5, 2**50)):
+    for round_, epoch, why in ((0, 1, "another epoch"), (5, 2**50, "another epoch"), (4, 0, "epoch's last")):
         table = RewardTable(epoch=epoch, entries=entries)
-        with pytest.raises(Malformed, match="epoch"):
+        with pytest.raises(Malformed, match=why):
             pool().add(sign(key("coordinator"), run, round_, "coordinator", table))
     assert pool().add(sign(key("coordinator"), run, 5, "coordinator", RewardTable(epoch=0, entries=entries)))
 

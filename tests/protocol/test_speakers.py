@@ -9,10 +9,10 @@ import pytest
 
 from protocol.chain import LinkedKey
 from protocol.errors import Equivocation, Malformed, Premature
-from protocol.messages import Body, Ready, Reveal, Role, Signed, Verdict, sign
+from protocol.messages import Body, Ready, Reveal, Role, Signed, sign
 from protocol.pool import MessagePool
 from protocol.speakers import first_round, keys_since, later_keys, speaker_of
-from tests.protocol.makers import commitment, digest_of, key, manifest, opening
+from tests.protocol.makers import commitment, digest_of, key, manifest, opening, verdict
 
 ANCHORS = {-1: 10, 0: 20, 1: 30, 2: 40}
 
@@ -61,22 +61,6 @@ def reveal() -> Reveal:
         blob=digest_of("blob"),
         blob_bytes=1,
         train_cpu_s=1.0,
-    )
-
-
-def verdict() -> Verdict:
-    return Verdict(
-        number=1,
-        verifier=7,
-        outcome=1,
-        commitment=digest_of("c"),
-        opening=None,
-        profile="cpu-fp32",
-        segment=0,
-        reason="",
-        distance=0.0,
-        tensor="",
-        replay_cpu_s=0.0,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from protocol.chain import OPENING_ROUND, LinkedKey, Operator, PostedRoot
 from protocol.errors import Equivocation, Malformed, Premature
+from protocol.manifest import PayConfig, RunManifest
 from protocol.merkle import commitments_root, reward_tree
 from protocol.messages import (
     Body,
@@ -97,10 +98,11 @@ class Chain:
         self.records[round_] = (record.digest().hex(), self.height)
 
 
-def pool(chain: Chain) -> MessagePool:
-    succession = Succession(manifest(), chain)  # type: ignore[arg-type]  # only what succession looks at
+def pool(chain: Chain, run: RunManifest | None = None) -> MessagePool:
+    run = run or manifest()
+    succession = Succession(run, chain)  # type: ignore[arg-type]  # only what succession looks at
     speaker = Speaker("contributor", (key("peer-1").address,))
-    return MessagePool(manifest(), lambda number, round_: speaker, succession=succession)
+    return MessagePool(run, lambda number, round_: speaker, succession=succession)
 
 
 def listed(*names: str) -> CommitmentList:
@@ -290,6 +292,25 @@ def test_tables_and_the_closing_word_of_a_stand_in() -> None:
         held.add(said("judge-1", Finish(parameters=digest_of("end"), judged=()), last))
     with pytest.raises(Malformed):
         held.add(said("judge-1", Finish(parameters=digest_of("end"), judged=()), 0))
+
+
+def test_a_table_that_the_chain_holds_is_none_of_an_epoch_that_is_not_over() -> None:
+    chain, run = Chain(), manifest(pay=PayConfig(epoch_rounds=2))
+    for round_ in range(3):
+        chain.post(listed("a"), round_)
+        chain.fix(record("a"), round_)
+    entries = (RewardEntry(account=run.ledger, cumulative_wei=1),)
+    chain.rewards.add(reward_tree(entries).root.hex())
+    held = pool(chain, run)
+
+    def table(epoch: int) -> Signed[Body]:
+        last = run.rounds_of(epoch)[-1]
+        return sign(key("judge-0"), run, last, "coordinator", RewardTable(epoch=epoch, entries=entries))
+
+    assert held.add(table(0)) is not None
+    with pytest.raises(Premature, match="before it is due"):
+        held.add(table(1))
+    assert held.newest_rewards() == held.rewards()[0] == table(0)
 
 
 def test_a_key_that_was_replaced_stands_in_no_more_but_what_the_chain_took_from_it_counts() -> None:
