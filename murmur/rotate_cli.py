@@ -93,9 +93,8 @@ def _replace(place: _Place, purse: Purse, peer_password_file: Path | None) -> No
     made = waiting_key(directory) is None
     with ExitStack() as stack:
         if place.here is not None and not purse.dry_run and (directory / JOURNAL_FILE).exists():
-            stack.enter_context(
-                open_journal(directory / JOURNAL_FILE, place.here)
-            )  # no daemon runs meanwhile
+            # No daemon runs meanwhile.
+            stack.enter_context(open_journal(directory / JOURNAL_FILE, place.here))
         new = PeerKey(secrets.token_bytes(32)) if made else open_next(directory, peer_password_file)
         steps = rotate_steps(found, purse.wallet, new)
         if purse.dry_run and made:

@@ -75,7 +75,7 @@ class RoundFacts:
             return None
         return {entry.number: entry.commitment for entry in counted_entries(listed, self.forced)}
 
-    @property
+    @cached_property
     def awaited(self) -> frozenset[int]:
         """Return whose updates are waited for: everybody listed, and who was forced in with a sound commitment."""
         listed = () if self.listed is None else self.listed.entries
@@ -175,6 +175,7 @@ def _of_round(
     asked = [case for case in chain.cases(round_) if case.number == number and case.outcome is None]
     watching = number in drawn and posted is not None and anchored is None
     forced = forced_entries(chain, round_)
+    sound = _sound(manifest, chain, pool, round_, forced, parameters) if watching else ()
     return RoundFacts(
         roster=roster,
         beacon=beacon,
@@ -182,9 +183,7 @@ def _of_round(
         posted=posted,
         force_by=last_force_block(chain, round_),
         forced=forced,
-        sound=frozenset(_sound(manifest, chain, pool, round_, forced, parameters))
-        if watching
-        else frozenset(),
+        sound=frozenset(sound),
         announced=None if announced is None else announced.body,
         record=None if record is None else record.body,
         record_hash=chain.record_hash(round_),
@@ -216,8 +215,10 @@ def _sound(
     beacon = chain.assignment_beacon(round_)
     for entry in forced:
         number, commitment = entry.number, told(pool, (entry,), round_, entry.number)
+        if commitment is None or beacon is None:
+            continue
         expected = carried_into(manifest, chain, pool, round_, number)
-        if commitment is None or beacon is None or expected is None:
+        if expected is None:
             continue
         try:
             check_commitment(

@@ -266,9 +266,8 @@ class PayConfig(Frozen):
     unit_wei: Wei = 10**18  # a merged unit that passed or was not drawn
     verdict_wei: Wei = 2 * 10**17  # a verdict of a drawn verifier
     epoch_rounds: int = Field(default=10, ge=1)
-    vest_epochs: int = Field(
-        default=1, ge=0, le=1000
-    )  # between an epoch and the reward table that pays it; until then a proven fault forfeits it
+    # Between an epoch and the reward table that pays it; until then a proven fault forfeits it.
+    vest_epochs: int = Field(default=1, ge=0, le=1000)
     refusal_percent: int = Field(
         default=100, ge=0, le=100
     )  # of the epoch's pay, lost by each unit not opened

@@ -28,9 +28,7 @@ class Speaker:
     """Say with which keys a number signs about a round."""
 
     role: str  # "contributor" or "verifier"
-    keys: tuple[
-        str, ...
-    ]  # addresses: the roster block's, then those linked later; none before that block is known
+    keys: tuple[str, ...]  # addresses: the roster block's, then later ones; none before that block is known
 
 
 def speaker_of(chain: ChainView, number: int, round_: int | None) -> Speaker | None:
