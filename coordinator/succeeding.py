@@ -177,7 +177,10 @@ def adopt_finish(state: State, chain: ChainView) -> Step:
 
 
 def taken_decision(state: State, anchored: AnchoredRound, draw: Draw) -> Decision | None:
-    """Return the decision that another declared on a drawn unit; None while a verdict it rests on is missing here."""
+    """Return what follows from the verdicts that another declared as heard; None while one of them is missing here.
+
+    What it declared as their outcome counts for nothing: everybody who recomputes pay works that out again.
+    """
     judgement = state.taken[anchored.round, draw.number, 0]
     messages = anchored.verdicts.get(draw.number, {})
     if any(judge not in messages for judge in judgement.heard):
@@ -190,23 +193,19 @@ def taken_decision(state: State, anchored: AnchoredRound, draw: Draw) -> Decisio
         anchored.round,
         draw.number,
         0,
-        judgement.segment,
-        judgement.outcome,
+        draw.segment,
+        ruling.outcome,
         ruling.right,
         tuple(messages[judge].id for judge in sorted(heard)),
-        judgement.wrong,
+        ruling.wrong,
         silent(state.manifest, draw, ruling, heard),
         tuple(sorted(heard)),
     )
 
 
 def agrees(decision: Decision, judgement: Judgement) -> bool:
-    """Tell whether a decision is the one that was declared."""
-    return (decision.outcome, decision.heard, decision.wrong) == (
-        judgement.outcome,
-        judgement.heard,
-        judgement.wrong,
-    )
+    """Tell whether a decision rests on the verdicts that were declared as heard."""
+    return set(decision.heard) == set(judgement.heard)
 
 
 def note_false(state: State, anchored: AnchoredRound, decided: list[Decision], chain: ChainView) -> State:

@@ -5,11 +5,23 @@ from typing import Any
 
 import pytest
 
-from coordinator.state import Accuse, Adopted, Anchor, Close, Finalize, Open, Post, Propose, Say, Voided
+from coordinator.state import (
+    Accuse,
+    Adopted,
+    Anchor,
+    Close,
+    Finalize,
+    Heard,
+    Open,
+    Post,
+    Propose,
+    Say,
+    Voided,
+)
 from coordinator.succeeding import is_said
 from coordinator.summary import summarize
 from protocol.manifest import DeadlineConfig
-from protocol.messages import CommitmentList, Finish, RoundRecord
+from protocol.messages import CommitmentList, Finish, RoundRecord, sign
 from tests.coordinator.conftest import COORDINATOR, World, make_manifest
 from verification.judge import PROVEN_FALSE
 
@@ -221,6 +233,32 @@ def test_what_an_anchored_record_declares_is_decided_so(world: Any, successor: A
     assert late.state.settling.earned == world.state.settling.earned
     assert dict(late.state.standings) == dict(world.state.standings)
     assert {one.round for one in late.state.taken.values()} >= {1}
+
+
+def test_an_outcome_that_an_anchored_record_lies_about_is_worked_out_from_its_verdicts(world: Any) -> None:
+    world.open()
+    world.play(0)
+    world.commit(1)
+    world.reveal(1)
+    world.mine()
+    world.judge_all(1, PROVEN_FALSE)
+    world.commit(2)
+    world.hold = {Accuse, Anchor}
+    world.reveal(2)
+    world.mine(6)
+    honest = world.record(2)
+    drawn = [one for one in honest.judged if one.round == 1]
+    assert {one.outcome for one in drawn} == {"false"}
+    lies = (one.model_copy(update={"outcome": "passed", "heard": one.heard[::-1]}) for one in honest.judged)
+    lie = honest.model_copy(update={"judged": tuple(lies)})
+    world.chain.records[2] = (lie.digest().hex(), world.chain.height)
+    world.feed(Heard(sign(world.keys[JUDGE], world.manifest, 2, "coordinator", lie)))
+    assert world.state.records[2].body == lie
+    decided = len(world.decisions)
+    world.mine(5)
+    found = world.state.judging[1].decisions
+    assert {found[one.number, 0].outcome for one in drawn} == {"false"}
+    assert len(world.decisions) == decided, "what rests on the same verdicts is not decided again"
 
 
 def test_what_verifiers_prove_false_is_accused_once_the_run_stands_still(world: Any, successor: Any) -> None:
