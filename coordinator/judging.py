@@ -60,7 +60,7 @@ def _judge_round(state: State, anchored: AnchoredRound, chain: ChainView) -> Ste
     effects += refused
     state = replace(state, inbox={**state.inbox, anchored.round: waiting})
     drawn = anchored.draws or ()
-    state = succeeding.note_false(state, anchored, decided, chain)
+    state = _note_accusations(state, anchored, decided, chain)
     open_ = may_still_open(state.manifest, chain, anchored.round, anchored.cases, drawn, anchored.outcome)
     over = anchored.decided and not (anchored.standing.units and open_)
     if anchored is before:
@@ -229,7 +229,6 @@ def _decide(
         taken = state.taken.get(key)
         if before is not None and (taken is None or succeeding.agrees(before, taken)):
             continue
-        verdicts = anchored.verdicts.get(draw.number, {})
         decision = state.stored.get(key)
         if taken is not None and (decision is None or not succeeding.agrees(decision, taken)):
             decision = succeeding.taken_decision(state, anchored, draw)
@@ -242,16 +241,24 @@ def _decide(
                 continue
             effects.append(decision)
         found.append(decision)
-        if state.stand_in:
-            continue
+    return _decided(anchored, found, effects), found
+
+
+def _note_accusations(
+    state: State, anchored: AnchoredRound, decided: list[Decision], chain: ChainView
+) -> State:
+    """Note what has to come before the jury: what was proven false, and a refusal, which only a coordinator brings."""
+    noted: list[Accuse] = []
+    for decision in decided:
+        verdicts = anchored.verdicts.get(decision.number, {})
         right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
         finder = chain.operator(right[0].body.verifier) if right else None
-        refusal = decision.outcome == "void" and _refused(state, anchored, decision)
-        if (decision.outcome == "false" or refusal) and finder is not None:
-            effects.append(
-                Accuse(anchored.round, draw.number, draw.segment, finder.wallet, right[0].id, refusal)
-            )
-    return _decided(anchored, found, effects), found
+        refusal = decision.outcome == "void" and not state.stand_in and _refused(state, anchored, decision)
+        if decision.case or finder is None or not (decision.outcome == "false" or refusal):
+            continue
+        about = (decision.round, decision.number, decision.segment)
+        noted.append(Accuse(*about, finder.wallet, right[0].id, refusal))
+    return replace(state, accusing=(*state.accusing, *noted))
 
 
 def _judgement(anchored: AnchoredRound, decision: Decision) -> Judgement:

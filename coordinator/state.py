@@ -411,7 +411,7 @@ class State:
         default_factory=dict
     )  # what others said for the run, by round
     taken: Mapping[CaseKey, Judgement] = field(default_factory=dict)  # what they declared, and counts
-    accusing: tuple[Accuse, ...] = ()  # what a stand-in has to bring before the jury, once it may
+    accusing: tuple[Accuse, ...] = ()  # what has to come before the jury, once it is ours to bring
     finish: Signed[Finish] | None = None
     parameters: Mapping[int, str] = field(default_factory=dict)  # at the start of each round
     # by round: what waits for its time

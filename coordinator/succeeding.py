@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from coordinator.state import (
-    Accuse,
     Adopted,
     AnchoredRound,
     CurrentRound,
@@ -208,23 +207,8 @@ def agrees(decision: Decision, judgement: Judgement) -> bool:
     return set(decision.heard) == set(judgement.heard)
 
 
-def note_false(state: State, anchored: AnchoredRound, decided: list[Decision], chain: ChainView) -> State:
-    """Note what a stand-in has to bring before the jury: what was proven false. A refusal is the coordinator's."""
-    if not state.stand_in:
-        return state
-    noted: list[Accuse] = []
-    for decision in decided:
-        verdicts = anchored.verdicts.get(decision.number, {})
-        right = [verdicts[judge] for judge in decision.judges if judge in verdicts]
-        finder = chain.operator(right[0].body.verifier) if right else None
-        if not decision.case and decision.outcome == "false" and finder is not None:
-            segment, shown = decision.segment, right[0].id
-            noted.append(Accuse(decision.round, decision.number, segment, finder.wallet, shown))
-    return replace(state, accusing=(*state.accusing, *noted))
-
-
 def accuse(state: State, chain: ChainView) -> Step:
-    """Bring it there in rounds that are ours; in others once the run stands still, if nobody has until then."""
+    """Bring what was noted before the jury: in rounds that are ours, in others once the next step is ours to take."""
     if not state.accusing:
         return state, ()
     acting = may_act(state, chain)
