@@ -13,6 +13,7 @@ Who speaks when the run's coordinator is gone, and whose word then counts: `prot
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
+from copy import copy
 from typing import TypeVar, cast
 
 from protocol.errors import Equivocation, Malformed, Premature
@@ -83,6 +84,14 @@ class MessagePool:
         self._contradicted: set[Slot] = set()
         self.equivocations: list[tuple[Signed[Body], Signed[Body]]] = []
         self.round = 0  # the newest round known to have begun; `peer` raises it from the chain
+
+    def snapshot(self) -> "MessagePool":
+        """Return what is held now, to be read by another thread while this pool goes on; it takes nothing in."""
+        then = copy(self)
+        then._slots = dict(self._slots)
+        then._rounds = defaultdict(dict, {round_: dict(found) for round_, found in self._rounds.items()})
+        then._stand_ins = defaultdict(list, {slot: list(said) for slot, said in self._stand_ins.items()})
+        return then
 
     def accept(self, data: bytes) -> Signed[Body] | None:
         """Take in wire bytes from anyone; returns the message if it is new, None if it is known already.

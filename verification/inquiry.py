@@ -5,6 +5,7 @@ Of a disputed reward root: the messages from which it is recomputed.
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -26,7 +27,7 @@ from verification.gather import anchored_rounds
 from verification.lateness import is_void
 from verification.opening import check_opening, needed_files, not_countable
 from verification.public import AuditChain
-from verification.rewards import KnownRun, first_gap, judge_root, known_run, proposal_of
+from verification.rewards import first_gap, judge_root, known_run, proposal_of
 from verification.unit import NO_RESULT, DrawnUnit, Finding, nothing_there
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Finder(Protocol):
         """Refuse to call something not served while it may be us who are cut off; raises `NetworkError`."""
         ...
 
-    def ask_back(self, cases: Iterable[CaseState]) -> None:
+    async def ask_back(self, cases: Iterable[CaseState]) -> None:
         """Ask other peers for the messages that cases under way are about, however old."""
         ...
 
@@ -151,11 +152,16 @@ class Inquiry:
         Raises:
             NotServed: nobody delivers a message that says which root is due.
         """
-        peer, before = self._peer, self._followed.as_of(proposed.block - 1)
+        peer, chain = self._peer, self._followed
         beacons = SignatureFiles(peer.config.beacons or peer.config.directory / BEACONS_DIRECTORY)
-        known: KnownRun = known_run(peer.manifest, before, peer.pool, beacons, proposed.proposer)
+        pool = peer.pool.snapshot()
+
+        def judge() -> Finding:
+            before = chain.as_of(proposed.block - 1)
+            return judge_root(known_run(peer.manifest, before, pool, beacons, proposed.proposer), proposed)
+
         try:
-            return await trio.to_thread.run_sync(judge_root, known, proposed)
+            return await trio.to_thread.run_sync(judge, abandon_on_cancel=True)
         except ProofInconclusive as error:
             self._complete = 0  # look again at every round
             raise NotServed(error.message) from error
@@ -164,21 +170,24 @@ class Inquiry:
         """Refuse to call something not served while we have no peers, or no chain; raises `NetworkError`."""
         check_connection(self._peer)
 
-    def ask_back(self, cases: Iterable[CaseState]) -> None:
+    async def ask_back(self, cases: Iterable[CaseState]) -> None:
         """Ask anti-entropy for the rounds of cases under way, older ones than it compares by itself."""
         cases = tuple(cases)
         rounds = [max(0, case.round - 1) for case in cases if case.kind is not CaseKind.REWARDS]
         if self.recomputes or len(rounds) < len(cases):
-            rounds += [] if (gap := self._gap()) is None else [gap]
+            rounds += [] if (gap := await self._gap()) is None else [gap]
         first = min(rounds, default=None)
         recent = max(0, self._peer.pool.round - SYNC_ROUNDS)
         self._peer.ask_since = first if first is not None and first < recent else None
 
-    def _gap(self) -> int | None:
+    async def _gap(self) -> int | None:
         """Return the first round of which a message is missing that pay depends on."""
-        peer, chain = self._peer, self._followed
-        gap = first_gap(peer.manifest, chain, peer.pool, self._complete)
-        self._complete = len(anchored_rounds(peer.manifest, chain)) if gap is None else gap
+        peer, chain, start = self._peer, self._followed, self._complete
+        known = len(anchored_rounds(peer.manifest, chain))
+        look = partial(first_gap, peer.manifest, chain, peer.pool.snapshot(), start)
+        gap = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        if self._complete == start:  # else a judgement has found something missing meanwhile
+            self._complete = known if gap is None else gap
         return gap
 
     def files(self, case: CaseState) -> frozenset[str]:

@@ -95,7 +95,7 @@ class JuryDuty:
                 if key not in self._active:
                     self._active[key] = task
                     self._nursery.start_soon(self._attend, task)
-            self._finder.ask_back(one.case for one in self._active.values() if isinstance(one, Find))
+            await self._finder.ask_back(one.case for one in self._active.values() if isinstance(one, Find))
             await moved.wait()
 
     def _due(self) -> list[Task]:

@@ -86,6 +86,20 @@ def test_who_repeats_itself_does_not_use_up_the_room_for_evidence(monkeypatch: p
     assert [one.body.number for one, _ in held.equivocations] == [1, 2]
 
 
+def test_a_snapshot_stays_as_it_was_while_its_pool_goes_on() -> None:
+    held = pool()
+    first = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))
+    held.add(first)
+    then = held.snapshot()
+    held.add(sign(key("peer-2"), manifest(), 0, "contributor", commitment(2)))
+    entries = (CommitmentEntry(number=1, commitment=first.id),)
+    listed = sign(key("coordinator"), manifest(), 0, "coordinator", CommitmentList(entries=entries))
+    held.add(listed)
+    assert (held.commitments(0).keys(), held.commitment_list(0)) == ({1, 2}, listed)
+    assert (then.commitments(0), then.commitment_list(0)) == ({1: first}, None)
+    assert (len(then), then.of_round(0)) == (1, [first])
+
+
 def test_of_two_commitments_the_listed_one_counts_whichever_came_first() -> None:
     held = pool()
     shown = sign(key("peer-1"), manifest(), 0, "contributor", commitment(1))

@@ -51,7 +51,7 @@ class Given:
         if self.cut_off:
             raise NetworkError("no peer is connected")
 
-    def ask_back(self, cases: Iterable[CaseState]) -> None:
+    async def ask_back(self, cases: Iterable[CaseState]) -> None:
         """Nobody is there to be asked."""
 
 

@@ -224,10 +224,10 @@ async def test_what_a_root_rests_on_is_asked_for_and_then_counts_as_not_served(
     duty.peer.pool.round = 40
     with pytest.raises(NotServed, match="the verdict of"):
         await duty.find(case, ())
-    duty.ask_back([case])
+    await duty.ask_back([case])
     assert duty.peer.ask_since == 0
     duty.peer.pool.add(lost)
-    duty.ask_back([case])
+    await duty.ask_back([case])
     assert duty.peer.ask_since is None
     assert (await duty.find(case, ())).outcome == CaseOutcome.RIGHT
 

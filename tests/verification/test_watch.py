@@ -117,7 +117,7 @@ async def test_missing_messages_are_asked_for_and_told_in_time_but_never_dispute
     await look.watch.look()
     assert (look.watch.alerts(), look.duty.recomputes) == ([], True)
     look.duty.peer.pool.round = 40
-    look.duty.ask_back([])
+    await look.duty.ask_back([])
     assert look.duty.peer.ask_since == 1
     anybody.chain.height += 3
     await look.watch.look()
