@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 NEWEST = 8  # roots that the status shows
 LOOKS = 12  # at a root of which something is missing, spread over its window
 
+Proposal = tuple[int, bytes, int]
+"""Name a proposal: (block, root, total); a reorganisation may give its block to another root."""
+
 
 @dataclass
 class Check:
@@ -61,7 +64,7 @@ class RootWatch:
         self._inquiry = inquiry
         self._moved = moved
         self._disputes = disputes
-        self._checks: dict[int, Check] = {}  # by block of the proposal
+        self._checks: dict[Proposal, Check] = {}
 
     async def run(self) -> None:
         """Look whenever something moves, until cancelled."""
@@ -76,7 +79,7 @@ class RootWatch:
         if pending is None:
             self._inquiry.recomputes = False
             return
-        check = self._checks.setdefault(pending.block, Check(pending))
+        check = self._checks.setdefault(_name(pending), Check(pending))
         check.proposed = pending  # a jury that is hung opens its window again
         if check.finding is None and self._is_time(check):
             await self._find(check)
@@ -148,7 +151,7 @@ class RootWatch:
     def alerts(self) -> list[str]:
         """Return what is wrong with the root that is pending."""
         pending = self._court.chain.pending()
-        check = None if pending is None else self._checks.get(pending.block)
+        check = None if pending is None else self._checks.get(_name(pending))
         alert = "" if check is None else self._alert(check)
         return [alert] if alert else []
 
@@ -166,6 +169,10 @@ class RootWatch:
             }
             for _, check in sorted(self._checks.items())[-NEWEST:]
         ]
+
+
+def _name(proposed: RewardsProposed) -> Proposal:
+    return proposed.block, proposed.root, proposed.total
 
 
 def _is_wrong(check: Check) -> bool:

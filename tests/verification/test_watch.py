@@ -61,6 +61,18 @@ async def test_a_right_root_is_looked_at_once_and_nobody_is_alarmed(anybody: Any
     assert (look.watch.alerts(), look.bench.disputed, look.duty.recomputes) == ([], [], False)
 
 
+async def test_a_root_that_a_reorganisation_puts_in_the_others_place_is_looked_at_too(
+    anybody: Anybody, tmp_path: Path
+) -> None:
+    look = Look.of(anybody, tmp_path)
+    proposed = anybody.chain.propose(0, *said(anybody, 0))
+    await look.watch.look()
+    assert look.watch.alerts() == []
+    anybody.chain.proposed[0] = replace(proposed, root=bytes([7]) * 32)
+    await look.watch.look()
+    assert "is WRONG" in look.watch.alerts()[0]
+
+
 async def test_a_wrong_root_is_told_with_the_command_that_disputes_it(
     anybody: Anybody, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
