@@ -43,7 +43,8 @@ def propose(
 ) -> None:
     """Propose the reward root that is due, recomputed from public data, with a bond.
 
-    The run's coordinator may at any time, anybody once the run has stood still for the ledger's timeout.
+    The run's coordinator and who stands in for it may at any time, anybody once the run has stood still for the
+    ledger's timeout.
     """
     from contracts.plan import propose_steps
 
@@ -134,7 +135,8 @@ def _may_propose(ledger: "Ledger", run: str, wallet: str) -> "RunInfo":
             hint=f"`murmur rewards finalize --run {run}`",
         )
     begins, height = info.active_at + ledger.timeout_blocks + 1, block_number(ledger.w3)
-    if wallet != info.coordinator and height < begins:
+    acts = wallet == info.coordinator or ledger.number_of(wallet) == info.stand_in
+    if not acts and height < begins:
         raise LedgerError(
             f"the run's coordinator has time until block {begins - 1}, and the chain is at {height}",
             hint="try again then, unless it proposes",

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from contracts.claims import parse_tables, read_settlement
 from contracts.plan import PROPOSE_GAS
+from contracts.types import Role
 from protocol.errors import LedgerError, ProofInconclusive, UsageError
 from protocol.merkle import reward_tree
 from tests.contracts.conftest import DISPUTE_BLOCKS, TERMS, chain, deployed, network, shell
@@ -110,6 +111,19 @@ def test_the_coordinator_itself_need_not_wait(heir: Heir) -> None:
     dry = heir.type(f"propose --dry-run --json --owner {coordinator}")
     assert dry.code == 0, dry
     assert ledger.pending_rewards(heir.run) is None
+
+
+def test_who_stands_in_need_not_wait_again(heir: Heir) -> None:
+    network = heir.shell.network
+    network.register("vera", Role.VERIFIER)
+    heir.wait()
+    vera = network.person("vera")
+    network.ledger.post_commitments(vera, heir.run, 0, bytes([1]) * 32, 2)
+    early = heir.type("propose --dry-run")
+    assert early.error is not None
+    assert "has time until block" in early.error.message
+    dry = heir.type(f"propose --dry-run --json --owner {vera.address}")
+    assert dry.code == 0, dry
 
 
 def test_recomputed_tables_are_enough_to_claim(heir: Heir, tmp_path: Path) -> None:
