@@ -122,8 +122,9 @@ def stand_in(
 ) -> None:
     """Carry a run on whose coordinator is gone, with an operator's key, wallet and stake, until stopped.
 
-    Follows the run at once and acts only while it stands still for the ledger's timeout; the coordinator that comes
-    back goes on at any time. The operator's own daemon keeps running beside it.
+    Follows the run at once, acts once it has stood still for the ledger's timeout, and goes on from there until the
+    coordinator posts or anchors again. The operator's own daemon keeps running beside it; other commands that send from
+    its wallet are refused meanwhile.
     """
     import trio
 

@@ -20,9 +20,7 @@ class CoordinatorConfig(DaemonConfig):
     database: str | None = None  # SQLAlchemy URL; None: the directory's own
     password_file: Path | None = None
     control: tuple[Number, ...] | None = None  # who is also trained alone; None: the first two of round 0
-    operator: Path | None = (
-        None  # directory of who stands in for the run's coordinator: its key and its wallet
-    )
+    operator: Path | None = None  # directory of who stands in: its key and its wallet
     heard: Path | None = None  # public folder whose messages a stand-in begins with
 
     @property

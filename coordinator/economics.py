@@ -37,12 +37,8 @@ class Terms:
     unbonding_blocks: int
     cost: float = 0.4  # of an honest unit, as a share of its pay
     verifiers: int = 2  # staked
-    collusion: float = (
-        COLLUSION  # share of the verifiers, and of the jurors, who pass whatever the attacker does
-    )
-    slash_share: float = (
-        FINDER_SHARE  # of a slashed stake that the offender gets back through a second identity
-    )
+    collusion: float = COLLUSION  # share of verifiers and of jurors who pass whatever the attacker does
+    slash_share: float = FINDER_SHARE  # of a slash that the offender gets back under a second identity
     case_blocks: int = 566  # longest time of a case before the jury, with its appeal
     dispute_blocks: int = 4  # of a reward root
     seats: int = 3  # of a first jury; a second has three times as many

@@ -146,10 +146,7 @@ def _finish(state: State, chain: ChainView) -> Step:
         return replace(state, finishing=True), (Say(manifest.rounds - 1, finish),)
     if chain.finished() is not None or state.stand_in:
         return state, adopted
-    return replace(state, closing=True), (
-        *adopted,
-        Close(state.finish.body.parameters),
-    )
+    return replace(state, closing=True), (*adopted, Close(state.finish.body.parameters))
 
 
 def settled(state: State, chain: ChainView) -> bool:

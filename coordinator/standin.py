@@ -79,17 +79,16 @@ def check_stake(chain: ChainRun, key: PeerKey, wallet: str) -> None:
     """Make sure that the ledger will let an operator act.
 
     Raises:
-        ConfigError: the key is nobody's, the wallet another's, or the stake too low.
+        ConfigError: the key is nobody's or was replaced, the wallet another's, or the stake too low.
     """
-    keys = {one.number: {link.peer for link in chain.keys(one.number)} for one in chain.operators()}
-    found = next((one for one in chain.operators() if key.address in keys[one.number]), None)
-    if found is not None:
-        check_key(chain, found.number, key)
+    numbers = {link.peer: one.number for one in chain.operators() for link in chain.keys(one.number)}
+    found = chain.operator(numbers.get(key.address, 0))
     if found is None:
         raise ConfigError(
             f"peer {key.address} is not registered",
             hint="`murmur stake deposit --role verifier` registers it with its stake",
         )
+    check_key(chain, found.number, key)
     if found.wallet.lower() != wallet.lower():
         raise ConfigError(f"number {found.number} is wallet {found.wallet}'s, not {wallet}'s")
     if found.stake_wei < chain.min_stake_wei:

@@ -321,9 +321,7 @@ class CurrentRound:
         default_factory=dict
     )  # valid ones; once listed, exactly the listed and those forced in
     refused: Mapping[int, Signed[Commitment]] = field(default_factory=dict)  # not valid, by number
-    unsound: Mapping[int, str] = field(
-        default_factory=dict
-    )  # why a commitment that was forced in is not valid
+    unsound: Mapping[int, str] = field(default_factory=dict)  # why what was forced in is not valid
     reveals: Mapping[int, Signed[Reveal]] = field(default_factory=dict)  # that open their commitment
     faults: Mapping[int, str] = field(default_factory=dict)  # why a listed unit does not merge
     delivered: Mapping[int, str] = field(
@@ -407,9 +405,8 @@ class State:
     # Own statements by round, and those of others that took their place.
     lists: Mapping[int, Signed[CommitmentList]] = field(default_factory=dict)
     records: Mapping[int, Signed[RoundRecord]] = field(default_factory=dict)
-    foreign: Mapping[int, tuple[Signed[Body], ...]] = field(
-        default_factory=dict
-    )  # what others said for the run, by round
+    # What others said for the run, by round.
+    foreign: Mapping[int, tuple[Signed[Body], ...]] = field(default_factory=dict)
     taken: Mapping[CaseKey, Judgement] = field(default_factory=dict)  # what they declared, and counts
     accusing: tuple[Accuse, ...] = ()  # what has to come before the jury, once it is ours to bring
     finish: Signed[Finish] | None = None

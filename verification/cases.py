@@ -2,10 +2,10 @@
 
 An accusation names a segment of any unit of an anchored round; the coordinator brings what verifiers proved false, and
 what was not opened to them. A contest is its owner's: of a drawn segment that verifiers voided, called false, or did
-not judge. The jury's ruling overrides the verifiers on that segment. Whatever
-the jury rules moves stake, and a fault that it confirms forfeits what is unvested then; it changes what the unit itself
-earned only if the case was opened in time for that, so that an epoch can be settled: within `deadlines.appeal` blocks
-of the sampling beacon, or of the last moment at which what it is about was decided.
+not judge. The jury's ruling overrides the verifiers on that segment. Whatever the jury rules moves stake, and a fault
+that it confirms forfeits what is unvested then; it changes what the unit itself earned only if the case was opened in
+time for that, so that an epoch can be settled: within `deadlines.appeal` blocks of the sampling beacon, or of the last
+moment at which what it is about was decided.
 """
 
 from collections import Counter

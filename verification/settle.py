@@ -112,9 +112,7 @@ class EpochEarnings:
     """Hold what an epoch earned, and whom it cost what was not vested yet."""
 
     earned: Mapping[int, int]  # wei by registration number
-    at_fault: frozenset[int] = (
-        frozenset()
-    )  # contributor numbers with a unit proven false in it, or ruled so then
+    at_fault: frozenset[int] = frozenset()  # contributors with a unit proven false in it, or ruled so then
 
 
 def epoch_earnings(
