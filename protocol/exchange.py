@@ -68,12 +68,14 @@ class BlobExchange:
         *,
         limits: ExchangeLimits = ExchangeLimits(),
         may_serve: Callable[[str, str], bool] = lambda peer, digest: True,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._store = store
         self._stats = stats
         self._limits = limits
         self._may_serve = may_serve
+        self._changed = changed
         self._uploads: Counter[str] = Counter()
         self._places: dict[str, trio.CapacityLimiter] = {}  # of ours, by provider
         self._fetching: dict[str, trio.Lock] = {}
@@ -257,6 +259,7 @@ class BlobExchange:
         except Exception as error:  # noqa: BLE001 -- the edge of a stream: what a peer provoked ends here
             self._stats.refuse("broken blob request", peer, repr(error))
         finally:
+            self._changed()
             await close_stream(stream, reset=not complete)
 
     async def _answer(self, stream: INetStream, peer: str, digest: str, offset: int) -> bool:

@@ -292,7 +292,12 @@ class Network:
             changed=self._notify,
         )
         exchange = BlobExchange(
-            host, self._store, self.stats, limits=self._config.blobs, may_serve=self._may_serve
+            host,
+            self._store,
+            self.stats,
+            limits=self._config.blobs,
+            may_serve=self._may_serve,
+            changed=self._notify,
         )
         sync = Sync(
             host,

@@ -67,6 +67,7 @@ async def test_a_blob_travels_and_is_counted_on_both_sides(nodes: Any) -> None:
         path = await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20)
         assert path.read_bytes() == DATA
         assert asker.network.stats.bytes_down >= len(DATA)
+        await holder.network.wait_for(lambda: holder.network.stats.blobs_served > 0)  # after its last write
         assert holder.network.stats.bytes_up >= len(DATA)
         assert asker.network.stats.blobs_fetched == holder.network.stats.blobs_served == 1
         assert await asker.network.fetch(digest, max_size=0, deadline_s=0) == path, "it is here already"
@@ -170,7 +171,9 @@ async def test_two_fetches_of_one_blob_transfer_it_once(nodes: Any) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(lambda: asker.network.fetch(digest, max_size=len(DATA), deadline_s=20))
-        assert holder.network.stats.blobs_served == 1
+        await holder.network.wait_for(lambda: holder.network.stats.blobs_served > 0)  # after its last write
+        assert asker.network.stats.blobs_fetched == holder.network.stats.blobs_served == 1
+        assert asker.network.stats.bytes_down < 2 * len(DATA)
 
 
 async def test_a_request_that_never_comes_times_out(nodes: Any, bare_host: OpenHost) -> None:
