@@ -21,6 +21,7 @@ MOUNTS = (
     ("node", "node.cli", "app"),
     ("coordinator", "coordinator.cli", "app"),
     ("run", "coordinator.cli", "run_app"),
+    ("env", "training.env_cli", "env_app"),
     ("verifier", "verification.cli", "verifier_app"),
     ("proof", "verification.proof_cli", "proof_app"),
     ("audit", "verification.audit_cli", "audit_app"),
