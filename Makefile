@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-contracts audit-contracts check format bench fuzz lock
+.PHONY: help setup up test test-contracts audit-contracts test-environments check format bench fuzz lock
 
 help:
 	@echo 'make up              set up once, then run a whole network here: murmur up   (ARGS="--rounds 6 --json")'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test            contracts and Python tests                              (ARGS="-m \"not slow\"")'
 	@echo 'make test-contracts  recompile the contracts, compare, run the Solidity tests'
 	@echo 'make audit-contracts slither over the contracts: every finding must be answered in contracts/slither.answers.toml'
+	@echo 'make test-environments  the adapters of other environments, against the real libraries'
 	@echo 'make check           format, lint, types, import layers'
 	@echo 'make format          apply format and safe lint fixes'
 	@echo 'make bench           measurements                                            (ARGS="gap")'
@@ -44,6 +45,10 @@ test-contracts:
 audit-contracts:
 	@$(SETUP) test >&2
 	@$(BIN)/python -m contracts.audit
+
+test-environments:
+	@$(SETUP) check >&2
+	@$(BIN)/python -m tests.adapters $(ARGS)
 
 check:
 	@$(SETUP) check >&2

@@ -126,7 +126,7 @@ def _child(wanted: dict[str, int], python: str, source: str, *, root: bool) -> N
     drop_capabilities()
     # What -I means, spelled out: it would also ignore the seed of hashes, and sets must have one order.
     environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
-    os.execve(python, [python, "-s", "-P", "-S", "-B", "-c", source], environment)
+    os.execve(python, [python, "-s", "-P", "-S", "-B", "-c", source], environment)  # noqa: S606 - on purpose
 
 
 def main() -> int:

@@ -95,7 +95,15 @@ def _run(
     with os.fdopen(reader, "rb") as words:
         try:
             process = subprocess.Popen(
-                [os.path.realpath(sys.executable), "-I", "-S", program, json.dumps(wanted), source, str(writer)],
+                [
+                    os.path.realpath(sys.executable),
+                    "-I",
+                    "-S",
+                    program,
+                    json.dumps(wanted),
+                    source,
+                    str(writer),
+                ],
                 stdin=given,
                 stdout=out,
                 stderr=err,
@@ -112,7 +120,7 @@ def _run(
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
-            # Nobody is left behind: the kernel ends a namespace's processes with its first one, which dies with the jail.
+            # Nobody is left: the kernel ends a namespace's processes with its first one, which dies with the jail.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()

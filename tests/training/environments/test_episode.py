@@ -20,7 +20,9 @@ from training.environments.protocol import (
     total,
 )
 
-SPEC = EnvSpec("echo", "1", max_turns=3, max_tokens=9, components=(ComponentSpec("said"),), max_action_bytes=8)
+SPEC = EnvSpec(
+    "echo", "1", max_turns=3, max_tokens=9, components=(ComponentSpec("said"),), max_action_bytes=8
+)
 
 
 class Echo:
@@ -133,7 +135,7 @@ def test_draws_are_even() -> None:
     assert max(abs(one - 1000) for one in counts) < 150
 
 
-FROZEN = ([152, 503, 745, 632], ['c', 'd', 'e', 'f', 'a', 'b'], False)
+FROZEN = ([152, 503, 745, 632], ["c", "d", "e", "f", "a", "b"], False)
 
 
 def test_an_outcome_compares_by_value() -> None:

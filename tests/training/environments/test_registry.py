@@ -68,7 +68,9 @@ def test_a_peer_that_lacks_something_is_told_what() -> None:
         open_pinned(Pin.parse("sort==1", defaults), {"length": 4})
 
 
-@pytest.mark.parametrize("text", ["sort", "sort==", "==1", "sort=1", "sort==1 ", "../x==1", "Sort==1", "a" * 99])
+@pytest.mark.parametrize(
+    "text", ["sort", "sort==", "==1", "sort=1", "sort==1 ", "../x==1", "Sort==1", "a" * 99]
+)
 def test_what_pins_nothing_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="does not pin"):
         Pin.parse(text, "00" * 32)

@@ -141,9 +141,7 @@ def test_a_program_cannot_pretend_that_the_machine_is_at_fault() -> None:
     assert not found.ok
 
 
-def test_where_nobody_can_be_shut_in_nothing_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_where_nobody_can_be_shut_in_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "jail.py"
     source = Path(jail.__file__).read_text()
     assert "_NEWNS | _NEWIPC" in source

@@ -44,9 +44,7 @@ def test_an_episode_replays_to_the_same_outcome(shipped: Definition) -> None:
     one, other = make(shipped), make(shipped)
     for seed in (*range(40), MAX_SEED):
         for policy in (RandomPolicy(TaskRandom(seed)), None):
-            outcome = (
-                demonstrate(shipped, one, seed).outcome if policy is None else play(one, seed, [policy])
-            )
+            outcome = demonstrate(shipped, one, seed).outcome if policy is None else play(one, seed, [policy])
             assert replay(other, seed, [turn.action for turn in outcome.turns]) == outcome, seed
 
 
@@ -133,7 +131,12 @@ def choices(environment: Environment, seed: int) -> tuple[str, str | None, int, 
     quantity, goods, known = order(environment, seed)
     able = sorted((one for one in goods if known[one][1] >= quantity), key=lambda one: known[one][0])
     other = next((one for one in goods if one != able[0]), "")
-    return able[0], able[1] if len(able) > 1 else None, quantity * known[able[0]][0], quantity * known[other][0]
+    return (
+        able[0],
+        able[1] if len(able) > 1 else None,
+        quantity * known[able[0]][0],
+        quantity * known[other][0],
+    )
 
 
 def test_serving_an_order_takes_both_prices_the_cheaper_good_and_the_total() -> None:
