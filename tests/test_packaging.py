@@ -107,6 +107,16 @@ def test_one_console_script() -> None:
     assert callable(scripts["murmur"].load())
 
 
+def test_every_shipped_environment_is_registered() -> None:
+    group = "murmur.environments"
+    found = {
+        one.name: one.value for one in metadata.distribution(DISTRIBUTION).entry_points.select(group=group)
+    }
+    assert found == PYPROJECT["project"]["entry-points"][group], (
+        "make setup registers what pyproject.toml names"
+    )
+
+
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     code = (
         "import importlib.util, sys, murmur.cli\n"

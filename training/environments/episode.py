@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.errors import Malformed, OwnFault
-from training.environments.protocol import MAX_SEED, Component, Environment, Info, Observation, Policy, total
+from training.environments.protocol import MAX_SEED, Component, Environment, Observation, Policy, total
 
 MAX_OBSERVATION_BYTES: Final = 1 << 20
 
@@ -176,13 +176,3 @@ def replay(environment: Environment, seed: int, actions: Sequence[str]) -> Outco
     for action in actions:
         episode.act(action)
     return episode.outcome()
-
-
-def transcript(outcome: Outcome, stop: str) -> tuple[tuple[Observation, str], ...]:
-    """Return observation and action with its end, turn by turn, as a policy reads and writes them."""
-    return tuple((one.observation, one.action + stop) for one in outcome.turns)
-
-
-def legal(info: Info) -> tuple[str, ...]:
-    """Return the actions that the rules allow now, as far as the environment tells."""
-    return tuple(info.get("legal", ()))
