@@ -91,6 +91,36 @@ class InnerConfig(Frozen):
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
 
 
+class SamplingConfig(Frozen):
+    """Say how episodes are sampled, and when a turn and an episode end (`training.episode`)."""
+
+    groups: int = Field(default=4, ge=1, le=4096)  # a unit; one task each
+    group_size: int = Field(default=8, ge=2, le=256)  # G, samples a task
+    temperature: float = Field(default=1.0, ge=0.01, le=100)
+    end_token: int = Field(default=10, ge=0, lt=2**16)  # ends a turn; a newline among bytes
+    turns: int = Field(default=8, ge=1, le=255)
+    turn_tokens: int = Field(default=32, ge=1, le=65_535)  # a turn cut off here ends the episode unseen
+    tokens: int = Field(default=64, ge=2, le=65_535)  # an episode, prompt and observations included
+
+
+class PolicyConfig(Frozen):
+    """Set the policy's objective: GRPO (Shao et al., arXiv 2402.03300), clipped on both sides.
+
+    A higher upper clip is DAPO's (Yu et al., arXiv 2503.14476), the bound of what the clip leaves open for negative
+    advantages INTELLECT-2's (arXiv 2505.07291).
+    """
+
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_high: float = Field(default=0.28, gt=0, le=10)
+    bound: float = Field(default=4.0, gt=1, le=100)
+
+    @model_validator(mode="after")
+    def _bound_above_clip(self) -> "PolicyConfig":
+        if self.bound <= 1 + self.clip_high:
+            raise ValueError("bound must lie above 1 + clip_high")
+        return self
+
+
 class OuterConfig(Frozen):
     """Set the outer step on the clipped mean of updates (SGD, Nesterov when momentum is not zero)."""
 
