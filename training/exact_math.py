@@ -36,6 +36,9 @@ _EXP_TERMS: Final = (
 )  # Cephes' expf
 _EXP_FIRST: Final = 1.9875691500e-4
 _EXP_FLOOR: Final = -80.0
+_LN2: Final = 0.6931471805599453
+_ROOT_HALF: Final = 0x3FE6A09E667F3BCD  # bits of the square root of one half
+_LOG_TERMS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,22 @@ def exp(values: Tensor) -> Tensor:
     series = series.mul_(rest * rest).add_(rest).add_(1.0)
     scale = ((powers.to(torch.int32) + 127) << 23).view(torch.float32)
     return series.mul_(scale)
+
+
+def log(values: Tensor) -> Tensor:
+    """Return the natural logarithm of positive normal float64 values, within 1e-14 of its magnitude.
+
+    The mantissa m lies in [sqrt(1/2), sqrt(2)); its logarithm is 2 artanh((m - 1) / (m + 1)), by the series.
+    """
+    bits = values.view(torch.int64)
+    exponents = (bits - _ROOT_HALF) >> 52
+    mantissas = (bits - (exponents << 52)).view(torch.float64)
+    ratio = (mantissas - 1.0).div_(mantissas + 1.0)
+    square = ratio * ratio
+    series = torch.full_like(square, 1.0 / (2 * _LOG_TERMS + 1))
+    for term in range(_LOG_TERMS - 1, -1, -1):
+        series.mul_(square).add_(1.0 / (2 * term + 1))
+    return series.mul_(ratio).mul_(2.0).add_(exponents.double().mul_(_LN2))
 
 
 def sigmoid(values: Tensor) -> Tensor:
