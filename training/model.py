@@ -39,6 +39,29 @@ def initial_parameters(model: ModelConfig, seed: int) -> Floats:
     return vector
 
 
+class Cache:
+    """Keep the keys and values of tokens seen, so that the next ones need not compute them again.
+
+    Rows advance together: after a first stretch of any length, one token a row at a time.
+    """
+
+    def __init__(self, model: ModelConfig, rows: int, tokens: int, device: torch.device) -> None:
+        shape = (model.layers, 2, rows, model.heads, tokens, model.width // model.heads)
+        self._seen = torch.zeros(shape, device=device)
+        self.length = 0  # tokens seen of every row
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but those of int64[kept]."""
+        self._seen = self._seen[:, :, rows]
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add float32[rows, heads, time, head] of a layer and return all of it so far."""
+        end = self.length + key.shape[2]
+        self._seen[layer, 0, :, :, self.length : end] = key
+        self._seen[layer, 1, :, :, self.length : end] = value
+        return self._seen[layer, 0, :, :, :end], self._seen[layer, 1, :, :, :end]
+
+
 class Transformer:
     """Compute losses and gradients over a flat parameter vector.
 
@@ -66,26 +89,38 @@ class Transformer:
         logits = self.logits(tokens[:, :-1])
         return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Return float32[batch, time, vocab] for int64[batch, time]."""
+    def logits(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return float32[batch, time, vocab] for int64[batch, time], which go on from what a cache has seen.
+
+        Raises:
+            ValueError: more than one token a row after the cache's first stretch, or more than it has room for.
+        """
+        if cache is not None and cache.length and tokens.shape[1] != 1:
+            raise ValueError("a cache goes on by one token a row")
         embedding = self._tensors["embedding"]
         hidden = functional.embedding(tokens, embedding)
         for layer in range(self._model.layers):
-            hidden = hidden + self._attention(f"blocks.{layer}.", hidden)
+            hidden = hidden + self._attention(layer, hidden, cache)
             hidden = hidden + self._feed_forward(f"blocks.{layer}.", hidden)
+        if cache is not None:
+            cache.length += tokens.shape[1]
         return functional.linear(_rms_norm(hidden, self._tensors["norm"]), embedding)
 
-    def _attention(self, block: str, hidden: Tensor) -> Tensor:
+    def _attention(self, layer: int, hidden: Tensor, cache: Cache | None) -> Tensor:
+        block = f"blocks.{layer}."
+        seen = 0 if cache is None else cache.length
         batch, time, width = hidden.shape
         heads = self._model.heads
         normed = _rms_norm(hidden, self._tensors[block + "attention_norm"])
         projected = functional.linear(normed, self._tensors[block + "qkv"]).to(hidden.dtype)
         split = projected.view(batch, time, 3, heads, width // heads)
-        query, key = _rotate(split[:, :, :2], self._rotations[:time]).permute(2, 0, 3, 1, 4)
+        query, key = _rotate(split[:, :, :2], self._rotations[seen : seen + time]).permute(2, 0, 3, 1, 4)
         value = split[:, :, 2].transpose(1, 2)
+        if cache is not None:
+            key, value = cache.append(layer, key, value)
         # In float32 under autocast too: the bfloat16 kernels of one processor are not there on another.
         with torch.autocast(hidden.device.type, enabled=False):
-            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=not seen)
         joined = mixed.transpose(1, 2).reshape(batch, time, width)
         return functional.linear(joined, self._tensors[block + "attention_out"])
 
