@@ -5,6 +5,9 @@ gradient has the same bits on every machine. Making a piece runs it forward; `d_
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, s
 from training.model import NORM_EPS, ROTARY_BASE
 
 Gradients = dict[str, Tensor]
+Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 
 class ExactTransformer:
@@ -34,10 +38,39 @@ class ExactTransformer:
         Raises:
             OwnFault: a value is not finite.
         """
+        return self.gradient_of(
+            parameters, tokens[:, :-1], partial(_cross_entropy, targets=tokens[:, 1:].flatten())
+        )
+
+    @torch.no_grad()
+    def gradient_of(self, parameters: Tensor, inputs: Tensor, objective: Objective) -> tuple[float, Tensor]:
+        """Return what an objective makes of the logits of int64[batch, time], and its gradient float32[P].
+
+        Args:
+            objective: takes float32[batch * time, vocab] and returns a loss and the logits' gradient.
+
+        Raises:
+            OwnFault: a value is not finite.
+        """
+        run = self._forward(parameters, inputs)
+        loss, d_logits = objective(run.head.out)
+        return loss, self._backward(run, inputs, d_logits)
+
+    @torch.no_grad()
+    def logits(self, parameters: Tensor, tokens: Tensor) -> Tensor:
+        """Return float32[time, vocab] for the int64[time] of one sequence.
+
+        One alone: operands are split in units that the largest of a batch sets, so its company would change its bits.
+
+        Raises:
+            OwnFault: a value is not finite.
+        """
+        return self._forward(parameters, tokens[None]).head.out
+
+    def _forward(self, parameters: Tensor, inputs: Tensor) -> "_Run":
         tensors = {
             name: parameters[self._layout.slices[name]].view(shape) for name, shape in self._layout.tensors
         }
-        inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         hidden = tensors["embedding"][inputs.flatten()]  # [batch * time, width]
         branches: list[tuple[str, _Attention | _FeedForward]] = []
         for layer in range(self._model.layers):
@@ -49,19 +82,28 @@ class ExactTransformer:
             hidden = hidden + feed_forward.out
             branches += [(block, attention), (block, feed_forward)]
         norm = _RmsNorm(hidden, tensors["norm"])
-        head = _Linear(norm.out, tensors["embedding"])
-        loss, d_logits = _cross_entropy(head.out, targets)
+        return _Run(branches, norm, _Linear(norm.out, tensors["embedding"]))
 
+    def _backward(self, run: "_Run", inputs: Tensor, d_logits: Tensor) -> Tensor:
         gradients: Gradients = {}
-        d_normed, d_head = head.backward(d_logits)
-        d_hidden, gradients["norm"] = norm.backward(d_normed)
-        for block, branch in reversed(branches):
+        d_normed, d_head = run.head.backward(d_logits)
+        d_hidden, gradients["norm"] = run.norm.backward(d_normed)
+        for block, branch in reversed(run.branches):
             d_branch, found = branch.backward(d_hidden)
             d_hidden = d_hidden + d_branch
             gradients |= {block + name: gradient for name, gradient in found.items()}
         d_rows = scatter_sum(d_hidden, inputs.flatten(), self._model.vocab)
         gradients["embedding"] = d_rows.add_(d_head).float()
-        return loss, torch.cat([gradients[name].flatten() for name, _ in self._layout.tensors])
+        return torch.cat([gradients[name].flatten() for name, _ in self._layout.tensors])
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Hold the pieces of one pass forward, which the pass back goes through in reverse."""
+
+    branches: "list[tuple[str, _Attention | _FeedForward]]"
+    norm: "_RmsNorm"
+    head: "_Linear"
 
 
 class _Linear:
