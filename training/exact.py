@@ -26,17 +26,11 @@ def exact_learning_rate(inner: InnerConfig, step: int, total_steps: int) -> floa
     return inner.lr * warmup * (inner.min_lr_fraction + (1.0 - inner.min_lr_fraction) * curve)
 
 
-class ExactTrainer:
-    """Take inner steps of one run with the same bits on every machine (`training.trainer.Trainer`).
+class ExactDescent:
+    """Hold a run's model and AdamW's state, and take its steps with the same bits on every machine."""
 
-    Raises:
-        ConfigError: the shard holds tokens outside the model's vocabulary.
-    """
-
-    def __init__(self, manifest: RunManifest, shard: Shard) -> None:
-        check_vocabulary(manifest, shard)
+    def __init__(self, manifest: RunManifest) -> None:
         self._manifest = manifest
-        self._shard = shard
         self._model = ExactTransformer(manifest.model)
         self._layout = parameter_layout(manifest.model)
         self._gradient = torch.zeros(self._layout.size)
@@ -61,31 +55,10 @@ class ExactTrainer:
         )
         return InnerState(parameters, exp_avg, exp_avg_sq, self._steps)
 
-    def run(self, offsets: Offsets, first_step: int) -> list[float]:
-        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
-
-        Args:
-            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
-
-        Raises:
-            OwnFault: a value stopped being finite.
-        """
-        losses = []
-        for index, row in enumerate(offsets):
-            losses.append(float(self.backward(row)))
-            self.descend(first_step + index)
-        return losses
-
     @property
     def gradient(self) -> Tensor:
         """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
         return self._gradient
-
-    def backward(self, offsets: Offsets) -> Tensor:
-        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
-        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
-        loss, self._gradient = self._model.loss_and_gradient(self._parameters, tokens)
-        return torch.tensor(loss, dtype=torch.float64)
 
     @torch.no_grad()
     def descend(self, step: int) -> None:
@@ -115,6 +88,40 @@ class ExactTrainer:
         change = first.div_(below).mul_(rate_corrected).float()
         # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.
         self._parameters = (self._parameters * (1.0 - rate * inner.weight_decay)).sub_(change)
+
+
+class ExactTrainer(ExactDescent):
+    """Take inner steps on a token shard with the same bits on every machine (`training.trainer.Trainer`).
+
+    Raises:
+        ConfigError: the shard holds tokens outside the model's vocabulary.
+    """
+
+    def __init__(self, manifest: RunManifest, shard: Shard) -> None:
+        check_vocabulary(manifest, shard)
+        super().__init__(manifest)
+        self._shard = shard
+
+    def run(self, offsets: Offsets, first_step: int) -> list[float]:
+        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
+
+        Args:
+            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
+
+        Raises:
+            OwnFault: a value stopped being finite.
+        """
+        losses = []
+        for index, row in enumerate(offsets):
+            losses.append(float(self.backward(row)))
+            self.descend(first_step + index)
+        return losses
+
+    def backward(self, offsets: Offsets) -> Tensor:
+        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
+        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
+        loss, self._gradient = self._model.loss_and_gradient(self._parameters, tokens)
+        return torch.tensor(loss, dtype=torch.float64)
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -111,22 +111,18 @@ def check_vocabulary(manifest: RunManifest, shard: Shard) -> None:
         raise ConfigError(f"the dataset has tokens beyond the vocabulary of {manifest.model.vocab}")
 
 
-class InnerTrainer:
-    """Take inner steps of one run on one device (`training.trainer.Trainer`).
+class Descent:
+    """Hold a run's model and AdamW's state on one device, and take its steps, whatever the gradient is of.
 
     Args:
         autocast: compute the model's products in bfloat16; attention, parameters, gradients and moments stay float32.
 
     Raises:
-        ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not there.
+        ConfigError: the device is not there.
     """
 
-    def __init__(
-        self, manifest: RunManifest, shard: Shard, device: str = "cpu", *, autocast: bool = False
-    ) -> None:
-        check_vocabulary(manifest, shard)
+    def __init__(self, manifest: RunManifest, device: str = "cpu", *, autocast: bool = False) -> None:
         self._manifest = manifest
-        self._shard = shard
         try:
             self._model = Transformer(manifest.model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
@@ -160,34 +156,10 @@ class InnerTrainer:
         parameters, exp_avg, exp_avg_sq = (vector.cpu().numpy() for vector in vectors)
         return InnerState(parameters, exp_avg, exp_avg_sq, int(self._steps))
 
-    def run(self, offsets: Offsets, first_step: int) -> list[float]:
-        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
-
-        Args:
-            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
-
-        Raises:
-            OwnFault: the loss stopped being finite.
-        """
-        losses = [self._step(row, first_step + index) for index, row in enumerate(offsets)]
-        values = torch.stack(losses).tolist() if losses else []
-        if not all(map(math.isfinite, values)):
-            raise OwnFault("the loss is no longer finite", hint="lower inner.lr in the next run")
-        return [float(value) for value in values]
-
     @property
     def gradient(self) -> torch.Tensor:
         """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
         return self._model.gradient
-
-    def backward(self, offsets: Offsets) -> torch.Tensor:
-        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
-        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
-        self._model.gradient.zero_()
-        with self._autocast:
-            loss = self._model.loss(tokens.to(self._leaf.device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
 
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
@@ -212,11 +184,6 @@ class InnerTrainer:
                 maximize=False,
             )
 
-    def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
-        loss = self.backward(offsets)
-        self.descend(step)
-        return loss
-
     def _clip(self) -> None:
         """Scale the gradient down to the manifest's norm if it is longer.
 
@@ -226,6 +193,50 @@ class InnerTrainer:
         gradient = self._model.gradient
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
         gradient.mul_((self._manifest.inner.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0).float())
+
+
+class InnerTrainer(Descent):
+    """Take inner steps on a token shard (`training.trainer.Trainer`).
+
+    Raises:
+        ConfigError: the shard holds tokens outside the model's vocabulary, or the device is not there.
+    """
+
+    def __init__(
+        self, manifest: RunManifest, shard: Shard, device: str = "cpu", *, autocast: bool = False
+    ) -> None:
+        check_vocabulary(manifest, shard)
+        super().__init__(manifest, device, autocast=autocast)
+        self._shard = shard
+
+    def run(self, offsets: Offsets, first_step: int) -> list[float]:
+        """Take one step a row of `offsets` int64[steps, batch]; return each step's loss in nats a token.
+
+        Args:
+            first_step: global step of the first row, round * inner.steps + step; sets the learning rate.
+
+        Raises:
+            OwnFault: the loss stopped being finite.
+        """
+        losses = [self._step(row, first_step + index) for index, row in enumerate(offsets)]
+        values = torch.stack(losses).tolist() if losses else []
+        if not all(map(math.isfinite, values)):
+            raise OwnFault("the loss is no longer finite", hint="lower inner.lr in the next run")
+        return [float(value) for value in values]
+
+    def backward(self, offsets: Offsets) -> torch.Tensor:
+        """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
+        tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
+        self._model.gradient.zero_()
+        with self._autocast:
+            loss = self._model.loss(tokens.to(self._leaf.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _step(self, offsets: Offsets, step: int) -> torch.Tensor:
+        loss = self.backward(offsets)
+        self.descend(step)
+        return loss
 
 
 def replay(

@@ -1,0 +1,253 @@
+"""What a policy learns from: group-relative policy optimization, and supervised fine-tuning before it.
+
+GRPO (Shao et al., arXiv 2402.03300): a sample's advantage is its reward against its group's. The objective corrects
+for samples of older weights by the ratio of probabilities, always, and clips it on both sides. It is a mean over all
+tokens of a step (Yu et al., arXiv 2503.14476), with no penalty for leaving the start. Advantages come from sums that
+are exact in any order, so a batch is one for everybody, and its steps replay like any inner step.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from protocol.errors import OwnFault
+from protocol.manifest import PolicyConfig, RunManifest
+from protocol.rollouts import Group, Sample
+from protocol.tensors import Floats
+from training.exact import ExactDescent
+from training.exact_math import exp
+from training.inner import Descent, InnerState
+from training.prefill import exact_log_probabilities, padded
+
+STD_EPS: Final = 1e-4
+"""Added to a group's standard deviation before dividing by it."""
+
+Tokens = npt.NDArray[np.int64]
+
+
+def total_reward(components: npt.NDArray[np.float64], weights: Sequence[float]) -> float:
+    """Return the weighted sum of a sample's reward components, correctly rounded."""
+    return math.fsum(weight * value for weight, value in zip(weights, components.tolist(), strict=True))
+
+
+def advantages(rewards: Sequence[float]) -> Floats | None:
+    """Return a group's rewards less their mean over their deviation, float32[samples]; None where all are equal."""
+    if min(rewards) == max(rewards):
+        return None
+    mean = math.fsum(rewards) / len(rewards)
+    squares = math.fsum((reward - mean) ** 2 for reward in rewards)
+    deviation = math.sqrt(squares / (len(rewards) - 1))
+    return np.array([(reward - mean) / (deviation + STD_EPS) for reward in rewards], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyBatch:
+    """Hold the samples of one GRPO step; a batch of no rows is a step not taken."""
+
+    tokens: Tokens  # [rows, time + 1]
+    weights: Floats  # [rows, time], one where the policy spoke the next token, else zero
+    behaviour: Floats  # [rows, time], the next token's log-probability when it was sampled
+    advantages: Floats  # [rows]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], rewards: Sequence[Sequence[float]]) -> Self:
+        """Lay out a step's groups; those whose rewards are all equal are dropped.
+
+        Args:
+            rewards: float[groups], the samples' `total_reward`.
+        """
+        samples: list[Sample] = []
+        found: list[Floats] = []
+        for group, own in zip(groups, rewards, strict=True):
+            standard = advantages(own)
+            if standard is not None:
+                samples += group
+                found.append(standard)
+        if not samples:
+            empty = np.zeros((0, 0), np.float32)
+            return cls(np.zeros((0, 1), np.int64), empty, empty, np.zeros(0, np.float32))
+        tokens = padded([sample.tokens.astype(np.int64) for sample in samples])
+        weights = np.zeros((len(samples), tokens.shape[1] - 1), np.float32)
+        behaviour = np.zeros_like(weights)
+        for row, sample in enumerate(samples):
+            weights[row, sample.spoken - 1] = 1.0
+            behaviour[row, sample.spoken - 1] = sample.log_probabilities
+        return cls(tokens, weights, behaviour, np.concatenate(found))
+
+
+@dataclass(frozen=True, eq=False)
+class SupervisedBatch:
+    """Hold the demonstrations of one step of supervised fine-tuning."""
+
+    tokens: Tokens  # [rows, time + 1]
+    weights: Floats  # [rows, time], of the next token's loss
+
+    @classmethod
+    def of(cls, demonstrations: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Self:
+        """Lay out tokens and their weights, one a token; the first token's is not used."""
+        tokens = padded([np.array(list(tokens), np.int64) for tokens, _ in demonstrations])
+        weights = np.zeros((len(tokens), tokens.shape[1] - 1), np.float32)
+        for row, (_, own) in zip(weights, demonstrations, strict=True):
+            row[: len(own) - 1] = own[1:]
+        return cls(tokens, weights)
+
+
+Batch = PolicyBatch | SupervisedBatch
+
+
+class PolicyTrainer(Descent):
+    """Take a policy's inner steps on one device; deterministic as `training.inner.InnerTrainer` is.
+
+    Args:
+        temperature: that samples were drawn with; supervised steps are at temperature one.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        policy: PolicyConfig,
+        temperature: float,
+        device: str = "cpu",
+        *,
+        autocast: bool = False,
+    ) -> None:
+        super().__init__(manifest, device, autocast=autocast)
+        self._policy = policy
+        self._temperature = temperature
+
+    def run(self, batches: Sequence[Batch], first_step: int) -> list[float]:
+        """Take one step a batch; return each one's loss, zero for a batch of no rows, which changes nothing.
+
+        Args:
+            first_step: global step of the first batch, which sets the learning rate; a step not taken counts too.
+
+        Raises:
+            OwnFault: the loss stopped being finite.
+        """
+        return _run(self.backward, self.descend, batches, first_step)
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Leave the gradient of one batch in `gradient` and return its loss."""
+        device = self._leaf.device
+        tokens = torch.from_numpy(batch.tokens).to(device)
+        weights = torch.from_numpy(batch.weights).to(device)
+        temperature = self._temperature if isinstance(batch, PolicyBatch) else 1.0
+        self._model.gradient.zero_()
+        with self._autocast:
+            logits = self._model.logits(tokens[:, :-1]).float() / temperature
+        found = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+        if isinstance(batch, PolicyBatch):
+            behaviour = torch.from_numpy(batch.behaviour).to(device)
+            gains = torch.from_numpy(batch.advantages).to(device)[:, None]
+            # Zero outside of turns, where a ratio of two different things would not stay finite.
+            ratio = ((found - behaviour) * weights).exp()
+            found = torch.minimum(*_branches(ratio, gains, self._policy))
+        loss = -(found * weights).sum() / weights.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+class ExactPolicyTrainer(ExactDescent):
+    """Take the same steps with the same bits on every machine, for jurors and exact profiles. CPU only."""
+
+    def __init__(self, manifest: RunManifest, policy: PolicyConfig, temperature: float) -> None:
+        super().__init__(manifest)
+        self._policy = policy
+        self._temperature = temperature
+
+    def run(self, batches: Sequence[Batch], first_step: int) -> list[float]:
+        """Take one step a batch, as `PolicyTrainer.run` does.
+
+        Raises:
+            OwnFault: a value stopped being finite.
+        """
+        return _run(self.backward, self.descend, batches, first_step)
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Leave the gradient of one batch in `gradient` and return its loss, which is for reading."""
+        inputs = torch.from_numpy(batch.tokens[:, :-1])
+        loss, self._gradient = self._model.gradient_of(
+            self._parameters, inputs, partial(self._objective, batch=batch)
+        )
+        return torch.tensor(loss, dtype=torch.float64)
+
+    def _objective(self, logits: Tensor, batch: Batch) -> tuple[float, Tensor]:
+        """Return the loss of float32[rows * time, vocab] and its gradient."""
+        taken = torch.from_numpy(batch.tokens[:, 1:]).flatten()
+        weights = torch.from_numpy(batch.weights).flatten().double()
+        temperature = self._temperature if isinstance(batch, PolicyBatch) else 1.0
+        found, probabilities = exact_log_probabilities(logits, taken, temperature)
+        slope = torch.ones_like(found)
+        if isinstance(batch, PolicyBatch):
+            away = (found - torch.from_numpy(batch.behaviour).flatten().double()) * weights
+            ratio = _exact_ratio(away)
+            rows = torch.from_numpy(batch.advantages).double()
+            gains = rows.repeat_interleave(batch.weights.shape[1])
+            bounded, clipped = _branches(ratio, gains, self._policy)
+            flows = (bounded <= clipped) & (ratio < self._policy.bound)
+            slope = (ratio * gains).masked_fill_(~flows, 0.0)
+            found = torch.minimum(bounded, clipped)
+        share = weights / math.fsum(weights.tolist())
+        loss = -float((found * share).sum())
+        d_found = slope.mul_(share).neg_().div_(temperature)
+        d_logits = probabilities.mul_(-d_found[:, None])
+        d_logits[torch.arange(len(taken)), taken] += d_found  # each place once
+        return loss, d_logits.float()
+
+
+def replay_policy(
+    manifest: RunManifest,
+    policy: PolicyConfig,
+    temperature: float,
+    state: InnerState,
+    batches: Sequence[Batch],
+    first_step: int,
+    device: str = "cpu",
+) -> InnerState:
+    """Repeat a segment's steps from its opened start with the code that trains.
+
+    Args:
+        batches: the segment's, in order.
+        first_step: global step of the first one.
+    """
+    trainer = PolicyTrainer(manifest, policy, temperature, device)
+    trainer.load(state)
+    trainer.run(batches, first_step)
+    return trainer.state()
+
+
+def _run(
+    backward: Callable[[Batch], Tensor], descend: Callable[[int], None], batches: Sequence[Batch], first: int
+) -> list[float]:
+    losses = []
+    for index, batch in enumerate(batches):
+        if not batch.weights.any():
+            losses.append(0.0)
+            continue
+        losses.append(float(backward(batch)))
+        if not math.isfinite(losses[-1]):
+            raise OwnFault("the loss is no longer finite", hint="lower inner.lr in the next run")
+        descend(first + index)
+    return losses
+
+
+def _branches(ratio: Tensor, gains: Tensor, policy: PolicyConfig) -> tuple[Tensor, Tensor]:
+    """Return the objective bounded from above alone, and clipped near one; the lower of the two counts."""
+    bounded = ratio.clamp(max=policy.bound) * gains
+    return bounded, ratio.clamp(1 - policy.clip_low, 1 + policy.clip_high) * gains
+
+
+def _exact_ratio(away: Tensor) -> Tensor:
+    """Return e**x of float64 values; beyond 80 in magnitude they count as 80."""
+    small = exp(-away.abs().float()).double()
+    return torch.where(away > 0, 1.0 / small, small)
