@@ -17,8 +17,9 @@ from protocol.manifest import DatasetConfig, InnerConfig, ModelConfig, RunManife
 from protocol.tensors import parameter_layout
 from training.corpus import Shard
 from training.exact import ExactTrainer
-from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, scatter_sum, sigmoid
+from training.exact_math import Fixed, exact_sum, exp, log, matmul, rotation_table, scatter_sum, sigmoid
 from training.inner import InnerState, prepare_process
+from training.sampling import gumbel
 
 PATH = Path(__file__).with_suffix(".json")
 STEPS = 3
@@ -52,6 +53,8 @@ def operations() -> dict[str, str]:
         "sum": fingerprint(exact_sum(long.double(), -1)),
         "scatter": fingerprint(scatter_sum(long, torch.arange(40) % 7, 7)),
         "exp": fingerprint(exp(long.abs().mul_(-90.0))),
+        "log": fingerprint(log(long.double().abs().add_(2.0**-70))),
+        "noise": digest(gumbel((long.flatten() * 2.0**31).long().numpy().astype(np.uint32)).tobytes()),
         "sigmoid": fingerprint(sigmoid(long.mul(30.0))),
         "rotation": fingerprint(torch.stack(rotation_table(64, 16, 10_000))),
     }
