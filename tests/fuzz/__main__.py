@@ -45,6 +45,8 @@ def _seeds() -> dict[str, list[bytes]]:
             "packed folder": [(place / "run.tar").read_bytes()],
             "anchors": [AnchorFile.of(facts, 9).to_bytes()],
             "update": [bed.public.get(blob, max_size=1 << 20)],
+            "rollouts": [targets.rollouts.encode(targets.groups(), targets.SHAPE)],
+            "group": targets.groups()[:1],
         }
 
 

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from protocol import rollouts
 from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey
-from protocol.manifest import CodecConfig, DatasetConfig, RunManifest
+from protocol.manifest import CodecConfig, DatasetConfig, RunManifest, SamplingConfig
 from protocol.messages import (
     Body,
     Commitment,
@@ -56,6 +59,7 @@ MANIFEST = RunManifest(
     initial_parameters=SOME,
     program=SOME,
 )
+SHAPE = rollouts.Shape(SamplingConfig(groups=2, group_size=2, turns=2, turn_tokens=4, tokens=16), 1, 128)
 CODEC, SIZE = CodecConfig(chunk=512, k=32), 5936  # of the test bed's model
 
 Target = Callable[[bytes], None]
@@ -167,6 +171,13 @@ def _packed(data: bytes) -> None:
             assert not path.is_symlink()
 
 
+def groups() -> list[bytes]:
+    """Return a unit's groups of rollouts."""
+    turns = np.array([[3, 7], [8, 10]], np.uint16)
+    sample = rollouts.Sample(np.arange(10, dtype=np.uint16), turns, np.arange(6, dtype=np.uint8), np.ones(1))
+    return [rollouts.encode_group((sample, sample), SHAPE)] * 2
+
+
 def _anchors(data: bytes) -> None:
     with TemporaryDirectory(prefix="murmur-fuzz-") as directory:
         path = Path(directory) / digest(data)
@@ -183,4 +194,6 @@ TARGETS: dict[str, Target] = {
     "packed folder": _refusing(_packed),
     "anchors": _refusing(_anchors),
     "update": _refusing(lambda data: decode(data, codec=CODEC, size=SIZE)),
+    "rollouts": _refusing(lambda data: rollouts.decode(data, SHAPE)),
+    "group": _refusing(lambda data: rollouts.decode_group(data, SHAPE)),
 }

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocol import rollouts
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import Malformed
-from tests.fuzz.targets import ALLOWED, MANIFEST, TARGETS, dossier, messages, settlement
+from tests.fuzz.targets import ALLOWED, MANIFEST, SHAPE, TARGETS, dossier, groups, messages, settlement
 from tests.verification.conftest import bundles, corpus, facts, played
 from tests.verification.testbed import Testbed
 from verification.anchor import AnchorFile
@@ -64,6 +65,8 @@ def valid(
         "packed folder": [packed.read_bytes()],
         "anchors": [AnchorFile.of(facts, 9).to_bytes()],
         "update": [played.public.get(blob, max_size=1 << 20)],
+        "rollouts": [rollouts.encode(groups(), SHAPE)],
+        "group": groups()[:1],
     }
 
 
