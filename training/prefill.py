@@ -80,12 +80,28 @@ class Judged:
     best: Integers  # the tokens of the highest scores
     regret: Doubles  # >= 0, in units of logit / temperature
     log_probabilities: Doubles  # of the tokens taken, at the temperature sampled with
-    off: Doubles  # nats by which the claimed log-probabilities' codes miss them
+    differences: Doubles  # claimed and computed log-probability, in nats, what quantising takes included
+    off: Doubles  # the same beyond what quantising takes: zero for all that a claimed code may stand for
 
     @property
     def max_regret(self) -> float:
         """Return the largest regret."""
         return float(self.regret.max())
+
+    @property
+    def missed(self) -> float:
+        """Return the share of tokens that are not the best."""
+        return float((self.regret > 0).mean())
+
+    @property
+    def median_difference(self) -> float:
+        """Return the median of the differences, in nats."""
+        return float(np.median(self.differences))
+
+    @property
+    def max_difference(self) -> float:
+        """Return the largest of the differences, in nats."""
+        return float(self.differences.max())
 
     @property
     def median_off(self) -> float:
@@ -150,4 +166,5 @@ def _judge(sample: Sample, key: bytes, logits: Floats, temperature: float) -> Ju
     regret = highest - scores_of(own, words, temperature, taken)
     found, _ = exact_log_probabilities(torch.from_numpy(own), torch.from_numpy(taken), temperature)
     worth = found.numpy()
-    return Judged(best, regret, worth, deviation(sample.codes, worth))
+    differences = np.abs(sample.log_probabilities - worth)
+    return Judged(best, regret, worth, differences, deviation(sample.codes, worth))
