@@ -21,6 +21,7 @@ from protocol.errors import Malformed
 
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_UNIT_SAMPLES = 1 << 20
+MAX_UNIT_TOKENS = 1 << 26
 LOCAL_CHAIN_ID = 31337
 """The chain that anvil and its like run on one machine, where nobody's money is at stake."""
 
@@ -80,7 +81,9 @@ class InnerConfig(Frozen):
     """Set AdamW's inner steps (Loshchilov and Hutter, arXiv 1711.05101) and their schedule."""
 
     steps: int = Field(default=15, ge=1, le=10_000)  # H, inner steps a round
-    batch: int = Field(default=8, ge=1, le=65_536)  # sequences a step
+    batch: int = Field(
+        default=8, ge=1, le=65_536
+    )  # sequences a step; groups of rollouts where a policy learns
     lr: float = Field(default=4e-3, gt=0, le=1)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -119,6 +122,60 @@ class PolicyConfig(Frozen):
         if self.bound <= 1 + self.clip_high:
             raise ValueError("bound must lie above 1 + clip_high")
         return self
+
+
+class EnvironmentConfig(Frozen):
+    """Pin an environment: peers that lack exactly this one refuse the run."""
+
+    name: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$")]
+    version: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")]
+    settings: str = Field(default="{}", max_length=16_384)  # its configuration, canonical JSON
+    settings_hash: Digest  # of the whole configuration, with every default
+
+
+class RewardWeight(Frozen):
+    """Weigh one component of an environment's reward."""
+
+    component: Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]
+    weight: float = Field(ge=-1000, le=1000)
+
+
+class RolloutTolerance(Frozen):
+    """Say how far an honest check of a sample may be away from what its worker computed under a numeric profile.
+
+    Regret is in units of logit / temperature, log-probabilities in nats beyond what quantising takes
+    (`training.prefill`).
+    """
+
+    profile: ProfileName
+    regret: float = Field(ge=0, le=100)  # of any token
+    median_off: float = Field(ge=0, le=100)  # of a group's log-probabilities
+    max_off: float = Field(ge=0, le=100)
+    fingerprint: float = Field(ge=0, le=10)  # relative distance of a group's activations
+    slash_regret: float = Field(ge=0, le=100)  # of the exact reference: a fault is proven beyond
+
+    @model_validator(mode="after")
+    def _slash_above(self) -> "RolloutTolerance":
+        if self.slash_regret < self.regret:
+            raise ValueError("slash_regret lies below regret")
+        return self
+
+
+class RolloutConfig(Frozen):
+    """Make a run one of reinforcement learning: units hold rollouts, and inner steps learn from earlier ones."""
+
+    environment: EnvironmentConfig
+    sampling: SamplingConfig = SamplingConfig()
+    policy: PolicyConfig = PolicyConfig()
+    rewards: Annotated[
+        tuple[RewardWeight, ...], Field(min_length=1, max_length=16)
+    ]  # in the environment's order
+    lag: int = Field(default=2, ge=1, le=4)  # rounds between sampling and learning
+    tolerances: Annotated[tuple[RolloutTolerance, ...], Field(min_length=1, max_length=16)]
+
+    def tolerance(self, profile: str) -> RolloutTolerance | None:
+        """Return what holds under a numeric profile."""
+        return next((one for one in self.tolerances if one.profile == profile), None)
 
 
 class OuterConfig(Frozen):
@@ -374,7 +431,8 @@ class RunManifest(Frozen):
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     codec: CodecConfig = CodecConfig()
-    dataset: DatasetConfig
+    rollouts: RolloutConfig | None = None
+    dataset: DatasetConfig  # of a policy: what it was tuned on before
     verification: VerificationConfig = VerificationConfig()
     beacon: BeaconConfig = BlockBeacon()
     deadlines: DeadlineConfig = DeadlineConfig()
@@ -394,6 +452,27 @@ class RunManifest(Frozen):
         # Everybody draws the samples of every unit one by one, whoever wrote the manifest.
         if self.inner.steps * self.inner.batch > MAX_UNIT_SAMPLES:
             raise ValueError(f"a unit has more than {MAX_UNIT_SAMPLES} samples")
+        return self
+
+    @model_validator(mode="after")
+    def _rollouts_fit_the_model(self) -> "RunManifest":
+        if self.rollouts is None:
+            return self
+        sampling = self.rollouts.sampling
+        if sampling.tokens > self.model.context:
+            raise ValueError(
+                f"episodes of {sampling.tokens} tokens do not fit a context of {self.model.context}"
+            )
+        if sampling.end_token >= self.model.vocab:
+            raise ValueError("the end token is outside of the vocabulary")
+        if sampling.groups * sampling.group_size * sampling.tokens > MAX_UNIT_TOKENS:
+            raise ValueError(f"a unit's rollouts may hold more than {MAX_UNIT_TOKENS} tokens")
+        names = [one.component for one in self.rollouts.rewards]
+        if len(set(names)) != len(names):
+            raise ValueError("two weights of one reward component")
+        missing = [p.name for p in self.verification.profiles if self.rollouts.tolerance(p.name) is None]
+        if missing:
+            raise ValueError(f"no tolerance of rollouts under profile {missing[0]}")
         return self
 
     @model_validator(mode="after")
