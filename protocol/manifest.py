@@ -61,7 +61,11 @@ class Frozen(BaseModel):
 
 
 class ModelConfig(Frozen):
-    """Shape a LLaMA-style decoder over tokens."""
+    """Shape a LLaMA-style decoder over tokens.
+
+    The defaults from `key_heads` on are a small model trained from nothing; pretrained ones differ in them
+    (`training.pretrained`).
+    """
 
     vocab: int = Field(default=256, ge=2, le=2**16)
     width: int = Field(default=64, ge=16, le=16384)
@@ -69,12 +73,28 @@ class ModelConfig(Frozen):
     heads: int = Field(default=4, ge=1, le=256)
     feed_forward: int = Field(default=192, ge=16, le=65536)
     context: int = Field(default=64, ge=8, le=65536)
+    key_heads: int | None = Field(default=None, ge=1, le=256)  # of keys and values; None: as many as heads
+    rotary_base: float = Field(default=10_000.0, ge=10, le=1e9)
+    norm_eps: float = Field(default=1e-5, gt=0, le=1e-3)
+    tied: bool = True  # the head is the embedding
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":
         if self.width % (2 * self.heads):
             raise ValueError("width must be a multiple of twice the heads (rotary halves)")
+        if self.heads % self.keys:
+            raise ValueError("heads must be a multiple of key_heads")
         return self
+
+    @property
+    def head(self) -> int:
+        """Return the width of one head."""
+        return self.width // self.heads
+
+    @property
+    def keys(self) -> int:
+        """Return the heads of keys, and of values; each serves heads / keys queries (arXiv 2305.13245)."""
+        return self.heads if self.key_heads is None else self.key_heads
 
 
 class InnerConfig(Frozen):
@@ -92,6 +112,8 @@ class InnerConfig(Frozen):
     clip_norm: float = Field(default=1.0, gt=0)
     warmup_steps: int = Field(default=40, ge=0)
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
+    # Blocks that learn, from the last, and what is behind them; None: every parameter.
+    last_layers: int | None = Field(default=None, ge=1, le=256)
 
 
 class SamplingConfig(Frozen):
@@ -445,6 +467,12 @@ class RunManifest(Frozen):
     def _segments_fill_the_round(self) -> "RunManifest":
         if self.inner.steps % self.verification.segment_steps:
             raise ValueError("inner steps must be a multiple of the segment length")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_that_learn_are_there(self) -> "RunManifest":
+        if self.inner.last_layers is not None and self.inner.last_layers > self.model.layers:
+            raise ValueError(f"inner.last_layers exceeds the model's {self.model.layers} layers")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import Malformed
-from protocol.manifest import ModelConfig
+from protocol.manifest import ModelConfig, RunManifest
 
 Floats = npt.NDArray[np.float32]
 
@@ -107,17 +107,28 @@ def unpack(layout: Layout, data: bytes) -> tuple[Floats, int]:
 def parameter_layout(model: ModelConfig) -> Layout:
     """Return the parameters of the model in the order of its flat vector; also the layout of residuals."""
     width = model.width
+    projected = (model.heads + 2 * model.keys) * model.head
     tensors: list[tuple[str, tuple[int, ...]]] = [("embedding", (model.vocab, width))]
     for layer in range(model.layers):
         tensors += [
-            (f"blocks.{layer}.qkv", (3 * width, width)),
+            (f"blocks.{layer}.qkv", (projected, width)),
             (f"blocks.{layer}.attention_out", (width, width)),
             (f"blocks.{layer}.gate_up", (2 * model.feed_forward, width)),
             (f"blocks.{layer}.down", (width, model.feed_forward)),
             (f"blocks.{layer}.attention_norm", (width,)),
             (f"blocks.{layer}.feed_forward_norm", (width,)),
         ]
-    return Layout((*tensors, ("norm", (width,))))
+    head = [] if model.tied else [("head", (model.vocab, width))]
+    return Layout((*tensors, ("norm", (width,)), *head))
+
+
+def frozen(manifest: RunManifest) -> int:
+    """Return how many parameters a run leaves as they are, from the first of the flat vector on."""
+    last = manifest.inner.last_layers
+    if last is None:
+        return 0
+    first = f"blocks.{manifest.model.layers - last}.qkv"
+    return int(parameter_layout(manifest.model).slices[first].start)
 
 
 @lru_cache(maxsize=32)

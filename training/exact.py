@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from protocol.manifest import InnerConfig, RunManifest
-from protocol.tensors import parameter_layout
+from protocol.tensors import frozen, parameter_layout
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.exact_math import cosine, exact_sum, power, sqrt
@@ -31,7 +31,8 @@ class ExactDescent:
 
     def __init__(self, manifest: RunManifest) -> None:
         self._manifest = manifest
-        self._model = ExactTransformer(manifest.model)
+        self._frozen = frozen(manifest)
+        self._model = ExactTransformer(manifest.model, frozen=self._frozen)
         self._layout = parameter_layout(manifest.model)
         self._gradient = torch.zeros(self._layout.size)
         self.load(InnerState.fresh(np.zeros(self._layout.size, np.float32)))
@@ -67,27 +68,29 @@ class ExactDescent:
         self._adamw(self._clipped(self._gradient), rate)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
-        """Return the gradient as float64[P], scaled down to the manifest's norm if it is longer."""
+        """Return the gradient of what learns as float64, scaled down to the manifest's norm if it is longer."""
         wide = gradient.double()
         squares = wide * wide  # exact
-        sums = torch.cat([_sum(squares[place]) for place in self._layout.slices.values()])
+        places = [place for place in self._layout.slices.values() if place.start >= self._frozen]
+        sums = torch.cat([_sum(squares[place]) for place in places])
         norm = math.sqrt(float(_sum(sums)))
-        return wide.mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
+        return wide[self._frozen :].mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
 
     def _adamw(self, gradient: Tensor, rate: float) -> None:
         """Take AdamW's step in single float64 operations, each state rounded to float32 once."""
         inner = self._manifest.inner
         self._steps += 1
-        first, second = self._exp_avg.double(), self._exp_avg_sq.double()
+        learning = slice(self._frozen, None)
+        first, second = self._exp_avg[learning].double(), self._exp_avg_sq[learning].double()
         first.mul_(inner.beta1).add_(gradient * (1.0 - inner.beta1))
         second.mul_(inner.beta2).add_(gradient.mul_(gradient).mul_(1.0 - inner.beta2))
-        self._exp_avg, self._exp_avg_sq = first.float(), second.float()
+        self._exp_avg[learning], self._exp_avg_sq[learning] = first.float(), second.float()
         rate_corrected = rate / (1.0 - power(inner.beta1, self._steps))
         root_correction = math.sqrt(1.0 - power(inner.beta2, self._steps))
         below = sqrt(second).div_(root_correction).add_(inner.eps)
         change = first.div_(below).mul_(rate_corrected).float()
         # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.
-        self._parameters = (self._parameters * (1.0 - rate * inner.weight_decay)).sub_(change)
+        self._parameters[learning].mul_(1.0 - rate * inner.weight_decay).sub_(change)
 
 
 class ExactTrainer(ExactDescent):

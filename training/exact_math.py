@@ -175,7 +175,7 @@ def cosine(numerator: int, denominator: int) -> float:
 
 
 @lru_cache(maxsize=8)
-def rotation_table(positions: int, head: int, base: int) -> tuple[Tensor, Tensor]:
+def rotation_table(positions: int, head: int, base: float) -> tuple[Tensor, Tensor]:
     """Return cosines and sines float32[positions, head / 2] of position * base**(-2i / head)."""
     found = np.empty((2, positions, head // 2), np.float32)
     with localcontext(Context(prec=_DIGITS)):

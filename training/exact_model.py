@@ -15,17 +15,21 @@ from torch import Tensor
 from protocol.manifest import ModelConfig
 from protocol.tensors import parameter_layout
 from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, scatter_sum, sigmoid, sqrt
-from training.model import NORM_EPS, ROTARY_BASE
 
 Gradients = dict[str, Tensor]
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 
 class ExactTransformer:
-    """Compute losses and gradients over a flat parameter vector."""
+    """Compute losses and gradients over a flat parameter vector.
 
-    def __init__(self, model: ModelConfig) -> None:
+    Args:
+        frozen: parameters from the first on whose gradient is zero (`protocol.tensors.frozen`).
+    """
+
+    def __init__(self, model: ModelConfig, *, frozen: int = 0) -> None:
         self._model = model
+        self._frozen = frozen
         self._layout = parameter_layout(model)
         self._rotation = _Rotation(model)
 
@@ -76,25 +80,32 @@ class ExactTransformer:
         for layer in range(self._model.layers):
             block = f"blocks.{layer}."
             own = {name.removeprefix(block): t for name, t in tensors.items() if name.startswith(block)}
-            attention = _Attention(own, hidden, self._rotation, inputs.shape[0], self._model.heads)
+            attention = _Attention(own, hidden, self._rotation, inputs.shape[0], self._model)
             hidden = hidden + attention.out
-            feed_forward = _FeedForward(own, hidden)
+            feed_forward = _FeedForward(own, hidden, self._model.norm_eps)
             hidden = hidden + feed_forward.out
             branches += [(block, attention), (block, feed_forward)]
-        norm = _RmsNorm(hidden, tensors["norm"])
-        return _Run(branches, norm, _Linear(norm.out, tensors["embedding"]))
+        norm = _RmsNorm(hidden, tensors["norm"], self._model.norm_eps)
+        head = tensors["embedding" if self._model.tied else "head"]
+        return _Run(branches, norm, _Linear(norm.out, head))
 
     def _backward(self, run: "_Run", inputs: Tensor, d_logits: Tensor) -> Tensor:
         gradients: Gradients = {}
         d_normed, d_head = run.head.backward(d_logits)
         d_hidden, gradients["norm"] = run.norm.backward(d_normed)
         for block, branch in reversed(run.branches):
+            if self._layout.slices[f"{block}qkv"].start < self._frozen:
+                break
             d_branch, found = branch.backward(d_hidden)
             d_hidden = d_hidden + d_branch
             gradients |= {block + name: gradient for name, gradient in found.items()}
-        d_rows = scatter_sum(d_hidden, inputs.flatten(), self._model.vocab)
-        gradients["embedding"] = d_rows.add_(d_head).float()
-        return torch.cat([gradients[name].flatten() for name, _ in self._layout.tensors])
+        if not self._model.tied:
+            gradients["head"] = d_head
+        if not self._frozen:
+            d_rows = scatter_sum(d_hidden, inputs.flatten(), self._model.vocab)
+            gradients["embedding"] = (d_rows.add_(d_head) if self._model.tied else d_rows).float()
+        learning = [gradients[name].flatten() for name, _ in self._layout.tensors if name in gradients]
+        return torch.cat([torch.zeros(self._frozen), *learning])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +133,10 @@ class _Linear:
 class _RmsNorm:
     """Scale float32[rows, width] to root mean square one, times a gain; float64 inside, rounded once."""
 
-    def __init__(self, hidden: Tensor, gain: Tensor) -> None:
+    def __init__(self, hidden: Tensor, gain: Tensor, eps: float) -> None:
         wide = hidden.double()
         mean = exact_sum(wide * wide, -1).div_(hidden.shape[-1])
-        self._inverse = 1.0 / sqrt(mean.add_(NORM_EPS))
+        self._inverse = 1.0 / sqrt(mean.add_(eps))
         self._unit = wide.mul_(self._inverse)
         self._gain = gain.double()
         self.out = (self._unit * self._gain).float()
@@ -143,7 +154,7 @@ class _Rotation:
     """Turn neighbouring pairs of float32[..., time, head] by their position's angles, or back."""
 
     def __init__(self, model: ModelConfig) -> None:
-        self._cos, self._sin = rotation_table(model.context, model.width // model.heads, ROTARY_BASE)
+        self._cos, self._sin = rotation_table(model.context, model.head, model.rotary_base)
 
     def turn(self, heads: Tensor, *, back: bool = False) -> Tensor:
         time = heads.shape[-2]
@@ -156,40 +167,52 @@ class _Rotation:
 
 
 class _Attention:
-    """Add what causal attention over the normed hidden float32[batch * time, width] gives."""
+    """Add what causal attention over the normed hidden float32[batch * time, width] gives.
 
-    def __init__(self, own: Gradients, hidden: Tensor, rotation: _Rotation, batch: int, heads: int) -> None:
+    The queries that share a key lie one after the other in one longer row of places, so that sums over them are part
+    of the products.
+    """
+
+    def __init__(
+        self, own: Gradients, hidden: Tensor, rotation: _Rotation, batch: int, model: ModelConfig
+    ) -> None:
         rows, width = hidden.shape
-        self._rotation, self._split = rotation, (batch, rows // batch, 3, heads, width // heads)
-        self._norm = _RmsNorm(hidden, own["attention_norm"])
+        heads, keys, time = model.heads, model.keys, rows // batch
+        self._rotation, self._shared = rotation, heads // keys
+        self._split = (batch, time, heads + 2 * keys, model.head)
+        self._places = (batch, keys, self._shared * time, model.head)
+        self._norm = _RmsNorm(hidden, own["attention_norm"], model.norm_eps)
         self._qkv = _Linear(self._norm.out, own["qkv"])
-        query, key, value = self._qkv.out.view(self._split).permute(2, 0, 3, 1, 4).contiguous()
-        self._query = Fixed.of(rotation.turn(query))
+        parts = self._qkv.out.view(self._split).transpose(1, 2)
+        query, key, value = (
+            part.contiguous() for part in (parts[:, :heads], parts[:, heads:-keys], parts[:, -keys:])
+        )
+        self._query = Fixed.of(rotation.turn(query).view(self._places))
         self._key = Fixed.of(rotation.turn(key))
         self._value = Fixed.of(value)
-        self._scale = 1.0 / math.sqrt(width // heads)
-        self._weights = _causal_softmax(matmul(self._query, self._key.mT).mul_(self._scale))
+        self._scale = 1.0 / math.sqrt(model.head)
+        self._weights = _causal_softmax(matmul(self._query, self._key.mT).mul_(self._scale), self._shared)
         self._fixed_weights = Fixed.of(self._weights)
-        mixed = matmul(self._fixed_weights, self._value)  # [batch, heads, time, head]
+        mixed = matmul(self._fixed_weights, self._value).view(batch, heads, time, model.head)
         self._output = _Linear(mixed.transpose(1, 2).reshape(rows, width), own["attention_out"])
         self.out = self._output.out
 
     def backward(self, d_out: Tensor) -> tuple[Tensor, Gradients]:
         """Return the gradients of hidden and of the weights."""
-        batch, time, _, heads, head = self._split
+        batch, time, _, head = self._split
         d_joined, d_output = self._output.backward(d_out)
-        d_mixed = Fixed.of(d_joined.view(batch, time, heads, head).transpose(1, 2).contiguous())
+        d_heads = d_joined.view(batch, time, -1, head).transpose(1, 2).contiguous()
+        d_mixed = Fixed.of(d_heads.view(self._places))
         d_weights = matmul(d_mixed, self._value.mT)
         along = exact_sum(d_weights.double().mul_(self._weights), -1).float()
         d_scores = Fixed.of(d_weights.sub_(along).mul_(self._weights).mul_(self._scale))
-        d_split = torch.stack(
-            (
-                self._rotation.turn(matmul(d_scores, self._key), back=True),
-                self._rotation.turn(matmul(d_scores.mT, self._query), back=True),
-                matmul(self._fixed_weights.mT, d_mixed),
-            )
+        d_query = matmul(d_scores, self._key).view(batch, -1, time, head)
+        d_parts = (
+            self._rotation.turn(d_query, back=True),
+            self._rotation.turn(matmul(d_scores.mT, self._query), back=True),
+            matmul(self._fixed_weights.mT, d_mixed),
         )
-        d_projected = d_split.permute(1, 3, 0, 2, 4).reshape(batch * time, 3 * heads * head)
+        d_projected = torch.cat(d_parts, 1).transpose(1, 2).reshape(batch * time, -1)
         d_normed, d_qkv = self._qkv.backward(d_projected)
         d_hidden, d_gain = self._norm.backward(d_normed)
         return d_hidden, {"attention_norm": d_gain, "qkv": d_qkv, "attention_out": d_output}
@@ -198,8 +221,8 @@ class _Attention:
 class _FeedForward:
     """Add what SwiGLU over the normed hidden float32[rows, width] gives."""
 
-    def __init__(self, own: Gradients, hidden: Tensor) -> None:
-        self._norm = _RmsNorm(hidden, own["feed_forward_norm"])
+    def __init__(self, own: Gradients, hidden: Tensor, eps: float) -> None:
+        self._norm = _RmsNorm(hidden, own["feed_forward_norm"], eps)
         self._gate_up = _Linear(self._norm.out, own["gate_up"])
         self._gate, self._up = self._gate_up.out.chunk(2, dim=-1)
         self._open = sigmoid(self._gate)
@@ -217,9 +240,10 @@ class _FeedForward:
         return d_hidden, {"feed_forward_norm": d_gain, "gate_up": d_gate_up_weight, "down": d_down}
 
 
-def _causal_softmax(scores: Tensor) -> Tensor:
-    """Return weights float32[..., time, time] over each row's places up to its own."""
-    seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril_()
+def _causal_softmax(scores: Tensor, shared: int) -> Tensor:
+    """Return weights float32[..., shared * time, time] over each place's own and earlier ones."""
+    time = scores.shape[-1]
+    seen = torch.ones(time, time, dtype=torch.bool).tril_().repeat(shared, 1)
     scores = scores.masked_fill_(~seen, -math.inf)
     powers = exp(scores.sub_(scores.amax(-1, keepdim=True))).mul_(seen)
     return powers.div_(exact_sum(powers.double(), -1).float())

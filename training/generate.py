@@ -67,12 +67,19 @@ def generate(
     if not rows:
         return []
     device = model.parameters.device
-    cache = Cache(config, len(rows), sampling.tokens, device)
     stretch = min(episode.forced for episode in episodes)
-    tokens = torch.tensor([episode.observe(stretch) for episode in episodes])
+    openings = [tuple(episode.observe(stretch)) for episode in episodes]
+    distinct = {opening: place for place, opening in enumerate(dict.fromkeys(openings))}
+    cache = Cache(config, len(distinct), sampling.tokens, device)
+    tokens = torch.tensor(list(distinct))
     while True:
+        lasts = torch.arange(1, len(tokens) + 1, device=device) * tokens.shape[1] - 1
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            logits = model.logits(tokens.to(device), cache)[:, -1].float().cpu()
+            logits = model.logits(tokens.to(device), cache, places=lasts).float().cpu()
+        if len(tokens) < len(rows):  # samples of one task share their opening: what it left is theirs alike
+            origins = torch.tensor([distinct[opening] for opening in openings])
+            logits = logits[origins]
+            cache.keep(origins.to(device))
         speaking = [place for place, row in enumerate(rows) if _speaks(episodes[row])]
         chosen = _choose(
             logits[speaking], [tasks[rows[place]].key for place in speaking], cache.length, sampling
@@ -107,5 +114,6 @@ def _choose(
         return []
     words = np.stack([noise_words(key, position, logits.shape[1]) for key in keys])
     tokens, _ = choose(logits.numpy(), words, sampling.temperature)
-    worth = (logits.double() / sampling.temperature).log_softmax(-1).numpy()
-    return [(token, float(row[token])) for token, row in zip(tokens.tolist(), worth, strict=True)]
+    scaled = logits.double() / sampling.temperature
+    worth = scaled.gather(1, torch.from_numpy(tokens)[:, None])[:, 0] - scaled.logsumexp(-1)
+    return list(zip(tokens.tolist(), worth.tolist(), strict=True))

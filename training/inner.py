@@ -14,7 +14,7 @@ from torch.optim.adamw import adamw
 
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, ModelConfig, RunManifest
-from protocol.tensors import Floats, moment_layout, parameter_layout, pieces, unpack
+from protocol.tensors import Floats, frozen, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
@@ -123,8 +123,9 @@ class Descent:
 
     def __init__(self, manifest: RunManifest, device: str = "cpu", *, autocast: bool = False) -> None:
         self._manifest = manifest
+        self._frozen = frozen(manifest)
         try:
-            self._model = Transformer(manifest.model, torch.device(device))
+            self._model = Transformer(manifest.model, torch.device(device), frozen=self._frozen)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
                 f"device {device} cannot be used: {error}", hint="choose --device cpu"
@@ -132,7 +133,6 @@ class Descent:
         self._autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
         # One flat tensor: the fused kernel walks it once a step instead of once a layer.
         self._leaf = self._model.parameters.detach().requires_grad_()
-        self._leaf.grad = self._model.gradient
         self._exp_avg = torch.zeros_like(self._leaf)
         self._exp_avg_sq = torch.zeros_like(self._leaf)
         self._steps = torch.zeros((), device=self._leaf.device)
@@ -158,20 +158,24 @@ class Descent:
 
     @property
     def gradient(self) -> torch.Tensor:
-        """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
+        """Return the gradient that the next step takes, float32[P]; writing to it changes the step.
+
+        What is frozen has zeros, and the step does not touch it.
+        """
         return self._model.gradient
 
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
         inner = self._manifest.inner
+        learning = slice(self._frozen, None)
         # The function under torch.optim.AdamW: the class first imports the whole compiler, 2 s of every process.
         with torch.no_grad():
             adamw(
-                [self._leaf],
-                [self._model.gradient],
-                [self._exp_avg],
-                [self._exp_avg_sq],
+                [self._leaf[learning]],
+                [self._model.gradient[learning]],
+                [self._exp_avg[learning]],
+                [self._exp_avg_sq[learning]],
                 [],
                 [self._steps],
                 fused=True,
@@ -190,7 +194,7 @@ class Descent:
         The norm is summed in float64: in float32 its error grows with the model (3e-4 at three million parameters)
         and with the instruction set, and it scales every moment.
         """
-        gradient = self._model.gradient
+        gradient = self._model.gradient[self._frozen :]
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
         gradient.mul_((self._manifest.inner.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0).float())
 
@@ -227,7 +231,7 @@ class InnerTrainer(Descent):
     def backward(self, offsets: Offsets) -> torch.Tensor:
         """Leave the gradient of one batch int64[batch] in `gradient` and return its loss."""
         tokens = torch.from_numpy(batch(self._shard, offsets, self._manifest.model.context))
-        self._model.gradient.zero_()
+        self._model.gradient[self._frozen :].zero_()
         with self._autocast:
             loss = self._model.loss(tokens.to(self._leaf.device))
         loss.backward()  # type: ignore[no-untyped-call]

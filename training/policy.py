@@ -24,7 +24,7 @@ from protocol.tensors import Floats
 from training.exact import ExactDescent
 from training.exact_math import exp
 from training.inner import Descent, InnerState
-from training.prefill import exact_log_probabilities, padded
+from training.prefill import LOGITS_AT_ONCE, exact_log_probabilities, padded
 
 STD_EPS: Final = 1e-4
 """Added to a group's standard deviation before dividing by it."""
@@ -138,21 +138,29 @@ class PolicyTrainer(Descent):
 
     def backward(self, batch: Batch) -> Tensor:
         """Leave the gradient of one batch in `gradient` and return its loss."""
+        self._model.gradient[self._frozen :].zero_()
+        most = int(np.count_nonzero(batch.weights, axis=1).max())
+        rows = max(1, LOGITS_AT_ONCE // (most * self._manifest.model.vocab))
+        total = float(batch.weights.sum(dtype=np.float64))
+        parts = [slice(first, first + rows) for first in range(0, len(batch.tokens), rows)]
+        return torch.stack([self._backward(batch, part, total) for part in parts]).sum()
+
+    def _backward(self, batch: Batch, part: slice, total: float) -> Tensor:
+        """Add the gradient that some rows have in a loss over weights of this total."""
         device = self._leaf.device
-        tokens = torch.from_numpy(batch.tokens).to(device)
-        weights = torch.from_numpy(batch.weights).to(device)
+        tokens = torch.from_numpy(batch.tokens[part]).to(device)
+        weights = torch.from_numpy(batch.weights[part]).to(device).flatten()
+        places = weights.nonzero()[:, 0]
         temperature = self._temperature if isinstance(batch, PolicyBatch) else 1.0
-        self._model.gradient.zero_()
         with self._autocast:
-            logits = self._model.logits(tokens[:, :-1]).float() / temperature
-        found = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            logits = self._model.logits(tokens[:, :-1], places=places).float() / temperature
+        taken = tokens[:, 1:].flatten()[places]
+        found = logits.log_softmax(-1).gather(-1, taken[:, None])[:, 0]
         if isinstance(batch, PolicyBatch):
-            behaviour = torch.from_numpy(batch.behaviour).to(device)
-            gains = torch.from_numpy(batch.advantages).to(device)[:, None]
-            # Zero outside of turns, where a ratio of two different things would not stay finite.
-            ratio = ((found - behaviour) * weights).exp()
-            found = torch.minimum(*_branches(ratio, gains, self._policy))
-        loss = -(found * weights).sum() / weights.sum()
+            behaviour = torch.from_numpy(batch.behaviour[part]).to(device).flatten()[places]
+            gains = torch.from_numpy(batch.advantages[part]).to(device)[places // (tokens.shape[1] - 1)]
+            found = torch.minimum(*_branches((found - behaviour).exp(), gains, self._policy))
+        loss = -(found * weights[places]).sum() / total
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

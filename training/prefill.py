@@ -22,7 +22,7 @@ from training.exact_model import ExactTransformer
 from training.model import Transformer
 from training.sampling import Doubles, Integers, choose, noise_words, scores_of
 
-_LOGITS_AT_ONCE: Final = 1 << 24
+LOGITS_AT_ONCE: Final = 1 << 24
 """Bound of what one pass holds: 64 MiB of float32."""
 
 
@@ -50,7 +50,7 @@ class PlainScorer:
         """Yield float32[time, vocab] for each int64[time]."""
         device = self._model.parameters.device
         longest = max((sequence.size for sequence in sequences), default=1)
-        rows = max(1, _LOGITS_AT_ONCE // (longest * self._config.vocab))
+        rows = max(1, LOGITS_AT_ONCE // (longest * self._config.vocab))
         for first in range(0, len(sequences), rows):
             part = sequences[first : first + rows]
             tokens = torch.from_numpy(padded(part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, ModelConfig, RunManifest
-from protocol.tensors import Floats, parameter_layout
+from protocol.tensors import Floats, frozen, parameter_layout
 from training.assignment import assignment, batch
 from training.corpus import Shard
 from training.distance import segment_distances
@@ -25,9 +26,13 @@ ROUNDS = 3
 
 @pytest.fixture
 def lively(manifest: RunManifest) -> Floats:
+    return alive(manifest.model)
+
+
+def alive(model: ModelConfig) -> Floats:
     """Return parameters none of which is zero, so that every gradient flows."""
-    noise = np.random.default_rng(3).normal(0, 0.05, parameter_layout(manifest.model).size)
-    return (initial_parameters(manifest.model, 1) + noise).astype(np.float32)
+    noise = np.random.default_rng(3).normal(0, 0.05, parameter_layout(model).size)
+    return (initial_parameters(model, 1) + noise).astype(np.float32)
 
 
 @pytest.fixture
@@ -50,10 +55,17 @@ def files(manifest: RunManifest, trainer: ExactTrainer) -> tuple[bytes, bytes]:
     return state.parameters_file(manifest.model), state.moments_file(manifest.model)
 
 
-def test_its_gradient_is_autograds(manifest: RunManifest, shard: Shard, lively: Floats) -> None:
+PRETRAINED = {"heads": 4, "key_heads": 2, "rotary_base": 1e5, "norm_eps": 1e-6, "tied": False}
+
+
+@pytest.mark.parametrize("shape", [{"heads": 2}, PRETRAINED], ids=["ours", "pretrained"])
+def test_its_gradient_is_autograds(
+    make_manifest: Callable[..., RunManifest], shard: Shard, shape: dict[str, Any]
+) -> None:
     """Compare every tensor's with float32 and float64 autograd; it is no farther from the truth than float32."""
+    manifest = make_manifest(model=ModelConfig(width=32, layers=2, feed_forward=48, context=16, **shape))
     tokens = torch.from_numpy(batch(shard, assignment(manifest, BEACON, 0, 1)[0], manifest.model.context))
-    parameters = torch.from_numpy(lively)
+    parameters = torch.from_numpy(alive(manifest.model))
     loss, found = ExactTransformer(manifest.model).loss_and_gradient(parameters, tokens)
     gradients = {}
     for dtype in (torch.float32, torch.float64):
@@ -68,6 +80,45 @@ def test_its_gradient_is_autograds(manifest: RunManifest, shard: Shard, lively: 
         plain = (gradients[torch.float32][place] - truth).norm() / truth.norm()
         assert error < 1e-6, name
         assert error < 2 * plain, name
+
+
+def test_only_the_last_layers_learn(make_manifest: Callable[..., RunManifest], shard: Shard) -> None:
+    model = ModelConfig(width=32, layers=3, feed_forward=48, context=16, **PRETRAINED)
+    whole = make_manifest(model=model)
+    manifest = make_manifest(model=model, inner=InnerConfig(steps=4, batch=3, last_layers=1, warmup_steps=0))
+    layout, first = parameter_layout(model), frozen(manifest)
+    assert first == layout.slices["blocks.2.qkv"].start
+    start = InnerState.fresh(alive(model))
+    row = assignment(manifest, BEACON, 0, 1)
+    ends = []
+    for trainer, of_all in (
+        (InnerTrainer(manifest, shard), InnerTrainer(whole, shard)),
+        (ExactTrainer(manifest, shard), ExactTrainer(whole, shard)),
+    ):
+        for one in (trainer, of_all):
+            one.load(start)
+            one.backward(row[0])
+        assert not trainer.gradient[:first].any()
+        np.testing.assert_array_equal(trainer.gradient[first:], of_all.gradient[first:])
+        trainer.run(row, 0)
+        end = trainer.state()
+        np.testing.assert_array_equal(end.parameters[:first], start.parameters[:first])
+        assert not end.exp_avg[:first].any()
+        assert not end.exp_avg_sq[:first].any()
+        for name, place in layout.slices.items():
+            assert bool((end.parameters[place] != start.parameters[place]).any()) is (place.start >= first), (
+                name
+            )
+        ends.append(end)
+    distances = segment_distances(manifest, start, *ends)
+    assert max(distances.values()) < 1e-3
+    ends[1].parameters[0] += 1e-3  # whoever moves what is frozen has done other work
+    assert segment_distances(manifest, start, *ends)["parameters.embedding"] > 1e-3
+
+
+def test_a_run_cannot_teach_more_layers_than_there_are(make_manifest: Callable[..., RunManifest]) -> None:
+    with pytest.raises(ValueError, match="last_layers exceeds the model's 2 layers"):
+        make_manifest(inner=InnerConfig(steps=4, batch=3, last_layers=3))
 
 
 def test_training_follows_float32(make_manifest: Callable[..., RunManifest], shard: Shard) -> None:
