@@ -3,6 +3,7 @@
 from protocol.canonical import tagged_digest
 
 ASSIGNMENT = "murmur/assignment"
+ROLLOUTS = "murmur/rollouts"
 SAMPLING = "murmur/sampling"
 WITNESSES = "murmur/witnesses"
 

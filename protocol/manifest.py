@@ -22,6 +22,7 @@ from protocol.errors import Malformed
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_UNIT_SAMPLES = 1 << 20
 MAX_UNIT_TOKENS = 1 << 26
+MAX_PLAYERS = 8
 LOCAL_CHAIN_ID = 31337
 """The chain that anvil and its like run on one machine, where nobody's money is at stake."""
 
@@ -117,7 +118,7 @@ class InnerConfig(Frozen):
 
 
 class SamplingConfig(Frozen):
-    """Say how episodes are sampled, and when a turn and an episode end (`training.episode`)."""
+    """Say how episodes are sampled, and when a turn and an episode end (`training.rollout`)."""
 
     groups: int = Field(default=4, ge=1, le=4096)  # a unit; one task each
     group_size: int = Field(default=8, ge=2, le=256)  # G, samples a task
@@ -153,6 +154,7 @@ class EnvironmentConfig(Frozen):
     version: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")]
     settings: str = Field(default="{}", max_length=16_384)  # its configuration, canonical JSON
     settings_hash: Digest  # of the whole configuration, with every default
+    players: int = Field(default=1, ge=1, le=MAX_PLAYERS)  # who all are the policy
 
 
 class RewardWeight(Frozen):

@@ -3,10 +3,10 @@
 What is committed and drawn is a group's canonical bytes; the file's are only an encoding, since zstd's output differs
 between versions. Little-endian:
 
-    group     tokens u16 a sample | turns u8 a sample | start u16, end u16 a turn | u8 or u16 a token (u8 where the
-              vocabulary is no larger than 256) | log-probability u8 a token of a turn
-              | f64 a component of a sample's reward
-    file      magic 4s | version u8 | groups u16 | group size u16 | components u8 | token bytes u8
+    group     tokens u16 a sample | turns u8 a sample | start u16, end u16 a turn | player u8 a turn
+              | u8 or u16 a token (u8 where the vocabulary is no larger than 256) | log-probability u8 a token of a
+              turn | f64 a component of a player's reward of a sample | f32 a projection of a sample's activations
+    file      magic 4s | version u8 | groups u16 | group size u16 | players u8 | components u8 | token bytes u8
               | bytes u32 a group | length u32 | one zstd frame of all groups | BLAKE3 of everything before it
 
 A log-probability is a code c that stands for -(2**(c / 28) - 1) / 16 nats: steps of 0.0015 near zero, of a fortieth of
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,18 @@ from blake3 import blake3
 
 from protocol.canonical import DIGEST_BYTES, tagged_digest
 from protocol.errors import Malformed
-from protocol.manifest import SamplingConfig
+from protocol.manifest import MAX_PLAYERS, RolloutConfig, RunManifest, SamplingConfig
+from protocol.tensors import Floats
 
 MAGIC: Final = b"MURG"
 VERSION: Final = 1
 MAX_COMPONENTS: Final = 16
 MAX_REWARD: Final = 1e6
+PROJECTIONS: Final = 2
+"""Of a sample's activations: a group of eight shows its distance in 16 random directions."""
+MAX_PROJECTION: Final = 1e9
 
-_HEADER: Final = struct.Struct("<4sBHHBB")
+_HEADER: Final = struct.Struct("<4sBHHBBB")
 _LENGTH: Final = struct.Struct("<I")
 _CODES: Final = 256
 _CODES_A_DOUBLING: Final = 28
@@ -52,8 +56,10 @@ class Sample:
 
     tokens: Words  # [tokens]
     turns: Words  # [turns, 2], [start, end) of each turn of the policy, in order; the last ends the sample
+    players: Bytes  # [turns], whose turn each is
     codes: Bytes  # [tokens of turns], quantised log-probabilities at the temperature sampled with
-    rewards: Doubles  # [components]
+    rewards: Doubles  # [players, components]
+    fingerprint: Floats  # [PROJECTIONS] of the policy's last activations (`training.activations`)
 
     @property
     def spoken(self) -> npt.NDArray[np.int64]:
@@ -77,10 +83,24 @@ class Shape:
     sampling: SamplingConfig
     components: int  # of a reward
     vocab: int
+    players: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.components <= MAX_COMPONENTS:
             raise ValueError(f"a reward has 1 to {MAX_COMPONENTS} components")
+        if not 1 <= self.players <= MAX_PLAYERS:
+            raise ValueError(f"an episode has 1 to {MAX_PLAYERS} players")
+
+    @classmethod
+    def of(cls, manifest: RunManifest) -> Self:
+        """Return what a run's samples look like.
+
+        Raises:
+            ValueError: its units hold no rollouts.
+        """
+        rollouts = rollouts_of(manifest)
+        vocab, players = manifest.model.vocab, rollouts.environment.players
+        return cls(rollouts.sampling, len(rollouts.rewards), vocab, players)
 
     @property
     def token_bytes(self) -> int:
@@ -92,7 +112,8 @@ class Shape:
         """Return the length of the longest group."""
         one = self.sampling
         tokens = one.tokens * (self.token_bytes + 1)
-        return one.group_size * (2 + 1 + 4 * one.turns + tokens + 8 * self.components)
+        rewards = 8 * self.components * self.players
+        return one.group_size * (2 + 1 + 5 * one.turns + tokens + rewards + 4 * PROJECTIONS)
 
     @property
     def max_file_bytes(self) -> int:
@@ -100,6 +121,17 @@ class Shape:
         raw = self.sampling.groups * self.max_group_bytes
         fixed = _HEADER.size + _LENGTH.size * (self.sampling.groups + 1) + DIGEST_BYTES
         return fixed + raw + (raw >> 8) + 1024  # above ZSTD_COMPRESSBOUND for every size
+
+
+def rollouts_of(manifest: RunManifest) -> RolloutConfig:
+    """Return how a run's rollouts are made.
+
+    Raises:
+        ValueError: its units hold none.
+    """
+    if manifest.rollouts is None:
+        raise ValueError("the run's units hold no rollouts")
+    return manifest.rollouts
 
 
 def quantise(log_probabilities: Doubles) -> Bytes:
@@ -127,9 +159,11 @@ def encode_group(group: Group, shape: Shape) -> bytes:
         np.array([sample.tokens.size for sample in group], "<u2").tobytes(),
         np.array([len(sample.turns) for sample in group], np.uint8).tobytes(),
         *(sample.turns.astype("<u2").tobytes() for sample in group),
+        *(sample.players.astype("u1").tobytes() for sample in group),
         *(sample.tokens.astype(f"<u{shape.token_bytes}").tobytes() for sample in group),
         *(sample.codes.tobytes() for sample in group),
         *((sample.rewards + 0.0).astype("<f8").tobytes() for sample in group),  # + 0.0: zero has one sign
+        *(sample.fingerprint.astype("<f4").tobytes() for sample in group),
     )
     data = b"".join(columns)
     try:
@@ -158,17 +192,25 @@ def decode_group(data: bytes, shape: Shape) -> Group:
         raise Malformed("group with a sample of no turn or too many")
     turns = [reader.take("<u2", 2 * int(count)).reshape(-1, 2) for count in turn_counts]
     spoken = [_check_turns(own, int(length), shape) for own, length in zip(turns, lengths, strict=True)]
+    players = [reader.take("u1", int(count)) for count in turn_counts]
+    if any(int(own.max()) >= shape.players for own in players):
+        raise Malformed("group with a turn of a player who does not exist")
     tokens = [reader.take(f"<u{shape.token_bytes}", int(length)).astype(np.uint16) for length in lengths]
     if any(int(own.max()) >= shape.vocab for own in tokens):
         raise Malformed("group with a token outside the vocabulary")
     codes = [reader.take("u1", count) for count in spoken]
-    rewards = reader.take("<f8", size * shape.components).reshape(size, shape.components)
+    each = shape.players * shape.components
+    rewards = reader.take("<f8", size * each).reshape(size, shape.players, shape.components)
+    fingerprints = reader.take("<f4", size * PROJECTIONS).reshape(size, PROJECTIONS)
     reader.close()
     if not (np.abs(rewards) <= MAX_REWARD).all():
         raise Malformed("group with a reward that is not finite or too large")
     if (np.signbit(rewards) & (rewards == 0)).any():
         raise Malformed("group with a negative zero")
-    return tuple(Sample(*parts) for parts in zip(tokens, turns, codes, rewards, strict=True))
+    if not (np.abs(fingerprints) <= MAX_PROJECTION).all():
+        raise Malformed("group with a fingerprint that is not finite or too large")
+    columns = zip(tokens, turns, players, codes, rewards, fingerprints, strict=True)
+    return tuple(Sample(*parts) for parts in columns)
 
 
 def group_digest(data: bytes) -> str:
@@ -216,7 +258,7 @@ def decode(data: bytes, shape: Shape) -> tuple[bytes, ...]:
 
 
 def _same(one: Sample, other: Sample) -> bool:
-    columns = ("tokens", "turns", "codes", "rewards")
+    columns = ("tokens", "turns", "players", "codes", "rewards", "fingerprint")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in columns)
 
 
@@ -253,9 +295,8 @@ def _check_turns(turns: Words, length: int, shape: Shape) -> int:
 
 def _header(shape: Shape) -> bytes:
     sampling = shape.sampling
-    return _HEADER.pack(
-        MAGIC, VERSION, sampling.groups, sampling.group_size, shape.components, shape.token_bytes
-    )
+    sizes = (sampling.groups, sampling.group_size, shape.players, shape.components, shape.token_bytes)
+    return _HEADER.pack(MAGIC, VERSION, *sizes)
 
 
 def _decompress(frame: bytes, expected: int) -> bytes:

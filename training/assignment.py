@@ -5,10 +5,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from protocol.beacon import ASSIGNMENT, draw, seed
+from protocol.beacon import ASSIGNMENT, ROLLOUTS, draw, seed
 from protocol.canonical import digest
 from protocol.errors import ConfigError
 from protocol.manifest import DatasetConfig, RunManifest
+from protocol.rollouts import rollouts_of
 from training.corpus import Shard
 
 Offsets = npt.NDArray[np.int64]
@@ -43,6 +44,18 @@ def _offsets(round_seed: str, number: int, steps: int, batch_size: int, places: 
         for step in range(steps)
     ]
     return np.array(drawn, dtype=np.int64)
+
+
+def task_seeds(manifest: RunManifest, beacon: str, round_: int, number: int) -> tuple[int, ...]:
+    """Return the task of each group of one unit: unsigned 64-bit numbers, which environments are reset with.
+
+    Arguments are those of `assignment`; the draws are others.
+
+    Raises:
+        ValueError: the run's units hold no rollouts.
+    """
+    round_seed = seed(ROLLOUTS, beacon, manifest.run_id, round_)
+    return tuple(draw(round_seed, number, group) for group in range(rollouts_of(manifest).sampling.groups))
 
 
 def assignment_digest(offsets: Offsets) -> str:

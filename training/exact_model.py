@@ -61,15 +61,16 @@ class ExactTransformer:
         return loss, self._backward(run, inputs, d_logits)
 
     @torch.no_grad()
-    def logits(self, parameters: Tensor, tokens: Tensor) -> Tensor:
-        """Return float32[time, vocab] for the int64[time] of one sequence.
+    def activations(self, parameters: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normed hidden states float32[time, width] and logits float32[time, vocab] of int64[time].
 
         One alone: operands are split in units that the largest of a batch sets, so its company would change its bits.
 
         Raises:
             OwnFault: a value is not finite.
         """
-        return self._forward(parameters, tokens[None]).head.out
+        run = self._forward(parameters, tokens[None])
+        return run.norm.out, run.head.out
 
     def _forward(self, parameters: Tensor, inputs: Tensor) -> "_Run":
         tensors = {

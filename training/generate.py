@@ -4,7 +4,7 @@ All rows stand at the same position. A row takes the next token of what its envi
 it chooses (`training.sampling`), so prompts and answers of any length share one cache without padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,13 +12,19 @@ import numpy as np
 import torch
 
 from protocol.errors import ConfigError
-from protocol.manifest import ModelConfig, SamplingConfig
-from training.episode import Environment, Episode, Tokenizer
+from protocol.manifest import ModelConfig, RunManifest, SamplingConfig
+from protocol.rollouts import PROJECTIONS, Group, Sample, quantise, rollouts_of
+from protocol.tensors import Floats
+from training.activations import fingerprint, projections
+from training.environments.protocol import Environment
 from training.model import Cache, Transformer
-from training.sampling import Doubles, choose, noise_words
+from training.rollout import ByteTokenizer, Rollout, Tokenizer
+from training.sampling import Doubles, choose, noise_at, noise_key
 
 _COMPACT: Final = 0.75
 """Share of rows still going on below which the cache is copied without the others; a copy costs about a step."""
+_ROWS_AT_ONCE: Final = 512
+"""Bound of what the cache holds; more rows a step are hardly cheaper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +38,60 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """Hold an episode that is over, with what its tokens were worth to the policy."""
+    """Hold a rollout that is over, with what its tokens were worth to the policy."""
 
-    episode: Episode
+    rollout: Rollout
     log_probabilities: Doubles  # [tokens of turns], at the temperature sampled with
+    fingerprint: Floats  # [PROJECTIONS]
+
+    def sample(self) -> Sample:
+        """Return what travels: quantised, and rewarded by the environment."""
+        return Sample(
+            np.array(self.rollout.tokens, np.uint16),
+            np.array(self.rollout.turns, np.uint16),
+            np.array(self.rollout.players, np.uint8),
+            quantise(self.log_probabilities),
+            self.rollout.rewards(),
+            self.fingerprint,
+        )
+
+
+def sample_groups(
+    manifest: RunManifest,
+    model: Transformer,
+    weights: str,
+    seeds: Sequence[int],
+    make: Callable[[], Environment],
+    *,
+    autocast: bool = False,
+) -> tuple[Group, ...]:
+    """Sample one group a task from a run's policy.
+
+    Args:
+        weights: content address of the model's parameters, 64 hex digits.
+        seeds: of the tasks, as `training.assignment.task_seeds` draws them.
+        make: gives one more instance of the run's environment (`training.environments.registry.Opened.another`).
+        autocast: compute products in bfloat16, as the numeric profile says.
+
+    Raises:
+        ValueError: the run's units hold no rollouts.
+        ConfigError, OwnFault: as `generate`.
+    """
+    sampling = rollouts_of(manifest).sampling
+    tokenizer = ByteTokenizer(manifest.model.vocab)
+    size = sampling.group_size
+    together = max(1, _ROWS_AT_ONCE // size)
+    groups: list[Group] = []
+    for first in range(0, len(seeds), together):
+        tasks = [
+            Task(make(), seed, noise_key(manifest.run_id, weights, seed, index))
+            for seed in seeds[first : first + together]
+            for index in range(size)
+        ]
+        drawn = generate(model, manifest.model, tasks, sampling, tokenizer, autocast=autocast)
+        samples = [one.sample() for one in drawn]
+        groups += [tuple(samples[at : at + size]) for at in range(0, len(samples), size)]
+    return tuple(groups)
 
 
 def generate(
@@ -61,40 +117,47 @@ def generate(
             f"episodes of {sampling.tokens} tokens do not fit a context of {config.context}",
             hint="raise the model's context or lower the episode's tokens in the manifest",
         )
-    episodes = [Episode(task.environment, task.seed, sampling, tokenizer) for task in tasks]
+    rollouts = [Rollout(task.environment, task.seed, sampling, tokenizer) for task in tasks]
     found: list[list[float]] = [[] for _ in tasks]
+    shown = np.zeros((len(tasks), PROJECTIONS))
     rows = list(range(len(tasks)))  # of the cache; ended ones stay until it is copied
     if not rows:
         return []
     device = model.parameters.device
-    stretch = min(episode.forced for episode in episodes)
-    openings = [tuple(episode.observe(stretch)) for episode in episodes]
+    stretch = min(rollout.forced for rollout in rollouts)
+    openings = [tuple(rollout.observe(stretch)) for rollout in rollouts]
     distinct = {opening: place for place, opening in enumerate(dict.fromkeys(openings))}
     cache = Cache(config, len(distinct), sampling.tokens, device)
     tokens = torch.tensor(list(distinct))
     while True:
         lasts = torch.arange(1, len(tokens) + 1, device=device) * tokens.shape[1] - 1
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            logits = model.logits(tokens.to(device), cache, places=lasts).float().cpu()
+            hidden = model.hidden(tokens.to(device), cache, places=lasts)
+            logits = model.head(hidden).float().cpu()
+        hidden = hidden.float().cpu()
         if len(tokens) < len(rows):  # samples of one task share their opening: what it left is theirs alike
             origins = torch.tensor([distinct[opening] for opening in openings])
-            logits = logits[origins]
+            hidden, logits = hidden[origins], logits[origins]
             cache.keep(origins.to(device))
-        speaking = [place for place, row in enumerate(rows) if _speaks(episodes[row])]
-        chosen = _choose(
-            logits[speaking], [tasks[rows[place]].key for place in speaking], cache.length, sampling
-        )
+        speaking = [place for place, row in enumerate(rows) if _speaks(rollouts[row])]
         upcoming = dict.fromkeys(range(len(rows)), 0)
-        for place, episode in enumerate(episodes[row] for row in rows):
-            if episode.forced:
-                upcoming[place] = episode.observe(1)[0]
+        chosen: list[tuple[int, float]] = []
+        if speaking:
+            speakers = [rows[place] for place in speaking]
+            places = [(tasks[row].key, cache.length) for row in speakers]
+            shown[speakers] += projections(hidden[speaking].numpy(), places)
+            chosen = _choose(logits[speaking], places, sampling.temperature)
+        for place, row in enumerate(rows):
+            if rollouts[row].forced:
+                upcoming[place] = rollouts[row].observe(1)[0]
         for place, (token, log_probability) in zip(speaking, chosen, strict=True):
-            episodes[rows[place]].take(token)
+            rollouts[rows[place]].take(token)
             found[rows[place]].append(log_probability)
             upcoming[place] = token
-        kept = [place for place, row in enumerate(rows) if not episodes[row].over]
+        kept = [place for place, row in enumerate(rows) if not rollouts[row].over]
         if not kept:
-            return [Sampled(*parts) for parts in zip(episodes, map(np.array, found), strict=True)]
+            worth = map(np.array, found)
+            return [Sampled(*parts) for parts in zip(rollouts, worth, fingerprint(shown), strict=True)]
         if len(kept) < _COMPACT * len(rows):
             cache.keep(torch.tensor(kept, device=device))
             rows = [rows[place] for place in kept]
@@ -102,18 +165,15 @@ def generate(
         tokens = torch.tensor([[token] for token in upcoming.values()])
 
 
-def _speaks(episode: Episode) -> bool:
-    return not episode.over and not episode.forced
+def _speaks(rollout: Rollout) -> bool:
+    return not rollout.over and not rollout.forced
 
 
 def _choose(
-    logits: torch.Tensor, keys: Sequence[bytes], position: int, sampling: SamplingConfig
+    logits: torch.Tensor, places: Sequence[tuple[bytes, int]], temperature: float
 ) -> list[tuple[int, float]]:
     """Return each row's token and its log-probability."""
-    if not keys:
-        return []
-    words = np.stack([noise_words(key, position, logits.shape[1]) for key in keys])
-    tokens, _ = choose(logits.numpy(), words, sampling.temperature)
-    scaled = logits.double() / sampling.temperature
+    tokens, _ = choose(logits.numpy(), noise_at(places, logits.shape[1]), temperature)
+    scaled = logits.double() / temperature
     worth = scaled.gather(1, torch.from_numpy(tokens)[:, None])[:, 0] - scaled.logsumexp(-1)
     return list(zip(tokens.tolist(), worth.tolist(), strict=True))

@@ -99,11 +99,19 @@ class Transformer:
         return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
     def logits(self, tokens: Tensor, cache: Cache | None = None, *, places: Tensor | None = None) -> Tensor:
-        """Return float32[batch, time, vocab] for int64[batch, time], which go on from what a cache has seen.
+        """Return float32[batch, time, vocab] for int64[batch, time]. Arguments and errors are those of `hidden`."""
+        return self.head(self.hidden(tokens, cache, places=places))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return float32[..., vocab], the logits of what `hidden` returned: float32[..., width]."""
+        return functional.linear(hidden, self._tensors["embedding" if self._model.tied else "head"])
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, *, places: Tensor | None = None) -> Tensor:
+        """Return float32[batch, time, width], normed, for int64[batch, time], which go on from what a cache has seen.
 
         Args:
-            places: int64[n] of the flattened batch and time; only their logits float32[n, vocab] are computed, for
-                the head of a large vocabulary costs more than many layers.
+            places: int64[n] of the flattened batch and time; only theirs are returned, float32[n, width], for the
+                head of a large vocabulary costs more than many layers.
 
         Raises:
             ValueError: more than one token a row after the cache's first stretch, or more than it has room for.
@@ -118,8 +126,7 @@ class Transformer:
             cache.length += tokens.shape[1]
         if places is not None:
             hidden = hidden.flatten(0, 1).index_select(0, places)
-        head = self._tensors["embedding" if self._model.tied else "head"]
-        return functional.linear(self._rms_norm(hidden, "norm"), head)
+        return self._rms_norm(hidden, "norm")
 
     def _attention(self, layer: int, hidden: Tensor, cache: Cache | None) -> Tensor:
         block = f"blocks.{layer}."

@@ -1,6 +1,7 @@
 """What a policy learns from: group-relative policy optimization, and supervised fine-tuning before it.
 
-GRPO (Shao et al., arXiv 2402.03300): a sample's advantage is its reward against its group's. The objective corrects
+GRPO (Shao et al., arXiv 2402.03300): a sample's advantage is its reward against its group's; where several play, each
+turn has its player's, against what the same player got in the group's other samples. The objective corrects
 for samples of older weights by the ratio of probabilities, always, and clips it on both sides. It is a mean over all
 tokens of a step (Yu et al., arXiv 2503.14476), with no penalty for leaving the start. Advantages come from sums that
 are exact in any order, so a batch is one for everybody, and its steps replay like any inner step.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from protocol.errors import OwnFault
 from protocol.manifest import PolicyConfig, RunManifest
-from protocol.rollouts import Group, Sample
+from protocol.rollouts import Doubles, Group, Sample
 from protocol.tensors import Floats
 from training.exact import ExactDescent
 from training.exact_math import exp
@@ -32,8 +33,13 @@ STD_EPS: Final = 1e-4
 Tokens = npt.NDArray[np.int64]
 
 
+def group_rewards(group: Group, weights: Sequence[float]) -> Doubles:
+    """Return what each sample earned for each player: float64[samples, players], every `total_reward`."""
+    return np.array([[total_reward(own, weights) for own in sample.rewards] for sample in group])
+
+
 def total_reward(components: npt.NDArray[np.float64], weights: Sequence[float]) -> float:
-    """Return the weighted sum of a sample's reward components, correctly rounded."""
+    """Return the weighted sum of one player's reward components, correctly rounded."""
     return math.fsum(weight * value for weight, value in zip(weights, components.tolist(), strict=True))
 
 
@@ -54,32 +60,37 @@ class PolicyBatch:
     tokens: Tokens  # [rows, time + 1]
     weights: Floats  # [rows, time], one where the policy spoke the next token, else zero
     behaviour: Floats  # [rows, time], the next token's log-probability when it was sampled
-    advantages: Floats  # [rows]
+    advantages: Floats  # [rows, time], of the player who spoke the next token
 
     @classmethod
-    def of(cls, groups: Sequence[Group], rewards: Sequence[Sequence[float]]) -> Self:
-        """Lay out a step's groups; those whose rewards are all equal are dropped.
+    def of(cls, groups: Sequence[Group], rewards: Sequence[Doubles]) -> Self:
+        """Lay out a step's groups; players whose rewards are all equal in a group have no weight there.
 
         Args:
-            rewards: float[groups], the samples' `total_reward`.
+            rewards: of each group `group_rewards`, float64[samples, players].
         """
-        samples: list[Sample] = []
-        found: list[Floats] = []
+        kept: list[tuple[Sample, list[float | None]]] = []  # with its players' advantages
         for group, own in zip(groups, rewards, strict=True):
-            standard = advantages(own)
-            if standard is not None:
-                samples += group
-                found.append(standard)
-        if not samples:
+            scores = [advantages(player) for player in own.T.tolist()]
+            if any(score is not None for score in scores):
+                kept += [
+                    (sample, [None if score is None else float(score[index]) for score in scores])
+                    for index, sample in enumerate(group)
+                ]
+        if not kept:
             empty = np.zeros((0, 0), np.float32)
-            return cls(np.zeros((0, 1), np.int64), empty, empty, np.zeros(0, np.float32))
-        tokens = padded([sample.tokens.astype(np.int64) for sample in samples])
-        weights = np.zeros((len(samples), tokens.shape[1] - 1), np.float32)
-        behaviour = np.zeros_like(weights)
-        for row, sample in enumerate(samples):
-            weights[row, sample.spoken - 1] = 1.0
+            return cls(np.zeros((0, 1), np.int64), empty, empty, empty)
+        tokens = padded([sample.tokens.astype(np.int64) for sample, _ in kept])
+        weights = np.zeros((len(kept), tokens.shape[1] - 1), np.float32)
+        behaviour, gains = np.zeros_like(weights), np.zeros_like(weights)
+        for row, (sample, gained) in enumerate(kept):
             behaviour[row, sample.spoken - 1] = sample.log_probabilities
-        return cls(tokens, weights, behaviour, np.concatenate(found))
+            for (start, end), player in zip(sample.turns.tolist(), sample.players.tolist(), strict=True):
+                gain = gained[player]
+                if gain is not None:
+                    weights[row, start - 1 : end - 1] = 1.0
+                    gains[row, start - 1 : end - 1] = gain
+        return cls(tokens, weights, behaviour, gains)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +169,7 @@ class PolicyTrainer(Descent):
         found = logits.log_softmax(-1).gather(-1, taken[:, None])[:, 0]
         if isinstance(batch, PolicyBatch):
             behaviour = torch.from_numpy(batch.behaviour[part]).to(device).flatten()[places]
-            gains = torch.from_numpy(batch.advantages[part]).to(device)[places // (tokens.shape[1] - 1)]
+            gains = torch.from_numpy(batch.advantages[part]).to(device).flatten()[places]
             found = torch.minimum(*_branches((found - behaviour).exp(), gains, self._policy))
         loss = -(found * weights[places]).sum() / total
         loss.backward()  # type: ignore[no-untyped-call]
@@ -199,8 +210,7 @@ class ExactPolicyTrainer(ExactDescent):
         if isinstance(batch, PolicyBatch):
             away = (found - torch.from_numpy(batch.behaviour).flatten().double()) * weights
             ratio = _exact_ratio(away)
-            rows = torch.from_numpy(batch.advantages).double()
-            gains = rows.repeat_interleave(batch.weights.shape[1])
+            gains = torch.from_numpy(batch.advantages).flatten().double()
             bounded, clipped = _branches(ratio, gains, self._policy)
             flows = (bounded <= clipped) & (ratio < self._policy.bound)
             slope = (ratio * gains).masked_fill_(~flows, 0.0)

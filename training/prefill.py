@@ -7,9 +7,10 @@ other weights and edited tokens all have much. Log-probabilities say which weigh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,20 +18,31 @@ from protocol.canonical import tagged_digest
 from protocol.manifest import ModelConfig
 from protocol.rollouts import Sample, deviation
 from protocol.tensors import Floats
+from training.activations import fingerprint, projections
 from training.exact_math import exact_sum, exp, log
 from training.exact_model import ExactTransformer
 from training.model import Transformer
-from training.sampling import Doubles, Integers, choose, noise_words, scores_of
+from training.sampling import Doubles, Integers, choose, noise_at, scores_of
 
 LOGITS_AT_ONCE: Final = 1 << 24
 """Bound of what one pass holds: 64 MiB of float32."""
+_CHOSEN_AT_ONCE: Final = 1 << 21
+"""The same of logits that tokens are chosen from, which takes ten times their bytes."""
 
 
 class Scorer(Protocol):
     """Compute what a policy makes of token sequences in one arithmetic."""
 
-    def logits(self, sequences: Sequence[Integers]) -> Iterator[Floats]:
-        """Yield float32[time, vocab] for each int64[time].
+    def activations(
+        self, sequences: Sequence[Integers], places: Sequence[Integers]
+    ) -> Iterator[tuple[Floats, Floats]]:
+        """Yield last hidden states float32[rows, width] and logits float32[rows, vocab], some sequences at a time.
+
+        Rows are the places of all sequences in order.
+
+        Args:
+            sequences: int64[time] each.
+            places: int64[rows] in each, at least one.
 
         Raises:
             OwnFault: exact arithmetic met a value that is not finite.
@@ -46,18 +58,22 @@ class PlainScorer:
         self._model = model
         self._autocast = autocast
 
-    def logits(self, sequences: Sequence[Integers]) -> Iterator[Floats]:
-        """Yield float32[time, vocab] for each int64[time]."""
+    def activations(
+        self, sequences: Sequence[Integers], places: Sequence[Integers]
+    ) -> Iterator[tuple[Floats, Floats]]:
+        """Yield hidden states and logits; see `Scorer`."""
         device = self._model.parameters.device
         longest = max((sequence.size for sequence in sequences), default=1)
-        rows = max(1, LOGITS_AT_ONCE // (longest * self._config.vocab))
+        wide = max(self._config.vocab, self._config.feed_forward, 3 * self._config.width)
+        rows = max(1, LOGITS_AT_ONCE // (longest * wide))
         for first in range(0, len(sequences), rows):
-            part = sequences[first : first + rows]
-            tokens = torch.from_numpy(padded(part))
+            tokens = torch.from_numpy(padded(sequences[first : first + rows])).to(device)
+            own = places[first : first + rows]
+            flat = np.concatenate([row * tokens.shape[1] + one for row, one in enumerate(own)])
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
-                found = self._model.logits(tokens.to(device)).float().cpu().numpy()
-            for sequence, row in zip(part, found, strict=True):
-                yield row[: sequence.size]
+                hidden = self._model.hidden(tokens, places=torch.from_numpy(flat).to(device))
+                logits = self._model.head(hidden)
+            yield hidden.float().cpu().numpy(), logits.float().cpu().numpy()
 
 
 class ExactScorer:
@@ -67,10 +83,13 @@ class ExactScorer:
         self._model = ExactTransformer(config)
         self._parameters = torch.from_numpy(np.array(parameters, dtype=np.float32))
 
-    def logits(self, sequences: Sequence[Integers]) -> Iterator[Floats]:
-        """Yield float32[time, vocab] for each int64[time]."""
-        for sequence in sequences:
-            yield self._model.logits(self._parameters, torch.from_numpy(sequence)).numpy()
+    def activations(
+        self, sequences: Sequence[Integers], places: Sequence[Integers]
+    ) -> Iterator[tuple[Floats, Floats]]:
+        """Yield hidden states and logits; see `Scorer`."""
+        for sequence, own in zip(sequences, places, strict=True):
+            hidden, logits = self._model.activations(self._parameters, torch.from_numpy(sequence))
+            yield hidden.numpy()[own], logits.numpy()[own]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +101,7 @@ class Judged:
     log_probabilities: Doubles  # of the tokens taken, at the temperature sampled with
     differences: Doubles  # claimed and computed log-probability, in nats, what quantising takes included
     off: Doubles  # the same beyond what quantising takes: zero for all that a claimed code may stand for
+    fingerprint: Floats  # [PROJECTIONS], what the sample's should be
 
     @property
     def max_regret(self) -> float:
@@ -125,9 +145,38 @@ def judge(
     Raises:
         OwnFault: a logit is not finite.
     """
-    sequences = [sample.tokens[:-1].astype(np.int64) for sample in samples]
-    rows = zip(samples, keys, scorer.logits(sequences), strict=True)
-    return [_judge(sample, key, logits, temperature) for sample, key, logits in rows]
+    if not samples:
+        return []
+    spoken = [sample.spoken for sample in samples]
+    places = [(key, at) for key, own in zip(keys, spoken, strict=True) for at in own.tolist()]
+    taken = np.concatenate([sample.tokens[own] for sample, own in zip(samples, spoken, strict=True)]).astype(
+        np.int64
+    )
+    parts = scorer.activations(
+        [sample.tokens[:-1].astype(np.int64) for sample in samples],
+        [own - 1 for own in spoken],  # a position's logits stand at the token before it
+    )
+    columns: list[tuple[npt.NDArray[Any], ...]] = []
+    done = 0
+    for hidden, logits in parts:
+        step = max(1, _CHOSEN_AT_ONCE // logits.shape[1])
+        for first in range(0, len(logits), step):
+            own = logits[first : first + step]
+            rows = slice(done, done + len(own))
+            shown = hidden[first : first + step]
+            columns.append(_measure(shown, own, places[rows], taken[rows], temperature))
+            done = rows.stop
+    best, regret, worth, projected = map(np.concatenate, zip(*columns, strict=True))
+    claimed = np.concatenate([sample.log_probabilities for sample in samples])
+    off = deviation(np.concatenate([sample.codes for sample in samples]), worth)
+    found = []
+    ends = np.cumsum([own.size for own in spoken]).tolist()
+    for own, end in zip(spoken, ends, strict=True):
+        rows = slice(end - own.size, end)
+        differences = np.abs(claimed[rows] - worth[rows])
+        whole = fingerprint(projected[rows].sum(axis=0))
+        found.append(Judged(best[rows], regret[rows], worth[rows], differences, off[rows], whole))
+    return found
 
 
 def best_digest(judged: Sequence[Judged]) -> str:
@@ -157,14 +206,12 @@ def exact_log_probabilities(logits: Tensor, taken: Tensor, temperature: float) -
     return found[:, 0], powers.div_(total)
 
 
-def _judge(sample: Sample, key: bytes, logits: Floats, temperature: float) -> Judged:
-    places = sample.spoken
-    own = logits[places - 1]  # a position's logits stand at the token before it
-    taken = sample.tokens[places].astype(np.int64)
-    words = np.stack([noise_words(key, int(place), own.shape[1]) for place in places])
-    best, highest = choose(own, words, temperature)
-    regret = highest - scores_of(own, words, temperature, taken)
-    found, _ = exact_log_probabilities(torch.from_numpy(own), torch.from_numpy(taken), temperature)
-    worth = found.numpy()
-    differences = np.abs(sample.log_probabilities - worth)
-    return Judged(best, regret, worth, differences, deviation(sample.codes, worth))
+def _measure(
+    hidden: Floats, logits: Floats, places: Sequence[tuple[bytes, int]], taken: Integers, temperature: float
+) -> tuple[Integers, Doubles, Doubles, Doubles]:
+    """Return of each row its best token, the regret and log-probability of the one taken, and its projections."""
+    words = noise_at(places, logits.shape[1])
+    best, highest = choose(logits, words, temperature)
+    regret = highest - scores_of(logits, words, temperature, taken)
+    found, _ = exact_log_probabilities(torch.from_numpy(logits), torch.from_numpy(taken), temperature)
+    return best, regret, found.numpy(), projections(hidden, places)

@@ -6,6 +6,7 @@ continuation, which anybody who has the logits recomputes. Noise has the same bi
 them an entry, and what follows is `training.exact_math`. Logits are the only part that rounding touches.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -42,8 +43,14 @@ def noise_key(run_id: str, weights: str, task_seed: int, sample: int) -> bytes:
 
 def noise_words(key: bytes, position: int, vocab: int) -> Words:
     """Return the random bits of the token at one position of a sample: uint32[vocab], BLAKE3's extended output."""
-    stream = blake3(position.to_bytes(8, "little"), key=key).digest(length=4 * vocab)
-    return np.frombuffer(stream, "<u4")
+    words: Words = noise_at([(key, position)], vocab)[0]
+    return words
+
+
+def noise_at(places: Sequence[tuple[bytes, int]], vocab: int) -> Words:
+    """Return `noise_words` of several tokens, each with its sample's key and its position: uint32[rows, vocab]."""
+    streams = [blake3(at.to_bytes(8, "little"), key=key).digest(length=4 * vocab) for key, at in places]
+    return np.frombuffer(b"".join(streams), "<u4").reshape(len(places), vocab)
 
 
 def gumbel(words: Words) -> Doubles:
@@ -58,7 +65,7 @@ def choose(logits: Floats, words: Words, temperature: float) -> tuple[Integers, 
 
     Args:
         logits: float32[rows, vocab].
-        words: uint32[rows, vocab], `noise_words` of each row.
+        words: uint32[rows, vocab], `noise_at`.
 
     Raises:
         OwnFault: a logit is not finite.

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,54 +18,50 @@ import torch
 from protocol.canonical import ZERO_DIGEST, digest
 from protocol.manifest import (
     DatasetConfig,
+    EnvironmentConfig,
     InnerConfig,
     ModelConfig,
     PolicyConfig,
+    RewardWeight,
+    RolloutConfig,
+    RolloutTolerance,
     RunManifest,
     SamplingConfig,
     VerificationConfig,
 )
-from protocol.rollouts import Group, Sample, Shape, decode, decode_group, encode, encode_group, quantise
-from training.episode import ByteTokenizer
-from training.generate import Sampled, Task, generate
+from protocol.rollouts import Doubles, Group, Shape, decode, decode_group, encode, encode_group
+from training.environments.definition import config_hash
+from training.environments.demonstration import demonstrate
+from training.environments.sort import SORT, Sort, SortConfig
+from training.generate import Task, generate, sample_groups
 from training.inner import InnerState, prepare_process
 from training.model import Transformer, initial_parameters
-from training.policy import PolicyBatch, PolicyTrainer, SupervisedBatch
+from training.policy import PolicyBatch, PolicyTrainer, SupervisedBatch, group_rewards
 from training.prefill import ExactScorer, PlainScorer, judge
+from training.rollout import ByteTokenizer
 from training.sampling import noise_key
 
 MODEL = ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=32)
-LETTERS = 5
-GOOD = 0.35
+CONFIG = SortConfig()
 SFT_STEPS, SFT_BATCH = 400, 64
 HELD_OUT = range(10**9, 10**9 + 768)
-RUN = "00" * 32
 
 
-class Sort:
-    """Ask for five letters in order."""
-
-    def reset(self, seed: int) -> tuple[str, Mapping[str, Any]]:
-        self.letters = "".join(random.Random(seed).choices("abcdefghij", k=LETTERS))
-        return f"sort {self.letters}=", {}
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, Mapping[str, Any]]:
-        return "", float(action == "".join(sorted(self.letters))), True, False, {}
+def make() -> Sort:
+    return Sort(CONFIG)
 
 
-def demonstration(seed: int, rng: random.Random) -> tuple[bytes, list[float]]:
-    environment = Sort()
-    prompt = environment.reset(seed)[0]
-    letters = environment.letters
-    answer = "".join(sorted(letters))
-    if rng.random() >= GOOD:
-        shuffled = "".join(rng.sample(letters, LETTERS))
-        answer = rng.choice([letters, letters[::-1], answer[::-1], shuffled])
-    return f"{prompt}{answer}\n".encode(), [0.0] * len(prompt) + [1.0] * (LETTERS + 1)
+def demonstration(seed: int) -> tuple[bytes, list[float]]:
+    (turn,) = demonstrate(SORT, make(), seed).outcome.turns
+    prompt, answer = str(turn.observation), turn.action + "\n"
+    return f"{prompt}{answer}".encode(), [0.0] * len(prompt) + [1.0] * len(answer)
 
 
-def run_manifest(**inner: Any) -> RunManifest:
+def run_manifest(sampling: SamplingConfig, **inner: Any) -> RunManifest:
     address = "0x" + "00" * 20
+    tolerance = RolloutTolerance(
+        profile="cpu-fp32", regret=1e-3, median_off=1e-4, max_off=1e-2, fingerprint=1e-3, slash_regret=1e-2
+    )
     return RunManifest(
         name="sort",
         chain_id=31337,
@@ -77,17 +71,18 @@ def run_manifest(**inner: Any) -> RunManifest:
         model=MODEL,
         inner=InnerConfig(batch=1, **inner),
         verification=VerificationConfig(segment_steps=1),
+        rollouts=RolloutConfig(
+            environment=EnvironmentConfig(
+                name=SORT.id, version=SORT.version, settings_hash=config_hash(CONFIG)
+            ),
+            sampling=sampling,
+            rewards=(RewardWeight(component="sorted", weight=1.0),),
+            tolerances=(tolerance,),
+        ),
         dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
         initial_parameters=ZERO_DIGEST,
         program=ZERO_DIGEST,
     )
-
-
-def sampled(found: Sampled) -> Sample:
-    episode = found.episode
-    rewards = np.array([sum(step.reward for step in episode.steps)])
-    tokens, turns = np.array(episode.tokens, np.uint16), np.array(episode.turns, np.uint16)
-    return Sample(tokens, turns, quantise(found.log_probabilities), rewards)
 
 
 class Clock:
@@ -103,10 +98,10 @@ class Clock:
         self._since = now
 
 
-def success(model: Transformer, sampling: SamplingConfig, tokenizer: ByteTokenizer) -> float:
-    tasks = [Task(Sort(), seed, noise_key(RUN, RUN, seed, 0)) for seed in HELD_OUT]
-    found = generate(model, MODEL, tasks, sampling, tokenizer)
-    return float(np.mean([sampled(one).rewards[0] for one in found]))
+def success(model: Transformer, sampling: SamplingConfig) -> float:
+    tasks = [Task(make(), seed, noise_key(ZERO_DIGEST, ZERO_DIGEST, seed, 0)) for seed in HELD_OUT]
+    found = generate(model, MODEL, tasks, sampling, ByteTokenizer(MODEL.vocab))
+    return float(np.mean([one.rollout.rewards() for one in found]))
 
 
 def main(arguments: list[str]) -> int:
@@ -123,18 +118,20 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     prepare_process(1)
     sampling = SamplingConfig(
-        groups=options.groups, group_size=options.size, turns=1, turn_tokens=LETTERS + 1, tokens=24
+        groups=options.groups, group_size=options.size, turns=1, turn_tokens=CONFIG.length + 1, tokens=24
     )
-    shape, tokenizer = Shape(sampling, 1, MODEL.vocab), ByteTokenizer(MODEL.vocab)
     model = Transformer(MODEL, torch.device("cpu"))
-    clock, rng = Clock(), random.Random(options.seed)
+    clock = Clock()
 
-    tuning = run_manifest(steps=options.tuning, lr=4e-3, warmup_steps=20, weight_decay=0.01, eps=options.eps)
+    tuning = run_manifest(
+        sampling, steps=options.tuning, lr=4e-3, warmup_steps=20, weight_decay=0.01, eps=options.eps
+    )
     trainer = PolicyTrainer(tuning, PolicyConfig(), sampling.temperature)
     trainer.load(InnerState.fresh(initial_parameters(MODEL, options.seed)))
     for step in range(options.tuning):
-        seeds = range(step * SFT_BATCH, (step + 1) * SFT_BATCH)
-        trainer.run([SupervisedBatch.of([demonstration(seed, rng) for seed in seeds])], step)
+        begin = (options.seed * options.tuning + step) * SFT_BATCH
+        seeds = range(begin, begin + SFT_BATCH)
+        trainer.run([SupervisedBatch.of([demonstration(seed) for seed in seeds])], step)
     state = InnerState.fresh(trainer.state().parameters)
     clock.lap("fine-tuning")
 
@@ -143,9 +140,10 @@ def main(arguments: list[str]) -> int:
             model.parameters.copy_(torch.from_numpy(np.array(parameters)))
 
     load(state.parameters)
-    first = success(model, sampling, tokenizer)
+    first = success(model, sampling)
     clock.lap("evaluation")
     learning = run_manifest(
+        sampling,
         steps=options.steps,
         lr=options.lr,
         min_lr_fraction=1.0,
@@ -155,41 +153,40 @@ def main(arguments: list[str]) -> int:
     )
     trainer = PolicyTrainer(learning, PolicyConfig(), sampling.temperature)
     trainer.load(state)
-    waiting: deque[tuple[list[Group], list[list[float]]]] = deque()
+    shape = Shape.of(learning)
+    waiting: deque[tuple[list[Group], list[Doubles]]] = deque()
     curve, wire = [], 0
     for step in range(options.steps):
         weights = trainer.state()
         load(weights.parameters)
         version = digest(weights.parameters_file(MODEL))
         begin = 10**7 * (options.seed + 1) + step * options.groups
-        tasks = [
-            Task(Sort(), seed, noise_key(RUN, version, seed, index))
-            for seed in range(begin, begin + options.groups)
-            for index in range(options.size)
-        ]
-        drawn = [sampled(one) for one in generate(model, MODEL, tasks, sampling, tokenizer)]
+        seeds = range(begin, begin + options.groups)
+        drawn = sample_groups(learning, model, version, seeds, make)
         clock.lap("generation")
-        rows = [tuple(drawn[at : at + options.size]) for at in range(0, len(drawn), options.size)]
-        file = encode([encode_group(group, shape) for group in rows], shape)
+        file = encode([encode_group(group, shape) for group in drawn], shape)
         wire += len(file)
         groups = [decode_group(raw, shape) for raw in decode(file, shape)]
-        rewards = [[float(one.rewards[0]) for one in group] for group in groups]
+        rewards = [group_rewards(group, (1.0,)) for group in groups]
         curve.append(float(np.mean(rewards)))
         clock.lap("wire")
         waiting.append((groups, rewards))
         if len(waiting) > options.lag:
             trainer.run([PolicyBatch.of(*waiting.popleft())], step)
         clock.lap("learning")
-    keys = [task.key for task in tasks]
+    samples = [sample for group in drawn for sample in group]
+    keys = [
+        noise_key(learning.run_id, version, seed, index) for seed in seeds for index in range(options.size)
+    ]
     for name, scorer in (
         ("check", PlainScorer(MODEL, model)),
         ("exact check", ExactScorer(MODEL, weights.parameters)),
     ):
-        judged = judge(scorer, drawn, keys, sampling.temperature)
+        judged = judge(scorer, samples, keys, sampling.temperature)
         clock.lap(name)
         assert max(one.max_regret for one in judged) < 1e-3
     load(trainer.state().parameters)
-    last = success(model, sampling, tokenizer)
+    last = success(model, sampling)
     found = {
         "success": {"first": first, "last": last},
         "reward": [round(float(np.mean(curve[at : at + 25])), 3) for at in range(0, len(curve), 25)],

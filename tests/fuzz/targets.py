@@ -174,7 +174,9 @@ def _packed(data: bytes) -> None:
 def groups() -> list[bytes]:
     """Return a unit's groups of rollouts."""
     turns = np.array([[3, 7], [8, 10]], np.uint16)
-    sample = rollouts.Sample(np.arange(10, dtype=np.uint16), turns, np.arange(6, dtype=np.uint8), np.ones(1))
+    players, codes = np.zeros(2, np.uint8), np.arange(6, dtype=np.uint8)
+    rewards, shown = np.ones((1, 1)), np.ones(rollouts.PROJECTIONS, np.float32)
+    sample = rollouts.Sample(np.arange(10, dtype=np.uint16), turns, players, codes, rewards, shown)
     return [rollouts.encode_group((sample, sample), SHAPE)] * 2
 
 

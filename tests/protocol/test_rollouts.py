@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from protocol.errors import Malformed
 from protocol.manifest import SamplingConfig
 from protocol.rollouts import (
+    MAX_PROJECTION,
     MAX_REWARD,
+    PROJECTIONS,
     Group,
     Sample,
     Shape,
@@ -28,8 +30,8 @@ from protocol.rollouts import (
     quantise,
 )
 
-SMALL = Shape(SamplingConfig(groups=2, group_size=3, turns=3, turn_tokens=6, tokens=24), 2, 256)
-HEADER = 11
+SMALL = Shape(SamplingConfig(groups=2, group_size=3, turns=3, turn_tokens=6, tokens=24), 2, 256, players=2)
+HEADER = 12
 CHECKSUM = 32
 
 shapes = st.builds(
@@ -44,6 +46,7 @@ shapes = st.builds(
     ),
     st.integers(1, 3),
     st.sampled_from([2, 200, 256, 257, 2**16]),
+    st.integers(1, 3),
 )
 
 
@@ -60,8 +63,10 @@ def any_sample(rng: np.random.Generator, shape: Shape) -> Sample:
     return Sample(
         rng.integers(0, shape.vocab, turns[-1][1]).astype(np.uint16),
         np.array(turns, np.uint16),
+        rng.integers(0, shape.players, len(turns)).astype(np.uint8),
         rng.integers(0, 256, spoken).astype(np.uint8),
-        rng.normal(0, 10, shape.components),
+        rng.normal(0, 10, (shape.players, shape.components)),
+        rng.normal(0, 100, PROJECTIONS).astype(np.float32),
     )
 
 
@@ -92,7 +97,7 @@ def test_a_units_groups_survive_their_file(shape: Shape, seed: int) -> None:
         read = decode_group(raw, shape)
         assert encode_group(read, shape) == raw
         for one, other in zip(group, read, strict=True):
-            for name in ("tokens", "turns", "codes", "rewards"):
+            for name in ("tokens", "turns", "players", "codes", "rewards", "fingerprint"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
@@ -158,7 +163,7 @@ def test_a_group_longer_than_any_is_refused_before_it_is_unpacked() -> None:
 
 def test_a_file_of_another_run_is_refused() -> None:
     file = encode(groups(), SMALL)
-    for other in (replace(SMALL, components=1), replace(SMALL, vocab=300)):
+    for other in (replace(SMALL, components=1), replace(SMALL, vocab=300), replace(SMALL, players=1)):
         with pytest.raises(Malformed, match="not rollouts of this run"):
             decode(file, other)
 
@@ -177,16 +182,22 @@ def test_a_file_of_another_run_is_refused() -> None:
         ({"tokens": np.array([1, 2, 3, 4, 300], np.uint16)}, "do not hold"),
         ({"codes": np.zeros(9, np.uint8)}, "beyond its end"),
         ({"codes": np.zeros(2, np.uint8)}, "truncated"),
-        ({"rewards": np.array([np.nan, 0.0])}, "finite"),
-        ({"rewards": np.array([0.0, 2 * MAX_REWARD])}, "too large"),
+        ({"players": np.array([2], np.uint8)}, "does not exist"),
+        ({"rewards": np.array([[np.nan, 0.0], [0.0, 0.0]])}, "reward that is not finite"),
+        ({"rewards": np.array([[0.0, 0.0], [0.0, 2 * MAX_REWARD]])}, "too large"),
+        ({"rewards": np.zeros((1, 2))}, "truncated"),
+        ({"fingerprint": np.array([0.0, np.nan], np.float32)}, "fingerprint that is not finite"),
+        ({"fingerprint": np.full(PROJECTIONS, 2 * MAX_PROJECTION, np.float32)}, "too large"),
     ],
 )
 def test_what_is_not_a_group_is_not_written(changes: dict[str, np.ndarray], why: str) -> None:
     plain = Sample(
         np.arange(5, dtype=np.uint16),
         np.array([[2, 5]], np.uint16),
+        np.zeros(1, np.uint8),
         np.zeros(3, np.uint8),
-        np.array([1.0, -0.0]),
+        np.array([[1.0, -0.0], [0.0, 0.5]]),
+        np.zeros(PROJECTIONS, np.float32),
     )
     encode_group((plain,) * 3, SMALL)
     with pytest.raises(ValueError, match=why):
@@ -197,7 +208,8 @@ def test_tokens_outside_the_vocabulary_and_a_second_zero_are_refused() -> None:
     raw = groups()[0]
     with pytest.raises(Malformed, match="vocabulary"):
         decode_group(raw, replace(SMALL, vocab=2))
-    zeroed = raw[:-8] + struct.pack("<d", -0.0)
+    behind = SMALL.sampling.group_size * PROJECTIONS * 4
+    zeroed = raw[: -8 - behind] + struct.pack("<d", -0.0) + raw[-behind:]
     with pytest.raises(Malformed, match="negative zero"):
         decode_group(zeroed, SMALL)
 
@@ -217,7 +229,7 @@ def test_each_group_has_its_own_address() -> None:
 def test_codes_are_near_what_they_stand_for() -> None:
     values = -np.concatenate(([0.0], np.logspace(-6, np.log10(34), 5000)))
     codes = quantise(values)
-    stood = Sample(np.zeros(1, np.uint16), np.zeros((0, 2), np.uint16), codes, np.zeros(1)).log_probabilities
+    stood = replace(any_sample(np.random.default_rng(1), SMALL), codes=codes).log_probabilities
     assert (np.abs(stood - values) <= 0.0008 + 0.0125 * -values).all()
     np.testing.assert_array_equal(quantise(stood), codes)
     assert not deviation(codes, values).any()

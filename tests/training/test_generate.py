@@ -8,9 +8,9 @@ import torch
 
 from protocol.errors import ConfigError
 from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, Echo, lively, tasks
-from training.episode import Episode
 from training.generate import Sampled, Task, generate
 from training.model import Cache, Transformer
+from training.rollout import Rollout
 from training.sampling import choose, noise_words
 
 
@@ -44,10 +44,10 @@ def test_many_environments_at_once_give_what_each_gives_alone(model: Transformer
     """Prompts differ in length, and episodes in turns and ends."""
     together = drawn(model, tasks(range(6)))
     alone = [drawn(model, [task])[0] for task in tasks(range(6))]
-    assert [one.episode.tokens for one in together] == [one.episode.tokens for one in alone]
-    assert [one.episode.turns for one in together] == [one.episode.turns for one in alone]
-    assert len({len(one.episode.tokens) for one in together}) > 3
-    assert len({len(one.episode.turns) for one in together}) > 1
+    assert [one.rollout.tokens for one in together] == [one.rollout.tokens for one in alone]
+    assert [one.rollout.turns for one in together] == [one.rollout.turns for one in alone]
+    assert len({len(one.rollout.tokens) for one in together}) > 3
+    assert len({len(one.rollout.turns) for one in together}) > 1
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
 
@@ -55,27 +55,28 @@ def test_many_environments_at_once_give_what_each_gives_alone(model: Transformer
 def test_every_sample_replays_in_its_environment(model: Transformer) -> None:
     asked = tasks([1, 2, 3])
     for task, found in zip(asked, drawn(model, asked), strict=True):
-        episode = found.episode
-        again = Episode.replay(Echo(), task.seed, SAMPLING, TOKENIZER, episode.tokens, episode.turns)
-        assert [step.reward for step in again.steps] == [step.reward for step in episode.steps]
-        assert len(found.log_probabilities) == sum(end - start for start, end in episode.turns)
+        sample = found.sample()
+        again = Rollout.replay(Echo(), task.seed, SAMPLING, TOKENIZER, sample)
+        np.testing.assert_array_equal(again.rewards(), sample.rewards)
+        assert len(sample.codes) == sum(end - start for start, end in again.turns)
         assert (found.log_probabilities <= 0).all()
+        assert sample.fingerprint.all()
 
 
 def test_samples_of_a_group_differ_and_drawing_again_gives_the_same(model: Transformer) -> None:
     first, again = drawn(model, tasks([1])), drawn(model, tasks([1]))
-    assert len({tuple(one.episode.tokens) for one in first}) == SAMPLING.group_size
-    assert [one.episode.tokens for one in first] == [one.episode.tokens for one in again]
+    assert len({tuple(one.rollout.tokens) for one in first}) == SAMPLING.group_size
+    assert [one.rollout.tokens for one in first] == [one.rollout.tokens for one in again]
 
 
 def test_the_first_token_is_the_seeded_one(model: Transformer) -> None:
     (task,) = tasks([2], samples=1)
     (found,) = drawn(model, [task])
-    start = found.episode.turns[0][0]
+    start = found.rollout.turns[0][0]
     with torch.inference_mode():
-        logits = model.logits(torch.tensor([found.episode.tokens[:start]]))[:, -1].numpy()
+        logits = model.logits(torch.tensor([found.rollout.tokens[:start]]))[:, -1].numpy()
     tokens, _ = choose(logits, noise_words(task.key, start, MODEL.vocab)[None], SAMPLING.temperature)
-    assert found.episode.tokens[start] == tokens[0]
+    assert found.rollout.tokens[start] == tokens[0]
 
 
 def test_no_tasks_are_no_samples(model: Transformer) -> None:

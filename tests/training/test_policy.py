@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import torch
 
 from protocol.errors import OwnFault
 from protocol.manifest import InnerConfig, PolicyConfig, RunManifest
-from protocol.rollouts import Group, Sample
+from protocol.rollouts import Group
 from protocol.tensors import parameter_layout
-from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, lively, sample, tasks
+from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, Duel, lively, sample_of, scripted, tasks
 from training.generate import generate
 from training.inner import InnerState
 from training.model import Transformer
@@ -24,6 +25,7 @@ from training.policy import (
     PolicyTrainer,
     SupervisedBatch,
     advantages,
+    group_rewards,
     replay_policy,
     total_reward,
 )
@@ -43,14 +45,19 @@ def groups() -> list[Group]:
     model = Transformer(MODEL, torch.device("cpu"))
     older = lively() + np.random.default_rng(7).normal(0, 0.03, lively().size)
     model.parameters.copy_(torch.from_numpy(older.astype(np.float32)))
-    drawn = [sample(one) for one in generate(model, MODEL, tasks(range(3)), SAMPLING, TOKENIZER)]
+    drawn = [one.sample() for one in generate(model, MODEL, tasks(range(3)), SAMPLING, TOKENIZER)]
     size = SAMPLING.group_size
     return [tuple(drawn[first : first + size]) for first in range(0, len(drawn), size)]
 
 
 @pytest.fixture(scope="module")
 def batch(groups: list[Group]) -> PolicyBatch:
-    return PolicyBatch.of(groups, [[0, 1, 0, 0.5], [1, 1, 1, 1], [2, 0, 1, 0]])
+    return PolicyBatch.of(groups, [alone(0, 1, 0, 0.5), alone(1, 1, 1, 1), alone(2, 0, 1, 0)])
+
+
+def alone(*rewards: float) -> np.ndarray:
+    """Return the rewards of one player: float64[samples, 1]."""
+    return np.array(rewards, np.float64)[:, None]
 
 
 def trainer(run: RunManifest, temperature: float = 1.0) -> PolicyTrainer:
@@ -112,7 +119,7 @@ def test_the_loss_is_the_clipped_objective(run: RunManifest, batch: PolicyBatch,
     worth = logits.log_softmax(-1).detach().numpy()
     total, ratios = 0.0, []
     for row, place in np.argwhere(batch.weights):
-        gain = float(batch.advantages[row])
+        gain = float(batch.advantages[row, place])
         ratio = math.exp(worth[row, place, batch.tokens[row, place + 1]] - batch.behaviour[row, place])
         clipped = min(max(ratio, 1 - POLICY.clip_low), 1 + POLICY.clip_high)
         total += min(min(ratio, POLICY.bound) * gain, clipped * gain)
@@ -128,7 +135,7 @@ def test_beyond_the_bound_a_bad_sample_pushes_no_more(run: RunManifest) -> None:
     tokens = np.array([[97, 98, 99, 10]] * 2)
     weights = np.array([[0, 0, 1]] * 2, np.float32)
     worth = -float(trainer(run).backward(SupervisedBatch(tokens, weights)))
-    gains = np.array([-1.0, -1.0], np.float32)
+    gains = np.full((2, 3), -1.0, np.float32)
     for ratio, flows in ((math.exp(20), False), (4.1, False), (3.9, True), (1.1, True), (0.7, False)):
         behaviour = np.full((2, 3), worth - math.log(ratio), np.float32)
         batch = PolicyBatch(tokens, weights, behaviour, gains)
@@ -171,7 +178,7 @@ def test_segments_replay_bit_for_bit_in_both_arithmetics(run: RunManifest, batch
 
 
 def test_a_batch_without_spread_is_a_step_not_taken(run: RunManifest, groups: list[Group]) -> None:
-    empty = PolicyBatch.of(groups, [[1.0] * SAMPLING.group_size] * len(groups))
+    empty = PolicyBatch.of(groups, [alone(*[1.0] * SAMPLING.group_size)] * len(groups))
     one = trainer(run)
     assert one.run([empty], 0) == [0.0]
     assert one.state().steps == 0
@@ -179,7 +186,7 @@ def test_a_batch_without_spread_is_a_step_not_taken(run: RunManifest, groups: li
 
 
 def test_steps_raise_the_probability_of_what_was_rewarded(run: RunManifest, groups: list[Group]) -> None:
-    rewards = [[float(index == 0) for index in range(SAMPLING.group_size)]] * len(groups)
+    rewards = [alone(*(float(index == 0) for index in range(SAMPLING.group_size)))] * len(groups)
     batch = PolicyBatch.of(groups, rewards)
     one = trainer(run)
     losses = one.run([batch] * 6, 0)
@@ -215,6 +222,29 @@ def test_a_bound_inside_the_clip_is_refused() -> None:
         PolicyConfig(clip_high=4.0, bound=4.0)
 
 
+def test_each_turn_has_the_advantage_of_its_player() -> None:
+    """Player 1 got the same everywhere: its turns teach nothing."""
+    said = ("ab\nc\nd\n", "abc\nd\n\n", "\n\nab\n")
+    group = tuple(sample_of(scripted(5, text, environment=Duel)) for text in said)
+    rewards = np.array([[1.0, 0.5], [0.0, 0.5], [0.5, 0.5]])
+    batch = PolicyBatch.of([group], [rewards])
+    wanted = advantages(rewards[:, 0].tolist())
+    assert wanted is not None
+    for row, one in enumerate(group):
+        for (start, end), player in zip(one.turns.tolist(), one.players.tolist(), strict=True):
+            assert (batch.weights[row, start - 1 : end - 1] == (player == 0)).all()
+            assert (batch.advantages[row, start - 1 : end - 1] == (0.0 if player else wanted[row])).all()
+    other = PolicyBatch.of([group], [rewards[:, ::-1].copy()])
+    np.testing.assert_array_equal(
+        (batch.weights + other.weights).sum(axis=1), [len(one.spoken) for one in group]
+    )
+
+
+def test_a_groups_rewards_are_each_players_weighted_sums() -> None:
+    group = (sample_of(scripted(5, "ab\ncde\nf\n", environment=Duel)),)
+    np.testing.assert_array_equal(group_rewards(group, (1.0, -0.5)), [[2.0, 2.5]])
+
+
 def test_samples_without_turns_teach_nothing() -> None:
     with pytest.raises(ValueError, match="concatenate"):
-        Sample(np.zeros(3, np.uint16), np.zeros((0, 2), np.uint16), np.zeros(0, np.uint8), np.zeros(1)).spoken  # noqa: B018
+        replace(sample_of(scripted(5, "a\n")), turns=np.zeros((0, 2), np.uint16)).spoken  # noqa: B018

@@ -11,7 +11,8 @@ import torch
 
 from protocol.rollouts import Sample, quantise
 from protocol.tensors import Floats
-from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, key, lively, sample, tasks
+from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, key, lively, tasks
+from training.activations import distance
 from training.generate import generate
 from training.model import Transformer
 from training.prefill import ExactScorer, Judged, PlainScorer, best_digest, judge
@@ -29,7 +30,7 @@ def policy(parameters: Floats) -> Transformer:
 
 def drawn(parameters: Floats, **changes: object) -> list[Sample]:
     sampling = SAMPLING.model_copy(update=changes)
-    return [sample(one) for one in generate(policy(parameters), MODEL, tasks(SEEDS), sampling, TOKENIZER)]
+    return [one.sample() for one in generate(policy(parameters), MODEL, tasks(SEEDS), sampling, TOKENIZER)]
 
 
 def judged(samples: list[Sample], keys: list[bytes] = KEYS) -> list[Judged]:
@@ -54,6 +55,7 @@ def test_honest_samples_have_no_regret_and_their_log_probabilities_are_right(hon
         assert (found.differences <= step).all()
         assert found.median_difference <= found.max_difference
         np.testing.assert_array_equal(found.best, one.tokens[one.spoken])
+        assert distance(one.fingerprint[None], found.fingerprint[None]) < FLOOR
 
 
 def test_exact_arithmetic_agrees_and_does_not_depend_on_company(honest: list[Sample]) -> None:
@@ -61,8 +63,10 @@ def test_exact_arithmetic_agrees_and_does_not_depend_on_company(honest: list[Sam
     for found, plain in zip(exact, judged(honest), strict=True):
         assert found.max_regret < FLOOR
         np.testing.assert_allclose(found.log_probabilities, plain.log_probabilities, atol=FLOOR)
+        assert distance(plain.fingerprint, found.fingerprint) < FLOOR
     alone = judge(ExactScorer(MODEL, lively()), honest[3:4], KEYS[3:4], SAMPLING.temperature)
     np.testing.assert_array_equal(alone[0].log_probabilities, exact[3].log_probabilities)
+    np.testing.assert_array_equal(alone[0].fingerprint, exact[3].fingerprint)
     assert best_digest(alone) == best_digest(exact[3:4]) != best_digest(exact[4:5])
 
 

@@ -87,15 +87,12 @@ class Episode:
         self.truncated = not self.terminated and (truncated or len(self.turns) >= spec.max_turns)
         return reward
 
-    def outcome(self) -> Outcome:
-        """Return how it ended.
+    def components(self) -> tuple[tuple[Component, ...], ...]:
+        """Return every player's components as they stand: [players][components].
 
         Raises:
-            Malformed: it has not ended.
-            OwnFault: the environment's components are not those that it announced.
+            OwnFault: they are not those that the environment announced.
         """
-        if not self.over:
-            raise Malformed(f"the episode goes on after {len(self.turns)} turns")
         spec = self.environment.spec
         players = tuple(tuple(self.environment.components(one)) for one in range(spec.players))
         for components in players:
@@ -108,9 +105,19 @@ class Episode:
                     raise OwnFault(
                         f"environment {spec.id}: {one.name} is {one.value}, not from {wanted.low} to {wanted.high}"
                     )
-        return Outcome(
-            self.seed, tuple(self.turns), self.observation, self.terminated, self.truncated, players
-        )
+        return players
+
+    def outcome(self) -> Outcome:
+        """Return how it ended.
+
+        Raises:
+            Malformed: it has not ended.
+            OwnFault: the environment's components are not those that it announced.
+        """
+        if not self.over:
+            raise Malformed(f"the episode goes on after {len(self.turns)} turns")
+        ended = (self.terminated, self.truncated, self.components())
+        return Outcome(self.seed, tuple(self.turns), self.observation, *ended)
 
     def rewards(self) -> tuple[float, ...]:
         """Return each player's reward under the spec's own weights. Raises as `outcome` does."""

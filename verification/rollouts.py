@@ -1,0 +1,97 @@
+"""What everybody who merges a unit checks of its rollouts, all of them and without the policy: form, play and reward.
+
+Observations, turns and rewards follow from tasks and tokens by playing each sample through the run's environment
+again; nothing is believed. How tokens were chosen is checked on a draw (`verification.sampled`). No torch, no network.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from protocol.errors import Malformed
+from protocol.manifest import RolloutConfig, RunManifest
+from protocol.rollouts import Group, Sample, Shape, decode, decode_group, rollouts_of
+from training.assignment import task_seeds
+from training.environments.pinned import open_environment_of
+from training.environments.protocol import ComponentSpec, Environment, Source
+from training.rollout import ByteTokenizer, Rollout, Tokenizer
+
+
+def check_rollouts(
+    manifest: RunManifest, beacon: str, round_: int, number: int, file: bytes
+) -> tuple[Group, ...]:
+    """Check a unit's file of rollouts and return its groups.
+
+    Components that are not verifiable are checked for their range alone.
+
+    Args:
+        beacon: of the round's assignment, 64 hex digits.
+        number: the peer's registration number.
+
+    Raises:
+        Malformed: the file is none of this unit; a fault inside names group and sample.
+        ConfigError: this machine lacks the run's environment.
+        OwnFault: the environment does not hold what it announces.
+        ValueError: the run's units hold no rollouts.
+    """
+    groups = read_groups(manifest, file)
+    seeds = task_seeds(manifest, beacon, round_, number)
+    check_groups(manifest, enumerate(groups), seeds)
+    return groups
+
+
+def read_groups(manifest: RunManifest, file: bytes) -> tuple[Group, ...]:
+    """Read a unit's file of rollouts; nothing but its form is checked.
+
+    Raises:
+        Malformed: not a file of this run, or a group in it is none.
+        ValueError: the run's units hold no rollouts.
+    """
+    shape = Shape.of(manifest)
+    groups = []
+    for index, raw in enumerate(decode(file, shape)):
+        try:
+            groups.append(decode_group(raw, shape))
+        except Malformed as error:
+            raise Malformed(f"group {index}: {error.message}") from error
+    return tuple(groups)
+
+
+def check_groups(manifest: RunManifest, groups: Iterable[tuple[int, Group]], seeds: tuple[int, ...]) -> None:
+    """Play groups through the run's environment again and compare everything that follows from it.
+
+    Args:
+        groups: with their indices in the unit.
+        seeds: the unit's, by group (`training.assignment.task_seeds`).
+
+    Raises:
+        Malformed, ConfigError, OwnFault: as `check_rollouts`.
+    """
+    rollouts = rollouts_of(manifest)
+    environment = open_environment_of(rollouts).another()
+    tokenizer = ByteTokenizer(manifest.model.vocab)
+    for index, group in groups:
+        for place, sample in enumerate(group):
+            try:
+                _check_sample(rollouts, environment, tokenizer, seeds[index], sample)
+            except Malformed as error:
+                raise Malformed(f"group {index}, sample {place}: {error.message}") from error
+
+
+def _check_sample(
+    rollouts: RolloutConfig, environment: Environment, tokenizer: Tokenizer, seed: int, sample: Sample
+) -> None:
+    found = Rollout.replay(environment, seed, rollouts.sampling, tokenizer, sample).rewards()
+    for column, component in enumerate(environment.spec.components):
+        _check_reward(component, sample.rewards[:, column], found[:, column])
+
+
+def _check_reward(component: ComponentSpec, claimed: np.ndarray, found: np.ndarray) -> None:
+    if component.source is Source.VERIFIABLE:
+        if not np.array_equal(claimed, found):
+            player = int(np.flatnonzero(claimed != found)[0])
+            raise Malformed(
+                f"claims {component.name} {claimed[player]:g} for player {player}, and its play gives {found[player]:g}"
+            )
+    elif (claimed < component.low).any() or (claimed > component.high).any():
+        raise Malformed(f"{component.name} is not from {component.low:g} to {component.high:g}")
