@@ -171,8 +171,8 @@ def judge(
     off = deviation(np.concatenate([sample.codes for sample in samples]), worth)
     found = []
     ends = np.cumsum([own.size for own in spoken]).tolist()
-    for own, end in zip(spoken, ends, strict=True):
-        rows = slice(end - own.size, end)
+    for at, end in zip(spoken, ends, strict=True):
+        rows = slice(end - at.size, end)
         differences = np.abs(claimed[rows] - worth[rows])
         whole = fingerprint(projected[rows].sum(axis=0))
         found.append(Judged(best[rows], regret[rows], worth[rows], differences, off[rows], whole))
