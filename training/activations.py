@@ -13,13 +13,16 @@ from blake3 import blake3
 
 from protocol.rollouts import MAX_PROJECTION, PROJECTIONS
 from protocol.tensors import Floats
-from training.sampling import Doubles
+from training.sampling import Integers
 
 _TAG: Final = b"signs"
+_SIZELESS: Final = 1e-30
+_BITS: Final = 30  # of a fixed point: integers add up to the same in any order, on every machine
+_LARGEST: Final = 2.0**18  # of an activation, so that no sum over a width overflows
 
 
-def projections(hidden: Floats, places: Sequence[tuple[bytes, int]]) -> Doubles:
-    """Return what activations add to their samples' fingerprints: float64[rows, PROJECTIONS].
+def projections(hidden: Floats, places: Sequence[tuple[bytes, int]]) -> Integers:
+    """Return what activations add to their samples' fingerprints: int64[rows, PROJECTIONS], of fixed point.
 
     Args:
         hidden: float32[rows, width], from which the token at a place was chosen.
@@ -31,18 +34,21 @@ def projections(hidden: Floats, places: Sequence[tuple[bytes, int]]) -> Doubles:
         blake3(_TAG + at.to_bytes(8, "little"), key=key).digest(length=size) for key, at in places
     )
     bits = np.unpackbits(np.frombuffer(stream, np.uint8).reshape(len(places), size), axis=1)
-    signs = 1.0 - 2.0 * bits[:, : PROJECTIONS * width].reshape(len(places), PROJECTIONS, width)
-    found: Doubles = np.einsum("rpw,rw->rp", signs, hidden.astype(np.float64))
+    signs = bits[:, : PROJECTIONS * width].reshape(len(places), PROJECTIONS, width)
+    bounded = np.nan_to_num(hidden.astype(np.float64)).clip(-_LARGEST, _LARGEST)
+    fixed = np.rint(bounded * 2.0**_BITS).astype(np.int64)[:, None]
+    found: Integers = fixed.sum(axis=2) - 2 * (fixed * signs).sum(axis=2)
     return found
 
 
-def fingerprint(summed: Doubles) -> Floats:
-    """Return the fingerprints of samples from their sums float64[..., PROJECTIONS]."""
-    return np.clip(summed, -MAX_PROJECTION, MAX_PROJECTION).astype(np.float32)
+def fingerprint(summed: Integers) -> Floats:
+    """Return the fingerprints of samples from their sums int64[..., PROJECTIONS]."""
+    found: Floats = np.clip(summed * 2.0**-_BITS, -MAX_PROJECTION, MAX_PROJECTION).astype(np.float32)
+    return found
 
 
 def distance(claimed: Floats, computed: Floats) -> float:
     """Return how far fingerprints are from computed ones float32[samples, PROJECTIONS], relative to their length."""
     wanted = computed.astype(np.float64)
     away = float(np.linalg.norm(claimed.astype(np.float64) - wanted))
-    return away / max(float(np.linalg.norm(wanted)), 1e-30)
+    return away / max(float(np.linalg.norm(wanted)), _SIZELESS)

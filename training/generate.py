@@ -119,7 +119,7 @@ def generate(
         )
     rollouts = [Rollout(task.environment, task.seed, sampling, tokenizer) for task in tasks]
     found: list[list[float]] = [[] for _ in tasks]
-    shown = np.zeros((len(tasks), PROJECTIONS))
+    shown = np.zeros((len(tasks), PROJECTIONS), np.int64)
     rows = list(range(len(tasks)))  # of the cache; ended ones stay until it is copied
     if not rows:
         return []

@@ -208,7 +208,7 @@ def exact_log_probabilities(logits: Tensor, taken: Tensor, temperature: float) -
 
 def _measure(
     hidden: Floats, logits: Floats, places: Sequence[tuple[bytes, int]], taken: Integers, temperature: float
-) -> tuple[Integers, Doubles, Doubles, Doubles]:
+) -> tuple[Integers, Doubles, Doubles, Integers]:
     """Return of each row its best token, the regret and log-probability of the one taken, and its projections."""
     words = noise_at(places, logits.shape[1])
     best, highest = choose(logits, words, temperature)
