@@ -1,6 +1,7 @@
 """Which tokens a peer trains on: a function of the beacon that nobody can choose and anyone can recompute."""
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from protocol.rollouts import rollouts_of
 from training.corpus import Shard
 
 Offsets = npt.NDArray[np.int64]
+
+HELDOUT_SEED: Final = 2**63
+"""The first task seed that is held out; seeds are unsigned 64-bit numbers, and units draw from the lower half."""
 
 
 def heldout_start(dataset: DatasetConfig) -> int:
@@ -47,7 +51,7 @@ def _offsets(round_seed: str, number: int, steps: int, batch_size: int, places: 
 
 
 def task_seeds(manifest: RunManifest, beacon: str, round_: int, number: int) -> tuple[int, ...]:
-    """Return the task of each group of one unit: unsigned 64-bit numbers, which environments are reset with.
+    """Return the task of each group of one unit: numbers below `HELDOUT_SEED`, which environments are reset with.
 
     Arguments are those of `assignment`; the draws are others.
 
@@ -55,7 +59,13 @@ def task_seeds(manifest: RunManifest, beacon: str, round_: int, number: int) -> 
         ValueError: the run's units hold no rollouts.
     """
     round_seed = seed(ROLLOUTS, beacon, manifest.run_id, round_)
-    return tuple(draw(round_seed, number, group) for group in range(rollouts_of(manifest).sampling.groups))
+    groups = range(rollouts_of(manifest).sampling.groups)
+    return tuple(draw(round_seed, number, group) % HELDOUT_SEED for group in groups)
+
+
+def heldout_seeds(count: int) -> range:
+    """Return tasks that no unit is ever assigned, the same for every run."""
+    return range(HELDOUT_SEED, HELDOUT_SEED + count)
 
 
 def assignment_digest(offsets: Offsets) -> str:

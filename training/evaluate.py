@@ -1,19 +1,44 @@
-"""Held-out loss on fixed windows, a function of the dataset alone, so that figures of two runs compare."""
+"""How good a run's parameters are on what nobody trains on, so that figures of two runs compare.
 
+Of a language model it is the loss on fixed windows of the dataset; of a policy, what it earns on tasks that no beacon
+draws. Those are sampled with noise of their own that is the same for all parameters: two rounds differ by what was
+learnt, not by luck.
+"""
+
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 
+from protocol.canonical import ZERO_DIGEST
 from protocol.errors import ConfigError
 from protocol.manifest import RunManifest
+from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats
-from training.assignment import Offsets, batch, heldout_start
+from training.assignment import Offsets, batch, heldout_seeds, heldout_start
 from training.corpus import Shard
+from training.environments.pinned import open_environment_of
+from training.environments.protocol import succeeded
+from training.generate import Task, generate
 from training.model import Transformer
+from training.policy import total_reward
+from training.rollout import ByteTokenizer
+from training.sampling import noise_key
 
 WINDOWS: Final = 512
+TASKS: Final = 512
 _BATCH: Final = 64
+_ROLLOUTS: Final = 256  # played at once
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Hold what a policy earns on held-out tasks, each played once; of several players, what the first one does."""
+
+    success: float  # share of tasks done, as the environment counts them (`EnvSpec.success`)
+    reward: float  # mean total under the run's weights
+    components: dict[str, float]  # mean of each, before any weight
 
 
 def heldout_windows(manifest: RunManifest, windows: int = WINDOWS) -> Offsets:
@@ -44,3 +69,35 @@ def heldout_loss(
             tokens = torch.from_numpy(batch(shard, rows, manifest.model.context)).to(device)
             total += float(model.loss(tokens)) * rows.size
     return total / offsets.size
+
+
+def heldout_success(
+    manifest: RunManifest, parameters: Floats, tasks: int = TASKS, device: str = "cpu"
+) -> Heldout:
+    """Play held-out tasks with parameters float32[P], at the run's temperature and with fixed noise.
+
+    Raises:
+        ConfigError: this machine lacks the run's environment, or the device.
+        OwnFault: a logit is not finite.
+        ValueError: the run's units hold no rollouts.
+    """
+    rollouts = rollouts_of(manifest)
+    opened = open_environment_of(rollouts)
+    model, tokenizer = Transformer(manifest.model, torch.device(device)), ByteTokenizer(manifest.model.vocab)
+    with torch.no_grad():
+        model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
+    seeds, earned = heldout_seeds(tasks), []
+    for first in range(0, tasks, _ROLLOUTS):
+        drawn = [
+            Task(opened.another(), seed, noise_key(ZERO_DIGEST, ZERO_DIGEST, seed, 0))
+            for seed in seeds[first : first + _ROLLOUTS]
+        ]
+        played = generate(model, manifest.model, drawn, rollouts.sampling, tokenizer)
+        earned += [one.rollout.rewards()[0] for one in played]
+    spec, weights = opened.environment.spec, [one.weight for one in rollouts.rewards]
+    means = np.mean(earned, axis=0).tolist()
+    return Heldout(
+        success=float(np.mean([succeeded(spec, own.tolist()) for own in earned])),
+        reward=float(np.mean([total_reward(own, weights) for own in earned])),
+        components=dict(zip((one.name for one in spec.components), means, strict=True)),
+    )

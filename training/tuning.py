@@ -26,10 +26,10 @@ from protocol.manifest import (
 from protocol.tensors import Floats
 from training.environments.demonstration import demonstrate
 from training.environments.registry import Opened
-from training.episode import Tokenizer
 from training.inner import InnerState
 from training.model import initial_parameters
 from training.policy import PolicyTrainer, SupervisedBatch
+from training.rollout import Tokenizer
 
 Progress = Callable[[int, int, float], None]
 """Told after every step: steps taken, steps in all, and the step's loss in nats a token."""

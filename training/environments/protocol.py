@@ -69,7 +69,9 @@ class EnvSpec:
     """State the limits of an environment under one configuration.
 
     `max_turns` counts the actions of all players. `max_tokens` bounds what the policy writes in one episode, and
-    `max_action_bytes` one action in UTF-8. An action ends before `stop`, or with the policy's end-of-text token.
+    `max_action_bytes` one action in UTF-8. An action ends before `stop`, or with the policy's end-of-text token. A task
+    counts as done where the components that `success` names have the best value they can have, which is the highest
+    for a weight above zero and the lowest for one below; where it names none, all that weigh anything.
     """
 
     id: str
@@ -81,6 +83,7 @@ class EnvSpec:
     players: int = 1
     max_action_bytes: int = 4096
     stop: str = "\n"
+    success: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -97,6 +100,8 @@ class EnvSpec:
             raise ValueError(
                 f"environment {self.id}: components need distinct names, and there is at least one"
             )
+        if not set(self.success) <= set(names):
+            raise ValueError(f"environment {self.id}: success names a component that there is not")
         for one in self.components:
             if not (math.isfinite(one.low) and math.isfinite(one.high) and one.low < one.high):
                 raise ValueError(f"environment {self.id}: component {one.name} has no range")
@@ -144,6 +149,15 @@ def total(
     """Return the weighted sum of components; a weight that is not given is the spec's own."""
     own = {one.name: one.weight for one in spec.components}
     return math.fsum((weights or {}).get(one.name, own[one.name]) * one.value for one in components)
+
+
+def succeeded(spec: EnvSpec, values: Sequence[float]) -> bool:
+    """Tell whether a player's components, in the spec's order, mean that the task was done (`EnvSpec.success`)."""
+    return all(
+        value == (one.high if one.weight > 0 else one.low)
+        for one, value in zip(spec.components, values, strict=True)
+        if (one.name in spec.success if spec.success else one.weight)
+    )
 
 
 def as_text(observation: Observation) -> str:

@@ -1,0 +1,107 @@
+"""Base models are kept once tuned: a minute's work that is the same for every run of the same settings."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from protocol.canonical import canonical_json, digest, tagged_digest
+from protocol.errors import ConfigError, Malformed
+from protocol.tensors import Floats, pack, parameter_layout, unpack
+from training.preset import Preset
+from training.program import program_digest
+from training.rollout import ByteTokenizer
+from training.tuning import Corpus, Progress, corpus_of, tune
+
+CACHE_ENVIRONMENT: Final = "MURMUR_CACHE_DIR"
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Hold what a policy starts from."""
+
+    parameters: Floats  # [P]
+    corpus: Path  # the demonstrations it was tuned on, as text
+    cached: bool  # whether it was there already
+
+
+def cache_directory() -> Path:
+    """Return where what can be computed again is kept: $MURMUR_CACHE_DIR, else murmur/ in the XDG cache directory."""
+    if own := os.environ.get(CACHE_ENVIRONMENT):
+        return Path(own)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "murmur"
+
+
+def base_model(preset: Preset, directory: Path | None = None, progress: Progress | None = None) -> Base:
+    """Return the base model of a preset; where it was never tuned, tune it now and keep it.
+
+    Args:
+        directory: where base models are kept; None: `cache_directory`.
+        progress: told after every step of the tuning.
+
+    Raises:
+        ConfigError: the environment is not installed, or the directory cannot be written.
+        UsageError: nobody can show the environment.
+        OwnFault: the loss stopped being finite.
+    """
+    folder = (directory or cache_directory()) / "bases" / _key(preset)
+    parameters, corpus = folder / "parameters", folder / f"{preset.environment}.txt"
+    layout = parameter_layout(preset.model)
+    try:
+        if corpus.exists() and (found := _read(preset, parameters)) is not None:
+            return Base(found, corpus, cached=True)
+        shown = _corpus(preset)
+        tuned = tune(preset.model, shown, preset.tuning, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(corpus, shown.text())
+        _write(parameters, pack(layout, tuned))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot keep a base model in {folder}: {error.strerror}",
+            hint=f"name another directory in {CACHE_ENVIRONMENT}",
+        ) from error
+    return Base(tuned, corpus, cached=False)
+
+
+def _corpus(preset: Preset) -> Corpus:
+    return corpus_of(preset.open(), preset.sampling, ByteTokenizer(preset.model.vocab), preset.tuning)
+
+
+def _key(preset: Preset) -> str:
+    """Return a name for everything that parameters follow from."""
+    pin = preset.open().pin
+    facts = {
+        "environment": str(pin),
+        "settings": pin.config_hash,
+        "model": preset.model.model_dump(mode="json"),
+        "tuning": preset.tuning.model_dump(mode="json"),
+        "end_token": preset.sampling.end_token,
+        "tokens": preset.sampling.tokens,
+        "torch": torch.__version__,
+    }
+    return tagged_digest("murmur/base", program_digest(), digest(canonical_json(facts)))[:32]
+
+
+def _read(preset: Preset, path: Path) -> Floats | None:
+    """Return kept parameters; what is damaged is as if it were not there."""
+    layout = parameter_layout(preset.model)
+    try:
+        with path.open("rb") as file:
+            return unpack(layout, file.read(layout.file_bytes + 1))[0]
+    except (FileNotFoundError, Malformed):
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears only when it is complete."""
+    descriptor, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""What a run on a shipped environment uses: figures that were found to learn in a swarm of a few peers.
+
+`python -m tests.bench swarm --env NAME` shows how far they get, through the codec and the outer step, without network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from protocol.canonical import canonical_json
+from protocol.errors import UsageError
+from protocol.manifest import (
+    CodecConfig,
+    EnvironmentConfig,
+    InnerConfig,
+    ModelConfig,
+    OuterConfig,
+    PolicyConfig,
+    RewardWeight,
+    RolloutConfig,
+    RolloutTolerance,
+    SamplingConfig,
+)
+from training.environments.definition import config_values
+from training.environments.registry import Opened, open_environment
+from training.tuning import TuningConfig
+
+TOLERANCES: Final = (
+    RolloutTolerance(
+        profile="cpu-fp32", regret=1e-3, median_off=1e-4, max_off=1e-2, fingerprint=1e-3, slash_regret=1e-2
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hold everything about a run on an environment that does not follow from who takes part."""
+
+    environment: str
+    model: ModelConfig
+    tuning: TuningConfig
+    sampling: SamplingConfig
+    inner: InnerConfig
+    segment_steps: int
+    rounds: int
+    outer: OuterConfig = OuterConfig()
+    codec: CodecConfig = CodecConfig()
+    policy: PolicyConfig = PolicyConfig()
+    lag: int = 2  # rounds
+    settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    def open(self) -> Opened:
+        """Open the environment.
+
+        Raises:
+            ConfigError: it is not installed.
+        """
+        return open_environment(self.environment, self.settings)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the manifest's fields; rewards weigh what the environment says.
+
+        Raises:
+            ConfigError: the environment is not installed.
+        """
+        opened = self.open()
+        spec = opened.environment.spec
+        rollouts = RolloutConfig(
+            environment=EnvironmentConfig(
+                name=opened.pin.name,
+                version=opened.pin.version,
+                settings=canonical_json(config_values(opened.config)).decode(),
+                settings_hash=opened.pin.config_hash,
+                players=spec.players,
+            ),
+            sampling=self.sampling,
+            policy=self.policy,
+            rewards=tuple(RewardWeight(component=one.name, weight=one.weight) for one in spec.components),
+            lag=self.lag,
+            tolerances=TOLERANCES,
+        )
+        return {
+            "model": self.model,
+            "inner": self.inner,
+            "outer": self.outer,
+            "codec": self.codec,
+            "rounds": self.rounds,
+            "rollouts": rollouts,
+            "verification": {"segment_steps": self.segment_steps},
+        }
+
+
+def preset(environment: str) -> Preset:
+    """Return what a run on this environment uses.
+
+    Raises:
+        UsageError: nobody has tried what makes it learn.
+    """
+    for one in PRESETS:
+        if one.environment == environment:
+            return one
+    raise UsageError(
+        f"there is no preset for environment {environment!r:.80}",
+        hint=f"choose {', '.join(one.environment for one in PRESETS)}, or write the manifest's fields yourself",
+    )
+
+
+_INNER: Final = InnerConfig(
+    steps=8, batch=16, lr=1e-3, eps=1e-6, weight_decay=0.0, warmup_steps=0, min_lr_fraction=0.2
+)
+
+PRESETS: Final = (
+    Preset(
+        environment="sort",
+        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=24),
+        tuning=TuningConfig(demonstrations=16_384, observation_weight=0.0, steps=400),
+        sampling=SamplingConfig(groups=16, group_size=8, turns=1, turn_tokens=6, tokens=24),
+        inner=_INNER,
+        segment_steps=2,
+        rounds=28,
+        outer=OuterConfig(lr=1.5),
+    ),
+    Preset(
+        environment="shop",
+        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=64),
+        tuning=TuningConfig(demonstrations=16_384, observation_weight=0.2, steps=450),
+        sampling=SamplingConfig(groups=16, group_size=8, turns=6, turn_tokens=8, tokens=64),
+        inner=_INNER,
+        segment_steps=2,
+        rounds=28,
+        outer=OuterConfig(lr=1.5),
+    ),
+    Preset(
+        environment="nim",
+        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=160),
+        tuning=TuningConfig(demonstrations=16_384, observation_weight=0.2, steps=450),
+        sampling=SamplingConfig(groups=16, group_size=8, turns=15, turn_tokens=4, tokens=160),
+        inner=_INNER,
+        segment_steps=2,
+        rounds=28,
+        outer=OuterConfig(lr=1.5),
+    ),
+)
