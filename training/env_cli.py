@@ -74,6 +74,7 @@ def show(name: Name, config: Config = None, as_json: options.Json = False) -> No
         "max_tokens": spec.max_tokens,
         "max_action_bytes": spec.max_action_bytes,
         "stop": spec.stop,
+        "success": spec.success or [one.name for one in spec.components if one.weight],
         "components": [
             {"name": one.name, "source": one.source, "weight": one.weight, "low": one.low, "high": one.high}
             for one in spec.components

@@ -3,16 +3,16 @@
 `python -m tests.bench swarm --env NAME` shows how far they get, through the codec and the outer step, without network.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
+
+from pydantic import Field
 
 from protocol.canonical import canonical_json
 from protocol.errors import UsageError
 from protocol.manifest import (
     CodecConfig,
     EnvironmentConfig,
+    Frozen,
     InnerConfig,
     ModelConfig,
     OuterConfig,
@@ -33,8 +33,7 @@ TOLERANCES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(Frozen):
     """Hold everything about a run on an environment that does not follow from who takes part."""
 
     environment: str
@@ -48,7 +47,7 @@ class Preset:
     codec: CodecConfig = CodecConfig()
     policy: PolicyConfig = PolicyConfig()
     lag: int = 2  # rounds
-    settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     def open(self) -> Opened:
         """Open the environment.

@@ -63,9 +63,7 @@ class Corpus:
         return _SEPARATOR.join(bytes(tokens) for tokens, _ in self.episodes) + _SEPARATOR
 
 
-def corpus_of(
-    opened: Opened, sampling: SamplingConfig, tokenizer: Tokenizer, config: TuningConfig
-) -> Corpus:
+def corpus_of(opened: Opened, sampling: SamplingConfig, tokenizer: Tokenizer, config: TuningConfig) -> Corpus:
     """Let the environment's demonstrator show the tasks of seeds that follow one another.
 
     Raises:

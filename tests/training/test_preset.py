@@ -1,0 +1,49 @@
+"""Presets make manifests that peers accept."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.canonical import ZERO_DIGEST
+from protocol.errors import UsageError
+from protocol.manifest import DatasetConfig, RunManifest
+from protocol.rollouts import rollouts_of
+from training.environments.demonstration import demonstrate
+from training.environments.pinned import open_environment_of
+from training.preset import PRESETS, preset
+
+
+def manifest_of(name: str) -> RunManifest:
+    return RunManifest.model_validate(
+        {
+            "name": "preset",
+            "chain_id": 31337,
+            "ledger": "0x" + "11" * 20,
+            "coordinator": "0x" + "22" * 20,
+            "dataset": DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
+            "initial_parameters": ZERO_DIGEST,
+            "program": ZERO_DIGEST,
+            **preset(name).fields(),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", [one.environment for one in PRESETS])
+def test_a_preset_pins_its_environment_and_holds_its_episodes(name: str) -> None:
+    manifest = manifest_of(name)
+    assert RunManifest.from_bytes(manifest.to_bytes()) == manifest
+    rollouts = rollouts_of(manifest)
+    opened = open_environment_of(rollouts)
+    sampling = rollouts.sampling
+    assert sampling.turns == opened.environment.spec.max_turns
+    for seed in range(40):
+        shown = demonstrate(opened.definition, opened.environment, seed).outcome
+        assert max(len(turn.action) for turn in shown.turns) < sampling.turn_tokens
+        length = sum(len(str(turn.observation)) + len(turn.action) + 1 for turn in shown.turns)
+        assert length <= sampling.tokens, f"seed {seed}"
+
+
+def test_an_environment_without_a_preset_names_those_that_have_one() -> None:
+    with pytest.raises(UsageError, match="no preset") as caught:
+        preset("chess")
+    assert "sort" in caught.value.hint
