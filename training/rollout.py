@@ -28,8 +28,11 @@ Span = tuple[int, int]
 class Tokenizer(Protocol):
     """Turn text into token ids and back."""
 
-    def encode(self, observation: Observation) -> Sequence[int]:
-        """Return the tokens of an observation.
+    def encode(self, observation: Observation, *, opening: bool = True) -> Sequence[int]:
+        """Return the tokens of an observation, up to where the policy speaks.
+
+        Args:
+            opening: nothing was said before; else a turn of the policy was, with its end token.
 
         Raises:
             ValueError: the vocabulary has no tokens for it.
@@ -47,7 +50,7 @@ class ByteTokenizer:
 
     vocab: int = 256
 
-    def encode(self, observation: Observation) -> Sequence[int]:
+    def encode(self, observation: Observation, *, opening: bool = True) -> Sequence[int]:
         """Return an observation's bytes; of messages, every content and a newline.
 
         Raises:
@@ -147,7 +150,7 @@ class Rollout:
             self.over = True
             return
         try:
-            self._forced = list(self._tokenizer.encode(self.episode.observation))
+            self._forced = list(self._tokenizer.encode(self.episode.observation, opening=False))
         except ValueError:  # an environment may quote what the policy said
             self.over = True
         if len(self.tokens) + len(self._forced) >= self._config.tokens:

@@ -57,7 +57,7 @@ def demonstration(seed: int) -> tuple[bytes, list[float]]:
     return f"{prompt}{answer}".encode(), [0.0] * len(prompt) + [1.0] * len(answer)
 
 
-def run_manifest(sampling: SamplingConfig, model: ModelConfig = MODEL, **inner: Any) -> RunManifest:
+def run_manifest(sampling: SamplingConfig, **inner: Any) -> RunManifest:
     address = "0x" + "00" * 20
     tolerance = RolloutTolerance(
         profile="cpu-fp32", regret=1e-3, median_off=1e-4, max_off=1e-2, fingerprint=1e-3, slash_regret=1e-2
@@ -68,7 +68,7 @@ def run_manifest(sampling: SamplingConfig, model: ModelConfig = MODEL, **inner: 
         ledger=address,
         coordinator=address,
         rounds=1,
-        model=model,
+        model=MODEL,
         inner=InnerConfig(batch=1, **inner),
         verification=VerificationConfig(segment_steps=1),
         rollouts=RolloutConfig(
