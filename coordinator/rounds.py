@@ -62,8 +62,7 @@ from protocol.messages import (
     RoundRecord,
     Signed,
 )
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
 from verification.inclusion import MAX_LISTED
@@ -455,7 +454,7 @@ def _check_reveals(state: State, current: CurrentRound, chain: ChainView) -> Ste
     entries = {entry.number for entry in entries_of(state, current, chain)} - current.unsound.keys()
     reveals, faults = dict(current.reveals), dict(current.faults)
     mine, rest = _split(state, current.round, Reveal)
-    limit = max_update_bytes(state.manifest.codec, parameter_layout(state.manifest.model).size)
+    limit = max_published_bytes(state.manifest)
     for message in mine:
         number = message.body.number
         commitment = current.commitments.get(number)

@@ -66,13 +66,12 @@ from protocol.errors import Malformed, MurmurError, NetworkError, Premature
 from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
 from verification.fetch import folder_messages
-from verification.merge import check_update
+from verification.merge import check_published
 from verification.prover import Prover
 from verification.witness import RoundReceipts
 
@@ -291,8 +290,7 @@ class Service:
         """Fetch a revealed update while its reveal phase lasts, and decode it."""
         reveal, blob = effect.reveal, effect.blob
         manifest, body = self._peer.manifest, reveal.body
-        size = parameter_layout(manifest.model).size
-        limit = max_update_bytes(manifest.codec, size)
+        limit = max_published_bytes(manifest)
         while (current := self.state.current) is not None and current.round == reveal.round:
             receipts = {number: message.body for number, message in current.receipts.items()}
             numbers = (body.number, *RoundReceipts((), receipts).holders(blob))
@@ -302,7 +300,8 @@ class Service:
                         blob, max_size=limit, deadline_s=UPDATE_DEADLINE_S, numbers=numbers
                     )
                 data = await trio.to_thread.run_sync(partial(self._peer.store.get, blob, max_size=limit))
-                check = partial(check_update, manifest, size, body, data, address=blob)
+                beacon = self._peer.chain.assignment_beacon(reveal.round) or ""  # there, or nobody reveals
+                check = partial(check_published, manifest, beacon, reveal.round, body, data, address=blob)
                 await trio.to_thread.run_sync(check)
             except Malformed as error:
                 self._deliver(Fetched(reveal.round, body.number, blob, error.message))
@@ -331,10 +330,8 @@ class Service:
         self._deliver(Weighed(effect.round, int(found["count"])))
 
     async def _bring(self, round_: int, blobs: Iterable[str]) -> None:
-        limit = max(
-            outer_layout(self._peer.manifest).file_bytes,
-            max_update_bytes(self._peer.manifest.codec, parameter_layout(self._peer.manifest.model).size),
-        )
+        manifest = self._peer.manifest
+        limit = max(outer_layout(manifest).file_bytes, max_published_bytes(manifest))
         for blob in blobs:
             while not self._peer.store.has(blob):
                 try:

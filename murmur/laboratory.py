@@ -36,9 +36,9 @@ from protocol.messages import (
     sign,
 )
 from protocol.pool import MessagePool
+from protocol.published import max_published_bytes, read_update
 from protocol.speakers import Speaker
 from protocol.tensors import Floats, moment_layout, parameter_layout
-from protocol.update import decode, max_update_bytes
 from training.assignment import assignment, assignment_digest
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.distance import PARAMETER_FLOOR
@@ -50,10 +50,11 @@ from training.workbench import TrainerLoadRequest
 from verification.cheats import Cheat
 from verification.commit import Carried, check_commitment
 from verification.duty import opening_time
+from verification.experience import Lesson
 from verification.judge import is_fresh
-from verification.merge import check_reveal, check_update, copied_from
+from verification.merge import check_published, check_reveal, copied_from
 from verification.opening import check_opening, needed_files
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.sample import Draw
 from verification.unit import DrawnUnit, ReplayReport
 
@@ -171,7 +172,7 @@ class Laboratory:
         )
         self._load.manifest_path.write_bytes(manifest.to_bytes())
         self._honest = Bench(self._load, HonestSteps())
-        self._units = TrainingUnits(Shard.open(manifest.dataset, directory))
+        self._units = Units(Shard.open(manifest.dataset, directory))
 
     @classmethod
     def open(
@@ -233,10 +234,9 @@ class Laboratory:
         """Return a unit as a draw asks for it, and its honest opening."""
         number = unit.commitment.number
         commitment = self._sign(number, unit.round, unit.commitment)
-        asked = DrawnUnit(
-            commitment, segment, self.beacon(unit.round), self._expected(number, unit.round), self.sampling
-        )
-        return asked, self._sign(number, unit.round, opening(unit, segment))
+        asked = self._drawn(commitment, segment)
+        said = opening(unit, segment, rollouts=self.manifest.rollouts is not None)
+        return asked, self._sign(number, unit.round, said)
 
     def honest_unit(self) -> Unit:
         """Return the unit that an honest contributor makes in the measured round."""
@@ -251,7 +251,7 @@ class Laboratory:
 
     def _live_round(self) -> None:
         """Have attacker and victim make, show and merge an honest unit each."""
-        updates, size = [], parameter_layout(self.manifest.model).size
+        updates = []
         for number in (ATTACKER, VICTIM):
             work = self._honest.train(_request(self._job(number), number), lambda progress: None)
             unit = self._commit(number, work)
@@ -260,7 +260,7 @@ class Laboratory:
                 self._sign(number, self.round, body).wire for body in (unit.commitment, reveal(unit))
             ]
             self._shown.setdefault(work.symbols, (self.round, number))
-            updates.append(decode(self._get(work.blob), codec=self.manifest.codec, size=size))
+            updates.append(read_update(self.manifest, self._get(work.blob)))
         state = self._honest.work.parameters(self.parameters[-1])
         self.parameters.append(
             self.store.put(parameters_file(self.manifest, aggregate(self.manifest, state, updates)))
@@ -289,7 +289,8 @@ class Laboratory:
         self._merge(message, await honesty.reveal(shop, unit, reveal(unit)), shop, trial)
         for segment in range(self.manifest.segments):
             shop.waited = 0
-            said = await honesty.opening(shop, unit, opening(unit, segment))
+            asked = opening(unit, segment, rollouts=self.manifest.rollouts is not None)
+            said = await honesty.opening(shop, unit, asked)
             trial.drawn[segment] = self._judge(message, segment, said, shop.waited)
         return trial
 
@@ -325,12 +326,11 @@ class Laboratory:
         if said is None:
             trial.public.append(Finding("reveal", REJECTED, "not revealed in time"))
             return
-        size = parameter_layout(self.manifest.model).size
-        limit = max_update_bytes(self.manifest.codec, size)
+        limit, beacon = max_published_bytes(self.manifest), self.beacon(self.round)
         try:
             shop.pool.accept(self._sign(ATTACKER, self.round, said).wire)
             check_reveal(commitment, said, limit)
-            check_update(self.manifest, size, said, self._get(said.blob))
+            check_published(self.manifest, beacon, self.round, said, self._get(said.blob))
         except Malformed as error:
             trial.public.append(Finding("reveal", REJECTED, error.message))
         if copied := copied_from(said.symbols, ATTACKER, self._shown):
@@ -340,9 +340,7 @@ class Laboratory:
         self, commitment: Signed[Commitment], segment: int, said: Opening | None, waited: int
     ) -> Finding:
         """Do what a verifier does with a drawn unit."""
-        unit = DrawnUnit(
-            commitment, segment, self.beacon(self.round), self._expected(ATTACKER, self.round), self.sampling
-        )
+        unit = self._drawn(commitment, segment)
         in_time = opening_time(self.manifest, Draw(ATTACKER, segment, JUDGES), JUDGES[0])
         if said is None or waited >= in_time:
             return Finding("opening", REJECTED, "not opened in time")
@@ -382,6 +380,27 @@ class Laboratory:
             self.parameters[self.round],
             None if before is None else before.moments,
             None if before is None else before.residual,
+            self._lessons(self.round),
+        )
+
+    def _lessons(self, round_: int) -> tuple[Lesson, ...]:
+        """Return whose rollouts a round learns from."""
+        rollouts = self.manifest.rollouts
+        if rollouts is None or round_ < rollouts.lag:
+            return ()
+        learned = round_ - rollouts.lag
+        made = ((number, self.units[number][learned].work.blob) for number in (ATTACKER, VICTIM))
+        return tuple(Lesson(number=number, blob=blob) for number, blob in made)
+
+    def _drawn(self, commitment: Signed[Commitment], segment: int) -> DrawnUnit:
+        number, round_ = commitment.body.number, commitment.round
+        return DrawnUnit(
+            commitment,
+            segment,
+            self.beacon(round_),
+            self._expected(number, round_),
+            self.sampling,
+            experience=tuple(one.blob for one in self._lessons(round_)),
         )
 
     def _expected(self, number: int, round_: int) -> Carried:
@@ -408,6 +427,7 @@ class Laboratory:
             salt=salt,
             moments_before=job.moments,
             residual_before=job.residual,
+            experience=job.experience,
             work=work,
         )
 
@@ -418,7 +438,8 @@ class Laboratory:
         return InnerState.from_files(model, self._get(files.parameters), self._get(files.moments))
 
     def _get(self, address: str) -> bytes:
-        return self.store.get(address, max_size=2 * moment_layout(self.manifest.model).file_bytes)
+        states = 2 * moment_layout(self.manifest.model).file_bytes
+        return self.store.get(address, max_size=max(states, max_published_bytes(self.manifest)))
 
     def _sign(self, number: int, round_: int, body: Any) -> Signed[Any]:
         return sign(_key(number), self.manifest, round_, "contributor", body)
@@ -436,6 +457,7 @@ def _request(job: Train, number: int) -> TrainRequest:
         parameters=job.parameters,
         moments=job.moments,
         residual=job.residual,
+        experience=tuple(one.blob for one in job.experience),
     )
 
 

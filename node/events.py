@@ -7,6 +7,7 @@ from node.facts import Facts
 from node.unit import Unit, Work
 from protocol.messages import Body, Reveal
 from training.workbench import RetractedRound
+from verification.experience import Lesson
 
 Carry = Literal["nothing", "unit", "lost"]
 """What a peer brings into a round: nothing, the end of its unit of the round before, or something lost."""
@@ -29,6 +30,7 @@ class Train:
     parameters: str
     moments: str | None
     residual: str | None
+    experience: tuple[Lesson, ...] = ()  # what a policy learns from
     keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 

@@ -10,8 +10,7 @@ from protocol.manifest import RunManifest
 from protocol.merkle import commitments_root
 from protocol.messages import CommitmentEntry, CommitmentList, Judgement, Reveal, RoundRecord
 from protocol.pool import MessagePool
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import check_commitment
 from verification.duty import carried_into, round_draws, told
@@ -242,7 +241,7 @@ def _is_disputable(manifest: RunManifest, chain: ChainView, anchored: int | None
 
 def _reveals(manifest: RunManifest, pool: MessagePool, round_: int) -> Iterator[tuple[int, Reveal]]:
     """Yield the reveals that open the commitment heard of their number."""
-    limit = max_update_bytes(manifest.codec, parameter_layout(manifest.model).size)
+    limit = max_published_bytes(manifest)
     commitments = pool.commitments(round_)
     for number, reveal in pool.reveals(round_).items():
         try:

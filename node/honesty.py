@@ -17,7 +17,9 @@ from protocol.tensors import Floats
 from training.assignment import Offsets, assignment
 
 if TYPE_CHECKING:  # the daemon's process never loads torch
+    from protocol.rollouts import Group
     from training.inner import InnerState
+    from training.sampler import Sampler
     from training.trainer import Trainer
 
 
@@ -31,6 +33,10 @@ class HonestSteps:
     def batches(self, manifest: RunManifest, beacon: str, round_: int, number: int) -> Offsets:
         """Return where the samples trained on start in the shard: int64[steps, batch]."""
         return assignment(manifest, beacon, round_, number)
+
+    def groups(self, sampler: "Sampler", seeds: Sequence[int]) -> "tuple[Group, ...]":
+        """Return the groups sampled from the round's policy, one for each task seed."""
+        return sampler.groups(seeds)
 
     def start(self, state: "InnerState") -> "InnerState":
         """Return the state that the first step really starts from."""

@@ -52,6 +52,7 @@ from protocol.messages import (
 )
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
+from verification.experience import Lesson, experience, learned_rounds
 from verification.retract import sources
 from verification.sample import Draw
 from verification.seal import ends_are_due
@@ -132,10 +133,16 @@ class State:
 
     @property
     def others(self) -> frozenset[int]:
-        """Return the rounds to look at beside the current one: of interest, or with units that it takes back."""
+        """Return the rounds to look at beside the current one: of interest, or with units that it needs."""
         record = self.facts.of(self.round).confirmed
         retracted = () if record is None else record.retracted
-        return self.interest | {one.round for one in retracted if one.round < self.round}
+        learned = learned_rounds(self.manifest, self.round)
+        return self.interest | {*learned} | {one.round for one in retracted if one.round < self.round}
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...] | None:
+        """Return whose rollouts the round learns from; None while a record that says so was not heard."""
+        return experience(self.manifest, lambda one: self.facts.of(one).confirmed, self.round)
 
     @property
     def finished(self) -> bool:
@@ -281,9 +288,10 @@ def _restored(state: State, event: Restored) -> State:
 
 
 def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
-    if not isinstance(state.job, Train) or state.job.round != event.round:
+    job = state.job
+    if not isinstance(job, Train) or job.round != event.round:
         return state
-    if not state.job.keep:
+    if not job.keep:
         state = replace(state, dropped=state.dropped | {event.round})
     state = replace(state, job=None, kept=None)
     if not _may_commit(state):
@@ -307,6 +315,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         salt=event.salt,
         moments_before=None if previous is None else previous.moments,
         residual_before=None if previous is None else previous.residual,
+        experience=job.experience,
         work=work,
     )
     effects.append(Publish(state.round, body, unit))
@@ -385,6 +394,7 @@ def _open(
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
     files: frozenset[str] | None = None
+    rollouts = state.manifest.rollouts is not None
     asked: list[tuple[int, int, bool]] = []  # (segment, case, whether the end is due)
     since = state.facts.height - (facts.anchored + 1)
     draw = facts.draw
@@ -396,7 +406,7 @@ def _open(
         files = (files or frozenset()) | unit.opened_files(segment, ends=ends)
         said = (Opening.kind, round_, case)
         if (case or since <= state.manifest.deadlines.verify) and said not in state.said:
-            effects.append(Publish(round_, opening(unit, segment, case)))
+            effects.append(Publish(round_, opening(unit, segment, case, rollouts=rollouts)))
             state = replace(state, said=state.said | {said})
     if files is not None:
         return replace(state, opened={**state.opened, round_: files})
@@ -550,7 +560,8 @@ def _next_job(state: State) -> Job | None:
         blobs, numbers = tuple(blob for blob, _ in merged), tuple(number for _, number in merged)
         old = _retracted(state, record)
         return None if old is None else Aggregate(state.round, state.parameters, blobs, numbers, old)
-    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None:
+    lessons = state.lessons
+    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None or lessons is None:
         return None
     previous = state.units[state.round - 1].work if state.carry == "unit" else None
     job = Train(
@@ -559,6 +570,7 @@ def _next_job(state: State) -> Job | None:
         state.parameters,
         None if previous is None else previous.moments,
         None if previous is None else previous.residual,
+        lessons,
         keep=len(state.interest - state.dropped) < state.room,
     )
     on_time = state.facts.height < facts.commit_closes

@@ -6,7 +6,11 @@ address. Its only state between calls is the program loaded, so killing it costs
 
 import sys
 import time
+from collections.abc import Sequence
 from statistics import fmean
+
+from pydantic import Field
+from training.sampler import Sampler
 
 from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
@@ -14,15 +18,17 @@ from node.unit import Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.manifest import Digest, Frozen
-from protocol.messages import Number, Round
+from protocol.messages import MAX_UNITS, Number, Round
+from protocol.published import Published, max_published_bytes, write_published
+from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
-from protocol.update import encode, symbols_digest
 from protocol.worker import Method, Params, Progress, Result, serve
-from training.assignment import assignment, assignment_digest
+from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
+from training.experience import Experience
 from training.inner import InnerState, prepare_process, read_moments
 from training.program import program_digest
-from training.trainer import trainer_for
+from training.trainer import Material, Trainer, trainer_for
 from training.workbench import AggregateRequest, TrainerLoadRequest, Workbench
 from verification.profile import own_profile, this_machine
 
@@ -36,11 +42,12 @@ class TrainRequest(Frozen):
     parameters: Digest
     moments: Digest | None
     residual: Digest | None
+    experience: tuple[Digest, ...] = Field(default=(), max_length=MAX_UNITS)  # what a policy learns from
     keep: bool = True  # the states between segments; else only their hashes are made, and what is carried on
 
 
 class Bench:
-    """Hold what one run needs for its units: manifest, store, shard and the inner trainer."""
+    """Hold what one run needs for its units: manifest, store, and what inner steps are taken on."""
 
     def __init__(self, request: TrainerLoadRequest, steps: HonestSteps) -> None:
         self.work = Workbench.open(request)
@@ -48,11 +55,14 @@ class Bench:
         self._steps = steps
         self._store = self.work.store
         prepare_process(request.threads)
-        profile = own_profile(self.manifest, this_machine(request.device), request.profile)
-        self._trainer = trainer_for(steps.recipe(self.manifest), self.work.shard(), profile, request.device)
+        self._profile = own_profile(self.manifest, this_machine(request.device), request.profile)
+        self._device = request.device
+        self._shard_trainer = None if self.manifest.rollouts else self._trainer(self.work.shard())
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
-        """Take the unit's inner steps, write the state after every segment, and compress the update.
+        """Sample the unit's rollouts if it has any, take its inner steps, and write what it publishes.
+
+        The state after every segment is written too, the update is compressed.
 
         Raises:
             NetworkError: a blob to start from is missing or damaged.
@@ -66,19 +76,22 @@ class Bench:
         assigned = assignment(manifest, request.beacon, request.round, request.number)
         trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
         steps = manifest.verification.segment_steps
+        groups = self._rollouts(request, start.parameters, progress)
+        trainer = self._shard_trainer or self._trainer(self._experience(request.experience))
         files, losses = [self._put(start, keep=request.keep)], list[float]()
-        self._trainer.load(self._steps.start(start))
+        trainer.load(self._steps.start(start))
         for first in range(0, manifest.inner.steps, steps):
             rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
-            losses += self._steps.run(self._trainer, rows, step)
-            files.append(self._put(self._trainer.view(), keep=request.keep))
+            losses += self._steps.run(trainer, rows, step)
+            files.append(self._put(trainer.view(), keep=request.keep))
             progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
-        end, moments = self._trainer.state(), files[-1].moments
+        end, moments = trainer.state(), files[-1].moments
         if not request.keep:
             moments = self._store.put_pieces(end.moments_pieces(manifest.model))
         change = self._steps.change(start.parameters - end.parameters)
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
-        container = encode(symbols)
+        published = Published(symbols, groups)
+        blob = write_published(manifest, published)
         return Work(
             assignment=assignment_digest(assigned),
             segments=tuple(files),
@@ -86,12 +99,30 @@ class Bench:
             residual=self._store.put(
                 pack(parameter_layout(manifest.model), self._steps.residual_after(rest))
             ),
-            symbols=symbols_digest(symbols),
-            blob=self._store.put(container),
-            blob_bytes=len(container),
+            symbols=published.identity,
+            blob=self._store.put(blob),
+            blob_bytes=len(blob),
             cpu_s=time.process_time() - began,
             loss=fmean(losses),
         )
+
+    def _trainer(self, material: Material) -> Trainer:
+        return trainer_for(self._steps.recipe(self.manifest), material, self._profile, self._device)
+
+    def _experience(self, blobs: Sequence[str]) -> Experience:
+        limit = max_published_bytes(self.manifest)
+        return Experience.read(self.manifest, [self._store.get(blob, max_size=limit) for blob in blobs])
+
+    def _rollouts(self, request: TrainRequest, parameters: Floats, progress: Progress) -> tuple[bytes, ...]:
+        """Sample the unit's groups from the round's parameters; return their canonical bytes."""
+        manifest = self.manifest
+        if manifest.rollouts is None:
+            return ()
+        progress({"sampling": manifest.rollouts.sampling.groups})
+        seeds = task_seeds(manifest, request.beacon, request.round, request.number)
+        sampler = Sampler(manifest, parameters, request.parameters, self._profile, self._device)
+        shape = Shape.of(manifest)
+        return tuple(encode_group(group, shape) for group in self._steps.groups(sampler, seeds))
 
     def _start(self, request: TrainRequest) -> InnerState:
         model = self.manifest.model
@@ -112,7 +143,7 @@ class Bench:
         return Files(parameters=put(state.parameters_pieces(model)), moments=put(state.moments_pieces(model)))
 
 
-class Trainer:
+class Service:
     """Answer the daemon's calls: `load` first, then `train` and `aggregate`."""
 
     def __init__(self, steps: HonestSteps) -> None:
@@ -146,7 +177,7 @@ class Trainer:
 
 def main(arguments: list[str]) -> None:
     """Serve until stdin closes. The one argument, if any, names a way to cheat (see `node.cheats`)."""
-    serve(Trainer(steps_of(arguments[0] if arguments else None)).methods)
+    serve(Service(steps_of(arguments[0] if arguments else None)).methods)
 
 
 if __name__ == "__main__":

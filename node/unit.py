@@ -5,9 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.manifest import Digest, Frozen, RunManifest
-from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
+from protocol.messages import MAX_UNITS, Commitment, Opening, Reveal, Round, Seconds, signing_digest
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried
+from verification.experience import Lesson
 
 
 class Files(Frozen):
@@ -40,6 +41,7 @@ class Unit(Frozen):
     salt: Digest
     moments_before: Digest | None  # blob carried in; None: started with nothing
     residual_before: Digest | None
+    experience: tuple[Lesson, ...] = Field(default=(), max_length=MAX_UNITS)  # that its steps learned from
     work: Work
 
     @property
@@ -51,7 +53,8 @@ class Unit(Frozen):
     @property
     def seeds(self) -> frozenset[str]:
         """Return the addresses of what the unit's states can be computed from again, and its update."""
-        return self._before | {self.commitment.parameters, self.work.blob}
+        learned = {one.blob for one in self.experience}
+        return self._before | learned | {self.commitment.parameters, self.work.blob}
 
     @property
     def _before(self) -> frozenset[str]:
@@ -131,11 +134,12 @@ def reveal(unit: Unit) -> Reveal:
     )
 
 
-def opening(unit: Unit, segment: int, case: int = 0) -> Opening:
+def opening(unit: Unit, segment: int, case: int = 0, *, rollouts: bool = False) -> Opening:
     """Open the states around one segment, the unit's end, and both residuals.
 
     Args:
         case: the jury's number of the case that asks for it; 0: the round's draw does.
+        rollouts: whether the unit published rollouts, which are opened as well.
     """
     start, end, final = unit.work.segments[segment], unit.work.segments[segment + 1], unit.work.segments[-1]
     return Opening(
@@ -153,4 +157,6 @@ def opening(unit: Unit, segment: int, case: int = 0) -> Opening:
         residual_after=unit.work.residual,
         symbols=unit.work.symbols,
         salt=unit.salt,
+        published=unit.work.blob if rollouts else None,
+        published_bytes=unit.work.blob_bytes if rollouts else 0,
     )

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,13 +30,12 @@ from node.unit import Work
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.peer import Peer
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 from protocol.worker import Worker
 from training.outer import outer_layout
 from training.program import check_program
 from training.workbench import AggregateRequest, TrainerLoadRequest, child_environment
-from verification.merge import check_update
+from verification.merge import check_published
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class Shop:
         self._honesty = honesty
         self._receiving = trio.CapacityLimiter(RECEIVED_AT_ONCE)
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
-        self._update_bytes = max_update_bytes(peer.manifest.codec, parameter_layout(peer.manifest.model).size)
+        self._update_bytes = max_published_bytes(peer.manifest)
         self._worker = Worker(
             [sys.executable, "-m", "node.trainer", *honesty.trainer_arguments],
             log_path=config.directory / TRAINER_LOG_FILE,
@@ -137,6 +136,7 @@ class Shop:
             case Train():
                 carried = [address for address in (job.moments, job.residual) if address is not None]
                 await self._bring(job.parameters, self._parameter_bytes)
+                await self._bring_blobs((one.blob, (one.number,)) for one in job.experience)
                 try:
                     work = await self._honesty.work(self, job)
                 except MurmurError:
@@ -152,7 +152,8 @@ class Shop:
     async def receive(self, wanted: Receive) -> Received:
         """Fetch a revealed update, again and again until it is here, and check it."""
         reveal, limit = wanted.reveal, self._update_bytes
-        size = parameter_layout(self.manifest.model).size
+        beacon = self._peer.chain.assignment_beacon(wanted.round) or ""  # there, or nobody reveals
+        check = partial(check_published, self.manifest, beacon, wanted.round, reveal)
         while True:
             try:
                 async with self._receiving:
@@ -160,7 +161,7 @@ class Shop:
                         reveal.blob, max_size=limit, deadline_s=RECEIVE_DEADLINE_S, numbers=(reveal.number,)
                     )
                 data = await trio.to_thread.run_sync(partial(self.store.get, reveal.blob, max_size=limit))
-                await trio.to_thread.run_sync(check_update, self.manifest, size, reveal, data)
+                await trio.to_thread.run_sync(check, data)
             except Malformed as error:
                 log.warning("update of number %d in round %d: %s", reveal.number, wanted.round, error)
                 return Received(wanted.round, reveal.number, good=False)
@@ -179,6 +180,7 @@ class Shop:
         """
         again = job.train
         await self._bring(again.parameters, self._parameter_bytes)
+        await self._bring_blobs((one.blob, (one.number,)) for one in again.experience)
         if not all(self.store.has(one) for one in (again.moments, again.residual) if one is not None):
             log.error("round %d: drawn, but what its unit started from is not in the store", job.round)
             return False
@@ -206,6 +208,7 @@ class Shop:
             "parameters": job.parameters,
             "moments": job.moments,
             "residual": job.residual,
+            "experience": [one.blob for one in job.experience],
             "keep": job.keep,
         }
         return Work.model_validate(await self._call("train", request))
@@ -226,7 +229,13 @@ class Shop:
 
     async def _aggregate(self, job: Aggregate) -> str:
         await self._bring(job.parameters, self._parameter_bytes)
-        await self._bring_updates(job)
+        await self._bring_blobs(
+            [
+                *((blob, (number,)) for blob, number in zip(job.updates, job.numbers, strict=True)),
+                # whoever still has it: the coordinator keeps all
+                *((blob, ()) for blob in job.old - {*job.updates}),
+            ]
+        )
         request = AggregateRequest(parameters=job.parameters, updates=job.updates, retracted=job.retracted)
         answer = await self._call("aggregate", request.model_dump(mode="json"))
         parameters = answer.get("parameters")
@@ -246,7 +255,8 @@ class Shop:
     async def _bring(self, digest: str, max_size: int, numbers: Sequence[int] = ()) -> None:
         await self._peer.fetch(digest, max_size=max_size, deadline_s=FETCH_DEADLINE_S, numbers=numbers)
 
-    async def _bring_updates(self, job: Aggregate) -> None:
+    async def _bring_blobs(self, wanted: Iterable[tuple[str, Sequence[int]]]) -> None:
+        """Bring what units published: (address, numbers likely to hold it) each."""
         limiter, failed = trio.CapacityLimiter(FETCHES_AT_ONCE), list[MurmurError]()
 
         async def bring(blob: str, numbers: Sequence[int]) -> None:
@@ -257,9 +267,7 @@ class Shop:
                     failed.append(error)
 
         async with trio.open_nursery() as nursery:
-            for blob, number in zip(job.updates, job.numbers, strict=True):
-                nursery.start_soon(bring, blob, (number,))
-            for blob in job.old - {*job.updates}:
-                nursery.start_soon(bring, blob, ())  # whoever still has it: the coordinator keeps all
+            for blob, numbers in wanted:
+                nursery.start_soon(bring, blob, numbers)
         if failed:
             raise failed[0]

@@ -28,6 +28,7 @@ LOCAL_CHAIN_ID = 31337
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Arithmetic = Literal["fp32", "bf16", "exact"]
 ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
@@ -245,7 +246,7 @@ class NumericProfile(Frozen):
     name: ProfileName
     device: Literal["cpu", "cuda"]
     torch: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # release the tolerances were measured with
-    arithmetic: Literal["fp32", "bf16", "exact"]
+    arithmetic: Arithmetic
     flags: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")], ...] = ()
     tolerance: float = Field(ge=0, lt=1)  # of a replay under a profile that may judge this one
     fresh_tolerance: float = Field(ge=0, lt=1)  # the same where the segment starts from zero moments

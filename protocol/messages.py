@@ -195,6 +195,8 @@ class Opening(Body):
     residual_after: Digest
     symbols: Digest
     salt: Digest
+    published: Digest | None = None  # content address of the unit's blob, where it holds rollouts
+    published_bytes: int = Field(default=0, ge=0, lt=2**40)
 
 
 class Seal(Body):

@@ -11,8 +11,7 @@ import trio
 from protocol.canonical import digest
 from protocol.errors import NetworkError
 from protocol.peer import Peer
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class Shelf:
         self._peer = peer
         self._number = number
         self._max_bytes = max_bytes
-        self._update_bytes = max_update_bytes(peer.manifest.codec, parameter_layout(peer.manifest.model).size)
+        self._update_bytes = max_published_bytes(peer.manifest)
         self._sizes = {peer.manifest.initial_parameters: parameter_bytes}
         self._owners: dict[str, tuple[int, ...]] = {}
         self._waiting = list(range(peer.manifest.rounds))

@@ -1,4 +1,4 @@
-"""Which tokens a peer trains on: a function of the beacon that nobody can choose and anyone can recompute."""
+"""What a peer works on: a function of the beacon that nobody can choose and anyone can recompute."""
 
 from functools import lru_cache
 from typing import Final
@@ -27,6 +27,9 @@ def heldout_start(dataset: DatasetConfig) -> int:
 def assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> Offsets:
     """Return where each sample of one unit starts in the shard: int64[steps, batch].
 
+    Where a policy learns, each is a draw below 2**63 that names a group by its place in the unit's experience, modulo
+    the number of groups there: so commitments can be checked by who has no rollouts.
+
     Args:
         beacon: block hash that fixes the round's draws, 64 hex digits.
         number: the peer's on-chain registration number; a new key draws nothing new.
@@ -35,6 +38,8 @@ def assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> 
         ConfigError: the assignable part of the shard is shorter than one sample.
     """
     places = heldout_start(manifest.dataset) - manifest.model.context
+    if manifest.rollouts is not None:
+        places = 2**63
     if places < 1:
         raise ConfigError("the dataset is shorter than one sample", hint="give a longer text with --data")
     round_seed = seed(ASSIGNMENT, beacon, manifest.run_id, round_)

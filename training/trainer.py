@@ -1,4 +1,4 @@
-"""The trainer of a numeric profile: one interface, three arithmetics."""
+"""The trainer of a numeric profile: one interface, three arithmetics, two sorts of work."""
 
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from protocol.manifest import NumericProfile, RunManifest
 from training.assignment import Offsets
 from training.corpus import Shard
 from training.exact import ExactTrainer
+from training.experience import Experience, ExperienceTrainer
 from training.inner import InnerState, InnerTrainer
 
 
@@ -28,7 +29,7 @@ class Trainer(Protocol):
         ...
 
     def run(self, offsets: Offsets, first_step: int) -> list[float]:
-        """Take one step a row of int64[steps, batch] and return each step's loss in nats a token.
+        """Take one step a row of draws int64[steps, batch] and return each step's loss in nats a token.
 
         Args:
             first_step: global step of the first row, round * inner.steps + step.
@@ -56,7 +57,25 @@ class Trainer(Protocol):
         ...
 
 
-def trainer_for(manifest: RunManifest, shard: Shard, profile: NumericProfile, device: str = "cpu") -> Trainer:
+Material = Shard | Experience
+"""What inner steps are taken on, as a unit's draws name it."""
+
+
+def steps_taken(material: Material, drawn: Offsets) -> int:
+    """Return how many optimizer steps the rows of int64[steps, batch] are."""
+    return material.steps(drawn) if isinstance(material, Experience) else len(drawn)
+
+
+def exact_trainer(manifest: RunManifest, material: Material) -> Trainer:
+    """Return a trainer whose steps have the same bits on every machine."""
+    if isinstance(material, Experience):
+        return ExperienceTrainer(material, "exact")
+    return ExactTrainer(manifest, material)
+
+
+def trainer_for(
+    manifest: RunManifest, material: Material, profile: NumericProfile, device: str = "cpu"
+) -> Trainer:
     """Return a trainer that computes as a profile says.
 
     Args:
@@ -71,5 +90,7 @@ def trainer_for(manifest: RunManifest, shard: Shard, profile: NumericProfile, de
             hint=f"choose --device {profile.device}, or another --profile",
         )
     if profile.arithmetic == "exact":
-        return ExactTrainer(manifest, shard)
-    return InnerTrainer(manifest, shard, device, autocast=profile.arithmetic == "bf16")
+        return exact_trainer(manifest, material)
+    if isinstance(material, Experience):
+        return ExperienceTrainer(material, profile.arithmetic, device)
+    return InnerTrainer(manifest, material, device, autocast=profile.arithmetic == "bf16")

@@ -13,8 +13,8 @@ from pydantic import Field
 from protocol.blobs import BlobStore
 from protocol.manifest import Digest, Frozen, ProfileName, RunManifest
 from protocol.messages import MAX_UNITS
-from protocol.tensors import parameter_layout
-from protocol.update import Symbols, decode, max_update_bytes
+from protocol.published import max_published_bytes, read_update
+from protocol.update import Symbols
 from training.corpus import Shard, prepare_corpus, shard_path
 from training.outer import (
     Contribution,
@@ -147,12 +147,8 @@ class Workbench:
         return fitting(self._updates(request.updates), self._shares(request.retracted))
 
     def _updates(self, blobs: Iterable[str]) -> list[Symbols]:
-        size = parameter_layout(self.manifest.model).size
-        limit = max_update_bytes(self.manifest.codec, size)
-        return [
-            decode(self.store.get(blob, max_size=limit), codec=self.manifest.codec, size=size)
-            for blob in blobs
-        ]
+        limit = max_published_bytes(self.manifest)
+        return [read_update(self.manifest, self.store.get(blob, max_size=limit)) for blob in blobs]
 
     def _shares(self, retracted: Iterable[RetractedRound]) -> list[Contribution]:
         found = []

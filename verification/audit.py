@@ -184,12 +184,12 @@ def _check(
             raise ProofInconclusive(NO_REPLAY)
         from training.inner import prepare_process  # torch
         from verification import audit_findings, audit_replays
-        from verification.replay import TrainingUnits
+        from verification.replay import Units
 
         if shard is None:
             raise ProofInconclusive("the dataset is needed for replays")
         prepare_process(None)
-        units = TrainingUnits(shard(), device)
+        units = Units(shard(), device)
         replayed, executed = audit_replays.check_replays(run, replay, units)
         ruled, judged = audit_findings.check_findings(run, replay, units)
         return replayed + ruled, f"{executed}; {judged}"

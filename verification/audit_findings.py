@@ -7,12 +7,12 @@ from protocol.errors import ProofInconclusive, ProofRejected
 from verification.audit_replays import at_hand
 from verification.audit_rounds import Found
 from verification.public import PublicRun
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.report import Extent
 from verification.unit import Finding, nothing_there
 
 
-def check_findings(run: PublicRun, extent: Extent, units: TrainingUnits) -> Found:
+def check_findings(run: PublicRun, extent: Extent, units: Units) -> Found:
     """What a jury ruled of a segment is what exact arithmetic gives."""
     ruled = [
         case
@@ -45,7 +45,7 @@ def check_findings(run: PublicRun, extent: Extent, units: TrainingUnits) -> Foun
     return done, f"{done} of {len(judged)} rulings judged again"
 
 
-def _find(run: PublicRun, units: TrainingUnits, case: CaseState) -> Finding | str:
+def _find(run: PublicRun, units: Units, case: CaseState) -> Finding | str:
     """Return what a juror should have found, or what is missing to know."""
     if run.commitment(case.round, case.number) is None or case.segment >= run.manifest.segments:
         return nothing_there("no such unit or segment")

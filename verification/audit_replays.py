@@ -10,10 +10,11 @@ from protocol.speakers import later_keys
 from verification.audit_rounds import Found
 from verification.commit import carried
 from verification.duty import UnitKey
+from verification.experience import experience
 from verification.judge import disagreement
 from verification.opening import check_opening, needed_files
 from verification.public import PublicRun
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.report import Extent
 from verification.ruling import fingerprint_fault
 from verification.unit import DrawnUnit, ReplayReport, proven_false
@@ -30,7 +31,7 @@ class OpenedUnit:
     missing: str = ""  # what is missing, in words
 
 
-def check_replays(run: PublicRun, extent: Extent, units: TrainingUnits) -> Found:
+def check_replays(run: PublicRun, extent: Extent, units: Units) -> Found:
     """Whatever is executed again gives what its verdicts say."""
     done, largest = 0, 0.0
     missing: list[str] = []
@@ -82,7 +83,9 @@ def at_hand(run: PublicRun, key: UnitKey, segment: int, opening: Signed[Opening]
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
     openers = later_keys(run.chain, number, round_)
-    unit = DrawnUnit(commitment, segment, beacon, expected, sampling, openers)
+    learned = experience(run.manifest, run.standing.__getitem__, round_) or ()
+    blobs = tuple(one.blob for one in learned)
+    unit = DrawnUnit(commitment, segment, beacon, expected, sampling, openers, blobs)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:

@@ -7,9 +7,9 @@ from protocol.chain import Penalties
 from protocol.errors import Malformed, Premature, ProofInconclusive, ProofRejected
 from protocol.merkle import commitments_root
 from protocol.messages import Commitment, Retraction, Reveal, Signed, UnitRecord
+from protocol.published import max_published_bytes, read_update
 from protocol.speakers import check_signer, number_of, round_of, speaker_of
-from protocol.tensors import parameter_layout
-from protocol.update import Symbols, decode, max_update_bytes
+from protocol.update import Symbols
 from training.assignment import assignment, assignment_digest
 from training.outer import (
     Contribution,
@@ -21,7 +21,7 @@ from training.outer import (
     parameters_file,
 )
 from verification.commit import carried, check_commitment
-from verification.merge import check_reveal, check_update, copied_from
+from verification.merge import check_published, check_reveal, copied_from
 from verification.public import PublicRun
 from verification.retract import merged_blobs, sources
 
@@ -209,9 +209,8 @@ def _why_not(
     reveal, commitment = reveals.get(unit.number), run.commitment(round_, unit.number)
     if reveal is None or commitment is None:
         return "it was not revealed"
-    size = parameter_layout(run.manifest.model).size
-    limit = max_update_bytes(run.manifest.codec, size)
-    body = reveal.body
+    limit = max_published_bytes(run.manifest)
+    beacon, body = run.chain.assignment_beacon(round_), reveal.body
     try:
         check_reveal(commitment, body, limit)
         # A record that leaves a revealed unit out does not excuse it by leaving its name out too.
@@ -223,7 +222,7 @@ def _why_not(
             if unit.merged:
                 raise ProofInconclusive(f"the update {address} of round {round_} is missing")
             return "its update was never public"
-        check_update(run.manifest, size, body, blob, address=address)
+        check_published(run.manifest, beacon or "", round_, body, blob, address=address)
     except Malformed as error:
         return error.message
     return copied_from(body.symbols, unit.number, earlier)
@@ -302,11 +301,11 @@ def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction
 
 
 def _decoded(run: PublicRun, blobs: Iterable[str]) -> list[Symbols]:
-    manifest, size = run.manifest, parameter_layout(run.manifest.model).size
+    manifest = run.manifest
     updates = []
     for address in blobs:
-        blob = run.find(address, max_update_bytes(manifest.codec, size))
+        blob = run.find(address, max_published_bytes(manifest))
         if blob is None:
             raise ProofInconclusive(f"the update {address} is missing")
-        updates.append(decode(blob, codec=manifest.codec, size=size))
+        updates.append(read_update(manifest, blob))
     return updates

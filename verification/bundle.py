@@ -4,7 +4,7 @@ A bundle claims what the chain says (`facts`) and proves nothing about that; `ve
 with an anchor and recomputes the rest.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +29,13 @@ from protocol.messages import (
     parse_message,
 )
 from protocol.pool import slot_of
-from protocol.tensors import moment_layout, parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
+from protocol.tensors import moment_layout
 from training.outer import outer_layout
 from verification.archive import Archive, RoundDossier
 from verification.commit import Carried, carried
 from verification.container import MAX_DOCUMENT_BYTES, Contents, read_bundle, write_bundle
+from verification.experience import Lesson, experience
 from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
 from verification.judge import is_fresh
 from verification.lateness import in_force, is_late
@@ -63,6 +64,7 @@ class BundleDocument(Frozen):
     previous_listed: Wire | None
     previous_commitment: Wire | None
     previous_record: Wire | None
+    learned_records: Annotated[tuple[Wire, ...], Field(max_length=8)] = ()  # before the previous one
     reveal: Wire | None
     opening: Wire | None
     seals: Annotated[tuple[Wire, ...], Field(max_length=64)]
@@ -83,6 +85,7 @@ class Bundle:
     previous_listed: Signed[CommitmentList] | None
     previous_commitment: Signed[Commitment] | None
     previous_record: Signed[RoundRecord] | None
+    learned_records: tuple[Signed[RoundRecord], ...]
     reveal: Signed[Reveal] | None
     opening: Signed[Opening] | None
     seals: tuple[Signed[Seal], ...]
@@ -114,6 +117,20 @@ class Bundle:
             return carried(self.number, before, None)
         void = is_late(self.manifest, posted, anchored)
         return carried(self.number, before, in_force(record.body, void=void))
+
+    @property
+    def experience(self) -> tuple[Lesson, ...]:
+        """Return whose rollouts the unit learned from, by the records in the bundle."""
+        facts, manifest = self.facts, self.manifest
+        standing = {
+            fact.round: in_force(record.body, void=is_late(manifest, fact.commitments_block, fact.block))
+            for fact, record in zip(facts.learned, self.learned_records, strict=False)
+        }
+        posted, anchored = facts.previous_commitments_block, facts.previous_record_block
+        if self.previous_record is not None and posted is not None and anchored is not None:
+            void = is_late(manifest, posted, anchored)
+            standing[self.round - 1] = in_force(self.previous_record.body, void=void)
+        return experience(manifest, standing.get, self.round) or ()
 
     @property
     def void(self) -> bool:
@@ -153,7 +170,13 @@ class Bundle:
         facts, owner = self.facts, self.operator(self.number)
         openers = () if owner is None else owner.speaker(facts.roster_block).keys[1:]
         return DrawnUnit(
-            self.commitment, segment, facts.assignment_beacon, self.carried, facts.sampling_beacon, openers
+            self.commitment,
+            segment,
+            facts.assignment_beacon,
+            self.carried,
+            facts.sampling_beacon,
+            openers,
+            tuple(one.blob for one in self.experience),
         )
 
     def operator(self, number: int) -> OperatorFact | None:
@@ -171,7 +194,8 @@ class Bundle:
             self.opening,
         )
         present: tuple[Signed[Body], ...] = tuple(one for one in optional if one is not None)
-        return (self.listed, self.commitment, self.record, *present, *self.seals, *self.verdicts)
+        earlier = self.learned_records
+        return (self.listed, self.commitment, self.record, *earlier, *present, *self.seals, *self.verdicts)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -194,7 +218,7 @@ def file_limit(document: bytes) -> int:
     return max(
         outer_layout(manifest).file_bytes,
         moment_layout(manifest.model).file_bytes,
-        max_update_bytes(manifest.codec, parameter_layout(manifest.model).size),
+        max_published_bytes(manifest),
     )
 
 
@@ -214,6 +238,7 @@ def parse_bundle(contents: Contents) -> Bundle:
         previous_listed=_optional(manifest, round_ - 1, CommitmentList, said.previous_listed),
         previous_commitment=_optional(manifest, round_ - 1, Commitment, said.previous_commitment),
         previous_record=_optional(manifest, round_ - 1, RoundRecord, said.previous_record),
+        learned_records=_learned(manifest, said),
         reveal=_optional(manifest, round_, Reveal, said.reveal),
         opening=_optional(manifest, round_, Opening, said.opening),
         seals=tuple(_message(manifest, round_, Seal, wire) for wire in said.seals),
@@ -254,6 +279,13 @@ def _message(manifest: RunManifest, round_: int, kind: type[B], wire: Wire) -> S
     return cast("Signed[B]", message)
 
 
+def _learned(manifest: RunManifest, said: BundleDocument) -> tuple[Signed[RoundRecord], ...]:
+    if len(said.learned_records) != len(said.facts.learned):
+        raise ProofRejected("bundle with other records of what was learned than it claims facts of")
+    pairs = zip(said.facts.learned, said.learned_records, strict=True)
+    return tuple(_message(manifest, fact.round, RoundRecord, wire) for fact, wire in pairs)
+
+
 def _optional(manifest: RunManifest, round_: int, kind: type[B], wire: Wire | None) -> Signed[B] | None:
     return None if wire is None else _message(manifest, round_, kind, wire)
 
@@ -277,11 +309,12 @@ def export_bundle(
     if dossier is None or dossier.record is None or facts is None:
         raise ConfigError(f"round {round_} is not anchored yet")
     previous = archive.round(manifest, round_ - 1) if round_ else None
+    learned = [archive.round(manifest, one.round) for one in facts.learned]
     commitment = _of(dossier.commitments, number)
     if commitment is None:
         known = ", ".join(str(one.body.number) for one in dossier.commitments)
         raise ConfigError(f"number {number} has no unit in round {round_}", hint=f"units: {known or 'none'}")
-    document, bundle = _describe(manifest, chain, dossier, previous, commitment)
+    document, bundle = _describe(manifest, chain, dossier, previous, learned, commitment)
     if bundle.draw is None:
         raise ConfigError(
             f"the unit of number {number} was not drawn in round {round_}",
@@ -311,6 +344,7 @@ def _describe(
     chain: ChainFacts,
     dossier: RoundDossier,
     previous: RoundDossier | None,
+    learned: Sequence[RoundDossier | None],
     commitment: Signed[Commitment],
 ) -> tuple[BundleDocument, Bundle]:
     assert dossier.record is not None
@@ -322,7 +356,7 @@ def _describe(
             number,
             *(one.body.verifier for one in verdicts),
             *(one.body.verifier for one in seals),
-            *_stand_ins(chain, dossier, previous),
+            *_stand_ins(chain, dossier, previous, *learned),
         }
     )
     unknown = [signer for signer in signers if signer not in chain.operators]
@@ -341,6 +375,7 @@ def _describe(
         previous_listed=None if previous is None else previous.listed,
         previous_commitment=None if previous is None else _of(previous.commitments, number),
         previous_record=None if previous is None else previous.record,
+        learned_records=tuple(one.record for one in learned if one is not None and one.record is not None),
         reveal=_of(dossier.reveals, number),
         opening=next((one for one in dossier.openings if slot_of(one)[2] == (number, 0)), None),
         seals=seals,
@@ -366,6 +401,7 @@ def _describe(
         previous_listed=wire(bundle.previous_listed),
         previous_commitment=wire(bundle.previous_commitment),
         previous_record=wire(bundle.previous_record),
+        learned_records=tuple(one.to_json() for one in bundle.learned_records),
         reveal=wire(bundle.reveal),
         opening=wire(bundle.opening),
         seals=tuple(seal.to_json() for seal in seals),
@@ -382,8 +418,7 @@ def bundle_files(bundle: Bundle) -> dict[str, int]:
         for needed in needed_files(bundle.manifest, unit, bundle.opening.body):
             wanted[needed.address] = needed.bytes
     if bundle.entry is not None and bundle.entry.merged and bundle.entry.blob is not None:
-        size = parameter_layout(bundle.manifest.model).size
-        wanted[bundle.entry.blob] = max_update_bytes(bundle.manifest.codec, size)
+        wanted[bundle.entry.blob] = max_published_bytes(bundle.manifest)
     return wanted
 
 

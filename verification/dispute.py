@@ -11,11 +11,9 @@ from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import PASSED, REJECTED
 from protocol.state import EXACT_DIVERGES, exact_root
 from training.assignment import Offsets, assignment
-from training.corpus import Shard
 from training.distance import segment_distances
-from training.exact import ExactTrainer
 from training.inner import InnerState
-from training.trainer import Trainer
+from training.trainer import Material, Trainer, exact_trainer
 from verification.judge import grade, is_disputed, is_fresh
 from verification.unit import DrawnUnit, ReplayReport
 
@@ -34,7 +32,7 @@ def unit_profile(manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
 
 
 def segment_rows(manifest: RunManifest, unit: DrawnUnit) -> tuple[Offsets, int]:
-    """Return the drawn segment's assigned batches int64[steps, batch] and its first global step."""
+    """Return the drawn segment's draws int64[steps, batch] and its first global step."""
     steps = manifest.verification.segment_steps
     first = unit.segment * steps
     offsets = assignment(manifest, unit.beacon, unit.round, unit.number)[first : first + steps]
@@ -55,7 +53,7 @@ def run_segment(
 
 def judge_segment(
     manifest: RunManifest,
-    shard: Shard,
+    material: Material,
     unit: DrawnUnit,
     own: NumericProfile,
     start: InnerState,
@@ -65,6 +63,7 @@ def judge_segment(
     """Compare the committed end of a segment with a replay of it, and in dispute with the exact reference.
 
     Args:
+        material: what its steps are taken on.
         own: profile of the replay: the unit's, or one that may judge it.
         start, claimed: opened, and equal to the committed roots.
         replayed: the end that the replay reached; None where it stopped being finite, at which honest training stops
@@ -79,7 +78,7 @@ def judge_segment(
     if own.arithmetic == "exact":
         reference = replayed
     else:
-        reference = run_segment(manifest, ExactTrainer(manifest, shard), unit, start)
+        reference = run_segment(manifest, exact_trainer(manifest, material), unit, start)
     exact_tensor, exact_distance = largest_distance(manifest, start, claimed, reference)
     outcome = grade(profile, exact_distance, fresh=fresh)
     if reference is None:

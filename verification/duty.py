@@ -20,6 +20,7 @@ from protocol.pool import MessagePool
 from protocol.speakers import later_keys
 from verification.cases import blocks_since
 from verification.commit import Carried, carried, carries_on
+from verification.experience import experience
 from verification.inclusion import counted_entries, forced_entries
 from verification.lateness import in_force, is_void
 from verification.ruling import fault, in_turn, may_judge, rule
@@ -198,9 +199,11 @@ def unit_of(
     if commitment is None:
         return None
     expected = carried_into(manifest, chain, pool, round_, number)
-    if expected is None:
+    learned = experience(manifest, lambda one: confirmed_record(manifest, chain, pool, one), round_)
+    if expected is None or learned is None:
         return None
-    return DrawnUnit(commitment, segment, beacon, expected, sampling, later_keys(chain, number, round_))
+    openers, blobs = later_keys(chain, number, round_), tuple(one.blob for one in learned)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling, openers, blobs)
 
 
 def carried_into(

@@ -40,6 +40,7 @@ _FACTS = {
     "record": "the hash of the round's record",
     "previous_root": "the root of the round before",
     "previous_record": "the record of the round before",
+    "learned": "the records of the rounds that it learned from",
     "assignment_beacon": "the beacon that assigned the data",
     "sampling_beacon": "the beacon that drew the unit",
     "verifiers": "the verifiers that were staked",

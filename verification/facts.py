@@ -13,6 +13,7 @@ from protocol.manifest import Address, Digest, Frozen, RunManifest
 from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import MAX_UNITS, CommitmentEntry, CommitmentList, Number, Round
 from protocol.speakers import Speaker, keys_since
+from verification.experience import learned_rounds
 from verification.inclusion import forced_entries
 
 MAX_OPERATORS = 65_536
@@ -64,6 +65,15 @@ class OperatorFact(Frozen):
         return claimed.speaker(block).keys[:1] == self.speaker(block).keys[:1]
 
 
+class RecordFact(Frozen):
+    """Hold what the chain says of the record of an earlier round."""
+
+    round: Round
+    record: Digest  # its hash
+    commitments_block: Block
+    block: Block  # that anchored it
+
+
 class RoundFacts(Frozen):
     """Hold what the chain says of one round whose record is anchored."""
 
@@ -80,6 +90,8 @@ class RoundFacts(Frozen):
     previous_forced: Forced = ()
     previous_record: Digest | None
     previous_record_block: Block | None
+    # Where a policy learns: the records before the previous one that say what from.
+    learned: Annotated[tuple[RecordFact, ...], Field(max_length=8)] = ()
     assignment_beacon: Digest
     sampling_beacon: Digest
     verifiers: Annotated[tuple[Number, ...], Field(max_length=MAX_OPERATORS)]  # staked at the record's anchor
@@ -113,7 +125,7 @@ def commitment_proof(listed: CommitmentList, number: int) -> tuple[str, ...]:
     return tuple(sibling.hex() for sibling in tree.proof(numbers.index(number)))
 
 
-def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
+def round_facts(chain: ChainView, manifest: RunManifest, round_: int) -> RoundFacts | None:
     """Return what the chain says of a round, or None while its sampling beacon does not exist."""
     posted, record, anchored = chain.commitments(round_), chain.record_hash(round_), chain.anchor(round_)
     roster, assignment = chain.anchor(round_ - 1), chain.assignment_beacon(round_)
@@ -137,10 +149,19 @@ def round_facts(chain: ChainView, round_: int) -> RoundFacts | None:
         previous_forced=forced_entries(chain, round_ - 1) if round_ else (),
         previous_record=chain.record_hash(round_ - 1) if round_ else None,
         previous_record_block=chain.anchor(round_ - 1) if round_ else None,
+        learned=tuple(_record_fact(chain, one) for one in learned_rounds(manifest, round_)[:-1]),
         assignment_beacon=assignment,
         sampling_beacon=sampling,
         verifiers=tuple(one.number for one in chain.verifiers(round_)),
     )
+
+
+def _record_fact(chain: ChainView, round_: int) -> RecordFact:
+    posted, record, anchored = chain.commitments(round_), chain.record_hash(round_), chain.anchor(round_)
+    assert posted is not None, "rounds follow one another"
+    assert record is not None, "rounds follow one another"
+    assert anchored is not None, "rounds follow one another"
+    return RecordFact(round=round_, record=record, commitments_block=posted.block, block=anchored)
 
 
 def operator_facts(chain: ChainView) -> tuple[OperatorFact, ...]:
@@ -167,7 +188,7 @@ def chain_facts(chain: ChainView, manifest: RunManifest) -> ChainFacts:
     """
     if chain.created() is None:
         raise ProofInconclusive(f"the ledger does not know run {manifest.run_id}")
-    found = {round_: round_facts(chain, round_) for round_ in range(manifest.rounds)}
+    found = {round_: round_facts(chain, manifest, round_) for round_ in range(manifest.rounds)}
     return ChainFacts(
         manifest.chain_id,
         manifest.ledger,

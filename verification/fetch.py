@@ -23,8 +23,7 @@ from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Signed
 from protocol.peer import Peer, PeerConfig, open_peer
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
+from protocol.published import max_published_bytes
 from training.outer import outer_layout
 from verification.archive import Archive
 from verification.blobs import find_blob
@@ -132,8 +131,7 @@ class _Gathering:
         self._archive = archive
         self._say = say
         self._report = FetchReport(config.run)
-        size = parameter_layout(peer.manifest.model).size
-        self._update_bytes = max_update_bytes(peer.manifest.codec, size)
+        self._update_bytes = max_published_bytes(peer.manifest)
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
 
     async def run(self) -> FetchReport:

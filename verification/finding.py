@@ -11,10 +11,9 @@ from protocol.canonical import tagged_digest
 from protocol.errors import Malformed, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
-from training.corpus import Shard
-from training.exact import ExactTrainer
 from training.outer import load_parameters
-from verification.dispute import largest_distance, reference_root, run_segment, unit_profile
+from training.trainer import Material, exact_trainer, steps_taken
+from verification.dispute import largest_distance, reference_root, run_segment, segment_rows, unit_profile
 from verification.judge import is_fresh
 from verification.opened import (
     Recomputed,
@@ -22,6 +21,7 @@ from verification.opened import (
     check_start,
     check_update,
     read_end,
+    read_groups,
     read_residual,
     read_start,
     recompute_update,
@@ -30,13 +30,15 @@ from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual
 
 
 def find(
-    manifest: RunManifest, shard: Shard, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    manifest: RunManifest, material: Material, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
 ) -> Finding:
     """Judge a segment in exact arithmetic, all its files at hand.
 
-    Of several faults a forged residual is named first, since it is carried on, then an update that does not follow.
+    Of several faults a forged residual is named first, since it is carried on, then an update that does not follow,
+    then rollouts that are not the environment's or the policy's.
 
     Args:
+        material: what its steps are taken on.
         opening: of the segment, whose addresses give the committed roots (`verification.opening.check_opening`).
         files: content by address; each hashes to its address.
     """
@@ -48,17 +50,20 @@ def find(
     recomputed: Recomputed | None = None
     try:
         residual = read_residual(manifest, opening, files)
-        recomputed = recompute_update(manifest, opening, public, residual, files)
+        groups = read_groups(manifest, opening, files)
+        recomputed = recompute_update(manifest, opening, public, residual, files, groups)
         check_update(opening, recomputed)
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
+        samples = play_again(manifest, unit, groups)
         start = read_start(manifest, unit, opening, files)
-        end = read_end(manifest, opening, start, files)
+        steps = steps_taken(material, segment_rows(manifest, unit)[0])
+        end = read_end(manifest, opening, start, files, steps)
     except ProofRejected as error:
         forged = isinstance(error, ForgedResidual)
         outcome = CaseOutcome.FORGED if forged else CaseOutcome.FALSE
         return Finding(outcome, _read_result(unit, recomputed), error.message[:200])
-    reference = run_segment(manifest, ExactTrainer(manifest, shard), unit, start)
+    reference = run_segment(manifest, exact_trainer(manifest, material), unit, start)
     tensor, distance = largest_distance(manifest, start, end, reference)
     result = bytes.fromhex(reference_root(manifest, unit, reference))
     profile, fresh = unit_profile(manifest, unit), is_fresh(unit.commitment.body, unit.segment)

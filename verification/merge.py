@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Reveal, Signed
+from protocol.published import read_published
 from protocol.state import update_root
-from protocol.update import decode, max_update_bytes, symbols_digest
+from training.assignment import task_seeds
+from verification.rollouts import check_groups, decode_groups
 
 
 def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int) -> None:
@@ -24,24 +26,35 @@ def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int)
         raise Malformed(f"update of {reveal.blob_bytes} bytes exceeds {max_bytes}")
 
 
-def check_update(
-    manifest: RunManifest, size: int, reveal: Reveal, blob: bytes, *, address: str | None = None
+def check_published(
+    manifest: RunManifest,
+    beacon: str,
+    round_: int,
+    reveal: Reveal,
+    blob: bytes,
+    *,
+    address: str | None = None,
 ) -> None:
-    """Check that bytes are an encoding of the revealed update, and as long as revealed if it is the revealed one.
+    """Check that bytes are an encoding of what was revealed, and all that is public of rollouts in it.
+
+    Every environment is played again: what it says, when samples end, and every reward that a replay gives.
 
     Args:
-        size: number of parameters.
+        beacon: assignment beacon of the round, 64 hex digits.
         address: content address of the bytes; None: the revealed one.
 
     Raises:
-        Malformed: another length, not well formed, or other symbols.
+        Malformed: another length than revealed, not well formed, other symbols, or rollouts that are not the
+            environment's.
     """
     if address in (None, reveal.blob) and len(blob) != reveal.blob_bytes:
         raise Malformed("update of another length than revealed")
-    if len(blob) > max_update_bytes(manifest.codec, size):
-        raise Malformed("update container too large")
-    if symbols_digest(decode(blob, codec=manifest.codec, size=size)) != reveal.symbols:
+    found = read_published(manifest, blob)
+    if found.identity != reveal.symbols:
         raise Malformed("update bytes hold other symbols than revealed")
+    if manifest.rollouts is not None:
+        seeds = task_seeds(manifest, beacon, round_, reveal.number)
+        check_groups(manifest, enumerate(decode_groups(manifest, found.groups)), seeds)
 
 
 def copied_from(symbols: str, number: int, earlier: Mapping[str, tuple[int, int]]) -> str:

@@ -7,6 +7,7 @@ from protocol.canonical import digest
 from protocol.errors import Malformed, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
+from protocol.published import published_identity, read_published
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest
@@ -48,9 +49,12 @@ def read_start(
 
 
 def read_end(
-    manifest: RunManifest, opening: Opening, start: InnerState, files: Mapping[str, bytes]
+    manifest: RunManifest, opening: Opening, start: InnerState, files: Mapping[str, bytes], steps: int
 ) -> InnerState:
     """Read the segment's end.
+
+    Args:
+        steps: that the segment's draws are.
 
     Raises:
         ProofRejected: no honest trainer can have written this.
@@ -62,7 +66,6 @@ def read_end(
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     if (end.exp_avg_sq < 0).any():
         raise ProofRejected("opened a negative second moment")
-    steps = manifest.verification.segment_steps
     if end.steps != start.steps + steps:
         raise ProofRejected(f"opened {end.steps - start.steps} optimizer steps in a segment of {steps}")
     return end
@@ -98,8 +101,22 @@ def read_residual(manifest: RunManifest, opening: Opening, files: Mapping[str, b
 class Recomputed:
     """Name the update and the residual that follow from a unit's final state and the residual before."""
 
-    symbols: str  # digest of the symbols
+    symbols: str  # identity of what the unit published
     residual: str  # address of the residual's file
+
+
+def read_groups(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """Read the canonical bytes of the groups that a unit published; none where runs have no rollouts.
+
+    Raises:
+        ProofRejected: what was opened is no unit's blob.
+    """
+    if manifest.rollouts is None or opening.published is None:
+        return ()
+    try:
+        return read_published(manifest, files[opening.published]).groups
+    except Malformed as error:
+        raise ProofRejected(f"opened a blob that is not a unit's: {error.message}") from error
 
 
 def recompute_update(
@@ -108,12 +125,14 @@ def recompute_update(
     public: Floats,
     residual: Floats | None,
     files: Mapping[str, bytes],
+    groups: tuple[bytes, ...] = (),
 ) -> Recomputed:
     """Recompute update and residual, which have the same bits on every machine.
 
     Args:
         public: [P], the round's global parameters.
         residual: [P], carried into the unit.
+        groups: canonical bytes of the rollouts published with it.
 
     Raises:
         ProofRejected: there is no update of this final state.
@@ -126,7 +145,7 @@ def recompute_update(
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     except OwnFault as error:
         raise ProofRejected(f"the final state has no update: {error.message}") from error
-    return Recomputed(symbols_digest(symbols), digest(pack(layout, after)))
+    return Recomputed(published_identity(symbols_digest(symbols), groups), digest(pack(layout, after)))
 
 
 def check_update(opening: Opening, recomputed: Recomputed) -> None:
@@ -138,4 +157,4 @@ def check_update(opening: Opening, recomputed: Recomputed) -> None:
     if recomputed.residual != opening.residual_after:
         raise ForgedResidual("committed residual does not follow from final state and residual before")
     if recomputed.symbols != opening.symbols:
-        raise ProofRejected("committed symbols do not follow from final state and residual")
+        raise ProofRejected("committed symbols do not follow from final state, residual and rollouts")

@@ -9,6 +9,7 @@ from protocol.canonical import digest
 from protocol.errors import Malformed, ProofRejected
 from protocol.manifest import ModelConfig, RunManifest
 from protocol.messages import Opening, Signed
+from protocol.published import max_published_bytes
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from protocol.tensors import moment_layout, pack, parameter_layout
 from training.outer import outer_layout
@@ -42,6 +43,10 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
         raise Malformed("opening of another commitment")
     if said.segment != unit.segment:
         raise Malformed(f"opening of segment {said.segment} instead of {unit.segment}")
+    if manifest.rollouts is not None and (
+        said.published is None or not 0 < said.published_bytes <= max_published_bytes(manifest)
+    ):
+        raise Malformed("opening without the unit's rollouts")
     if opening.author not in (unit.commitment.author, *unit.openers):
         raise Malformed("opening signed neither by the commitment's key nor by a later one of its number")
     for what, found, committed in _roots(manifest, unit, said):
@@ -125,9 +130,11 @@ def _carried_residual(run: str, round_: int, number: int, residual: str | None) 
 
 
 def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tuple[NeededFile, ...]:
-    """Return the files a replay reads: both ends of the segment, the final parameters, the residual before,
-    and the public parameters of the round. What is recomputed exactly is compared by address and not fetched.
-    Ends are late: they are served once verifiers have sealed (`verification.seal`).
+    """Return the files that a replay reads.
+
+    Both ends of the segment, the final parameters, the residual before, and the public parameters of the round; of
+    rollouts the unit's own and those it learns from. What is recomputed exactly is compared by address and not
+    fetched. Ends are late: they are served once verifiers have sealed (`verification.seal`).
     """
     parameters = parameter_layout(manifest.model).file_bytes
     moments = moment_layout(manifest.model).file_bytes
@@ -141,6 +148,10 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
         NeededFile("end_moments", opening.end_moments, moments, late=True),
         NeededFile("final_parameters", opening.final_parameters, parameters, late=True),
     ]
+    if manifest.rollouts is not None and opening.published is not None:
+        needed.append(NeededFile("published", opening.published, opening.published_bytes))
+        largest = max_published_bytes(manifest)
+        needed += (NeededFile("experience", blob, largest, public=True) for blob in unit.experience)
     if opening.residual_before is not None:
         needed.append(NeededFile("residual_before", opening.residual_before, parameters))
     return tuple(needed)

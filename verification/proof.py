@@ -24,9 +24,9 @@ from protocol.messages import (
     Signed,
     Verdict,
 )
+from protocol.published import max_published_bytes
 from protocol.speakers import check_signer, number_of
 from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard, prepare_corpus
 from training.inner import prepare_process
@@ -34,11 +34,12 @@ from training.program import program_digest
 from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
 from verification.commit import check_commitment
+from verification.experience import learned_rounds
 from verification.inclusion import counted_entries
 from verification.judge import disagreement
-from verification.merge import check_reveal, check_update
+from verification.merge import check_published, check_reveal
 from verification.opening import check_opening
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.report import Check, exit_code
 from verification.ruling import fault, fingerprint_fault, rule
 from verification.unit import ReplayReport, proven_false
@@ -216,7 +217,7 @@ class _Decision:
             raise ProofInconclusive("the run's program is not the one installed here")
         with TemporaryDirectory(prefix="murmur-proof-") as scratch:
             prepare_process(None)
-            units = TrainingUnits(_shard(bundle, self._data, Path(scratch)), self._device)
+            units = Units(_shard(bundle, self._data, Path(scratch)), self._device)
             started = process_time()
             report = units.replay(bundle.manifest, unit, opening.body, bundle.files)
         self._replay = replace(report, cpu_s=process_time() - started)
@@ -359,6 +360,7 @@ def _check_previous(bundle: Bundle) -> None:
         raise ProofRejected("the list of the round before does not give the claimed root")
     if record.body.digest().hex() != facts.previous_record:
         raise ProofRejected("the record of the round before does not have the claimed hash")
+    _check_learned(bundle)
     entries = counted_entries(listed.body, facts.previous_forced)
     named = [entry.commitment for entry in entries if entry.number == bundle.number]
     listed_too = any(entry.number == bundle.number for entry in listed.body.entries)
@@ -367,6 +369,16 @@ def _check_previous(bundle: Bundle) -> None:
         raise ProofRejected("the peer's commitment of the round before is missing")
     if commitment is not None and named != [commitment.id]:
         raise ProofRejected("the round before has another commitment of the peer")
+
+
+def _check_learned(bundle: Bundle) -> None:
+    """Check the earlier records that say whose rollouts the unit learned from."""
+    rounds = [one.round for one in bundle.facts.learned]
+    if rounds != list(learned_rounds(bundle.manifest, bundle.round)[:-1]):
+        raise ProofRejected("records of other rounds than the unit learned from")
+    for fact, record in zip(bundle.facts.learned, bundle.learned_records, strict=True):
+        if record.body.digest().hex() != fact.record:
+            raise ProofRejected(f"the record of round {fact.round} does not have the claimed hash")
 
 
 def _drawn_segment(bundle: Bundle) -> int:
@@ -404,14 +416,14 @@ def _check_update(bundle: Bundle) -> str:
     if bundle.reveal is None:
         raise ProofRejected("the record merges an update that was not revealed")
     reveal = bundle.reveal.body
-    size = parameter_layout(bundle.manifest.model).size
-    check_reveal(bundle.commitment, reveal, max_update_bytes(bundle.manifest.codec, size))
+    check_reveal(bundle.commitment, reveal, max_published_bytes(bundle.manifest))
     if entry.symbols != reveal.symbols or entry.blob is None:
         raise ProofRejected("the record merges another update than the revealed one")
     blob = bundle.files.get(entry.blob)
     if blob is None:
         raise ProofInconclusive("the bundle lacks the update")
-    check_update(bundle.manifest, size, reveal, blob, address=entry.blob)
+    beacon = bundle.facts.assignment_beacon
+    check_published(bundle.manifest, beacon, bundle.round, reveal, blob, address=entry.blob)
     return f"update {reveal.symbols}"
 
 

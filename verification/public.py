@@ -29,9 +29,8 @@ from protocol.messages import (
     Signed,
     Verdict,
 )
+from protocol.published import max_published_bytes
 from protocol.succession import acts_from
-from protocol.tensors import parameter_layout
-from protocol.update import max_update_bytes
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.bundle import FindBlob
 from verification.cases import counted_cases, may_still_open
@@ -214,7 +213,7 @@ class PublicRun:
 
     def reveals(self, round_: int) -> dict[int, Reveal]:
         """Return the published reveals that open their commitment, by number."""
-        limit = max_update_bytes(self.manifest.codec, parameter_layout(self.manifest.model).size)
+        limit = max_published_bytes(self.manifest)
         found = {}
         for message in self.dossiers[round_].reveals:
             commitment = self.commitment(round_, message.body.number)

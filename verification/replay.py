@@ -1,4 +1,4 @@
-"""The replay of a training unit: the drawn segment within tolerance, and the end of the unit exactly.
+"""The replay of a unit: the drawn segment within tolerance, and the end of the unit exactly.
 
 How a segment is judged, and what exact arithmetic has to do with it, is in `verification.dispute`.
 
@@ -14,15 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import process_time
 
+from contracts.types import CaseOutcome
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import Opening, Signed
+from protocol.messages import PASSED, Opening, Signed
 from protocol.tensors import Floats
 from training.assignment import assignment
 from training.corpus import Shard
+from training.experience import Experience
 from training.inner import InnerState
 from training.outer import load_parameters
-from training.trainer import trainer_for
+from training.trainer import Material, steps_taken, trainer_for
 from verification import opening as training_opening
 from verification.dispute import judge_segment, segment_rows, unit_profile
 from verification.finding import find
@@ -32,19 +34,24 @@ from verification.opened import (
     check_start,
     check_update,
     read_end,
+    read_groups,
     read_residual,
     read_start,
     recompute_update,
 )
 from verification.profile import judging_pair, this_machine
-from verification.unit import DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
+from verification.unit import NO_RESULT, DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingUnits:
-    """Replay pre-training units of one run (`verification.unit.UnitKind`)."""
+class Units:
+    """Replay the units of one run (`verification.unit.UnitKind`).
+
+    Attributes:
+        shard: what pre-training takes its steps on; a policy learns from rollouts that come with the files.
+    """
 
     shard: Shard
     device: str = "cpu"
@@ -87,17 +94,24 @@ class TrainingUnits:
         profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+            material = self._material(manifest, unit, files)
         except Malformed as error:
-            raise ProofInconclusive(f"the round's public parameters: {error.message}") from error
+            raise ProofInconclusive(f"the round's public files: {error.message}") from error
         try:
             check_assignment(manifest, unit)
             residual = read_residual(manifest, opening, files)
             start = read_start(manifest, unit, opening, files)
             check_start(manifest, unit, opening, public)
+            groups = read_groups(manifest, opening, files)
+            samples = play_again(manifest, unit, groups)
         except ProofRejected as error:
             return proven_false(error)
-        end, shown = self._run_segment(manifest, unit, start, profile)
-        return Replayed(profile, public, start, end, residual, shown, process_time() - began)
+        sampled = judge_sampling(manifest, unit, profile, public, samples, self.device)
+        if sampled is not None and sampled.outcome != PASSED:
+            return sampled
+        end, shown = self._run_segment(manifest, material, unit, start, profile)
+        spent = process_time() - began
+        return Replayed(profile, public, material, start, end, residual, groups, sampled, shown, spent)
 
     def compare(
         self,
@@ -114,23 +128,42 @@ class TrainingUnits:
         """
         try:
             # First, so that no fault of the segment hides a forged residual.
-            recomputed = recompute_update(manifest, opening, replayed.public, replayed.residual, files)
+            recomputed = recompute_update(
+                manifest, opening, replayed.public, replayed.residual, files, replayed.groups
+            )
             check_update(opening, recomputed)
-            end = read_end(manifest, opening, replayed.start, files)
+            steps = steps_taken(replayed.material, segment_rows(manifest, unit)[0])
+            end = read_end(manifest, opening, replayed.start, files, steps)
         except ProofRejected as error:
             return replace(proven_false(error), fingerprint=replayed.fingerprint)
         report = judge_segment(
-            manifest, self.shard, unit, replayed.profile, replayed.start, end, replayed.end
+            manifest, replayed.material, unit, replayed.profile, replayed.start, end, replayed.end
         )
-        return replace(report, fingerprint=replayed.fingerprint)
+        measured = {} if replayed.sampled is None else replayed.sampled.distances
+        return replace(report, fingerprint=replayed.fingerprint, distances={**report.distances, **measured})
 
     def find(
         self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
     ) -> Finding:
         """Judge a segment as a juror does, in exact arithmetic; see `verification.finding`."""
         began = process_time()
-        found = find(manifest, self.shard, unit, opening, files)
+        try:
+            material = self._material(manifest, unit, files)
+        except Malformed as error:
+            reason = f"the round's public files: {error.message}"
+            return Finding(CaseOutcome.VOID, NO_RESULT, reason[:200], cpu_s=process_time() - began)
+        found = find(manifest, material, unit, opening, files)
         return replace(found, cpu_s=process_time() - began)
+
+    def _material(self, manifest: RunManifest, unit: DrawnUnit, files: Mapping[str, bytes]) -> Material:
+        """Return what the unit's steps are taken on.
+
+        Raises:
+            Malformed: published rollouts cannot be read.
+        """
+        if manifest.rollouts is None:
+            return self.shard
+        return Experience.read(manifest, [files[blob] for blob in unit.experience])
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
@@ -144,12 +177,17 @@ class TrainingUnits:
         return pair.replay
 
     def _run_segment(
-        self, manifest: RunManifest, unit: DrawnUnit, start: InnerState, own: NumericProfile
+        self,
+        manifest: RunManifest,
+        material: Material,
+        unit: DrawnUnit,
+        start: InnerState,
+        own: NumericProfile,
     ) -> tuple[InnerState | None, tuple[float, ...]]:
         """Return the segment's end, None where values stop being finite, and the fingerprint to seal."""
         offsets, step = segment_rows(manifest, unit)
         steps, middle = len(offsets), middle_steps(len(offsets))
-        trainer = trainer_for(manifest, self.shard, own, self.device)
+        trainer = trainer_for(manifest, material, own, self.device)
         trainer.load(start)
         end: InnerState | None = None
         shown: tuple[float, ...] = (0.0,) * VALUES  # of a replay that stops being finite on its way
@@ -174,8 +212,11 @@ class Replayed:
 
     profile: NumericProfile  # of the replay
     public: Floats  # [P], the round's global parameters
+    material: Material  # that the steps are taken on
     start: InnerState
     end: InnerState | None  # None where values stopped being finite
     residual: Floats | None  # [P], carried into the unit
+    groups: tuple[bytes, ...]  # canonical bytes of the unit's rollouts
+    sampled: ReplayReport | None  # of the drawn groups of rollouts
     fingerprint: tuple[float, ...]
     cpu_s: float

@@ -14,7 +14,7 @@ from training.inner import prepare_process
 from training.program import program_digest
 from training.workbench import DeviceLoadRequest, Workbench
 from verification.profile import this_machine
-from verification.replay import Replayed, TrainingUnits
+from verification.replay import Replayed, Units
 from verification.request import BeginAnswer, FindAnswer, ReplayAnswer, ReplayRequest
 from verification.unit import DrawnUnit, Finding, ReplayReport
 
@@ -30,7 +30,7 @@ class Bench:
         self._store = work.store
         prepare_process(request.threads)
         self.machine = this_machine(request.device)
-        self._units = TrainingUnits(work.shard(), request.device)
+        self._units = Units(work.shard(), request.device)
         self._kept: dict[str, Replayed] = {}  # by commitment id, oldest first
 
     def begin(self, request: ReplayRequest) -> BeginAnswer:

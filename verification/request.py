@@ -8,7 +8,7 @@ from contracts.types import CaseOutcome
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
 from protocol.manifest import Digest, Frozen
-from protocol.messages import Commitment, Opening, Signed, parse_message
+from protocol.messages import MAX_UNITS, Commitment, Opening, Signed, parse_message
 from verification.commit import Carried
 from verification.unit import DrawnUnit, Finding, ReplayReport
 
@@ -23,6 +23,7 @@ class ReplayRequest(Frozen):
     sampling: Digest
     carried_moments: Digest
     carried_residual: Digest
+    experience: tuple[Digest, ...] = Field(default=(), max_length=MAX_UNITS)
 
     @classmethod
     def of(cls, unit: DrawnUnit, opening: Signed[Opening]) -> "ReplayRequest":
@@ -35,6 +36,7 @@ class ReplayRequest(Frozen):
             sampling=unit.sampling,
             carried_moments=unit.carried.moments,
             carried_residual=unit.carried.residual,
+            experience=unit.experience,
         )
 
     def unit(self) -> DrawnUnit:
@@ -44,7 +46,12 @@ class ReplayRequest(Frozen):
             raise OwnFault("the daemon sent something else than a commitment")
         carried = Carried(self.carried_moments, self.carried_residual)
         return DrawnUnit(
-            cast("Signed[Commitment]", commitment), self.segment, self.beacon, carried, self.sampling
+            cast("Signed[Commitment]", commitment),
+            self.segment,
+            self.beacon,
+            carried,
+            self.sampling,
+            experience=self.experience,
         )
 
     def opened(self) -> Opening:

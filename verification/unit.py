@@ -29,6 +29,7 @@ class DrawnUnit:
     carried: Carried  # what the peer must have brought into the round
     sampling: str = ZERO_DIGEST  # beacon of the draw, which seeds fingerprints
     openers: tuple[str, ...] = ()  # keys that were linked to its number later, and may open it too
+    experience: tuple[str, ...] = ()  # blobs of the units whose rollouts it learns from
 
     @property
     def round(self) -> int:
@@ -47,7 +48,7 @@ class NeededFile:
 
     role: str  # field of the opening, or "parameters" for the round's public start
     address: str
-    bytes: int  # exact length of a valid file
+    bytes: int  # largest length of a valid file
     public: bool = False  # held by everyone; its absence is not the accused's
     late: bool = False  # served only once verifiers have sealed what their own replay gave
 

@@ -10,8 +10,9 @@ from node.honesty import HonestSteps, Honesty, Workshop
 from node.unit import Files, Unit, Work
 from protocol.canonical import tagged_digest
 from protocol.messages import Opening, Reveal
+from protocol.published import max_published_bytes, read_update
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
-from protocol.update import decode, encode, max_update_bytes, symbols_digest
+from protocol.update import encode, symbols_digest
 from training.assignment import assignment, assignment_digest
 from training.codec import compress, decode_dense
 from training.outer import load_parameters, outer_layout
@@ -135,8 +136,7 @@ class Invented(Honesty, ABC):
         """Make a unit that claims a change of the victim's size."""
         manifest, store = shop.manifest, shop.store
         layout, moments_of = parameter_layout(manifest.model), moment_layout(manifest.model)
-        limit = max_update_bytes(manifest.codec, layout.size)
-        shown = decode(store.get(victim.blob, max_size=limit), codec=manifest.codec, size=layout.size)
+        shown = read_update(manifest, store.get(victim.blob, max_size=max_published_bytes(manifest)))
         seed = int(tagged_digest("murmur/invented", shop.run, job.round, shop.number)[:16], 16)
         change = self.pretend(decode_dense(shown, layout.size), np.random.default_rng(seed))
 

@@ -31,7 +31,7 @@ from training.corpus import Shard
 from training.inner import InnerState, prepare_process
 from training.trainer import Trainer, trainer_for
 from verification.opening import needed_files
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.unit import NeededFile
 
 STEPS, SEGMENT = 30, 3
@@ -94,7 +94,7 @@ def measure(directory: Path, model: ModelConfig, units: int, steps: int) -> dict
     laboratory = Laboratory.open(directory, manifest, rounds=1)
     unit, newcomer = laboratory.honest_unit(), laboratory.newcomer_unit()
     shard, store = Shard.open(manifest.dataset, directory), BlobStore(directory / "blobs")
-    verifier, scratch = TrainingUnits(shard), BlobStore(directory / "scratch")
+    verifier, scratch = Units(shard), BlobStore(directory / "scratch")
     state = _state(manifest, store, unit)
     fp32, exact = trainer_for(manifest, shard, CPU_FP32), trainer_for(manifest, shard, CPU_EXACT)
     shares: dict[str, list[float]] = {}

@@ -32,7 +32,7 @@ from verification.cheats import Cheat
 from verification.commit import Carried, check_commitment
 from verification.merge import check_reveal, copied_from
 from verification.opening import check_opening, needed_files
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.unit import DrawnUnit, ReplayReport
 
 BEACON = name("beacon")
@@ -67,7 +67,7 @@ def judge(place: Place, unit: Unit, segment: int) -> ReplayReport:
         file.address: place.store.get(file.address, max_size=file.bytes)
         for file in needed_files(manifest, drawn, said.body)
     }
-    units = TrainingUnits(Shard.open(manifest.dataset, place.data_dir))
+    units = Units(Shard.open(manifest.dataset, place.data_dir))
     return units.replay(manifest, drawn, said.body, files)
 
 

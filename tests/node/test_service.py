@@ -17,6 +17,7 @@ from node.config import NodeConfig
 from node.journal import Journal
 from node.service import AlertsOf, no_alerts, run_node
 from node.status import describe
+from protocol.canonical import ZERO_DIGEST
 from protocol.chain import PostedRoot
 from protocol.daemon import read_status
 from protocol.errors import ConfigError, MurmurError
@@ -25,15 +26,15 @@ from protocol.manifest import RunManifest
 from protocol.merkle import commitments_root
 from protocol.messages import Body, CommitmentEntry, CommitmentList, RoundRecord, UnitRecord, sign
 from protocol.peer import HISTORY_FILE, Peer, PeerConfig, open_peer
+from protocol.published import read_update
 from protocol.tensors import pack, parameter_layout
-from protocol.update import decode
 from tests.node.conftest import Place
 from tests.node.world import name
 from tests.verification.testbed import SimChain, key
 from training.model import initial_parameters
 from training.outer import aggregate, load_parameters, parameters_file
 from verification.cheats import Cheat
-from verification.merge import check_reveal, check_update
+from verification.merge import check_published, check_reveal
 
 STRIKES = 4  # malformed messages after which a peer is not heard for a while
 
@@ -69,8 +70,7 @@ class Coordinator:
         commitment, reveal = self.peer.pool.commitments(round_)[1], self.peer.pool.reveals(round_)[1].body
         check_reveal(commitment, reveal, max_bytes=1 << 20)
         path = await self.peer.fetch(reveal.blob, max_size=1 << 20, deadline_s=20, numbers=(1,))
-        size = parameter_layout(self.manifest.model).size
-        check_update(self.manifest, size, reveal, path.read_bytes())
+        check_published(self.manifest, ZERO_DIGEST, round_, reveal, path.read_bytes())
         unit = UnitRecord(
             number=1, commitment=commitment.id, merged=True, symbols=reveal.symbols, blob=reveal.blob
         )
@@ -81,7 +81,7 @@ class Coordinator:
         self.chain.records[round_] = record.digest().hex()
         self.chain.height += 1
         start = load_parameters(self.manifest, self.peer.store.get(self.parameters, max_size=1 << 20))
-        update = decode(path.read_bytes(), codec=self.manifest.codec, size=size)
+        update = read_update(self.manifest, path.read_bytes())
         after = parameters_file(self.manifest, aggregate(self.manifest, start, [update]))
         self.parameters = self.peer.store.put(after)
 

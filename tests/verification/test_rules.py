@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.canonical import ZERO_DIGEST
 from protocol.errors import Malformed
 from protocol.manifest import CPU_EXACT, CPU_FP32, PayConfig, RunManifest, SamplingSchedule
 from protocol.merkle import reward_tree
@@ -24,7 +26,7 @@ from tests.verification.testbed import Testbed
 from verification.commit import Carried, carried, check_commitment
 from verification.judge import contradiction, disagreement, grade, is_disputed
 from verification.lateness import in_force
-from verification.merge import check_reveal, check_update, copied_from
+from verification.merge import check_published, check_reveal, copied_from
 from verification.sample import Draw, draws
 from verification.settle import (
     EpochEarnings,
@@ -306,18 +308,18 @@ def test_a_reveal_must_open_its_commitment(bed: Testbed) -> None:
 def test_update_bytes_must_be_what_was_revealed(bed: Testbed) -> None:
     dossier = bed.play_round(0)
     reveal, other = dossier.reveals[0].body, dossier.reveals[1].body
-    size = bed.parameters_size
+    check = partial(check_published, bed.manifest, ZERO_DIGEST, 0)
     blob = bed.public.get(reveal.blob, max_size=1 << 20)
-    check_update(bed.manifest, size, reveal, blob)
+    check(reveal, blob)
     with pytest.raises(Malformed, match="other symbols"):
-        check_update(bed.manifest, size, reveal.model_copy(update={"symbols": other.symbols}), blob)
+        check(reveal.model_copy(update={"symbols": other.symbols}), blob)
     for changed in (blob[:-1], blob + bytes(1)):
         with pytest.raises(Malformed, match="another length"):
-            check_update(bed.manifest, size, reveal, changed)
+            check(reveal, changed)
     with pytest.raises(Malformed, match="another length"):
-        check_update(bed.manifest, size, reveal.model_copy(update={"blob_bytes": 1}), blob)
-    with pytest.raises(Malformed, match="too large"):
-        check_update(bed.manifest, size, reveal.model_copy(update={"blob_bytes": 1 << 20}), bytes(1 << 20))
+        check(reveal.model_copy(update={"blob_bytes": 1}), blob)
+    with pytest.raises(Malformed, match="exceeds"):
+        check(reveal.model_copy(update={"blob_bytes": 1 << 20}), bytes(1 << 20))
 
 
 def test_who_shows_symbols_again_is_a_copy() -> None:

@@ -66,7 +66,7 @@ from verification.cases import confirmed_faults
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
 from verification.lateness import in_force, is_void
-from verification.replay import TrainingUnits
+from verification.replay import Units
 from verification.retract import chained, merged_blobs, sources, waiting
 from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
@@ -171,7 +171,7 @@ class Testbed:
         self.public = BlobStore(self.archive.blobs)
         self.states = BlobStore(directory / "states")
         prepare_process(1)
-        self.units = TrainingUnits(self.shard)
+        self.units = Units(self.shard)
         self.contributors = tuple(range(1, 1 + contributors))
         self.judges = tuple(range(1 + contributors, 1 + contributors + verifiers))
         roles = dict.fromkeys(self.contributors, "contributor") | dict.fromkeys(self.judges, "verifier")
