@@ -124,12 +124,18 @@ class Shop:
 
 
 def laboratory_manifest(
-    directory: Path, *, profiles: tuple[NumericProfile, ...] | None = None, seed: int = 0, **fields: Any
+    directory: Path,
+    *,
+    profiles: tuple[NumericProfile, ...] | None = None,
+    start: Floats | None = None,
+    seed: int = 0,
+    **fields: Any,
 ) -> RunManifest:
     """Return the manifest of a run with the default model over the packaged corpus, prepared in `directory`.
 
     Args:
         profiles: of the run, the measured one first; None takes the default.
+        start: float32[P], the first parameters; None draws them by the seed.
         fields: of the manifest, instead of the defaults.
     """
     values: dict[str, Any] = {
@@ -148,8 +154,9 @@ def laboratory_manifest(
     if profiles is not None:
         verification = manifest.verification.model_copy(update={"profiles": profiles})
         manifest = manifest.model_copy(update={"verification": verification})
-    start = initial_state(manifest, initial_parameters(manifest.model, seed))
-    address = BlobStore(directory / "blobs").put(parameters_file(manifest, start))
+    vector = initial_parameters(manifest.model, seed) if start is None else start
+    file = parameters_file(manifest, initial_state(manifest, vector))
+    address = BlobStore(directory / "blobs").put(file)
     return manifest.model_copy(update={"initial_parameters": address})
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from pydantic import Field
-from training.sampler import Sampler
 
 from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
@@ -28,6 +27,7 @@ from training.codec import compress
 from training.experience import Experience
 from training.inner import InnerState, prepare_process, read_moments
 from training.program import program_digest
+from training.sampler import Sampler
 from training.trainer import Material, Trainer, trainer_for
 from training.workbench import AggregateRequest, TrainerLoadRequest, Workbench
 from verification.profile import own_profile, this_machine

@@ -20,6 +20,7 @@ from verification.opened import (
     check_assignment,
     check_start,
     check_update,
+    play_again,
     read_end,
     read_groups,
     read_residual,
@@ -55,7 +56,7 @@ def find(
         check_update(opening, recomputed)
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
-        samples = play_again(manifest, unit, groups)
+        play_again(manifest, unit, groups)
         start = read_start(manifest, unit, opening, files)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)

@@ -7,8 +7,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Reveal, Signed
 from protocol.published import read_published
 from protocol.state import update_root
-from training.assignment import task_seeds
-from verification.rollouts import check_groups, decode_groups
+from verification.rollouts import check_rollouts
 
 
 def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int) -> None:
@@ -53,8 +52,7 @@ def check_published(
     if found.identity != reveal.symbols:
         raise Malformed("update bytes hold other symbols than revealed")
     if manifest.rollouts is not None:
-        seeds = task_seeds(manifest, beacon, round_, reveal.number)
-        check_groups(manifest, enumerate(decode_groups(manifest, found.groups)), seeds)
+        check_rollouts(manifest, beacon, round_, reveal.number, found.groups)
 
 
 def copied_from(symbols: str, number: int, earlier: Mapping[str, tuple[int, int]]) -> str:

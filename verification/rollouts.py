@@ -4,13 +4,13 @@ Observations, turns and rewards follow from tasks and tokens by playing each sam
 again; nothing is believed. How tokens were chosen is checked on a draw (`verification.sampled`). No torch, no network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from protocol.errors import Malformed
 from protocol.manifest import RolloutConfig, RunManifest
-from protocol.rollouts import Group, Sample, Shape, decode, decode_group, rollouts_of
+from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import ComponentSpec, Environment, Source
@@ -18,9 +18,9 @@ from training.rollout import ByteTokenizer, Rollout, Tokenizer
 
 
 def check_rollouts(
-    manifest: RunManifest, beacon: str, round_: int, number: int, file: bytes
+    manifest: RunManifest, beacon: str, round_: int, number: int, groups: Sequence[bytes]
 ) -> tuple[Group, ...]:
-    """Check a unit's file of rollouts and return its groups.
+    """Check the rollouts that a unit published, given by its groups' canonical bytes, and return them.
 
     Components that are not verifiable are checked for their range alone.
 
@@ -29,32 +29,21 @@ def check_rollouts(
         number: the peer's registration number.
 
     Raises:
-        Malformed: the file is none of this unit; a fault inside names group and sample.
+        Malformed: they are none of this unit; names group and sample.
         ConfigError: this machine lacks the run's environment.
         OwnFault: the environment does not hold what it announces.
         ValueError: the run's units hold no rollouts.
     """
-    groups = read_groups(manifest, file)
-    seeds = task_seeds(manifest, beacon, round_, number)
-    check_groups(manifest, enumerate(groups), seeds)
-    return groups
-
-
-def read_groups(manifest: RunManifest, file: bytes) -> tuple[Group, ...]:
-    """Read a unit's file of rollouts; nothing but its form is checked.
-
-    Raises:
-        Malformed: not a file of this run, or a group in it is none.
-        ValueError: the run's units hold no rollouts.
-    """
-    shape = Shape.of(manifest)
-    groups = []
-    for index, raw in enumerate(decode(file, shape)):
+    shape, found = Shape.of(manifest), list[Group]()
+    if len(groups) != shape.sampling.groups:
+        raise Malformed(f"{len(groups)} groups of rollouts, and a unit has {shape.sampling.groups}")
+    for index, raw in enumerate(groups):
         try:
-            groups.append(decode_group(raw, shape))
+            found.append(decode_group(raw, shape))
         except Malformed as error:
             raise Malformed(f"group {index}: {error.message}") from error
-    return tuple(groups)
+    check_groups(manifest, enumerate(found), task_seeds(manifest, beacon, round_, number))
+    return tuple(found)
 
 
 def check_groups(manifest: RunManifest, groups: Iterable[tuple[int, Group]], seeds: tuple[int, ...]) -> None:

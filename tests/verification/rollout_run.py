@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -23,7 +22,7 @@ from protocol.manifest import (
     SamplingConfig,
     VerificationConfig,
 )
-from protocol.rollouts import Group, Sample, Shape, encode, encode_group
+from protocol.rollouts import Group, Sample, Shape, encode_group
 from protocol.tensors import Floats, parameter_layout
 from training.assignment import task_seeds
 from training.environments.definition import config_values
@@ -102,8 +101,10 @@ class Unit:
     def seeds(self) -> tuple[int, ...]:
         return task_seeds(self.manifest, BEACON, ROUND, NUMBER)
 
-    def file(self) -> bytes:
-        return file_of(self.manifest, self.groups)
+    def raw(self) -> tuple[bytes, ...]:
+        """Return the groups' canonical bytes."""
+        shape = Shape.of(self.manifest)
+        return tuple(encode_group(group, shape) for group in self.groups)
 
     def changed(self, group: int, sample: int, **changes: Any) -> Unit:
         """Return the unit with fields of one sample replaced."""
@@ -115,11 +116,6 @@ class Unit:
 
     def sample(self, group: int, sample: int) -> Sample:
         return self.groups[group][sample]
-
-
-def file_of(manifest: RunManifest, groups: Iterable[Group]) -> bytes:
-    shape = Shape.of(manifest)
-    return encode([encode_group(group, shape) for group in groups], shape)
 
 
 def weights_of(vector: Floats) -> str:

@@ -14,7 +14,6 @@ from tests.verification.rollout_run import (
     NUMBER,
     ROUND,
     Unit,
-    file_of,
     honest_unit,
     rollout_config,
     rollout_manifest,
@@ -26,7 +25,7 @@ from verification.rollouts import check_rollouts
 
 def checked(unit: Unit, **other: Any) -> None:
     asked = {"beacon": BEACON, "round_": ROUND, "number": NUMBER, **other}
-    check_rollouts(unit.manifest, file=unit.file(), **asked)
+    check_rollouts(unit.manifest, groups=unit.raw(), **asked)
 
 
 def refused(unit: Unit, why: str) -> None:
@@ -37,8 +36,8 @@ def refused(unit: Unit, why: str) -> None:
 @pytest.mark.parametrize("name", ["sort", "shop", "nim"])
 def test_an_honest_unit_passes_and_its_groups_are_returned(name: str) -> None:
     unit = honest_unit(name)
-    found = check_rollouts(unit.manifest, BEACON, ROUND, NUMBER, unit.file())
-    assert file_of(unit.manifest, found) == unit.file()
+    found = check_rollouts(unit.manifest, BEACON, ROUND, NUMBER, unit.raw())
+    assert Unit(unit.manifest, found).raw() == unit.raw()
     assert len({len(sample.tokens) for group in found for sample in group}) > 1
 
 
@@ -60,10 +59,14 @@ def test_groups_in_another_order_are_of_other_tasks() -> None:
 
 def test_a_missing_group_or_sample_is_no_file_of_the_run() -> None:
     unit = honest_unit()
-    smaller = unit.manifest.rollouts.sampling.model_copy(update={"groups": 2})  # type: ignore[union-attr]
-    fewer = rollout_manifest(sampling=smaller)
-    with pytest.raises(Malformed, match="not rollouts of this run"):
-        check_rollouts(unit.manifest, BEACON, ROUND, NUMBER, file_of(fewer, unit.groups[:2]))
+    with pytest.raises(Malformed, match="2 groups of rollouts, and a unit has 3"):
+        check_rollouts(unit.manifest, BEACON, ROUND, NUMBER, unit.raw()[:2])
+    smaller = rollout_manifest(
+        sampling=rollout_manifest().rollouts.sampling.model_copy(update={"group_size": 3})
+    )  # type: ignore[union-attr]
+    short = Unit(smaller, tuple(group[:3] for group in unit.groups))
+    with pytest.raises(Malformed, match="group 0: "):
+        check_rollouts(unit.manifest, BEACON, ROUND, NUMBER, short.raw())
 
 
 def test_an_invented_reward_is_found() -> None:

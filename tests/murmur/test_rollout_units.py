@@ -1,0 +1,49 @@
+"""Units that hold rollouts, made by the trainer's own code and put to every check of the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
+from protocol.manifest import CodecConfig, InnerConfig, SamplingConfig, VerificationConfig
+from protocol.messages import PASSED
+from protocol.published import read_published
+from tests.verification.rollout_run import MODEL, parameters, rollout_config
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    sampling = SamplingConfig(groups=6, group_size=8, turns=8, turn_tokens=8, tokens=60)
+    directory = tmp_path_factory.mktemp("rollouts")
+    manifest = laboratory_manifest(
+        directory,
+        start=parameters(),
+        model=MODEL,
+        inner=InnerConfig(steps=4, batch=2, lr=1e-3, warmup_steps=0, weight_decay=0.0),
+        codec=CodecConfig(chunk=512, k=32),
+        verification=VerificationConfig(segment_steps=2),
+        rollouts=rollout_config("nim", lag=1, sampling=sampling),
+    )
+    return Laboratory.open(directory, manifest, rounds=ROUNDS)
+
+
+def test_an_honest_unit_merges_and_passes_at_every_segment(laboratory: Laboratory) -> None:
+    trial = laboratory.try_cheat(None)
+    assert trial.public == []
+    assert [one.outcome for one in trial.drawn.values()] == [PASSED, PASSED], trial.drawn
+    assert trial.unit is not None
+    blob = laboratory.store.get(trial.unit.work.blob, max_size=1 << 20)
+    found = read_published(laboratory.manifest, blob)
+    assert (len(found.groups), found.identity) == (6, trial.unit.work.symbols)
+    losses = [unit.work.loss for unit in laboratory.units[ATTACKER]]
+    assert losses[0] == 0.0, "there is nothing to learn from in the first round"
+    assert any(losses[1:])
+
+
+def test_who_learns_from_nothing_still_publishes_something_of_its_own(laboratory: Laboratory) -> None:
+    first = {units[0].work.symbols for units in laboratory.units.values() if units}
+    assert len(first) == 2
