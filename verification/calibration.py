@@ -6,10 +6,11 @@ of zero in a hundred proves nothing about one in a thousand.
 """
 
 import math
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -290,15 +291,26 @@ def round_up(value: float) -> float:
     return float(f"{mantissa}e{exponent}")
 
 
+_MODEL_VARIANTS: Final = frozenset(("key_heads", "rotary_base", "norm_eps", "tied"))
+_INNER_VARIANTS: Final = frozenset(("last_layers",))
+
+
 def measured_setting(manifest: RunManifest) -> str:
     """Return the digest of all that distances depend on: model, inner steps, segment length, and what a distance is."""
     setting = {
-        "model": manifest.model.model_dump(mode="json"),
-        "inner": manifest.inner.model_dump(mode="json"),
+        "model": _measured(manifest.model, _MODEL_VARIANTS),
+        "inner": _measured(manifest.inner, _INNER_VARIANTS),
         "segment_steps": manifest.verification.segment_steps,
         "distances": _distances_of_a_sample(manifest),
     }
     return digest(canonical_json(setting))
+
+
+def _measured(config: ModelConfig | InnerConfig, variants: AbstractSet[str]) -> dict[str, Any]:
+    """Return a configuration without the variants that it does not use: they compute nothing then."""
+    plain = type(config)().model_dump(mode="json")
+    found = config.model_dump(mode="json")
+    return {name: value for name, value in found.items() if name not in variants or value != plain[name]}
 
 
 def _distances_of_a_sample(manifest: RunManifest) -> list[dict[str, str]]:
