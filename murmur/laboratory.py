@@ -179,7 +179,7 @@ class Laboratory:
         )
         self._load.manifest_path.write_bytes(manifest.to_bytes())
         self._honest = Bench(self._load, HonestSteps())
-        self._units = Units(Shard.open(manifest.dataset, directory))
+        self.replays = Units(Shard.open(manifest.dataset, directory))
 
     @classmethod
     def open(
@@ -365,7 +365,7 @@ class Laboratory:
             }
         except NetworkError as error:
             return Finding("opening", REJECTED, f"not served: {error.message}")
-        report = self._units.replay(self.manifest, unit, said, files)
+        report = self.replays.replay(self.manifest, unit, said, files)
         if not report.distances:
             return Finding("update", report.outcome, report.reason)
         tolerance = self.profile.bound(is_fresh(commitment.body, segment))

@@ -29,7 +29,9 @@ class Work(Frozen):
     blob: Digest  # container of the update
     blob_bytes: int = Field(ge=1, lt=2**40)
     cpu_s: Seconds
-    loss: Annotated[float, Field(ge=-1e30, le=1e30)]  # mean over the unit's steps, nats a token; a policy's objective
+    loss: Annotated[
+        float, Field(ge=-1e30, le=1e30)
+    ]  # mean over the unit's steps, nats a token; a policy's objective
 
 
 class Unit(Frozen):

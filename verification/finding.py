@@ -5,12 +5,15 @@ every juror (`training.exact`, `training.distance`). Whatever a case says and wh
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from contracts.types import CaseOutcome
 from protocol.canonical import tagged_digest
-from protocol.errors import Malformed, ProofRejected
+from protocol.errors import Malformed, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
-from protocol.messages import Opening
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening
+from protocol.tensors import Floats
+from training.assignment import task_seeds
 from training.outer import load_parameters
 from training.trainer import Material, exact_trainer, steps_taken
 from verification.dispute import largest_distance, reference_root, run_segment, segment_rows, unit_profile
@@ -27,6 +30,7 @@ from verification.opened import (
     read_start,
     recompute_update,
 )
+from verification.sampled import IndexedGroup, find_groups
 from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual
 
 
@@ -56,7 +60,7 @@ def find(
         check_update(opening, recomputed)
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
-        play_again(manifest, unit, groups)
+        samples = play_again(manifest, unit, groups)
         start = read_start(manifest, unit, opening, files)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
@@ -64,10 +68,15 @@ def find(
         forged = isinstance(error, ForgedResidual)
         outcome = CaseOutcome.FORGED if forged else CaseOutcome.FALSE
         return Finding(outcome, _read_result(unit, recomputed), error.message[:200])
+    sampled = _find_sampling(manifest, unit, public, samples)
+    if sampled is not None and sampled.outcome == CaseOutcome.FALSE:
+        return sampled
     reference = run_segment(manifest, exact_trainer(manifest, material), unit, start)
     tensor, distance = largest_distance(manifest, start, end, reference)
-    result = bytes.fromhex(reference_root(manifest, unit, reference))
+    result = _both(sampled, bytes.fromhex(reference_root(manifest, unit, reference)))
     profile, fresh = unit_profile(manifest, unit), is_fresh(unit.commitment.body, unit.segment)
+    if distance <= profile.bound(fresh) and sampled is not None and sampled.outcome == CaseOutcome.VOID:
+        return replace(sampled, result=result)
     if distance <= profile.bound(fresh):
         return Finding(CaseOutcome.RIGHT, result, "", distance, tensor)
     void = distance <= profile.slash_bound(fresh)
@@ -75,6 +84,31 @@ def find(
     if reference is None:
         reason = "the opened start leads to values that are not finite"
     return Finding(CaseOutcome.VOID if void else CaseOutcome.FALSE, result, reason, distance, tensor)
+
+
+def _find_sampling(
+    manifest: RunManifest, unit: DrawnUnit, public: Floats, samples: tuple[IndexedGroup, ...]
+) -> Finding | None:
+    """Return how the segment's groups were sampled, by exact arithmetic; None where it has none."""
+    if not samples:
+        return None
+    seeds = task_seeds(manifest, unit.beacon, unit.round, unit.number)
+    weights, profile = unit.commitment.body.parameters, unit_profile(manifest, unit)
+    try:
+        found = find_groups(manifest, public, weights, samples, seeds, profile)
+    except OwnFault as error:  # exact arithmetic stops at the same place everywhere
+        return Finding(CaseOutcome.VOID, NO_RESULT, f"rollouts: {error.message}"[:200])
+    outcomes = {PASSED: CaseOutcome.RIGHT, REJECTED: CaseOutcome.VOID, PROVEN_FALSE: CaseOutcome.FALSE}
+    result = bytes.fromhex(found.measured.best)
+    reason = f"rollouts: {found.reason}"[:200] if found.reason else ""
+    return Finding(outcomes[found.outcome], result, reason, found.measured.regret, "rollouts.regret")
+
+
+def _both(sampled: Finding | None, result: bytes) -> bytes:
+    """Return the result of a segment with rollouts and steps."""
+    if sampled is None:
+        return result
+    return bytes.fromhex(tagged_digest("murmur/finding", sampled.result, result))
 
 
 def _read_result(unit: DrawnUnit, recomputed: Recomputed | None) -> bytes:

@@ -8,13 +8,13 @@ from protocol.errors import Malformed, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
 from protocol.published import published_identity, read_published
-from protocol.rollouts import Group
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.inner import InnerState
 from verification.rollouts import check_rollouts
+from verification.sampled import IndexedGroup
 from verification.unit import DrawnUnit, ForgedResidual
 
 
@@ -121,19 +121,19 @@ def read_groups(manifest: RunManifest, opening: Opening, files: Mapping[str, byt
         raise ProofRejected(f"opened a blob that is not a unit's: {error.message}") from error
 
 
-def play_again(manifest: RunManifest, unit: DrawnUnit, groups: tuple[bytes, ...]) -> dict[int, Group]:
-    """Play all rollouts of a unit again; return the groups that belong to the drawn segment, by their place.
+def play_again(manifest: RunManifest, unit: DrawnUnit, groups: tuple[bytes, ...]) -> tuple[IndexedGroup, ...]:
+    """Play all rollouts of a unit again; return the groups that belong to the drawn segment.
 
     Raises:
         ProofRejected: they are not what the environment gives.
     """
     if not groups:
-        return {}
+        return ()
     try:
         found = check_rollouts(manifest, unit.beacon, unit.round, unit.number, groups)
     except Malformed as error:
         raise ProofRejected(f"rollouts: {error.message}") from error
-    return dict(list(enumerate(found))[unit.segment :: manifest.segments])
+    return tuple(enumerate(found))[unit.segment :: manifest.segments]
 
 
 def recompute_update(

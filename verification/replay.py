@@ -17,9 +17,9 @@ from time import process_time
 from contracts.types import CaseOutcome
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import Opening, Signed
+from protocol.messages import PASSED, PROVEN_FALSE, Opening, Signed
 from protocol.tensors import Floats
-from training.assignment import assignment
+from training.assignment import assignment, task_seeds
 from training.corpus import Shard
 from training.experience import Experience
 from training.inner import InnerState
@@ -41,6 +41,7 @@ from verification.opened import (
     recompute_update,
 )
 from verification.profile import judging_pair, this_machine
+from verification.sampled import IndexedGroup, judge_groups
 from verification.unit import NO_RESULT, DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
@@ -97,17 +98,19 @@ class Units:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
             material = self._material(manifest, unit, files)
         except Malformed as error:
-            raise ProofInconclusive(f"the round's public files: {error.message}") from error
+            raise ProofInconclusive(f"the round's public parameters or rollouts: {error.message}") from error
         try:
             check_assignment(manifest, unit)
             residual = read_residual(manifest, opening, files)
             start = read_start(manifest, unit, opening, files)
             check_start(manifest, unit, opening, public)
             groups = read_groups(manifest, opening, files)
-            play_again(manifest, unit, groups)
+            samples = play_again(manifest, unit, groups)
         except ProofRejected as error:
             return proven_false(error)
-        sampled = None
+        sampled = self._judge_sampling(manifest, unit, public, samples, profile)
+        if sampled is not None and sampled.outcome == PROVEN_FALSE:
+            return sampled
         end, shown = self._run_segment(manifest, material, unit, start, profile)
         spent = process_time() - began
         return Replayed(profile, public, material, start, end, residual, groups, sampled, shown, spent)
@@ -138,8 +141,12 @@ class Units:
         report = judge_segment(
             manifest, replayed.material, unit, replayed.profile, replayed.start, end, replayed.end
         )
-        measured = {} if replayed.sampled is None else replayed.sampled.distances
-        return replace(report, fingerprint=replayed.fingerprint, distances={**report.distances, **measured})
+        sampled = replayed.sampled
+        if sampled is not None:
+            # A doubt about rollouts hides no worse fault of the steps.
+            worse = sampled if report.outcome == PASSED != sampled.outcome else report
+            report = replace(worse, distances={**report.distances, **sampled.distances})
+        return replace(report, fingerprint=replayed.fingerprint)
 
     def find(
         self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
@@ -149,7 +156,7 @@ class Units:
         try:
             material = self._material(manifest, unit, files)
         except Malformed as error:
-            reason = f"the round's public files: {error.message}"
+            reason = f"the round's public parameters or rollouts: {error.message}"
             return Finding(CaseOutcome.VOID, NO_RESULT, reason[:200], cpu_s=process_time() - began)
         found = find(manifest, material, unit, opening, files)
         return replace(found, cpu_s=process_time() - began)
@@ -174,6 +181,31 @@ class Units:
                 hint="`murmur verifier profiles` shows what it can judge",
             )
         return pair.replay
+
+    def _judge_sampling(
+        self,
+        manifest: RunManifest,
+        unit: DrawnUnit,
+        public: Floats,
+        samples: tuple[IndexedGroup, ...],
+        own: NumericProfile,
+    ) -> ReplayReport | None:
+        """Return how the segment's groups were sampled; None where it has none."""
+        if not samples:
+            return None
+        body, seeds = unit.commitment.body, task_seeds(manifest, unit.beacon, unit.round, unit.number)
+        profile = unit_profile(manifest, unit)
+        found = judge_groups(manifest, public, body.parameters, samples, seeds, profile, own, self.device)
+        worst = max(found.measured.values, key=lambda one: one.ratio)
+        return ReplayReport(
+            found.outcome,
+            f"rollouts: {found.reason}"[:200] if found.reason else "",
+            worst.value,
+            f"rollouts.{worst.check}",
+            distances={f"rollouts.{one.check}": one.value for one in found.measured.values},
+            exact=None if found.exact is None else found.exact.best,
+            exact_distance=0.0 if found.exact is None else found.exact.regret,
+        )
 
     def _run_segment(
         self,

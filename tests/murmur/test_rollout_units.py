@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from contracts.types import CaseOutcome
 from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
 from protocol.manifest import CodecConfig, InnerConfig, SamplingConfig, VerificationConfig
 from protocol.messages import PASSED
 from protocol.published import read_published
 from tests.verification.rollout_run import MODEL, parameters, rollout_config
+from verification.opening import needed_files
 
 ROUNDS = 3
 
@@ -39,6 +39,12 @@ def test_an_honest_unit_merges_and_passes_at_every_segment(laboratory: Laborator
     blob = laboratory.store.get(trial.unit.work.blob, max_size=1 << 20)
     found = read_published(laboratory.manifest, blob)
     assert (len(found.groups), found.identity) == (6, trial.unit.work.symbols)
+    for segment in range(laboratory.manifest.segments):
+        unit, opening = laboratory.drawn(trial.unit, segment)
+        needed = needed_files(laboratory.manifest, unit, opening.body)
+        files = {one.address: laboratory.store.get(one.address, max_size=one.bytes) for one in needed}
+        found_by_juror = laboratory.replays.find(laboratory.manifest, unit, opening.body, files)
+        assert (found_by_juror.outcome, found_by_juror.reason) == (CaseOutcome.RIGHT, "")
     losses = [unit.work.loss for unit in laboratory.units[ATTACKER]]
     assert losses[0] == 0.0, "there is nothing to learn from in the first round"
     assert any(losses[1:])
