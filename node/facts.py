@@ -112,6 +112,14 @@ class Facts:
         """Return the facts of a round, empty if nobody looked."""
         return self.rounds.get(round_, RoundFacts())
 
+    def judged(self, number: int) -> frozenset[tuple[int, int]]:
+        """Return the cases about a number's units that have an outcome in a record, by (round, case)."""
+        found = list(self.closing)
+        for facts in self.rounds.values():
+            if facts.confirmed is not None:
+                found += facts.confirmed.judged
+        return frozenset((one.round, one.case) for one in found if one.number == number)
+
 
 def observe(
     manifest: RunManifest,

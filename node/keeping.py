@@ -5,6 +5,7 @@ its unit. What they start from stays: the round's parameters, and the moments an
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from node.events import Restore, Train
@@ -14,6 +15,14 @@ from protocol.tensors import moment_layout, parameter_layout
 
 STATE_CAP: Final = 4 << 30
 """Bytes of undrawn units' states that are kept unless the operator says otherwise."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Name what was published in a round, and how long somebody may want it: to take one back, or to learn from."""
+
+    blobs: frozenset[str]
+    until: int  # block
 
 
 def unit_bytes(manifest: RunManifest) -> int:

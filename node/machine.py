@@ -37,14 +37,13 @@ from node.events import (
 )
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
-from node.keeping import STATE_CAP, drop, restore, unit_bytes
+from node.keeping import STATE_CAP, Served, drop, restore, unit_bytes
 from node.unit import Unit, commit, message_id, opening, reveal
 from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Commitment,
-    Judgement,
     Opening,
     Receipt,
     Reveal,
@@ -59,14 +58,6 @@ from verification.seal import ends_are_due
 
 CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
 KEEP_ROUNDS = 3  # how long updates stay here at least, for peers that are behind
-
-
-@dataclass(frozen=True)
-class Served:
-    """Name the updates of a round, and how long somebody may want them to take one of them back."""
-
-    blobs: frozenset[str]
-    until: int  # block
 
 
 @dataclass(frozen=True)
@@ -363,21 +354,12 @@ def _carry(state: State, record: RoundRecord) -> Carry:
 
 def _settle(state: State, effects: list[Effect]) -> State:
     """Open what draws and cases ask for, and release units of which nothing can be asked any more."""
-    judged = _judged(state)
+    judged = state.facts.judged(state.number)
     for round_ in sorted(state.interest):
         facts = state.facts.of(round_)
         if facts.confirmed is not None and facts.sampling_beacon is not None and facts.anchored is not None:
             state = _open(state, round_, facts, facts.confirmed, effects, judged)
     return state
-
-
-def _judged(state: State) -> frozenset[tuple[int, int]]:
-    """Return the cases about our units that have an outcome in a record, by (round, case)."""
-    found: list[Judgement] = list(state.facts.closing)
-    for facts in state.facts.rounds.values():
-        if facts.confirmed is not None:
-            found += facts.confirmed.judged
-    return frozenset((one.round, one.case) for one in found if one.number == state.number)
 
 
 def _open(
