@@ -288,14 +288,10 @@ def describe_summary(summary: dict[str, Any]) -> list[str]:
     from contracts.terminal import format_amount
 
     loss, found, ledger = summary["loss"], summary["verification"], summary["ledger"]
-
-    def figure(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
     lines = [
         f"run        {summary['run']} ({summary['name']})",
         f"phase      {summary['phase']}, round {summary['round']} of {summary['rounds']} {summary['detail']}",
-        f"loss       {figure(loss['first'])} -> {figure(loss['last'])}, alone {figure(loss['local'])}",
+        _learnt(loss, summary["policy"]),
         f"drawn      {found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void",
         f"pot        {format_amount(int(ledger.get('funded_wei', 0)))} funded, "
         f"{format_amount(int(ledger.get('paid_wei', 0)))} claimed, "
@@ -310,6 +306,17 @@ def describe_summary(summary: dict[str, Any]) -> list[str]:
             f"{peer['number']:>4} {peer['role']:12} {work}, earned {format_amount(int(peer['earned_wei']))}"
         )
     return ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
+
+
+def _learnt(loss: dict[str, Any], policy: dict[str, Any] | None) -> str:
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    if policy is None:
+        return f"loss       {figure(loss['first'])} -> {figure(loss['last'])}, alone {figure(loss['local'])}"
+    first, last = (policy[name] or {"success": None, "reward": None} for name in ("first", "last"))
+    reward = f"reward {figure(first['reward'])} -> {figure(last['reward'])}"
+    return f"success    {figure(first['success'])} -> {figure(last['success'])}, {reward}"
 
 
 def _from_database(directory: Path) -> dict[str, Any]:

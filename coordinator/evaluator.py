@@ -4,11 +4,11 @@ It speaks `protocol.worker`'s JSON lines; tensors pass as canonical files throug
 service runs two: one aggregates and is needed for every round, the other measures at low priority and is waited for by
 nobody. Torch is loaded by the first call that needs it, so the aggregating one stays small.
 
-The control group answers what a peer would reach alone: the same start, batches, learning rates and carried moments as
-its units in the run, but nothing is exchanged and no outer step is taken.
+The control group of a run of pre-training answers what a peer would reach alone: the same start, batches, learning
+rates and carried moments as its units in the run, but nothing is exchanged and no outer step is taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protocol.blobs import BlobStore
@@ -54,13 +54,15 @@ class Loaded:
 
 
 def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
-    """Return the held-out loss of the run's parameters, in nats a byte."""
-    from training.evaluate import heldout_loss
+    """Return the held-out loss of the run's parameters in nats a byte; of a policy, what it does on held-out tasks."""
+    from training.evaluate import heldout_loss, heldout_success
     from training.inner import prepare_process
 
     work = loaded.work
     prepare_process(work.request.threads)
     vector = work.parameters(request.parameters).parameters
+    if work.manifest.rollouts is not None:
+        return asdict(heldout_success(work.manifest, vector))
     return {"loss": heldout_loss(work.manifest, vector, work.shard())}
 
 

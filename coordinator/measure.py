@@ -98,7 +98,10 @@ class Calculator:
 
 @dataclass
 class Measurements:
-    """Measure each round's parameters, and train the control group alone, one thing at a time."""
+    """Measure each round's parameters, and train the control group alone, one thing at a time.
+
+    A policy has no control group: who learns alone would have to sample, too.
+    """
 
     manifest: RunManifest
     chain: ChainView
@@ -106,7 +109,7 @@ class Measurements:
     write: Write
     control_store: BlobStore
     control: tuple[int, ...] | None
-    losses: dict[int, float]  # by round, measured so far
+    measured: set[int]  # rounds
     locals: dict[tuple[int, int], tuple[str, str]]  # (round, number) -> (parameters, moments)
     parameters: Mapping[int, str] = field(default_factory=dict)  # by round; grows while the run goes on
     skipped: set[int] = field(default_factory=set)
@@ -140,7 +143,7 @@ class Measurements:
                 self._woken = trio.Event()
 
     def _due(self) -> list[int]:
-        known = self.losses.keys() | self.skipped
+        known = self.measured | self.skipped
         return [round_ for round_ in sorted(self.parameters) if round_ not in known]
 
     def _skip(self) -> None:
@@ -154,13 +157,23 @@ class Measurements:
         if not due:
             return False
         found = await self.calculator.call("heldout", {"parameters": self.parameters[due[0]]})
-        loss = float(found["loss"])
-        self.losses[due[0]] = loss
-        await self.write(lambda tx: tx.loss(due[0], loss))
-        log.info("round %d starts at a held-out loss of %.4f", due[0], loss)
+        await self._store(due[0], found)
+        self.measured.add(due[0])
         return True
 
+    async def _store(self, round_: int, found: Mapping[str, Any]) -> None:
+        if self.manifest.rollouts is None:
+            loss = float(found["loss"])
+            await self.write(lambda tx: tx.loss(round_, loss))
+            log.info("round %d starts at a held-out loss of %.4f", round_, loss)
+            return
+        success, reward, components = float(found["success"]), float(found["reward"]), found["components"]
+        await self.write(lambda tx: tx.policy(round_, success, reward, components))
+        log.info("round %d starts at a held-out success of %.3f, reward %.3f", round_, success, reward)
+
     def _group(self) -> tuple[int, ...]:
+        if self.manifest.rollouts is not None:
+            return ()
         if self.control is None:
             roster = self.chain.roster(0)
             if not roster:

@@ -88,7 +88,7 @@ def render(summary: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
         element("p", warning, class_="stale", role="alert") if stale else Markup(),
         _state(summary),
         _facts(summary),
-        _curve(summary["loss"]),
+        _loss_curve(summary["loss"]) if summary["policy"] is None else _policy_curve(summary["policy"]),
         _peers(summary["peers"]),
         _rounds(rounds),
         _refusals(summary["refused"]),
@@ -122,9 +122,8 @@ def _state(summary: dict[str, Any]) -> Markup:
 
 def _facts(summary: dict[str, Any]) -> Markup:
     loss, wire, found, ledger = (summary[name] for name in ("loss", "wire", "verification", "ledger"))
-    alone = f"; alone {figure(loss['local'])}" if loss["local"] is not None else ""
     facts = (
-        ("Held-out loss", f"{figure(loss['first'])} → {figure(loss['last'])} nats{alone}"),
+        _learnt(loss, summary["policy"]),
         ("Parameters", f"{summary['parameters']:,}"),
         (
             "Update on the wire",
@@ -146,12 +145,30 @@ def _facts(summary: dict[str, Any]) -> Markup:
     )
 
 
-def _curve(loss: dict[str, Any]) -> Markup:
+def _learnt(loss: dict[str, Any], policy: dict[str, Any] | None) -> tuple[str, str]:
+    if policy is None:
+        alone = f"; alone {figure(loss['local'])}" if loss["local"] is not None else ""
+        return "Held-out loss", f"{figure(loss['first'])} → {figure(loss['last'])} nats{alone}"
+    first, last = (policy[name] or {"success": None, "reward": None} for name in ("first", "last"))
+    reward = f"reward {figure(first['reward'])} → {figure(last['reward'])}"
+    return "Held-out tasks done", f"{figure(first['success'])} → {figure(last['success'])}; {reward}"
+
+
+def _loss_curve(loss: dict[str, Any]) -> Markup:
     points = [(point["round"], point["loss"]) for point in thinned(loss["curve"], SHOWN_POINTS)]
+    return _curve("Loss", "Held-out loss, nats a byte", points, loss["local"])
+
+
+def _policy_curve(policy: dict[str, Any]) -> Markup:
+    points = [(point["round"], point["success"]) for point in thinned(policy["curve"], SHOWN_POINTS)]
+    return _curve("Success", "Share of held-out tasks done", points, None)
+
+
+def _curve(name: str, what: str, points: list[tuple[int, float]], alone: float | None) -> Markup:
     if len(points) < 2:
-        return element("p", "The loss curve begins with the second round.")
+        return element("p", f"The {name.lower()} curve begins with the second round.")
     (first, _), (last, _) = points[0], points[-1]
-    values = [value for _, value in points] + ([loss["local"]] if loss["local"] is not None else [])
+    values = [value for _, value in points] + ([alone] if alone is not None else [])
     low, high = min(values), max(values)
     spread = (high - low) or 1.0
 
@@ -160,17 +177,15 @@ def _curve(loss: dict[str, Any]) -> Markup:
         return x, MARGIN / 2 + (HEIGHT - MARGIN) * (high - value) / spread
 
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
-    parts: list[Markup] = [
-        element("title", f"Held-out loss from {points[0][1]:.3f} to {points[-1][1]:.3f} nats")
-    ]
+    parts: list[Markup] = [element("title", f"{what}: from {points[0][1]:.3f} to {points[-1][1]:.3f}")]
     for value in (low, high):
         y = place(first, value)[1]
         parts.append(
             element("line", x1=MARGIN, x2=WIDTH - MARGIN, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
         )
         parts.append(element("text", f"{value:.2f}", x=MARGIN - 6, y=f"{y + 4:.1f}", class_="end"))
-    if loss["local"] is not None:
-        y = place(first, loss["local"])[1]
+    if alone is not None:
+        y = place(first, alone)[1]
         parts.append(
             element("line", x1=MARGIN, x2=WIDTH - MARGIN, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="alone")
         )
@@ -179,9 +194,9 @@ def _curve(loss: dict[str, Any]) -> Markup:
     parts.append(element("text", f"round {first}", x=MARGIN, y=HEIGHT - 2))
     parts.append(element("text", f"round {last}", x=WIDTH - MARGIN, y=HEIGHT - 2, class_="end"))
     chart = element("svg", *parts, role="img", viewBox=f"0 0 {WIDTH} {HEIGHT}")
-    twin = table("Held-out loss, nats a byte", ("Round", "Loss"), ((r, f"{v:.4f}") for r, v in points), 1)
+    twin = table(what, ("Round", name), ((r, f"{v:.4f}") for r, v in points), 1)
     return element(
-        "section", element("h2", "Loss"), chart, element("details", element("summary", "As a table"), twin)
+        "section", element("h2", name), chart, element("details", element("summary", "As a table"), twin)
     )
 
 

@@ -12,6 +12,7 @@ from coordinator.tables import (
     LocalRow,
     MessageRow,
     PeerRow,
+    PolicyRow,
     RefusalRow,
     RoundRow,
     RunRow,
@@ -75,6 +76,7 @@ class Reader:
                 "age_s": max(0.0, round(now - row.updated_at, 1)),
                 "parameters": parameter_layout(manifest.model).size,
                 "loss": _loss(session),
+                "policy": None if manifest.rollouts is None else _policy(session),
                 "peers": _peers(session, facts.get("ledger", {}).get("claimed_wei", {})),
                 "wire": _wire(session, manifest),
                 "verification": _verification(session, manifest),
@@ -174,6 +176,25 @@ def _loss(session: Session) -> dict[str, Any]:
         "curve": thinned(points, MAX_CURVE),
         "local": sum(losses) / len(losses) if losses else None,  # a peer alone, mean of the control group
         "control": [{"number": number, "loss": loss} for number, loss in control],
+    }
+
+
+def _policy(session: Session) -> dict[str, Any]:
+    """Return what the policy does on held-out tasks, by the round that starts from it."""
+    rows = session.scalars(select(PolicyRow).order_by(PolicyRow.round)).all()
+    points = [
+        {
+            "round": row.round,
+            "success": row.success,
+            "reward": row.reward,
+            "components": json.loads(row.components),
+        }
+        for row in rows
+    ]
+    return {
+        "first": points[0] if points else None,
+        "last": points[-1] if points else None,
+        "curve": thinned(points, MAX_CURVE),
     }
 
 

@@ -124,7 +124,7 @@ class Service:
             write=self._write,
             control_store=control,
             control=config.control,
-            losses=store.losses(),
+            measured=store.measured(),
             locals=store.locals(),
         )
         self._told = ""  # the last detail logged
@@ -384,7 +384,7 @@ class Service:
             "round": summary.round,
             "rounds": peer.manifest.rounds,
             "detail": "; ".join(part for part in (summary.detail, trouble) if part),
-            "losses": len(self._measurements.losses),
+            "measured": len(self._measurements.measured),
             "control_rounds": len(self._measurements.locals),
             "control": list(self._measurements.control or ()),
             "api": f"http://{serving.HOST}:{self.api_port}",

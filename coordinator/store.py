@@ -27,6 +27,7 @@ from coordinator.tables import (
     DecisionRow,
     LocalRow,
     MessageRow,
+    PolicyRow,
     RoundRow,
     RunRow,
     database_url,
@@ -112,11 +113,11 @@ class Store:
                 decisions=tuple(_decision(row) for row in decisions),
             )
 
-    def losses(self) -> dict[int, float]:
-        """Return the held-out losses measured so far, by round."""
+    def measured(self) -> set[int]:
+        """Return the rounds whose first parameters were measured."""
         with Session(self._engine) as session:
-            rows = session.execute(select(RoundRow.round, RoundRow.loss)).all()
-            return {round_: loss for round_, loss in rows if loss is not None}
+            losses = session.scalars(select(RoundRow.round).where(RoundRow.loss.is_not(None)))
+            return {*losses, *session.scalars(select(PolicyRow.round))}
 
     def locals(self) -> dict[tuple[int, int], tuple[str, str]]:
         """Return the control group's (parameters, moments) by (round, number)."""

@@ -170,6 +170,16 @@ class RefusalRow(Base):
     last_at: Mapped[float]
 
 
+class PolicyRow(Base):
+    """What the policy that a round starts from does on held-out tasks (`training.evaluate.Heldout`)."""
+
+    __tablename__ = "policies"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    success: Mapped[float]  # share of tasks done
+    reward: Mapped[float]
+    components: Mapped[str] = mapped_column(Text)  # JSON: means by name
+
+
 class LocalRow(Base):
     """A peer of the control group after a round: it trains alone on its own batches."""
 

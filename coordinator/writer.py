@@ -13,6 +13,7 @@ from coordinator.tables import (
     LocalRow,
     MessageRow,
     PeerRow,
+    PolicyRow,
     RefusalRow,
     RoundRow,
     RunRow,
@@ -244,6 +245,11 @@ class Writer:
     def loss(self, round_: int, loss: float) -> None:
         """Store the held-out loss of the parameters at the start of a round."""
         self._round(round_).loss = loss
+
+    def policy(self, round_: int, success: float, reward: float, components: Mapping[str, float]) -> None:
+        """Store what the parameters at the start of a round do on held-out tasks."""
+        told = json.dumps(dict(components))
+        self._session.merge(PolicyRow(round=round_, success=success, reward=reward, components=told))
 
     def local(self, round_: int, number: int, parameters: str, moments: str, loss: float | None) -> None:
         """Store where a peer of the control group stands after a round."""

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from contracts.claims import parse_tables, prove_reward
 from coordinator.api import STALE_S, create_app
+from coordinator.cli import describe_summary
 from coordinator.page import Markup, element, escape
 from coordinator.state import Admitted, Decision, Drawn, FetchUpdate, Ruled
 from coordinator.store import Store
@@ -22,6 +23,7 @@ from protocol.canonical import canonical_json
 from protocol.merkle import reward_tree
 from protocol.messages import Reveal, Verdict, parse_message, sign
 from tests.coordinator.conftest import World, make_manifest
+from tests.verification.rollout_run import rollout_manifest
 
 NOW = 1_000_000.0
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&"
@@ -108,6 +110,7 @@ def test_the_run_is_summed_up(client: TestClient, world: World) -> None:
     assert summary["phase"] == "commit"
     assert summary["age_s"] == 3.0
     assert summary["rounds_done"] == 1
+    assert summary["policy"] is None
     assert summary["loss"]["curve"] == [{"round": r, "loss": 5.5 - r / 2} for r in range(4)]
     assert summary["verification"]["drawn"] == 6
     assert summary["verification"]["passed"] == 6
@@ -117,6 +120,26 @@ def test_the_run_is_summed_up(client: TestClient, world: World) -> None:
     assert peer["units"]["merged"] == 2
     assert peer["earned_wei"] == str(2 * world.manifest.pay.unit_wei)
     assert {one["verdicts"] for one in summary["peers"] if one["role"] == "contributor"} == {0}
+
+
+def test_a_policy_is_summed_up_by_what_it_does_on_held_out_tasks(tmp_path: Path) -> None:
+    manifest = rollout_manifest()
+    with Store.open(tmp_path, manifest, clock=lambda: NOW) as store:
+        with store.write() as tx:
+            for round_ in range(3):
+                tx.policy(round_, round_ / 4, round_ / 2, {"sorted": round_ / 4})
+        assert store.measured() == {0, 1, 2}
+    opened = open_engine(database_url(tmp_path), writer=False)
+    with TestClient(create_app(opened, lambda: NOW)) as client:
+        summary = client.get(f"/v1/runs/{manifest.run_id}").json()
+        page = client.get("/").text
+    opened.dispose()
+    last = {"round": 2, "success": 0.5, "reward": 1.0, "components": {"sorted": 0.5}}
+    assert summary["policy"]["last"] == summary["policy"]["curve"][-1] == last
+    assert summary["policy"]["first"]["success"] == 0
+    assert summary["loss"]["curve"] == []
+    assert "0.000 → 0.500; reward 0.000 → 1.000" in page
+    assert "success    0.0000 -> 0.5000, reward 0.0000 -> 1.0000" in describe_summary(summary)
 
 
 def test_rounds_units_and_messages_come_in_pages(client: TestClient, world: World) -> None:

@@ -18,6 +18,7 @@ from protocol.manifest import RunManifest
 from protocol.tensors import parameter_layout
 from protocol.update import encode
 from protocol.worker import Worker
+from tests.verification.rollout_run import rollout_manifest
 from training.codec import compress
 from training.corpus import dataset_config, prepare_corpus
 from training.model import initial_parameters
@@ -145,6 +146,20 @@ def test_the_control_group_learns_alone_and_can_be_taken_up_again(tmp_path: Path
     assert 5.5 < found["start"] < 7.0, "no better than guessing one of 256 before anything is learned"
     assert found["ends"][0]["loss"] < found["ends"][1]["loss"] < found["start"], "three rounds beat one"
     assert found["ends"][0]["parameters"] != found["ends"][1]["parameters"], "each on its own batches"
+
+
+def test_a_policy_is_measured_on_held_out_tasks(tmp_path: Path) -> None:
+    plain = rollout_manifest()
+    file = parameters_file(plain, initial_state(plain, initial_parameters(plain.model, 1)))
+    address = BlobStore(tmp_path / "blobs").put(file)
+    manifest = plain.model_copy(update={"initial_parameters": address, "program": program_digest()})
+    (tmp_path / "manifest.json").write_bytes(manifest.to_bytes())
+
+    async def talk(worker: Worker) -> dict[str, Any]:
+        return await worker.call("heldout", {"parameters": address})
+
+    found = _run(tmp_path, talk)
+    assert found == {"success": 0.0, "reward": 0.0, "components": {"sorted": 0.0}}
 
 
 def test_a_machine_that_computes_another_program_is_refused(tmp_path: Path, tiny: RunManifest) -> None:
