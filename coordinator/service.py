@@ -67,6 +67,7 @@ from protocol.keys import PeerKey
 from protocol.messages import Body, Seal, Signed, Verdict, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.published import max_published_bytes
+from training.environments.pinned import check_environment
 from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
@@ -470,6 +471,7 @@ async def run_coordinator(config: CoordinatorConfig) -> None:
     """
     key = open_peer_key(config.home)
     manifest = read_manifest(config.directory / MANIFEST_FILE, config.run)
+    check_environment(manifest)
     check_author(config, manifest, key)
     archive = Archive(config.public)
     with ExitStack() as stack:

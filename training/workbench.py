@@ -16,6 +16,7 @@ from protocol.messages import MAX_UNITS
 from protocol.published import max_published_bytes, read_update
 from protocol.update import Symbols
 from training.corpus import Shard, prepare_corpus, shard_path
+from training.environments.pinned import check_environment
 from training.outer import (
     Contribution,
     OuterState,
@@ -101,8 +102,11 @@ class Workbench:
         Raises:
             OSError: there is no manifest.
             Malformed: it is not one.
+            ConfigError: this machine lacks the run's environment.
         """
-        return cls(request, RunManifest.read(request.manifest_path), BlobStore(request.store))
+        manifest = RunManifest.read(request.manifest_path)
+        check_environment(manifest)
+        return cls(request, manifest, BlobStore(request.store))
 
     def shard(self) -> Shard:
         """Open the token shard, made of its text if need be.

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from protocol.canonical import parse_canonical_json
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import EnvironmentConfig, RolloutConfig
+from protocol.manifest import EnvironmentConfig, RolloutConfig, RunManifest
 from protocol.rollouts import MAX_REWARD
 from training.environments.protocol import EnvSpec
 from training.environments.registry import Opened, Pin, open_pinned
@@ -38,6 +38,16 @@ def open_environment_of(rollouts: RolloutConfig) -> Opened:
     )
     _check_range(spec)
     return opened
+
+
+def check_environment(manifest: RunManifest) -> None:
+    """Refuse a run whose rollouts nobody could check here.
+
+    Raises:
+        ConfigError: as `open_environment_of`.
+    """
+    if manifest.rollouts is not None:
+        open_environment_of(manifest.rollouts)
 
 
 def _settings(pinned: EnvironmentConfig) -> dict[str, object]:
