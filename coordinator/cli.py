@@ -170,6 +170,10 @@ def create(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the run; default 40.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial parameters.")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="File of the initial parameters, in place of a seed (`murmur model import`)."),
+    ] = None,
     contributors: Annotated[int, typer.Option(min=1, help="Contributors that the cost is reckoned for.")] = 4,
     manifest: Annotated[
         Path | None, typer.Option(help="JSON file with further fields of the manifest.")
@@ -220,6 +224,7 @@ def create(
         fund_wei=fund_wei,
         contributors=contributors,
         seed=seed,
+        start=start,
         data=data,
         data_dir=data_dir,
         fields=fields,

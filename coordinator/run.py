@@ -18,19 +18,17 @@ from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST
 from protocol.chain import Penalties
 from protocol.daemon import MANIFEST_FILE
-from protocol.errors import ConfigError, LedgerError, UsageError
+from protocol.errors import ConfigError, LedgerError, Malformed, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import (
     LOCAL_CHAIN_ID,
     BlockBeacon,
-    DatasetConfig,
     DeadlineConfig,
     DrandBeacon,
-    ModelConfig,
-    OuterConfig,
     RunManifest,
     SamplingSchedule,
 )
+from protocol.tensors import parameter_layout, unpack
 from verification.archive import Archive
 from verification.settle import max_payout
 
@@ -81,25 +79,31 @@ class RunPlan:
         return escape_probability(self.manifest)
 
 
-def initial_parameters_file(model: ModelConfig, outer: OuterConfig, seed: int) -> bytes:
-    """Return the canonical file of the parameters a run starts from."""
+def initial_parameters_file(manifest: RunManifest, seed: int, start: Path | None) -> bytes:
+    """Return the canonical file of the parameters a run starts from: drawn by a seed, or those of a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no parameters of the run's model.
+    """
     # Imported here: torch is heavy, and nothing else of this module needs it.
     from training.model import initial_parameters
     from training.outer import initial_state, parameters_file
 
-    plain = RunManifest(
-        name="x",
-        chain_id=LOCAL_CHAIN_ID,
-        ledger="0x" + "0" * 40,
-        coordinator="0x" + "0" * 40,
-        rounds=1,
-        model=model,
-        outer=outer,
-        dataset=DatasetConfig(name="x", root=ZERO_DIGEST, tokens=1),
-        initial_parameters=ZERO_DIGEST,
-        program=ZERO_DIGEST,
-    )
-    return parameters_file(plain, initial_state(plain, initial_parameters(model, seed)))
+    if start is None:
+        vector = initial_parameters(manifest.model, seed)
+    else:
+        layout = parameter_layout(manifest.model)
+        try:
+            with start.open("rb") as file:
+                vector, _ = unpack(layout, file.read(layout.file_bytes + 1))
+        except OSError as error:
+            raise ConfigError(f"cannot read {start}: {error.strerror}") from error
+        except Malformed as error:
+            raise ConfigError(
+                f"{start} holds no parameters of the run's model: {error.message}",
+                hint="the manifest's fields of the model are in the fields.json that `murmur model import` wrote",
+            ) from error
+    return parameters_file(manifest, initial_state(manifest, vector))
 
 
 def complete(given: Mapping[str, Any]) -> RunManifest:
@@ -130,6 +134,7 @@ def plan_run(
     fund_wei: int,
     contributors: int,
     seed: int = 0,
+    start: Path | None = None,
     data: Path | None = None,
     data_dir: Path | None = None,
     fields: Mapping[str, Any] | None = None,
@@ -139,7 +144,8 @@ def plan_run(
     Args:
         directory: the coordinator's.
         contributors: how many the cost is reckoned for.
-        seed: of the initial parameters.
+        seed: of the initial parameters, where `start` names no file of them.
+        start: canonical file of parameters, such as `murmur model import` writes.
         data: text to train on; None takes the packaged one.
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
@@ -174,7 +180,7 @@ def plan_run(
         }
     )
     if "initial_parameters" not in given:
-        file = initial_parameters_file(manifest.model, manifest.outer, seed)
+        file = initial_parameters_file(manifest, seed, start)
         address = BlobStore(Archive(directory / PUBLIC_DIRECTORY).blobs).put(file)
         manifest = manifest.model_copy(update={"initial_parameters": address})
     return RunPlan(manifest, contributors, fund_wei)

@@ -22,6 +22,7 @@ MOUNTS = (
     ("coordinator", "coordinator.cli", "app"),
     ("run", "coordinator.cli", "run_app"),
     ("env", "training.env_cli", "env_app"),
+    ("model", "training.model_cli", "model_app"),
     ("verifier", "verification.cli", "verifier_app"),
     ("proof", "verification.proof_cli", "proof_app"),
     ("audit", "verification.audit_cli", "audit_app"),

@@ -190,6 +190,9 @@ class RolloutConfig(Frozen):
     """Make a run one of reinforcement learning: units hold rollouts, and inner steps learn from earlier ones."""
 
     environment: EnvironmentConfig
+    tokenizer: Digest | None = (
+        None  # of a vocabulary and its format (`training.tokenizer`); None: bytes are tokens
+    )
     sampling: SamplingConfig = SamplingConfig()
     policy: PolicyConfig = PolicyConfig()
     rewards: Annotated[

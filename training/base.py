@@ -4,19 +4,17 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
 from protocol.canonical import canonical_json, digest, tagged_digest
 from protocol.errors import ConfigError, Malformed
 from protocol.tensors import Floats, pack, parameter_layout, unpack
+from training.cache import CACHE_ENVIRONMENT, cache_directory
 from training.preset import Preset
 from training.program import program_digest
 from training.rollout import ByteTokenizer
 from training.tuning import Corpus, Progress, corpus_of, tune
-
-CACHE_ENVIRONMENT: Final = "MURMUR_CACHE_DIR"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +24,6 @@ class Base:
     parameters: Floats  # [P]
     corpus: Path  # the demonstrations it was tuned on, as text
     cached: bool  # whether it was there already
-
-
-def cache_directory() -> Path:
-    """Return where what can be computed again is kept: $MURMUR_CACHE_DIR, else murmur/ in the XDG cache directory."""
-    if own := os.environ.get(CACHE_ENVIRONMENT):
-        return Path(own)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "murmur"
 
 
 def base_model(preset: Preset, directory: Path | None = None, progress: Progress | None = None) -> Base:

@@ -23,8 +23,8 @@ from training.environments.protocol import succeeded
 from training.generate import Task, generate
 from training.model import Transformer
 from training.policy import total_reward
-from training.rollout import ByteTokenizer
 from training.sampling import noise_key
+from training.tokenizer import tokenizer_of
 
 WINDOWS: Final = 512
 TASKS: Final = 512
@@ -83,7 +83,7 @@ def heldout_success(
     """
     rollouts = rollouts_of(manifest)
     opened = open_environment_of(rollouts)
-    model, tokenizer = Transformer(manifest.model, torch.device(device)), ByteTokenizer(manifest.model.vocab)
+    model, tokenizer = Transformer(manifest.model, torch.device(device)), tokenizer_of(manifest)
     with torch.no_grad():
         model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
     seeds, earned = heldout_seeds(tasks), []

@@ -18,8 +18,9 @@ from protocol.tensors import Floats
 from training.activations import fingerprint, projections
 from training.environments.protocol import Environment
 from training.model import Cache, Transformer
-from training.rollout import ByteTokenizer, Rollout, Tokenizer
+from training.rollout import Rollout, Tokenizer
 from training.sampling import Doubles, choose, noise_at, noise_key
+from training.tokenizer import tokenizer_of
 
 _COMPACT: Final = 0.75
 """Share of rows still going on below which the cache is copied without the others; a copy costs about a step."""
@@ -78,7 +79,7 @@ def sample_groups(
         ConfigError, OwnFault: as `generate`.
     """
     sampling = rollouts_of(manifest).sampling
-    tokenizer = ByteTokenizer(manifest.model.vocab)
+    tokenizer = tokenizer_of(manifest)
     size = sampling.group_size
     together = max(1, _ROWS_AT_ONCE // size)
     groups: list[Group] = []

@@ -8,6 +8,7 @@ letters inside of a message are ordinary text.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,8 +18,12 @@ from pydantic.dataclasses import dataclass as parsed
 
 from protocol.canonical import canonical_json, tagged_digest
 from protocol.errors import ConfigError, Malformed
+from protocol.manifest import RunManifest
+from protocol.rollouts import rollouts_of
+from training.cache import CACHE_ENVIRONMENT, cache_directory
 from training.environments.protocol import Message, Observation
 from training.gguf import Gguf
+from training.rollout import ByteTokenizer, Tokenizer
 
 MAX_TOKENIZER_BYTES: Final = 1 << 26
 MAX_FORMAT_BYTES: Final = 1 << 20
@@ -105,6 +110,18 @@ class ChatTokenizer:
         """Return what chat.json holds."""
         return canonical_json(asdict(self.chat))
 
+    def write(self, directory: Path) -> None:
+        """Write what `open` reads.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, data in ((TOKENIZER, self.data), (CHAT, self.chat_file())):
+            part = directory / f".{name}.part"
+            part.write_bytes(data)
+            part.replace(directory / name)
+
     def encode(self, observation: Observation, *, opening: bool = True) -> Sequence[int]:
         """Return the tokens of what the environment says, up to where the policy speaks.
 
@@ -146,6 +163,55 @@ class ChatTokenizer:
         for piece in re.split(f"({'|'.join(map(re.escape, cuts))})", form) if cuts else [form]:
             if piece:
                 yield self._special.get(piece, values.get(piece[1:-1], piece))
+
+
+@lru_cache(maxsize=4)
+def tokenizer_of(manifest: RunManifest) -> Tokenizer:
+    """Return a run's tokenizer: bytes, or the one that its manifest pins and this machine keeps.
+
+    Raises:
+        ConfigError: this machine lacks it, what it keeps is another, or it does not fit the run.
+        ValueError: the run's units hold no rollouts.
+    """
+    rollouts = rollouts_of(manifest)
+    if rollouts.tokenizer is None:
+        return ByteTokenizer(manifest.model.vocab)
+    folder = _kept(rollouts.tokenizer)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"the run's tokens are those of tokenizer {rollouts.tokenizer}, which is not here",
+            hint="`murmur model import` of the model that the run starts from",
+        )
+    found = ChatTokenizer.open(folder)
+    if found.address != rollouts.tokenizer:
+        raise ConfigError(f"{folder} holds another tokenizer", hint="remove it and import the model again")
+    if found.vocab > manifest.model.vocab or found.end_token != rollouts.sampling.end_token:
+        raise ConfigError(
+            f"the run has {manifest.model.vocab} tokens and ends turns with {rollouts.sampling.end_token}; "
+            f"its tokenizer has {found.vocab} and ends them with {found.end_token}",
+            hint="correct model.vocab or sampling.end_token in the manifest",
+        )
+    return found
+
+
+def keep(tokenizer: ChatTokenizer) -> Path:
+    """Write a tokenizer where `tokenizer_of` looks for it, and return the directory.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    folder = _kept(tokenizer.address)
+    try:
+        tokenizer.write(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {folder}: {error.strerror}", hint=f"name another directory in {CACHE_ENVIRONMENT}"
+        ) from error
+    return folder
+
+
+def _kept(address: str) -> Path:
+    return cache_directory() / "tokenizers" / address
 
 
 def tokenizers() -> Any:

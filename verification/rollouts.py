@@ -14,7 +14,8 @@ from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import ComponentSpec, Environment, Source
-from training.rollout import ByteTokenizer, Rollout, Tokenizer
+from training.rollout import Rollout, Tokenizer
+from training.tokenizer import tokenizer_of
 
 
 def check_rollouts(
@@ -58,7 +59,7 @@ def check_groups(manifest: RunManifest, groups: Iterable[tuple[int, Group]], see
     """
     rollouts = rollouts_of(manifest)
     environment = open_environment_of(rollouts).another()
-    tokenizer = ByteTokenizer(manifest.model.vocab)
+    tokenizer = tokenizer_of(manifest)
     for index, group in groups:
         for place, sample in enumerate(group):
             try:

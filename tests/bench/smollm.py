@@ -22,10 +22,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from blake3 import blake3
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from protocol.blobs import pieces_digest
 from protocol.canonical import ZERO_DIGEST
 from protocol.manifest import (
     DatasetConfig,
@@ -202,15 +202,13 @@ class Bench:
         """Sample, send through the wire format, check one group, learn."""
         index, size = len(self.found["steps"]), self.sampling.group_size
         state = self.trainer.view()
-        version = blake3()
-        for piece in state.parameters_pieces(self.manifest.model):
-            version.update(piece)
+        version = pieces_digest(state.parameters_pieces(self.manifest.model))
         begin = FIRST_SEED + index * self.sampling.groups
         tasks = [
             Task(
                 self.opened.another(),
                 seed,
-                noise_key(self.manifest.run_id, version.hexdigest(), seed, sample),
+                noise_key(self.manifest.run_id, version, seed, sample),
             )
             for seed in range(begin, begin + self.sampling.groups)
             for sample in range(size)

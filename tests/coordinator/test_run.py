@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contracts.types import Ladder
+from coordinator.config import PUBLIC_DIRECTORY
 from coordinator.files import read_manifest
 from coordinator.run import create_run, draw_probability, escape_probability, plan_run
 from protocol.blobs import BlobStore
+from protocol.canonical import digest
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import BlockBeacon, DrandBeacon
+from protocol.tensors import pack, parameter_layout
 from training.outer import load_parameters
 from training.program import program_digest
+from verification.archive import Archive
 
 KEY = PeerKey(b"\x11" * 32)
 
@@ -45,7 +50,9 @@ class SimulatedSender:
     address = "0x" + "33" * 20
 
 
-def _plan(folder: Path, ledger: SimulatedLedger, tmp_path: Path, **fields: Any) -> Any:
+def _plan(
+    folder: Path, ledger: SimulatedLedger, tmp_path: Path, start: Path | None = None, **fields: Any
+) -> Any:
     text = tmp_path / "Some Text.txt"
     text.write_bytes(b"Call me Ishmael. " * 300)
     model = {"width": 16, "layers": 1, "heads": 1, "feed_forward": 16, "context": 8}
@@ -56,6 +63,7 @@ def _plan(folder: Path, ledger: SimulatedLedger, tmp_path: Path, **fields: Any) 
         fund_wei=10**20,
         contributors=4,
         seed=3,
+        start=start,
         data=text,
         fields={"model": model, **fields},
     )
@@ -188,3 +196,24 @@ def test_the_chain_decides_the_beacon_and_a_public_one_refuses_blocks(tmp_path: 
     assert _plan(tmp_path / "b", public, tmp_path).manifest.beacon == DrandBeacon()
     with pytest.raises(UsageError, match="any other takes kind drand"):
         _plan(tmp_path / "c", public, tmp_path, beacon={"kind": "block"})
+
+
+def test_a_run_may_start_from_the_parameters_of_a_file(tmp_path: Path) -> None:
+    drawn = _plan(tmp_path / "one", SimulatedLedger(), tmp_path).manifest
+    layout = parameter_layout(drawn.model)
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(pack(layout, np.linspace(-1, 1, layout.size, dtype=np.float32)))
+    found = _plan(tmp_path / "two", SimulatedLedger(), tmp_path, start=start).manifest
+    assert found.initial_parameters == digest(start.read_bytes()) != drawn.initial_parameters
+    store = BlobStore(Archive(tmp_path / "two" / PUBLIC_DIRECTORY).blobs)
+    assert store.get(found.initial_parameters, max_size=1 << 20) == start.read_bytes()
+
+
+def test_parameters_of_another_model_are_refused(tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    with pytest.raises(ConfigError, match="cannot read"):
+        _plan(tmp_path / "one", SimulatedLedger(), tmp_path, start=start)
+    start.write_bytes(bytes(100))
+    with pytest.raises(ConfigError, match="holds no parameters of the run's model") as caught:
+        _plan(tmp_path / "one", SimulatedLedger(), tmp_path, start=start)
+    assert "murmur model import" in caught.value.hint
