@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from coordinator.page import STYLE, render
 from coordinator.queries import MAX_PAGE, Reader
+from coordinator.rollout_page import render_rollouts
 from coordinator.tables import open_engine
 from protocol.clock import Clock, unix_time
 
@@ -40,6 +41,7 @@ RunId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Run id, 64 h
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="At most so many entries.")]
 Outcome = Literal["passed", "void", "false", "unjudged"]
 Kind = Annotated[str, Query(max_length=32, pattern=r"^[a-z]+$")]
+RoundQuery = Annotated[int, Query(ge=0, lt=2**31, description="Round, from 0.")]
 Cursor = Annotated[
     str, Query(pattern=r"^[0-9]{1,7}-[0-9]{1,16}$", description="Continue after this round-number.")
 ]
@@ -120,6 +122,11 @@ def create_app(engine: Engine, clock: Clock) -> FastAPI:
         found = known(run).messages(after, limit, kind)
         return {"messages": found, "next": found[-1]["sequence"] if len(found) == limit else None}
 
+    @app.get("/v1/runs/{run}/rollouts")
+    def run_rollouts(run: RunId, round: RoundQuery) -> dict[str, Any]:
+        """Return the rollouts of one round: figures of each unit, and one group's samples as text."""
+        return known(run).rollouts(round)
+
     @app.get("/v1/runs/{run}/settlement")
     def run_settlement(run: RunId) -> dict[str, Any]:
         """Return the signed reward tables, for `murmur rewards claim --settlement`."""
@@ -148,6 +155,13 @@ def create_app(engine: Engine, clock: Clock) -> FastAPI:
         if reader.run_id() is None:
             raise HTTPException(503, "the coordinator has not begun")
         return HTMLResponse(render(reader.summary(clock()), reader.last_rounds(PAGE_ROUNDS)))
+
+    @app.get("/rollouts", include_in_schema=False)
+    def rollouts_page(round: RoundQuery = 0) -> HTMLResponse:
+        """Show a round's rollouts to a person."""
+        if reader.run_id() is None:
+            raise HTTPException(503, "the coordinator has not begun")
+        return HTMLResponse(render_rollouts(reader.summary(clock()), reader.rollouts(round)))
 
     return app
 

@@ -11,10 +11,13 @@ rates and carried moments as its units in the run, but nothing is exchanged and 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from protocol.blobs import BlobStore
-from protocol.errors import OwnFault
+from protocol.errors import Malformed, OwnFault
 from protocol.manifest import Digest, Frozen
-from protocol.messages import Number, Round
+from protocol.messages import MAX_UNITS, Number, Round
+from protocol.published import max_published_bytes
 from protocol.tensors import moment_layout, pack, parameter_layout
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
@@ -32,6 +35,12 @@ class HeldoutRequest(Frozen):
     """Name the parameters to measure."""
 
     parameters: Digest
+
+
+class RolloutsRequest(Frozen):
+    """Name what the units of a round published, by number; those that are not in the store are left out."""
+
+    units: dict[Number, Digest] = Field(max_length=MAX_UNITS)
 
 
 class LocalRequest(Frozen):
@@ -64,6 +73,21 @@ def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
     if work.manifest.rollouts is not None:
         return asdict(heldout_success(work.manifest, vector))
     return {"loss": heldout_loss(work.manifest, vector, work.shard())}
+
+
+def rollouts(loaded: Loaded, request: RolloutsRequest) -> Result:
+    """Describe the rollouts of a round's units, by number."""
+    from coordinator.rollouts import describe_rollouts
+
+    work, found = loaded.work, {}
+    limit = max_published_bytes(work.manifest)
+    for number, blob in request.units.items():
+        if work.store.has(blob):
+            try:
+                found[str(number)] = describe_rollouts(work.manifest, work.store.get(blob, max_size=limit))
+            except Malformed as error:
+                found[str(number)] = {"unreadable": error.message}
+    return {"units": found}
 
 
 def local(loaded: Loaded, request: LocalRequest) -> Result:
@@ -122,11 +146,15 @@ def methods() -> dict[str, Method]:
     def call_local(params: Params, progress: Progress) -> Result:
         return local(loaded(), LocalRequest.model_validate(params))
 
+    def call_rollouts(params: Params, progress: Progress) -> Result:
+        return rollouts(loaded(), RolloutsRequest.model_validate(params))
+
     return {
         "load": load,
         "aggregate": call_aggregate,
         "weigh": call_weigh,
         "heldout": call_heldout,
+        "rollouts": call_rollouts,
         "local": call_local,
     }
 

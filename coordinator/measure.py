@@ -12,6 +12,7 @@ import trio
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.evaluator import EvaluatorRequest
 from coordinator.sending import Write
+from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import ChainView
 from protocol.daemon import MANIFEST_FILE
@@ -111,13 +112,20 @@ class Measurements:
     control: tuple[int, ...] | None
     measured: set[int]  # rounds
     locals: dict[tuple[int, int], tuple[str, str]]  # (round, number) -> (parameters, moments)
+    described: set[int] = field(default_factory=set)  # rounds whose rollouts are
     parameters: Mapping[int, str] = field(default_factory=dict)  # by round; grows while the run goes on
+    published: Mapping[int, Mapping[int, str]] = field(
+        default_factory=dict
+    )  # blobs by recorded round and number
     skipped: set[int] = field(default_factory=set)
     _woken: trio.Event = field(default_factory=trio.Event)
 
-    def wake(self, parameters: Mapping[int, str]) -> None:
+    def wake(
+        self, parameters: Mapping[int, str], published: Mapping[int, Mapping[int, str]] | None = None
+    ) -> None:
         """Tell that there may be something to measure."""
         self.parameters = parameters
+        self.published = published or {}
         self._woken.set()
 
     async def run(self) -> None:
@@ -125,7 +133,7 @@ class Measurements:
         failures = 0
         while True:
             try:
-                busy = await self._measure_one() or await self._train_one()
+                busy = await self._measure_one() or await self._describe_one() or await self._train_one()
                 failures = 0
             except ConfigError as error:
                 log.error("nothing is measured: %s", error)
@@ -159,6 +167,23 @@ class Measurements:
         found = await self.calculator.call("heldout", {"parameters": self.parameters[due[0]]})
         await self._store(due[0], found)
         self.measured.add(due[0])
+        return True
+
+    async def _describe_one(self) -> bool:
+        due = sorted(self.published.keys() - self.described)
+        if self.manifest.rollouts is None or not due:
+            return False
+        round_ = due[0]
+        self.described.add(round_)  # whatever comes of it: its blobs may be gone
+        units = {str(number): blob for number, blob in self.published[round_].items()}
+        found = (await self.calculator.call("rollouts", {"units": units}))["units"]
+        readable = {int(number): one for number, one in found.items() if "unreadable" not in one}
+
+        def write(tx: Writer) -> None:
+            for number, one in readable.items():
+                tx.rollouts(round_, number, one)
+
+        await self.write(write)
         return True
 
     async def _store(self, round_: int, found: Mapping[str, Any]) -> None:

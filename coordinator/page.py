@@ -74,12 +74,6 @@ def render(summary: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
         rounds: the newest rounds first.
     """
     title = f"{summary['name']} · round {summary['round'] + 1} of {summary['rounds']}"
-    head = element(
-        "head",
-        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
-        Markup(f'<meta http-equiv="refresh" content="{REFRESH_S}"><link rel="stylesheet" href="/style.css">'),
-        element("title", f"Murmur: {title}"),
-    )
     stale = summary["age_s"] > STALE_S
     warning = f"The coordinator last wrote {summary['age_s']:.0f} s ago: what follows is old."
     main = element(
@@ -88,14 +82,31 @@ def render(summary: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
         element("p", warning, class_="stale", role="alert") if stale else Markup(),
         _state(summary),
         _facts(summary),
-        _loss_curve(summary["loss"]) if summary["policy"] is None else _policy_curve(summary["policy"]),
+        *([_loss_curve(summary["loss"])] if summary["policy"] is None else _policy_curves(summary["policy"])),
         _peers(summary["peers"]),
         _rounds(rounds),
         _refusals(summary["refused"]),
         _footer(summary),
         class_="old" if stale else "fresh",
     )
+    return document(title, main, refresh_s=REFRESH_S)
+
+
+def document(title: str, main: Markup, *, refresh_s: int | None = None) -> str:
+    """Return a whole page; with `refresh_s` it is asked for again after so many seconds."""
+    again = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
+    head = element(
+        "head",
+        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
+        Markup(f'{again}<link rel="stylesheet" href="/style.css">'),
+        element("title", f"Murmur: {title}"),
+    )
     return "<!doctype html>\n" + element("html", head, element("body", main), lang="en")
+
+
+def link(text: str, href: str) -> Markup:
+    """Return a link inside of this site."""
+    return element("a", text, href=href)
 
 
 def tokens(wei: str | int) -> str:
@@ -150,7 +161,7 @@ def _learnt(loss: dict[str, Any], policy: dict[str, Any] | None) -> tuple[str, s
         alone = f"; alone {figure(loss['local'])}" if loss["local"] is not None else ""
         return "Held-out loss", f"{figure(loss['first'])} → {figure(loss['last'])} nats{alone}"
     first, last = (policy[name] or {"success": None, "reward": None} for name in ("first", "last"))
-    reward = f"reward {figure(first['reward'])} → {figure(last['reward'])}"
+    reward = f"reward {figure(first['reward'])} → {figure(last['reward'])}; lag {policy['lag']} rounds"
     return "Held-out tasks done", f"{figure(first['success'])} → {figure(last['success'])}; {reward}"
 
 
@@ -159,9 +170,17 @@ def _loss_curve(loss: dict[str, Any]) -> Markup:
     return _curve("Loss", "Held-out loss, nats a byte", points, loss["local"])
 
 
-def _policy_curve(policy: dict[str, Any]) -> Markup:
+def _policy_curves(policy: dict[str, Any]) -> list[Markup]:
     points = [(point["round"], point["success"]) for point in thinned(policy["curve"], SHOWN_POINTS)]
-    return _curve("Success", "Share of held-out tasks done", points, None)
+    found = [_curve("Success", "Share of held-out tasks done", points, None)]
+    earned = thinned(policy["reward"]["curve"], SHOWN_POINTS)
+    for name in earned[-1]["components"] if earned else ():
+        points = [(point["round"], point["components"][name]) for point in earned]
+        found.append(_curve(f"Reward: {name}", f"Mean of {name} over accepted samples", points, None))
+    if earned:
+        newest = earned[-1]["round"]
+        found.append(element("p", link(f"Rollouts of round {newest + 1}", f"/rollouts?round={newest}")))
+    return found
 
 
 def _curve(name: str, what: str, points: list[tuple[int, float]], alone: float | None) -> Markup:
@@ -305,5 +324,6 @@ th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px so
   white-space: nowrap; }
 thead th { color: var(--quiet); font-size: .85rem; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 .bad { color: var(--bad); font-weight: 600; } a { color: var(--accent); }
+.said { white-space: pre-wrap; overflow-wrap: anywhere; } details p { margin: .2rem 0; }
 footer { margin-top: 2.5rem; color: var(--quiet); font-size: .85rem; }
 """

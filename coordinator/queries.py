@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import Engine, Integer, Select, cast, func, select, tuple_
@@ -14,6 +16,7 @@ from coordinator.tables import (
     PeerRow,
     PolicyRow,
     RefusalRow,
+    RolloutsRow,
     RoundRow,
     RunRow,
     SilenceRow,
@@ -21,7 +24,7 @@ from coordinator.tables import (
     UnitRow,
     VerdictRow,
 )
-from protocol.manifest import RunManifest
+from protocol.manifest import RolloutConfig, RunManifest
 from protocol.messages import RewardTable
 from protocol.tensors import parameter_layout
 
@@ -30,6 +33,7 @@ MAX_PEERS = 1000
 MAX_CURVE = 20_000  # points; a longer run is thinned evenly
 MAX_REFUSALS = 200
 MAX_TRANSACTIONS = 100
+MAX_ROLLOUTS = 64  # units of a round
 
 RECORD = ("right", "wrong", "silent")
 OUTCOMES = ("passed", "void", "false", "unjudged")
@@ -76,7 +80,7 @@ class Reader:
                 "age_s": max(0.0, round(now - row.updated_at, 1)),
                 "parameters": parameter_layout(manifest.model).size,
                 "loss": _loss(session),
-                "policy": None if manifest.rollouts is None else _policy(session),
+                "policy": None if manifest.rollouts is None else _policy(session, manifest.rollouts),
                 "peers": _peers(session, facts.get("ledger", {}).get("claimed_wei", {})),
                 "wire": _wire(session, manifest),
                 "verification": _verification(session, manifest),
@@ -121,6 +125,34 @@ class Reader:
                 "units": [_unit(unit) for unit in units],
                 "verdicts": [_verdict(verdict) for verdict in verdicts],
             }
+
+    def rollouts(self, round_: int) -> dict[str, Any]:
+        """Return what the units of a round say: figures, a group to read, and what became of each."""
+        with Session(self._engine) as session:
+            rows = session.execute(
+                select(RolloutsRow, UnitRow)
+                .join(UnitRow, (UnitRow.round == RolloutsRow.round) & (UnitRow.number == RolloutsRow.number))
+                .where(RolloutsRow.round == round_)
+                .order_by(RolloutsRow.number)
+                .limit(MAX_ROLLOUTS)
+            ).all()
+            said = session.execute(
+                select(VerdictRow.number, VerdictRow.reason).where(VerdictRow.round == round_).limit(MAX_PAGE)
+            ).all()
+        return {
+            "round": round_,
+            "units": [
+                {
+                    **_fields(row, ("number", "groups", "samples", "reward", "success")),
+                    **_fields(row, ("update_bytes", "rollout_bytes")),
+                    **_fields(unit, ("merged", "reason", "drawn", "segment", "outcome")),
+                    "components": json.loads(row.components),
+                    "verdict_reasons": [reason for number, reason in said if number == row.number],
+                    "shown": json.loads(row.shown),
+                }
+                for row, unit in rows
+            ],
+        }
 
     def units(
         self, *, number: int | None, outcome: str | None, after: tuple[int, int], limit: int
@@ -179,8 +211,8 @@ def _loss(session: Session) -> dict[str, Any]:
     }
 
 
-def _policy(session: Session) -> dict[str, Any]:
-    """Return what the policy does on held-out tasks, by the round that starts from it."""
+def _policy(session: Session, rollouts: RolloutConfig) -> dict[str, Any]:
+    """Return what the policy does on held-out tasks, by the round that starts from it, and its rollouts."""
     rows = session.scalars(select(PolicyRow).order_by(PolicyRow.round)).all()
     points = [
         {
@@ -195,7 +227,60 @@ def _policy(session: Session) -> dict[str, Any]:
         "first": points[0] if points else None,
         "last": points[-1] if points else None,
         "curve": thinned(points, MAX_CURVE),
+        "lag": rollouts.lag,
+        "reward": _rewards(session),
+        "groups": _groups(session, rollouts.sampling.groups),
+        "wire": _bytes_a_unit(session),
     }
+
+
+def _rewards(session: Session) -> dict[str, Any]:
+    """Return what accepted samples earned, by round."""
+    rows = session.execute(
+        select(RolloutsRow)
+        .join(UnitRow, (UnitRow.round == RolloutsRow.round) & (UnitRow.number == RolloutsRow.number))
+        .where(UnitRow.merged.is_(True))
+        .order_by(RolloutsRow.round)
+    )
+    points: list[dict[str, Any]] = []
+    for round_, group in groupby(rows.scalars(), key=lambda row: row.round):
+        found = list(group)
+        parts = [json.loads(row.components) for row in found]
+        points.append(
+            {
+                "round": round_,
+                "reward": fmean(row.reward for row in found),
+                "success": fmean(row.success for row in found),
+                "components": {name: fmean(part[name] for part in parts) for name in parts[0]},
+            }
+        )
+    return {
+        "first": points[0]["reward"] if points else None,
+        "last": points[-1]["reward"] if points else None,
+        "curve": thinned(points, MAX_CURVE),
+    }
+
+
+def _groups(session: Session, a_unit: int) -> dict[str, int]:
+    """Count groups: of listed units, of merged ones, of others that were decided, and of drawn ones."""
+    counts = session.execute(
+        select(
+            func.sum(cast(UnitRow.listed, Integer)),
+            func.sum(cast(UnitRow.merged, Integer)),
+            func.sum(cast(UnitRow.merged.is_(False), Integer)),
+            func.sum(cast(UnitRow.drawn, Integer)),
+        )
+    ).one()
+    names = ("assigned", "accepted", "rejected", "drawn")
+    return {name: a_unit * (count or 0) for name, count in zip(names, counts, strict=True)}
+
+
+def _bytes_a_unit(session: Session) -> dict[str, float | None]:
+    """Return the mean bytes of a unit's rollouts, and of its update: what new weights are made of."""
+    rollouts, weights = session.execute(
+        select(func.avg(RolloutsRow.rollout_bytes), func.avg(RolloutsRow.update_bytes))
+    ).one()
+    return {"rollout_bytes": rollouts, "update_bytes": weights}
 
 
 def thinned(points: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -126,12 +126,28 @@ class Service:
             control_store=control,
             control=config.control,
             measured=store.measured(),
+            described=store.described(),
             locals=store.locals(),
         )
         self._told = ""  # the last detail logged
         self._unpublished: list[Signed[Body]] = []  # said in an earlier life, and not confirmed yet
         self.api_port = 0
         self.state = self._restore(store.facts())
+
+    def _published(self) -> dict[int, dict[int, str]]:
+        """Return the blobs that units of recorded rounds showed, merged or not, by round and number."""
+        if self._peer.manifest.rollouts is None:
+            return {}
+        fresh = self.state.records.keys() - self._measurements.described
+        shown = {round_: self._peer.pool.reveals(round_) for round_ in fresh}
+        return {
+            round_: {
+                unit.number: unit.blob or shown[round_][unit.number].body.blob
+                for unit in self.state.records[round_].body.units
+                if unit.blob is not None or unit.number in shown[round_]
+            }
+            for round_ in fresh
+        }
 
     def _restore(self, facts: StoredFacts) -> State:
         """Take up the run where the database left it."""
@@ -231,7 +247,8 @@ class Service:
             self._perform(effect)
         await self._publisher.publish(self.state)
         here = self._peer.store.has if self._stands_in else lambda address: True
-        self._measurements.wake({r: one for r, one in self.state.parameters.items() if here(one)})
+        parameters = {r: one for r, one in self.state.parameters.items() if here(one)}
+        self._measurements.wake(parameters, self._published())
         if self._stands_in:
             self._peer.ask_since = succeeding.asks_since(self.state, self._chain)
         if self.state.trouble and self.state.trouble != self._told:

@@ -28,6 +28,7 @@ from coordinator.tables import (
     LocalRow,
     MessageRow,
     PolicyRow,
+    RolloutsRow,
     RoundRow,
     RunRow,
     database_url,
@@ -118,6 +119,11 @@ class Store:
         with Session(self._engine) as session:
             losses = session.scalars(select(RoundRow.round).where(RoundRow.loss.is_not(None)))
             return {*losses, *session.scalars(select(PolicyRow.round))}
+
+    def described(self) -> set[int]:
+        """Return the rounds whose rollouts are described."""
+        with Session(self._engine) as session:
+            return set(session.scalars(select(RolloutsRow.round).distinct()))
 
     def locals(self) -> dict[tuple[int, int], tuple[str, str]]:
         """Return the control group's (parameters, moments) by (round, number)."""

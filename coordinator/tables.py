@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA = 3
+SCHEMA = 4
 DATABASE_FILE = "database.sqlite"
 BUSY_MS = 5000
 
@@ -178,6 +178,22 @@ class PolicyRow(Base):
     success: Mapped[float]  # share of tasks done
     reward: Mapped[float]
     components: Mapped[str] = mapped_column(Text)  # JSON: means by name
+
+
+class RolloutsRow(Base):
+    """What one unit's rollouts are (`coordinator.rollouts.describe_rollouts`)."""
+
+    __tablename__ = "rollouts"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    groups: Mapped[int]
+    samples: Mapped[int]
+    reward: Mapped[float]  # mean
+    success: Mapped[float]  # share of samples
+    components: Mapped[str] = mapped_column(Text)  # JSON: means by name
+    update_bytes: Mapped[int]
+    rollout_bytes: Mapped[int]
+    shown: Mapped[str] = mapped_column(Text)  # JSON: one group's samples, as text
 
 
 class LocalRow(Base):

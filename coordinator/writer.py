@@ -15,6 +15,7 @@ from coordinator.tables import (
     PeerRow,
     PolicyRow,
     RefusalRow,
+    RolloutsRow,
     RoundRow,
     RunRow,
     SilenceRow,
@@ -250,6 +251,11 @@ class Writer:
         """Store what the parameters at the start of a round do on held-out tasks."""
         told = json.dumps(dict(components))
         self._session.merge(PolicyRow(round=round_, success=success, reward=reward, components=told))
+
+    def rollouts(self, round_: int, number: int, found: Mapping[str, Any]) -> None:
+        """Store what a unit's rollouts are."""
+        told = {**found, "components": json.dumps(found["components"]), "shown": json.dumps(found["shown"])}
+        self._session.merge(RolloutsRow(round=round_, number=number, **told))
 
     def local(self, round_: int, number: int, parameters: str, moments: str, loss: float | None) -> None:
         """Store where a peer of the control group stands after a round."""

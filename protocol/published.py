@@ -74,6 +74,16 @@ def read_published(manifest: RunManifest, data: bytes) -> Published:
     return Published(symbols, rollouts.decode(rest, Shape.of(manifest)))
 
 
+def published_sizes(manifest: RunManifest, data: bytes) -> tuple[int, int]:
+    """Return how many bytes of a unit's blob are its update, and how many its rollouts.
+
+    Raises:
+        Malformed: it is none of this run.
+    """
+    container, rest = _split(manifest, data)
+    return len(container), len(rest)
+
+
 def read_update(manifest: RunManifest, data: bytes) -> Symbols:
     """Read the update alone from a unit's blob.
 

@@ -22,7 +22,7 @@ from training.environments.pinned import open_environment_of
 from training.environments.protocol import succeeded
 from training.generate import Task, generate
 from training.model import Transformer
-from training.policy import total_reward
+from training.rewards import total_reward
 from training.sampling import noise_key
 from training.tokenizer import tokenizer_of
 

@@ -18,7 +18,8 @@ from protocol.published import read_published
 from protocol.rollouts import Group, Shape, decode_group
 from training.assignment import Offsets
 from training.inner import InnerState
-from training.policy import ExactPolicyTrainer, PolicyBatch, PolicyTrainer, group_rewards
+from training.policy import ExactPolicyTrainer, PolicyBatch, PolicyTrainer
+from training.rewards import group_rewards
 
 
 @dataclass(frozen=True)

@@ -33,16 +33,6 @@ STD_EPS: Final = 1e-4
 Tokens = npt.NDArray[np.int64]
 
 
-def group_rewards(group: Group, weights: Sequence[float]) -> Doubles:
-    """Return what each sample earned for each player: float64[samples, players], every `total_reward`."""
-    return np.array([[total_reward(own, weights) for own in sample.rewards] for sample in group])
-
-
-def total_reward(components: npt.NDArray[np.float64], weights: Sequence[float]) -> float:
-    """Return the weighted sum of one player's reward components, correctly rounded."""
-    return math.fsum(weight * value for weight, value in zip(weights, components.tolist(), strict=True))
-
-
 def advantages(rewards: Sequence[float]) -> Floats | None:
     """Return a group's rewards less their mean over their deviation, float32[samples]; None where all are equal."""
     if min(rewards) == max(rewards):

@@ -36,8 +36,9 @@ from training.environments.sort import SORT, Sort, SortConfig
 from training.generate import Task, generate, sample_groups
 from training.inner import InnerState, prepare_process
 from training.model import Transformer, initial_parameters
-from training.policy import PolicyBatch, PolicyTrainer, SupervisedBatch, group_rewards
+from training.policy import PolicyBatch, PolicyTrainer, SupervisedBatch
 from training.prefill import ExactScorer, PlainScorer, judge
+from training.rewards import group_rewards
 from training.rollout import ByteTokenizer
 from training.sampling import noise_key
 

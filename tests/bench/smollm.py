@@ -47,9 +47,10 @@ from training.environments.registry import Opened, open_environment
 from training.generate import Sampled, Task, generate
 from training.inner import InnerState, prepare_process
 from training.model import Transformer
-from training.policy import PolicyBatch, PolicyTrainer, group_rewards
+from training.policy import PolicyBatch, PolicyTrainer
 from training.prefill import ExactScorer, PlainScorer, Scorer, judge
 from training.pretrained import read_pretrained
+from training.rewards import group_rewards
 from training.sampling import noise_key
 from training.tokenizer import ChatTokenizer
 

@@ -25,10 +25,9 @@ from training.policy import (
     PolicyTrainer,
     SupervisedBatch,
     advantages,
-    group_rewards,
     replay_policy,
-    total_reward,
 )
+from training.rewards import group_rewards, total_reward
 
 POLICY = PolicyConfig()
 
