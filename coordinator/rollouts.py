@@ -13,7 +13,8 @@ from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import succeeded
 from training.rewards import group_rewards
-from training.rollout import ByteTokenizer, Tokenizer
+from training.rollout import Tokenizer
+from training.tokenizer import tokenizer_of
 
 MAX_SAMPLES: Final = 16  # that are shown of a unit
 MAX_TEXT: Final = 2000  # characters of one part of a sample
@@ -35,7 +36,7 @@ def describe_rollouts(manifest: RunManifest, data: bytes) -> dict[str, Any]:
     means = earned.mean(axis=0).tolist()
     update_bytes, rollout_bytes = published_sizes(manifest, data)
     index = next((place for place, group in enumerate(groups) if _differ(group, weights)), 0)
-    tokenizer = ByteTokenizer(manifest.model.vocab)
+    tokenizer = tokenizer_of(manifest)
     shown = groups[index][:MAX_SAMPLES]
     return {
         "groups": len(groups),
