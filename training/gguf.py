@@ -131,7 +131,8 @@ class Gguf:
         """
         place = self._places[name]
         raw = np.frombuffer(self._data, np.uint8, place.end - place.start, place.start)
-        return _values(place.kind, raw).reshape(place.shape)
+        with np.errstate(all="ignore"):  # what is not finite is for whoever uses the values to find
+            return _values(place.kind, raw).reshape(place.shape)
 
 
 class _Cursor:

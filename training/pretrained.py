@@ -168,7 +168,7 @@ class _Checkpoint:
             owners = [(name, file) for file in opened for name in file.keys()]  # noqa: SIM118
             self._owner = dict(owners)
             self.shapes = {
-                name.removesuffix(".weight"): tuple(file.get_slice(name).get_shape())
+                _bare(name): tuple(file.get_slice(name).get_shape())
                 for name, file in owners
                 # Old checkpoints carry the angles' frequencies, and tied ones the embedding a second time.
                 if not name.endswith("rotary_emb.inv_freq") and not (model.tied and name == "lm_head.weight")
@@ -182,6 +182,8 @@ class _Checkpoint:
 
     def read(self, name: str) -> Floats:
         tensor: torch.Tensor = self._owner[f"{name}.weight"].get_tensor(f"{name}.weight")
+        if not tensor.is_floating_point():
+            raise Malformed(f"tensor {name} holds {tensor.dtype}")
         found: Floats = tensor.float().numpy()
         if name.endswith("q_proj"):
             return _to_pairs(found, self._model.heads)
@@ -241,7 +243,7 @@ def _read_gguf(file: Gguf, context: int | None) -> Pretrained:
             raise Malformed(f"GGUF file without a number llama.{key}")
         return value
 
-    shapes = {name.removesuffix(".weight"): shape for name, shape in file.shapes.items()}
+    shapes = {_bare(name): shape for name, shape in file.shapes.items()}
     heads, width = number("attention.head_count"), number("embedding_length")
     own = width // max(1, heads)
     _refuse(
@@ -282,6 +284,8 @@ class _Renamed:
             for part in (part for parts in _BLOCK.values() for part in parts):
                 names[f"blk.{layer}.{_GGUF_NAMES[part]}"] = f"model.layers.{layer}.{part}"
         self._names = {names.get(name, name): name for name in shapes}
+        if len(self._names) != len(shapes):
+            raise Malformed("GGUF file with a tensor under two names")
         self.shapes = {ours: shapes[theirs] for ours, theirs in self._names.items()}
 
     def read(self, name: str) -> Floats:
@@ -289,6 +293,12 @@ class _Renamed:
 
 
 # ---------------------------------------------------------------- both
+
+
+def _bare(name: str) -> str:
+    if not name.endswith(".weight"):
+        raise Malformed(f"a model with tensor {name!r:.80}, which the family does not have")
+    return name.removesuffix(".weight")
 
 
 def _refuse(reasons: Mapping[str, bool]) -> None:

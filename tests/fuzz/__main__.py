@@ -47,6 +47,7 @@ def _seeds() -> dict[str, list[bytes]]:
             "update": [bed.public.get(blob, max_size=1 << 20)],
             "rollouts": [targets.rollouts.encode(targets.groups(), targets.SHAPE)],
             "group": targets.groups()[:1],
+            "model": [targets.model_file()],
         }
 
 

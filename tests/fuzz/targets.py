@@ -39,6 +39,9 @@ from protocol.messages import (
     sign,
 )
 from protocol.update import decode
+from tests.training import models
+from training.pretrained import read_pretrained
+from training.tokenizer import ChatTokenizer
 from verification.anchor import read_anchor_file
 from verification.archive import RoundDossier, Settlement
 from verification.bundle import file_limit, parse_bundle
@@ -187,6 +190,21 @@ def _anchors(data: bytes) -> None:
         read_anchor_file(path)
 
 
+def model_file() -> bytes:
+    """Return a GGUF file of a small model with its vocabulary."""
+    shape = models.SHAPE.model_copy(update={"vocab": len(models.vocabulary()[0]), "layers": 1})
+    known = models.llama_metadata(shape) | models.vocabulary_metadata()
+    return models.gguf(known, models.llama_tensors(models.weights(shape), shape, models.Q8_0))
+
+
+def _model(data: bytes) -> None:
+    with TemporaryDirectory(prefix="murmur-fuzz-") as directory:
+        path = Path(directory) / "model.gguf"
+        path.write_bytes(data)
+        read_pretrained(path)
+        ChatTokenizer.open(path)
+
+
 TARGETS: dict[str, Target] = {
     "message": _refusing(parse_message),
     "manifest": _refusing(RunManifest.from_bytes),
@@ -197,5 +215,6 @@ TARGETS: dict[str, Target] = {
     "anchors": _refusing(_anchors),
     "update": _refusing(lambda data: decode(data, codec=CODEC, size=SIZE)),
     "rollouts": _refusing(lambda data: rollouts.decode(data, SHAPE)),
+    "model": _refusing(_model),
     "group": _refusing(lambda data: rollouts.decode_group(data, SHAPE)),
 }

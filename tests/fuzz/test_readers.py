@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from protocol import rollouts
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import Malformed
-from tests.fuzz.targets import ALLOWED, MANIFEST, SHAPE, TARGETS, dossier, groups, messages, settlement
+from tests.fuzz.targets import (
+    ALLOWED,
+    MANIFEST,
+    SHAPE,
+    TARGETS,
+    dossier,
+    groups,
+    messages,
+    model_file,
+    settlement,
+)
 from tests.verification.conftest import bundles, corpus, facts, played
 from tests.verification.testbed import Testbed
 from verification.anchor import AnchorFile
@@ -67,6 +77,7 @@ def valid(
         "update": [played.public.get(blob, max_size=1 << 20)],
         "rollouts": [rollouts.encode(groups(), SHAPE)],
         "group": groups()[:1],
+        "model": [model_file()],
     }
 
 

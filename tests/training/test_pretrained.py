@@ -141,6 +141,8 @@ def test_a_broken_checkpoint_is_refused(tmp_path: Path, case: str) -> None:
         tensors["model.layers.0.self_attn.q_proj.bias"] = np.zeros(64, np.float32)
     elif case == "shape":
         tensors["lm_head.weight"] = tensors["lm_head.weight"][:-1]
+    elif case == "whole":
+        tensors["model.norm.weight"] = np.ones(64, np.int32)  # type: ignore[assignment]
     elif case == "infinite":
         tensors["model.norm.weight"][3] = np.inf
     source = models.write_checkpoint(tmp_path, tensors)
