@@ -10,16 +10,19 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 
+from murmur.rollout_attacks import measure_rollouts, rollout_lines, rollout_markdown
 from protocol import options
 from protocol.errors import UsageError
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from verification.cheats import Cheat
+from verification.rollout_cheats import RolloutCheat
 
 if TYPE_CHECKING:
     from murmur.laboratory import Finding, Laboratory, Trial
@@ -27,6 +30,15 @@ if TYPE_CHECKING:
     from node.unit import Unit
 
 Say = Callable[[str], None]
+Chosen = TypeVar("Chosen", Cheat, RolloutCheat)
+
+
+class UnitPart(StrEnum):
+    """Name what of a unit is dishonest."""
+
+    TRAINING = "training"
+    ROLLOUT = "rollout"
+
 
 OUTCOMES = {PASSED: "passed", REJECTED: "void", PROVEN_FALSE: "proven false"}
 REPLAY_DEADLINE_S = 600.0
@@ -302,13 +314,19 @@ def attacks(
     only: Annotated[
         list[str] | None, typer.Option(help="Measure this attack, without honest work. Repeatable.")
     ] = None,
+    kind: Annotated[
+        UnitPart, typer.Option(help="What is dishonest: training, or the rollouts of an RL run.")
+    ] = (UnitPart.TRAINING),
     report: Annotated[bool, typer.Option("--report", help="Print Markdown tables.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Try every way to cheat on the real checks: exit 0 only if each is caught and no honest work is."""
     if report and as_json:
         raise UsageError("--report and --json exclude each other", hint="give one of them")
-    cheats = _chosen(only or [])
+    if kind is UnitPart.ROLLOUT:
+        _rollouts(only or [], report=report, as_json=as_json)
+        return
+    cheats = _chosen(Cheat, only or [])
     found = measure(cheats or tuple(Cheat), honest=not cheats, say=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))
@@ -320,11 +338,24 @@ def attacks(
         raise typer.Exit(1)
 
 
-def _chosen(names: Sequence[str]) -> tuple[Cheat, ...]:
-    unknown = [name for name in names if name not in set(Cheat)]
+def _rollouts(only: Sequence[str], *, report: bool, as_json: bool) -> None:
+    cheats = _chosen(RolloutCheat, only)
+    found = measure_rollouts(
+        cheats or tuple(RolloutCheat), honest=not cheats, say=lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        typer.echo(json.dumps(found.model_dump(mode="json")))
+    else:
+        typer.echo(rollout_markdown(found) if report else "\n".join(rollout_lines(found)))
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _chosen(cheats: type[Chosen], names: Sequence[str]) -> tuple[Chosen, ...]:
+    unknown = [name for name in names if name not in set(cheats)]
     if unknown:
-        raise UsageError(f"no attack is called {unknown[0]!r}", hint=f"--only {', '.join(Cheat)}")
-    return tuple(dict.fromkeys(Cheat(name) for name in names))
+        raise UsageError(f"no attack is called {unknown[0]!r}", hint=f"--only {', '.join(cheats)}")
+    return tuple(dict.fromkeys(cheats(name) for name in names))
 
 
 def _show(report: AttackReport) -> None:

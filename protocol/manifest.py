@@ -186,6 +186,20 @@ class RolloutTolerance(Frozen):
         return self
 
 
+CPU_ROLLOUTS: Final = (
+    RolloutTolerance(
+        profile="cpu-fp32", regret=1e-3, median_off=1e-4, max_off=1e-3, fingerprint=1e-4, slash_regret=1e-2
+    ),
+    RolloutTolerance(
+        profile="cpu-bf16", regret=0.5, median_off=0.02, max_off=1.0, fingerprint=0.2, slash_regret=2.0
+    ),
+    RolloutTolerance(
+        profile="cpu-exact", regret=1e-3, median_off=1e-4, max_off=1e-3, fingerprint=1e-4, slash_regret=1e-2
+    ),
+)
+"""Those that hold on CPUs."""
+
+
 class RolloutConfig(Frozen):
     """Make a run one of reinforcement learning: units hold rollouts, and inner steps learn from earlier ones."""
 
@@ -199,7 +213,7 @@ class RolloutConfig(Frozen):
         tuple[RewardWeight, ...], Field(min_length=1, max_length=16)
     ]  # in the environment's order
     lag: int = Field(default=2, ge=1, le=4)  # rounds between sampling and learning
-    tolerances: Annotated[tuple[RolloutTolerance, ...], Field(min_length=1, max_length=16)]
+    tolerances: Annotated[tuple[RolloutTolerance, ...], Field(min_length=1, max_length=16)] = CPU_ROLLOUTS
 
     def tolerance(self, profile: str) -> RolloutTolerance | None:
         """Return what holds under a numeric profile."""

@@ -104,7 +104,7 @@ def test_other_tokens_are_proven_false_by_their_regret(cheat: str) -> None:
 
 
 def test_weights_almost_the_right_ones_show_in_the_activations() -> None:
-    report = judged(drawn(noise=3e-5))
+    report = judged(drawn(noise=1e-5))
     assert report.measured.failed is not None
     assert report.measured.failed.check == "fingerprint"
     assert report.outcome == REJECTED
