@@ -23,7 +23,17 @@ from protocol.manifest import (
     RunManifest,
     VerificationConfig,
 )
-from protocol.rollouts import PROJECTIONS, Group, Sample, Shape, encode, encode_group, quantise, rollouts_of
+from protocol.rollouts import (
+    PROJECTIONS,
+    Group,
+    Sample,
+    Shape,
+    decode,
+    encode,
+    encode_group,
+    quantise,
+    rollouts_of,
+)
 from protocol.tensors import Floats, parameter_layout
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of
@@ -153,7 +163,8 @@ class RolloutLaboratory:
         """Let the network check a unit's file of rollouts."""
         trial = RolloutTrial()
         try:
-            groups = check_rollouts(self.manifest, self.beacon, ROUND, NUMBER, file)
+            raw = decode(file, Shape.of(self.manifest))
+            groups = check_rollouts(self.manifest, self.beacon, ROUND, NUMBER, raw)
         except Malformed as error:
             trial.refused = error.message
             return trial
