@@ -134,17 +134,21 @@ class PolicyConfig(Frozen):
     """Set the policy's objective: GRPO (Shao et al., arXiv 2402.03300), clipped on both sides.
 
     A higher upper clip is DAPO's (Yu et al., arXiv 2503.14476), the bound of what the clip leaves open for negative
-    advantages INTELLECT-2's (arXiv 2505.07291).
+    advantages INTELLECT-2's (arXiv 2505.07291). At each of these limits a token's gradient fades over `edge` instead
+    of ending at once: else the rounding of one machine would decide whether it counts, and honest replays would differ.
     """
 
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0, le=10)
     bound: float = Field(default=4.0, gt=1, le=100)
+    edge: float = Field(default=0.02, ge=1e-3, le=0.2)  # in the ratio, half of it on either side
 
     @model_validator(mode="after")
     def _bound_above_clip(self) -> "PolicyConfig":
         if self.bound <= 1 + self.clip_high:
             raise ValueError("bound must lie above 1 + clip_high")
+        if self.edge > self.clip_low:
+            raise ValueError("edge exceeds clip_low")
         return self
 
 

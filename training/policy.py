@@ -160,7 +160,10 @@ class PolicyTrainer(Descent):
         if isinstance(batch, PolicyBatch):
             behaviour = torch.from_numpy(batch.behaviour[part]).to(device).flatten()[places]
             gains = torch.from_numpy(batch.advantages[part]).to(device).flatten()[places]
-            found = torch.minimum(*_branches((found - behaviour).exp(), gains, self._policy))
+            ratio = (found - behaviour).exp().detach()
+            slope = _slope(ratio, gains, self._policy)
+            # The value is the objective's, the gradient `slope` times that of the log-probability.
+            found = _objective(ratio, gains, self._policy) + slope * (found - found.detach())
         loss = -(found * weights[places]).sum() / total
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -186,11 +189,11 @@ class ExactPolicyTrainer(ExactDescent):
         """Leave the gradient of one batch in `gradient` and return its loss, which is for reading."""
         inputs = torch.from_numpy(batch.tokens[:, :-1])
         loss, self._gradient = self._model.gradient_of(
-            self._parameters, inputs, partial(self._objective, batch=batch)
+            self._parameters, inputs, partial(self._loss, batch=batch)
         )
         return torch.tensor(loss, dtype=torch.float64)
 
-    def _objective(self, logits: Tensor, batch: Batch) -> tuple[float, Tensor]:
+    def _loss(self, logits: Tensor, batch: Batch) -> tuple[float, Tensor]:
         """Return the loss of float32[rows * time, vocab] and its gradient."""
         taken = torch.from_numpy(batch.tokens[:, 1:]).flatten()
         weights = torch.from_numpy(batch.weights).flatten().double()
@@ -201,10 +204,8 @@ class ExactPolicyTrainer(ExactDescent):
             away = (found - torch.from_numpy(batch.behaviour).flatten().double()) * weights
             ratio = _exact_ratio(away)
             gains = torch.from_numpy(batch.advantages).flatten().double()
-            bounded, clipped = _branches(ratio, gains, self._policy)
-            flows = (bounded <= clipped) & (ratio < self._policy.bound)
-            slope = (ratio * gains).masked_fill_(~flows, 0.0)
-            found = torch.minimum(bounded, clipped)
+            slope = _slope(ratio, gains, self._policy)
+            found = _objective(ratio, gains, self._policy)
         share = weights / math.fsum(weights.tolist())
         loss = -float((found * share).sum())
         d_found = slope.mul_(share).neg_().div_(temperature)
@@ -249,10 +250,20 @@ def _run(
     return losses
 
 
-def _branches(ratio: Tensor, gains: Tensor, policy: PolicyConfig) -> tuple[Tensor, Tensor]:
-    """Return the objective bounded from above alone, and clipped near one; the lower of the two counts."""
+def _objective(ratio: Tensor, gains: Tensor, policy: PolicyConfig) -> Tensor:
+    """Return the lower of what is bounded from above alone and what is clipped near one."""
     bounded = ratio.clamp(max=policy.bound) * gains
-    return bounded, ratio.clamp(1 - policy.clip_low, 1 + policy.clip_high) * gains
+    return torch.minimum(bounded, ratio.clamp(1 - policy.clip_low, 1 + policy.clip_high) * gains)
+
+
+def _slope(ratio: Tensor, gains: Tensor, policy: PolicyConfig) -> Tensor:
+    """Return the objective's derivative in the log-probability, which fades at its limits."""
+
+    def below(limit: float) -> Tensor:
+        return ((limit - ratio) / policy.edge + 0.5).clamp(0.0, 1.0)
+
+    falls = (1.0 - below(1 - policy.clip_low)) * below(policy.bound)
+    return ratio * gains * torch.where(gains > 0, below(1 + policy.clip_high), falls)
 
 
 def _exact_ratio(away: Tensor) -> Tensor:

@@ -144,6 +144,31 @@ def test_beyond_the_bound_a_bad_sample_pushes_no_more(run: RunManifest) -> None:
         assert loss <= POLICY.bound + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("limit", "gain"),
+    [(1 + POLICY.clip_high, 1.0), (1 - POLICY.clip_low, -1.0), (POLICY.bound, -1.0)],
+)
+def test_at_a_limit_a_gradient_fades_so_that_rounding_decides_nothing(
+    run: RunManifest, limit: float, gain: float
+) -> None:
+    tokens = np.array([[97, 98, 99, 10]])
+    weights = np.array([[0, 0, 1]], np.float32)
+    worth = -float(trainer(run).backward(SupervisedBatch(tokens, weights)))
+
+    def gradient(ratio: float) -> np.ndarray:
+        behaviour = np.full((1, 3), worth - math.log(ratio), np.float32)
+        one = trainer(run)
+        one.backward(PolicyBatch(tokens, weights, behaviour, np.full((1, 3), gain, np.float32)))
+        return one.gradient.numpy().copy()
+
+    size = np.linalg.norm(gradient(limit))
+    assert size > 0
+    assert np.linalg.norm(gradient(limit * (1 + 1e-5)) - gradient(limit * (1 - 1e-5))) < 0.02 * size
+    sides = sorted(np.linalg.norm(gradient(limit + side * POLICY.edge)) for side in (-0.6, 0.6))
+    assert sides[0] == 0
+    assert sides[1] == pytest.approx(2 * size, rel=0.05)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
 def test_exact_arithmetic_has_the_same_gradient(
     run: RunManifest, batch: PolicyBatch, temperature: float
