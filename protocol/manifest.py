@@ -208,9 +208,7 @@ class RolloutConfig(Frozen):
     """Make a run one of reinforcement learning: units hold rollouts, and inner steps learn from earlier ones."""
 
     environment: EnvironmentConfig
-    tokenizer: Digest | None = (
-        None  # of a vocabulary and its format (`training.tokenizer`); None: bytes are tokens
-    )
+    tokenizer: Digest | None = None  # vocabulary and format (`training.tokenizer`); None: bytes are tokens
     sampling: SamplingConfig = SamplingConfig()
     policy: PolicyConfig = PolicyConfig()
     rewards: Annotated[
@@ -272,9 +270,7 @@ class NumericProfile(Frozen):
     tolerance: float = Field(ge=0, lt=1)  # of a replay under a profile that may judge this one
     fresh_tolerance: float = Field(ge=0, lt=1)  # the same where the segment starts from zero moments
     slash_tolerance: float = Field(ge=0, lt=10)  # of the exact reference: a fault is proven beyond
-    judged_by: Annotated[
-        tuple[ProfileName, ...], Field(max_length=8)
-    ] = ()  # other profiles that may judge it
+    judged_by: Annotated[tuple[ProfileName, ...], Field(max_length=8)] = ()  # others that may judge it
 
     @model_validator(mode="after")
     def _tolerances_rise(self) -> "NumericProfile":
