@@ -47,7 +47,7 @@ from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import program_digest
 from training.workbench import TrainerLoadRequest
-from verification.cheats import Cheat
+from verification.cheats import AnyCheat
 from verification.commit import Carried, check_commitment
 from verification.duty import opening_time
 from verification.experience import Lesson
@@ -210,7 +210,7 @@ class Laboratory:
         """Return what stands for the beacon that draws units of the measured round."""
         return tagged_digest("murmur/laboratory-sampling", self.manifest.run_id, self.round)
 
-    def try_cheat(self, cheat: Cheat | None) -> Trial:
+    def try_cheat(self, cheat: AnyCheat | None) -> Trial:
         """Have a contributor make the next unit, dishonestly or not, and put all it says to the checks."""
         return trio.run(self._try, honesty_of(cheat))
 

@@ -8,7 +8,7 @@ from node.keeping import STATE_CAP
 from protocol.daemon import PeerDaemonConfig
 from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, ProfileName, RunManifest
-from verification.cheats import Cheat
+from verification.cheats import AnyCheat
 
 TRAINER_LOG_FILE = "trainer.log"
 
@@ -16,7 +16,7 @@ TRAINER_LOG_FILE = "trainer.log"
 class NodeConfig(PeerDaemonConfig):
     """Set one contributor up for one run."""
 
-    cheat: Cheat | None = None
+    cheat: AnyCheat | None = None
     state_cap: Annotated[int, Field(ge=0, lt=2**53)] = STATE_CAP  # bytes of undrawn units' states
     profile: ProfileName | None = None  # None: the run's first on the device's class
 

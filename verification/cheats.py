@@ -67,6 +67,37 @@ class Cheat(StrEnum):
         return _KINDS[self]
 
 
+class PolicyCheat(StrEnum):
+    """Name the ways to cheat with the rollouts of a unit, in a run where a policy learns."""
+
+    REWARD_LIAR = "reward-liar"
+    CHERRY_PICKER = "cherry-picker"
+
+    @property
+    def kind(self) -> Kind:
+        """Return what this cheat is."""
+        return _POLICY_KINDS[self]
+
+
+AnyCheat = Cheat | PolicyCheat
+
+
+def cheat_named(name: str) -> AnyCheat:
+    """Return a cheat by its name.
+
+    Raises:
+        ValueError: no such cheat.
+    """
+    return PolicyCheat(name) if name in set(PolicyCheat) else Cheat(name)
+
+
+_POLICY_KINDS = {
+    PolicyCheat.REWARD_LIAR: Kind("claims the highest reward for a sample that earned the least"),
+    PolicyCheat.CHERRY_PICKER: Kind(
+        "draws every sample several times with its own noise, and keeps the best"
+    ),
+}
+
 _KINDS = {
     Cheat.SKIP_STEPS: Kind("takes one step of three", 2 / 3),
     Cheat.SKIP_TENTH: Kind("leaves out one step in ten", 0.1),

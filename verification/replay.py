@@ -17,7 +17,8 @@ from time import process_time
 from contracts.types import CaseOutcome
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import PASSED, PROVEN_FALSE, Opening, Signed
+from protocol.messages import Opening, Signed
+from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats
 from training.assignment import assignment, task_seeds
 from training.corpus import Shard
@@ -29,6 +30,7 @@ from verification import opening as training_opening
 from verification.dispute import judge_segment, segment_rows, unit_profile
 from verification.finding import find
 from verification.fingerprint import VALUES, fingerprint, middle_steps
+from verification.judge import is_fresh
 from verification.opened import (
     check_assignment,
     check_start,
@@ -109,8 +111,6 @@ class Units:
         except ProofRejected as error:
             return proven_false(error)
         sampled = self._judge_sampling(manifest, unit, public, samples, profile)
-        if sampled is not None and sampled.outcome == PROVEN_FALSE:
-            return sampled
         end, shown = self._run_segment(manifest, material, unit, start, profile)
         spent = process_time() - began
         return Replayed(profile, public, material, start, end, residual, groups, sampled, shown, spent)
@@ -143,8 +143,8 @@ class Units:
         )
         sampled = replayed.sampled
         if sampled is not None:
-            # A doubt about rollouts hides no worse fault of the steps.
-            worse = sampled if report.outcome == PASSED != sampled.outcome else report
+            # Whichever is worse hides the other; a verdict that rests on either shows the replay's fingerprint.
+            worse = sampled if sampled.outcome > report.outcome else report
             report = replace(worse, distances={**report.distances, **sampled.distances})
         return replace(report, fingerprint=replayed.fingerprint)
 
@@ -190,21 +190,32 @@ class Units:
         samples: tuple[IndexedGroup, ...],
         own: NumericProfile,
     ) -> ReplayReport | None:
-        """Return how the segment's groups were sampled; None where it has none."""
+        """Return how the segment's groups were sampled; None where it has none.
+
+        Every verdict has one distance, which its profile's bounds grade (`verification.judge`): so a value's share of
+        its tolerance is told as that share of the bound, and the exact regret's of `slash_regret` likewise.
+        """
         if not samples:
             return None
         body, seeds = unit.commitment.body, task_seeds(manifest, unit.beacon, unit.round, unit.number)
         profile = unit_profile(manifest, unit)
         found = judge_groups(manifest, public, body.parameters, samples, seeds, profile, own, self.device)
         worst = max(found.measured.values, key=lambda one: one.ratio)
+        fresh = is_fresh(body, unit.segment)
+        bound, slash_bound = profile.bound(fresh), profile.slash_bound(fresh)
+        exact_distance = 0.0
+        if found.exact is not None:
+            tolerance = rollouts_of(manifest).tolerance(profile.name)
+            slash = 0.0 if tolerance is None else tolerance.slash_regret
+            exact_distance = _in_units(found.exact.regret, slash, slash_bound)
         return ReplayReport(
             found.outcome,
             f"rollouts: {found.reason}"[:200] if found.reason else "",
-            worst.value,
+            _in_units(worst.value, worst.bound, bound),
             f"rollouts.{worst.check}",
             distances={f"rollouts.{one.check}": one.value for one in found.measured.values},
             exact=None if found.exact is None else found.exact.best,
-            exact_distance=0.0 if found.exact is None else found.exact.regret,
+            exact_distance=exact_distance,
         )
 
     def _run_segment(
@@ -235,6 +246,11 @@ class Units:
         except OwnFault as error:
             log.info("round %d, number %d: %s", unit.round, unit.number, error)
         return end, shown
+
+
+def _in_units(value: float, tolerance: float, bound: float) -> float:
+    """Return a value that is as large beside a bound as it was beside its tolerance."""
+    return value * bound / tolerance if tolerance and bound else value
 
 
 @dataclass(frozen=True, eq=False)

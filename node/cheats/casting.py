@@ -13,6 +13,7 @@ from node.cheats.claims import (
     RandomUpdate,
 )
 from node.cheats.garbage import Garbage
+from node.cheats.rollouts import CherryPicker, RewardLiar
 from node.cheats.silence import Equivocate, LateOpening, RefuseOpening, WithholdReveal
 from node.cheats.steps import (
     Bf16,
@@ -31,9 +32,9 @@ from node.cheats.steps import (
     WrongData,
 )
 from node.honesty import HonestSteps, Honesty
-from verification.cheats import Cheat
+from verification.cheats import AnyCheat, Cheat, PolicyCheat, cheat_named
 
-_STEPS: dict[Cheat, Callable[[], HonestSteps]] = {
+_STEPS: dict[AnyCheat, Callable[[], HonestSteps]] = {
     Cheat.SKIP_STEPS: lambda: SkippedSteps(every=3, taken=1),
     Cheat.SKIP_TENTH: lambda: SkippedSteps(every=10, taken=9),
     Cheat.HALF_STEPS: lambda: SkippedSteps(every=2, taken=1),
@@ -56,9 +57,11 @@ _STEPS: dict[Cheat, Callable[[], HonestSteps]] = {
     Cheat.FORGED_RESIDUAL: ForgedResidual,
     Cheat.CARRIED_RESIDUAL: lambda: ForgedResidual(FORGES_EVERY),
     Cheat.FORGED_UPDATE: ForgedUpdate,
+    PolicyCheat.REWARD_LIAR: RewardLiar,
+    PolicyCheat.CHERRY_PICKER: CherryPicker,
 }
 
-_HONESTY: dict[Cheat, Callable[[], Honesty]] = {
+_HONESTY: dict[AnyCheat, Callable[[], Honesty]] = {
     Cheat.COPYCAT: Copycat,
     Cheat.PERTURBED_COPY: PerturbedCopy,
     Cheat.RANDOM_UPDATE: RandomUpdate,
@@ -74,7 +77,7 @@ _HONESTY: dict[Cheat, Callable[[], Honesty]] = {
 class CheatingTrainer(Honesty):
     """Cheat in the trainer's process; everything here is honest."""
 
-    def __init__(self, cheat: Cheat) -> None:
+    def __init__(self, cheat: AnyCheat) -> None:
         self.trainer_arguments = (cheat.value,)
 
 
@@ -84,11 +87,11 @@ def steps_of(cheat: str | None) -> HonestSteps:
     Raises:
         ValueError: no such cheat.
     """
-    make = None if cheat is None else _STEPS.get(Cheat(cheat))
+    make = None if cheat is None else _STEPS.get(cheat_named(cheat))
     return HonestSteps() if make is None else make()
 
 
-def honesty_of(cheat: Cheat | None) -> Honesty:
+def honesty_of(cheat: AnyCheat | None) -> Honesty:
     """Return how the daemon behaves."""
     if cheat is None:
         return Honesty()

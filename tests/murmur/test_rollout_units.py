@@ -7,9 +7,11 @@ import pytest
 from contracts.types import CaseOutcome
 from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
 from protocol.manifest import CodecConfig, InnerConfig, SamplingConfig, VerificationConfig
-from protocol.messages import PASSED
+from protocol.messages import PASSED, PROVEN_FALSE
 from protocol.published import read_published
 from tests.verification.rollout_run import MODEL, parameters, rollout_config
+from verification.cheats import PolicyCheat
+from verification.judge import grade, is_disputed, is_fresh
 from verification.opening import needed_files
 
 ROUNDS = 3
@@ -53,3 +55,27 @@ def test_an_honest_unit_merges_and_passes_at_every_segment(laboratory: Laborator
 def test_who_learns_from_nothing_still_publishes_something_of_its_own(laboratory: Laboratory) -> None:
     first = {units[0].work.symbols for units in laboratory.units.values() if units}
     assert len(first) == 2
+
+
+def test_who_claims_a_reward_is_merged_by_nobody_and_proven_false(laboratory: Laboratory) -> None:
+    trial = laboratory.try_cheat(PolicyCheat.REWARD_LIAR)
+    assert [one.check for one in trial.public] == ["reveal"]
+    assert "claims" in trial.public[0].reason
+    # A group in which the worst sample did everything right leaves nothing to claim.
+    assert {one.outcome for one in trial.drawn.values()} == {PROVEN_FALSE}
+
+
+def test_who_keeps_the_best_samples_is_proven_false_by_a_verdict_that_counts(laboratory: Laboratory) -> None:
+    trial = laboratory.try_cheat(PolicyCheat.CHERRY_PICKER)
+    assert trial.public == [], "its samples are plays of its tasks, rewarded as they should be"
+    assert trial.unit is not None
+    for segment, found in trial.drawn.items():
+        profile, fresh = laboratory.profile, is_fresh(trial.unit.commitment, segment)
+        assert (found.check, found.outcome) == ("replay", PROVEN_FALSE)
+        assert "regret" in found.reason
+        report = found.report
+        assert report is not None
+        assert report.fingerprint, "it can be sealed"
+        assert is_disputed(profile, report.distance, fresh=fresh)
+        assert report.exact is not None
+        assert grade(profile, report.exact_distance, fresh=fresh) == report.outcome
