@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.pot_cli import fund, release_bond
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
@@ -178,6 +179,8 @@ def create(
     manifest: Annotated[
         Path | None, typer.Option(help="JSON file with further fields of the manifest.")
     ] = None,
+    kind: Kind = RunKind.TRAINING,
+    env: Environment = None,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -209,7 +212,14 @@ def create(
     from protocol.keys import PeerKey, save_peer_key
 
     fund_wei = parse_amount(fund)
-    fields = {} if manifest is None else read_fields(manifest)
+    chosen = preset_of(kind, env)
+    if chosen is not None and data is not None:
+        raise UsageError(
+            "a policy learns from its environment, not from --data",
+            hint="leave --data out, or --kind training",
+        )
+    fields = {} if chosen is None else chosen.fields()
+    fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
@@ -217,6 +227,7 @@ def create(
     key = open_peer_key(directory)
     found = Ledger(connect(rpc), ledger)
     found.verify()
+    base = None if chosen is None else tuned_base(chosen, lambda line: typer.echo(line, err=True))
     plan = plan_run(
         directory,
         ledger=found,
@@ -224,8 +235,8 @@ def create(
         fund_wei=fund_wei,
         contributors=contributors,
         seed=seed,
-        start=start,
-        data=data,
+        start=start if base is None else base.file,
+        data=data if base is None else base.corpus,
         data_dir=data_dir,
         fields=fields,
     )

@@ -1,13 +1,14 @@
 """From a finished run to its summary: counted from the public folder and the chain, as any auditor would."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contracts.run import ChainRun
 from contracts.types import Role
 from murmur.identities import Identity
+from murmur.learning import course, groups_of, lag_of, merged_sizes
 from murmur.processes import read_status
 from murmur.summary import (
     AuditCheck,
@@ -70,7 +71,9 @@ def claimed(chain: ChainRun) -> dict[str, int]:
 
 
 def wire_of(run: PublicRun) -> Wire:
-    """Weigh the updates that were merged."""
+    """Weigh what was merged."""
+    if run.manifest.rollouts is not None:
+        return _wire_of_rollouts(run)
     merged = {
         (round_, unit.number) for round_ in run.rounds for unit in run.standing[round_].units if unit.merged
     }
@@ -82,6 +85,23 @@ def wire_of(run: PublicRun) -> Wire:
     ]
     if not sizes:
         return Wire(update_bytes_mean=None, bits_per_parameter=None, dense_ratio=None)
+    return _weighed(run, sizes)
+
+
+def _wire_of_rollouts(run: PublicRun) -> Wire:
+    found = list(merged_sizes(run))
+    if not found:
+        return Wire(update_bytes_mean=None, bits_per_parameter=None, dense_ratio=None)
+    rounds = len({round_ for round_, _, _ in found})
+    return _weighed(run, [update for _, update, _ in found]).model_copy(
+        update={
+            "rollout_bytes_step": round(sum(one for _, _, one in found) / rounds, 1),
+            "weights_bytes_step": round(sum(one for _, one, _ in found) / rounds, 1),
+        }
+    )
+
+
+def _weighed(run: PublicRun, sizes: Sequence[int]) -> Wire:
     mean = sum(sizes) / len(sizes)
     parameters = parameter_layout(run.manifest.model).size
     return Wire(
@@ -120,6 +140,7 @@ def summarize(
     identities: tuple[Identity, ...],
     numbers: Mapping[str, int],
     loss: Loss,
+    policy: Mapping[str, Any] | None,
     refusals: Mapping[str, Mapping[str, int]],
     audit: Mapping[str, Any],
     wall_s: float,
@@ -128,6 +149,7 @@ def summarize(
 
     Args:
         numbers: registration numbers by name.
+        policy: what the coordinator measured of a policy.
         refusals: counts by reason, by "number N" or peer id of the sender.
         audit: the document that `murmur audit run --json` printed.
     """
@@ -192,12 +214,19 @@ def summarize(
         for check in audit.get("checks", [])
     ]
     audit_summary = AuditSummary(ok=bool(audit.get("ok")) and bool(checks), checks=checks)
+    success = None if policy is None else course(policy, "success")
+    rollouts = run.manifest.rollouts
     done = len(run.rounds) if chain.finished() is not None else max(0, len(run.rounds) - 1)
     return Summary(
         run_id=run.run,
         rounds=len(run.rounds),
         parameters=parameter_layout(run.manifest.model).size,
         directory=str(directory),
+        environment=None if rollouts is None else rollouts.environment.name,
+        reward=None if policy is None else course(policy, "reward"),
+        success=success,
+        groups=None if rollouts is None else groups_of(run, judged_units(run)),
+        lag=None if rollouts is None else lag_of(run),
         loss=loss,
         peers=peers,
         verifiers=verifiers,
@@ -216,6 +245,11 @@ def summarize(
         audit=audit_summary,
         wall_s=round(wall_s, 1),
         not_demonstrated=not_demonstrated(
-            peers, audit_summary, rounds_done=done, rounds=run.manifest.rounds, verifiers=verifiers
+            peers,
+            audit_summary,
+            rounds_done=done,
+            rounds=run.manifest.rounds,
+            verifiers=verifiers,
+            success=success,
         ),
     )

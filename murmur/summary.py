@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel, Field
 
 from protocol.manifest import Wei
-from verification.cheats import Cheat, Fate
+from verification.cheats import Fate, cheat_named
 
 
 class Loss(BaseModel):
@@ -64,11 +64,37 @@ class VerifierSummary(BaseModel):
 
 
 class Wire(BaseModel):
-    """What an update weighs on the wire."""
+    """What an update weighs on the wire, and in a run of rollouts what a step of the swarm takes: a whole round."""
 
     update_bytes_mean: float | None
     bits_per_parameter: float | None
     dense_ratio: float | None  # fp32 bytes over update bytes
+    rollout_bytes_step: float | None = None  # of all merged units of a round, mean
+    weights_bytes_step: float | None = None  # their updates, from which everybody makes the next weights
+
+
+class Course(BaseModel):
+    """One figure on held-out tasks, at the start of every round and at the end."""
+
+    first: float | None
+    last: float | None
+    curve: list[float]
+
+
+class Groups(BaseModel):
+    """Count groups of samples by what became of the units that hold them."""
+
+    assigned: int
+    accepted: int  # merged, and neither void nor false later
+    rejected: int  # never merged, void or false
+    drawn: int  # in segments that verifiers judged
+
+
+class Lag(BaseModel):
+    """Say how many rounds samples were old when they were learned from."""
+
+    mean: float | None
+    max: int | None
 
 
 class Verification(BaseModel):
@@ -118,6 +144,11 @@ class Summary(BaseModel):
     rounds: int
     parameters: int
     directory: str
+    environment: str | None = None  # of a run of rollouts, which alone has the next four
+    reward: Course | None = None
+    success: Course | None = None
+    groups: Groups | None = None
+    lag: Lag | None = None
     loss: Loss
     peers: list[PeerSummary]
     verifiers: list[VerifierSummary]
@@ -136,12 +167,13 @@ def not_demonstrated(
     rounds_done: int,
     rounds: int,
     verifiers: Sequence[VerifierSummary] = (),
+    success: Course | None = None,
 ) -> list[str]:
     """Return what the run was to show and did not, one line each; empty means success.
 
     The run must have ended, every honest peer been paid and none slashed, every cheat met the fate of its kind (most
     are drawn, rejected and slashed), every dishonest verifier been found wrong, earned less than each honest one and
-    cost no honest peer a unit, and the audit passed.
+    cost no honest peer a unit, a policy do more held-out tasks than at first, and the audit passed.
     """
     peers = list(peers)
     missing = []
@@ -156,10 +188,20 @@ def not_demonstrated(
         if not peer.claimed_wei:
             missing.append(f"{peer.name} is honest and was not paid")
     missing += _liars_not_met(peers, verifiers)
+    if success is not None:
+        missing += _not_learnt(success)
     if not audit.ok:
         failed = next((check.name for check in audit.checks if not check.ok), "no check ran")
         missing.append(f"the audit failed: {failed}")
     return missing
+
+
+def _not_learnt(success: Course) -> list[str]:
+    if success.first is None or success.last is None:
+        return ["nobody measured what the policy does"]
+    if success.last > success.first:
+        return []
+    return [f"the policy does {success.last:.3f} of held-out tasks, and {success.first:.3f} at first"]
 
 
 def _liars_not_met(peers: Iterable[PeerSummary], verifiers: Sequence[VerifierSummary]) -> list[str]:
@@ -187,7 +229,7 @@ def _liars_not_met(peers: Iterable[PeerSummary], verifiers: Sequence[VerifierSum
 def _not_met(peer: PeerSummary) -> list[str]:
     """Return what should have become of a cheat and did not."""
     assert peer.cheat is not None
-    fate, units = Cheat(peer.cheat).kind.fate, peer.units
+    fate, units = cheat_named(peer.cheat).kind.fate, peer.units
     match fate:
         case Fate.REFUSED:
             checks = [

@@ -24,11 +24,10 @@ def live_view(
     state: Mapping[str, Any], names: Mapping[int, str], url: str, notes: list[str]
 ) -> RenderableType:
     """Draw the coordinator's summary: where the run stands, then a line for each peer."""
-    loss = state["loss"]
     wire, checked = state["wire"], state["verification"]
     facts = [
         f"round {state['round'] + 1} of {state['rounds']} ({state['phase']})",
-        f"loss {loss['last']:.3f}" if loss["last"] is not None else "loss -",
+        _learnt(state),
         f"{wire['update_bytes_mean'] / 1000:.1f} kB an update"
         if wire["update_bytes_mean"]
         else "no update yet",
@@ -68,6 +67,14 @@ def live_view(
     return Group(*lines, Text(f"live page: {url}", style="dim"))
 
 
+def _learnt(state: Mapping[str, Any]) -> str:
+    if state["policy"] is None:
+        loss = state["loss"]["last"]
+        return "loss -" if loss is None else f"loss {loss:.3f}"
+    last = state["policy"]["last"]
+    return "success -" if last is None else f"success {last['success']:.3f}, reward {last['reward']:.3f}"
+
+
 def record_of(judge: VerifierSummary) -> str:
     """Say what a verifier's verdicts were worth."""
     told = [f"{judge.right} verdicts"]
@@ -88,6 +95,8 @@ def print_summary(console: Console, summary: Summary) -> None:
                 f"; a peer alone {loss.local:.3f}, so working together is worth {loss.local - loss.last:.3f}"
             )
         console.print(f"held-out loss {loss.first:.3f} → {loss.last:.3f} nats a byte{alone}")
+    if summary.environment is not None:
+        _print_policy(console, summary)
     if wire.update_bytes_mean is not None:
         console.print(
             f"updates of {wire.update_bytes_mean / 1000:.1f} kB, {wire.bits_per_parameter:.2f} bit a parameter, "
@@ -121,3 +130,28 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print(f"audit: {passed} of {len(summary.audit.checks)} checks hold {MARKS[summary.audit.ok]}")
     for line in summary.not_demonstrated:
         console.print(f"[red]not shown:[/red] {line}")
+
+
+def _print_policy(console: Console, summary: Summary) -> None:
+    success, reward, groups, lag, wire = (
+        summary.success,
+        summary.reward,
+        summary.groups,
+        summary.lag,
+        summary.wire,
+    )
+    if success is not None and reward is not None and success.curve:
+        console.print(
+            f"held-out tasks of {summary.environment} done {success.first:.3f} → {success.last:.3f}, "
+            f"reward {reward.first:.3f} → {reward.last:.3f}"
+        )
+    if groups is not None:
+        console.print(
+            f"{groups.assigned} groups of samples assigned: {groups.accepted} accepted, {groups.rejected} rejected, "
+            f"{groups.drawn} drawn"
+        )
+    if lag is not None and lag.mean is not None and wire.rollout_bytes_step and wire.weights_bytes_step:
+        console.print(
+            f"a round publishes {wire.rollout_bytes_step / 1000:.1f} kB of rollouts and "
+            f"{wire.weights_bytes_step / 1000:.1f} kB of updates; samples are {lag.mean:g} rounds old when learned from"
+        )

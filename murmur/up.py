@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
-from protocol.errors import NetworkError, UsageError
+from protocol.errors import ConfigError, NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
-from verification.cheats import Cheat
+from verification.cheats import Cheat, PolicyCheat
 from verification.liars import VerifierCheat
 
 if TYPE_CHECKING:
@@ -33,11 +34,23 @@ if TYPE_CHECKING:
     from murmur.summary import Summary
     from murmur.supervisor import Supervisor
     from protocol.manifest import RunManifest
+    from training.base import Base
+    from training.preset import Preset
 
 app = typer.Typer()
 
 VERIFIER_CHEATS = tuple(cheat.value for cheat in VerifierCheat)
-CHEATS = (*(cheat.value for cheat in Cheat), *VERIFIER_CHEATS)
+TRAINING_CHEATS = (*(cheat.value for cheat in Cheat), *VERIFIER_CHEATS)
+CHEATS = {
+    RunKind.TRAINING: TRAINING_CHEATS,
+    RunKind.ROLLOUT: (*(cheat.value for cheat in PolicyCheat), *TRAINING_CHEATS),
+}
+DEFAULT_CHEATS = {
+    RunKind.TRAINING: (Cheat.SKIP_STEPS.value,),
+    RunKind.ROLLOUT: (PolicyCheat.REWARD_LIAR.value, PolicyCheat.CHERRY_PICKER.value),
+}
+DEFAULT_PEERS = {RunKind.TRAINING: 4, RunKind.ROLLOUT: 3}
+DEFAULT_ROUNDS = 40  # of training; a policy's preset says its own
 LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
@@ -59,34 +72,48 @@ class UpOptions:
     directory: Path
     port: int
     keep_running: bool
+    preset: "Preset | None" = None  # of a run of rollouts
 
 
-def parse_cheats(kinds: list[str]) -> tuple[str, ...]:
+def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tuple[str, ...]:
     """Check the kinds of cheats asked for; `none` alone means none.
 
     Raises:
         UsageError: an unknown kind, or `none` beside others.
     """
-    if kinds == ["none"]:
+    if list(kinds) == ["none"]:
         return ()
-    for kind in kinds:
-        if kind not in CHEATS:
-            raise UsageError(f"no cheat is called {kind!r}", hint=f"--cheat {', '.join(CHEATS)} or none")
+    for one in kinds:
+        if one not in CHEATS[kind]:
+            known = ", ".join(CHEATS[kind])
+            raise UsageError(
+                f"no cheat is called {one!r} in a run of {kind}", hint=f"--cheat {known} or none"
+            )
     return tuple(kinds)
 
 
 @app.command()
 def up(
-    peers: Annotated[int, typer.Option(min=1, max=MAX_PEERS, help="Honest contributors.")] = 4,
+    kind: Kind = RunKind.TRAINING,
+    env: Environment = None,
+    peers: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_PEERS, help="Honest contributors; default 4, and 3 in a rollout run."),
+    ] = None,
     verifiers: Annotated[int, typer.Option(max=16, help="Verifiers; every drawn unit needs two.")] = 2,
     cheat: Annotated[
         list[str] | None,
         typer.Option(
-            help="A dishonest contributor: skip-steps, copycat or another (`murmur verifier attacks`); or none. "
-            "Repeatable."
+            help="A dishonest contributor: skip-steps, copycat or another (`murmur verifier attacks`), in a rollout "
+            "run also reward-liar and cherry-picker; or none. Repeatable."
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 40,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10_000, help="Rounds; default 40, and what the preset of a rollout run says."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes keys, first parameters and cheats.")] = 0,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where everything is kept; default: a new one under runs/.")
@@ -110,11 +137,13 @@ def up(
     if verifiers < 2:
         raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    chosen = preset_of(kind, env)
     options = UpOptions(
-        peers=peers,
+        peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
-        cheats=parse_cheats(cheat or ["skip-steps"]),
-        rounds=rounds,
+        cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind),
+        rounds=rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds),
+        preset=chosen,
         seed=seed,
         directory=make_directory(directory or Path("runs") / name),
         port=port,
@@ -166,15 +195,19 @@ def plan_verdict(manifest: "RunManifest", terms: "Terms") -> list[str]:
     """Return what `murmur run plan` says of a local run, by the packaged calibration.
 
     A refusal is told and no more: few rounds are drawn too often for what the calibration's sample can bound, and
-    here nobody's money is at stake.
+    here nobody's money is at stake. The same holds where nobody calibrated the model of a policy.
 
     Raises:
-        ConfigError: the packaged calibration is missing, or does not cover the manifest.
+        ConfigError: the packaged calibration is missing, or does not cover a manifest of training.
     """
     from coordinator.plan_cli import Refused, check_plan
 
     try:
         return check_plan(manifest, terms, None, unsafe=False)
+    except ConfigError as error:
+        if manifest.rollouts is None:
+            raise
+        return [f"whether an attack pays is not known: {error.message}"]
     except Refused as refused:
         return [f"{refused.message}; `murmur run create` would not create it, a local network runs it"]
 
@@ -199,13 +232,14 @@ class LocalRun:
         options = self.options
         if options.port:
             check_port(options.port)
+        base = None if options.preset is None else tuned_base(options.preset, self._say_and_look)
         identities = cast(options.peers, list(options.cheats), options.verifiers)
         self._say(f"starting a chain in {options.directory}")
         rpc = self._start_chain(free_port())
         self._say(f"chain: {rpc}")
         self._say("deploying the contracts, registering and staking everybody")
         staked = found_ledger(rpc, options.directory, options.seed, identities)
-        wiring = self._create_run(rpc, staked, identities)
+        wiring = self._create_run(rpc, staked, identities, base)
         for identity in identities:
             child = self.supervisor.start(wiring.child(identity))
             if identity.role is None:
@@ -229,6 +263,10 @@ class LocalRun:
     def _say(self, line: str) -> None:
         self.console.print(line, style="dim", soft_wrap=True)
 
+    def _say_and_look(self, line: str) -> None:
+        self.check_interrupt()
+        self._say(line)
+
     def _tend(self) -> None:
         self.check_interrupt()
         self.supervisor.tend()
@@ -243,7 +281,9 @@ class LocalRun:
         wait_ready(child.process, port, log_path=child.log)
         return rpc_url(port)
 
-    def _create_run(self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]") -> "Wiring":
+    def _create_run(
+        self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]", base: "Base | None"
+    ) -> "Wiring":
         from contracts.sender import Sender
         from contracts.terminal import format_amount
         from contracts.types import Role
@@ -263,8 +303,11 @@ class LocalRun:
             fund_wei=0,
             contributors=contributors,
             seed=options.seed,
+            data=None if base is None else base.corpus,
             data_dir=options.directory / "data",
+            start=None if base is None else base.file,
             fields={
+                **({} if options.preset is None else options.preset.fields()),
                 "name": "up",
                 "rounds": options.rounds,
                 "min_peers": options.peers,
@@ -353,13 +396,14 @@ class LocalRun:
                     live.update(live_view(state, names, url, self.notes))
                 elif state["rounds_done"] != shown:
                     shown = state["rounds_done"]
-                    loss = state["loss"]["last"]
-                    self._say(line + (f", loss {loss:.3f}" if loss is not None else ""))
+                    self._say(line + learnt(state))
+                policy = state["policy"]
+                curve = state["loss"]["curve"] if policy is None else policy["curve"]
                 alone = len(state["loss"]["control"]) >= min(CONTROL_SIZE, self.options.peers)
-                measured = alone and len(state["loss"]["curve"]) > state["rounds"]
+                measured = len(curve) > state["rounds"] and (alone or policy is not None)
                 if state["phase"] == "finished" and measured:
                     return state
-                progress.note((state["rounds_done"], state["phase"], len(state["loss"]["curve"])))
+                progress.note((state["rounds_done"], state["phase"], len(curve)))
                 progress.check(line)
 
     def _claim(self, wiring: "Wiring", staked: "Staked", chain: "ChainRun") -> None:
@@ -435,6 +479,7 @@ class LocalRun:
                 local=state["loss"]["local"],
                 curve=curve,
             ),
+            policy=state["policy"],
             refusals=refusals,
             audit=audit,
             wall_s=time.monotonic() - self.began,
@@ -459,6 +504,15 @@ class Progress:
         """Raise NetworkError if it has stood there for too long."""
         if self._since is not None and self.clock() - self._since > self.patience_s:
             raise NetworkError(f"nothing has moved for {self.patience_s:.0f} s: {line}", hint="see the logs")
+
+
+def learnt(state: dict[str, Any]) -> str:
+    """Say how far a run has come, as its coordinator last measured; empty before it did."""
+    if state["policy"] is None:
+        loss = state["loss"]["last"]
+        return "" if loss is None else f", loss {loss:.3f}"
+    last = state["policy"]["last"]
+    return "" if last is None else f", success {last['success']:.3f}, reward {last['reward']:.3f}"
 
 
 def read_summary(client: "httpx.Client", run: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ class Base:
     """Hold what a policy starts from."""
 
     parameters: Floats  # [P]
+    file: Path  # that holds them, canonical
     corpus: Path  # the demonstrations it was tuned on, as text
     cached: bool  # whether it was there already
 
@@ -43,7 +44,7 @@ def base_model(preset: Preset, directory: Path | None = None, progress: Progress
     layout = parameter_layout(preset.model)
     try:
         if corpus.exists() and (found := _read(preset, parameters)) is not None:
-            return Base(found, corpus, cached=True)
+            return Base(found, parameters, corpus, cached=True)
         shown = _corpus(preset)
         tuned = tune(preset.model, shown, preset.tuning, progress)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def base_model(preset: Preset, directory: Path | None = None, progress: Progress
             f"cannot keep a base model in {folder}: {error.strerror}",
             hint=f"name another directory in {CACHE_ENVIRONMENT}",
         ) from error
-    return Base(tuned, corpus, cached=False)
+    return Base(tuned, parameters, corpus, cached=False)
 
 
 def _corpus(preset: Preset) -> Corpus:

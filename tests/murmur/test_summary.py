@@ -2,7 +2,15 @@
 
 import pytest
 
-from murmur.summary import AuditCheck, AuditSummary, PeerSummary, Units, VerifierSummary, not_demonstrated
+from murmur.summary import (
+    AuditCheck,
+    AuditSummary,
+    Course,
+    PeerSummary,
+    Units,
+    VerifierSummary,
+    not_demonstrated,
+)
 
 PASSED = AuditSummary(ok=True, checks=[AuditCheck(name="signatures", ok=True)])
 
@@ -127,3 +135,26 @@ def test_a_dishonest_verifier_must_be_found_out_and_harm_nobody(
         assert missing == []
     else:
         assert any(expected in line for line in missing)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "missing"),
+    [
+        (0.2, 0.8, []),
+        (0.2, 0.2, ["the policy does 0.200 of held-out tasks, and 0.200 at first"]),
+        (None, None, ["nobody measured what the policy does"]),
+    ],
+)
+def test_a_policy_has_to_do_more_than_at_first(
+    first: float | None, last: float | None, missing: list[str]
+) -> None:
+    success = Course(first=first, last=last, curve=[])
+    assert not_demonstrated([peer()], PASSED, rounds_done=6, rounds=6, success=success) == missing
+
+
+def test_a_cherry_picker_that_is_drawn_must_be_proven_false() -> None:
+    free = caught(cheat="cherry-picker", units=Units(drawn=2), slashed_wei=0)
+    assert not_demonstrated([peer(), free], PASSED, rounds_done=6, rounds=6) == [
+        "cheat (cherry-picker) was drawn but not rejected"
+    ]
+    assert not_demonstrated([peer(), caught(cheat="reward-liar")], PASSED, rounds_done=6, rounds=6) == []

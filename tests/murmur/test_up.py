@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.economics import Terms
+from coordinator.kind import RunKind
 from coordinator.plan_cli import manifest_of
 from murmur.local import DEADLINES, JURY_TERMS, LEDGER_TERMS, STAKE_WEI
 from murmur.up import Progress, parse_cheats, plan_verdict
@@ -36,9 +37,17 @@ def test_none_alone_means_no_cheat() -> None:
             parse_cheats(kinds)
 
 
+def test_cheats_with_rollouts_belong_to_runs_that_have_some() -> None:
+    assert parse_cheats(["reward-liar", "skip-steps"], RunKind.ROLLOUT) == ("reward-liar", "skip-steps")
+    with pytest.raises(UsageError, match="'reward-liar' in a run of training"):
+        parse_cheats(["reward-liar"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
+        (("--env", "sort"), 2, "only a policy learns in an environment"),
+        (("--kind", "rollout", "--env", "chess"), 2, "no preset for environment 'chess'"),
         (("--verifiers", "1"), 2, "judged by two verifiers"),
         (("--cheat", "nonsense"), 2, "no cheat is called 'nonsense'"),
         (("--rounds", "0"), 2, "--rounds"),
