@@ -13,7 +13,7 @@ import torch
 from protocol.errors import OwnFault
 from protocol.manifest import InnerConfig, PolicyConfig, RunManifest
 from protocol.rollouts import Group
-from protocol.tensors import parameter_layout
+from protocol.tensors import frozen, parameter_layout
 from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, Duel, lively, sample_of, scripted, tasks
 from training.generate import generate
 from training.inner import InnerState
@@ -181,6 +181,36 @@ def test_exact_arithmetic_has_the_same_gradient(
         for name, place in parameter_layout(MODEL).slices.items():
             difference = (exact.gradient[place] - plain.gradient[place]).norm()
             assert difference < 1e-4 * plain.gradient[place].norm(), name
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_that_are_taken_in_parts_have_the_gradient_of_the_whole(
+    run: RunManifest, batch: PolicyBatch, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in (batch, demonstrations()):
+        whole, parts = trainer(run), trainer(run)
+        loss = float(whole.backward(one))
+        longest = int(np.count_nonzero(one.weights, axis=1).max())
+        with monkeypatch.context() as patched:
+            patched.setattr("training.policy.LOGITS_AT_ONCE", rows * longest * MODEL.vocab)
+            assert float(parts.backward(one)) == pytest.approx(loss, abs=1e-6)
+        torch.testing.assert_close(parts.gradient, whole.gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_a_policy_may_learn_by_its_last_layers_alone(
+    make_manifest: Callable[..., RunManifest], batch: PolicyBatch
+) -> None:
+    inner = InnerConfig(steps=4, batch=3, lr=2e-3, warmup_steps=0, last_layers=1)
+    manifest = make_manifest(model=MODEL, inner=inner)
+    first = frozen(manifest)
+    ends = []
+    for one in (PolicyTrainer(manifest, POLICY, 1.0), ExactPolicyTrainer(manifest, POLICY, 1.0)):
+        one.load(InnerState.fresh(lively()))
+        one.run([batch, demonstrations()], 0)
+        ends.append(one.state().parameters)
+        np.testing.assert_array_equal(ends[-1][:first], lively()[:first])
+        assert (ends[-1][first:] != lively()[first:]).mean() > 0.9
+    np.testing.assert_allclose(*ends, atol=1e-3)
 
 
 def test_segments_replay_bit_for_bit_in_both_arithmetics(run: RunManifest, batch: PolicyBatch) -> None:
