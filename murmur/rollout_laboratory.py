@@ -16,7 +16,6 @@ from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.errors import Malformed
 from protocol.manifest import (
     CPU_FP32,
-    CPU_ROLLOUTS,
     LOCAL_CHAIN_ID,
     DatasetConfig,
     NumericProfile,
@@ -242,7 +241,6 @@ class RolloutLaboratory:
 
 def _manifest(chosen: Preset, profile: NumericProfile) -> RunManifest:
     fields = chosen.fields()
-    rollouts = fields["rollouts"].model_copy(update={"tolerances": CPU_ROLLOUTS})
     verification = VerificationConfig(segment_steps=chosen.segment_steps, profiles=(profile,))
     return RunManifest(
         name="laboratory",
@@ -252,7 +250,7 @@ def _manifest(chosen: Preset, profile: NumericProfile) -> RunManifest:
         dataset=DatasetConfig(name="laboratory", root=ZERO_DIGEST, tokens=4000),
         initial_parameters=ZERO_DIGEST,
         program=program_digest(),
-        **(fields | {"rollouts": rollouts, "verification": verification}),
+        **(fields | {"verification": verification}),
     )
 
 

@@ -201,7 +201,12 @@ CPU_ROLLOUTS: Final = (
         profile="cpu-exact", regret=1e-3, median_off=1e-4, max_off=1e-3, fingerprint=1e-4, slash_regret=1e-2
     ),
 )
-"""Those that hold on CPUs."""
+"""Those that hold on CPUs; `python -m tests.bench rollouts` measures what honest ones reach.
+
+Over seven emulated machines the largest were, in float32, a regret of 0, a log-probability 5e-6 off and a fingerprint
+6e-6 away; in bfloat16 0.06, 0.05 and 0.02, and from exact arithmetic 0.08, 0.14 and 0.04. An exact profile samples in
+float32, and is judged exactly.
+"""
 
 
 class RolloutConfig(Frozen):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from protocol.errors import OwnFault
+from training import logarithm
 
 _LIMB_BITS: Final = 21
 _BLOCK: Final = 2**11  # products summed at once: 2 * 21 + 11 = 53 bits, all that float64 holds
@@ -36,9 +37,6 @@ _EXP_TERMS: Final = (
 )  # Cephes' expf
 _EXP_FIRST: Final = 1.9875691500e-4
 _EXP_FLOOR: Final = -80.0
-_LN2: Final = 0.6931471805599453
-_ROOT_HALF: Final = 0x3FE6A09E667F3BCD  # bits of the square root of one half
-_LOG_TERMS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +127,8 @@ def exp(values: Tensor) -> Tensor:
 
 
 def log(values: Tensor) -> Tensor:
-    """Return the natural logarithm of positive normal float64 values, within 1e-14 of its magnitude.
-
-    The mantissa m lies in [sqrt(1/2), sqrt(2)); its logarithm is 2 artanh((m - 1) / (m + 1)), by the series.
-    """
-    bits = values.view(torch.int64)
-    exponents = (bits - _ROOT_HALF) >> 52
-    mantissas = (bits - (exponents << 52)).view(torch.float64)
-    ratio = (mantissas - 1.0).div_(mantissas + 1.0)
-    square = ratio * ratio
-    series = torch.full_like(square, 1.0 / (2 * _LOG_TERMS + 1))
-    for term in range(_LOG_TERMS - 1, -1, -1):
-        series.mul_(square).add_(1.0 / (2 * term + 1))
-    return series.mul_(ratio).mul_(2.0).add_(exponents.double().mul_(_LN2))
+    """Return `training.logarithm.log` of positive normal float64 values."""
+    return torch.from_numpy(logarithm.log(values.numpy()))
 
 
 def sigmoid(values: Tensor) -> Tensor:

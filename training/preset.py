@@ -19,18 +19,11 @@ from protocol.manifest import (
     PolicyConfig,
     RewardWeight,
     RolloutConfig,
-    RolloutTolerance,
     SamplingConfig,
 )
 from training.environments.definition import config_values
 from training.environments.registry import Opened, open_environment
 from training.tuning import TuningConfig
-
-TOLERANCES: Final = (
-    RolloutTolerance(
-        profile="cpu-fp32", regret=1e-3, median_off=1e-4, max_off=1e-2, fingerprint=1e-3, slash_regret=1e-2
-    ),
-)
 
 
 class Preset(Frozen):
@@ -77,7 +70,6 @@ class Preset(Frozen):
             policy=self.policy,
             rewards=tuple(RewardWeight(component=one.name, weight=one.weight) for one in spec.components),
             lag=self.lag,
-            tolerances=TOLERANCES,
         )
         return {
             "model": self.model,

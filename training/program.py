@@ -1,4 +1,4 @@
-"""The golden digest of codec, outer step and assignment, which a node must reproduce before it may join."""
+"""The golden digest of codec, outer step, assignment and sampling, which a node must reproduce before it may join."""
 
 from functools import cache
 
@@ -12,18 +12,28 @@ from protocol.manifest import (
     CodecConfig,
     DatasetConfig,
     DeadlineConfig,
+    EnvironmentConfig,
     InnerConfig,
     ModelConfig,
     OuterConfig,
     PayConfig,
+    PolicyConfig,
+    RewardWeight,
+    RolloutConfig,
+    RolloutTolerance,
     RunManifest,
+    SamplingConfig,
     VerificationConfig,
 )
+from protocol.rollouts import Sample, Shape, encode_group, group_digest, quantise
 from protocol.tensors import Floats, parameter_layout
 from protocol.update import Symbols, decode, encode, symbols_digest
-from training.assignment import assignment, assignment_digest
+from training.activations import fingerprint, projections
+from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
+from training.rewards import total_reward
+from training.sampling import choose, noise_at, noise_key
 
 _ADDRESS = "0x" + "00" * 20
 _PEERS = 3
@@ -32,13 +42,15 @@ _ROUNDS = 2
 
 @cache
 def program_digest() -> str:
-    """Run the codec, the outer step and the assignment on a fixed input and return the digest of all results.
+    """Run codec, outer step, assignment and sampling on a fixed input and return the digest of all results.
 
     The input is made from a hash by exact operations, so the digest is a property of the code alone: 64 hex
     digits.
     """
     return tagged_digest(
-        "murmur/program", *(part for codec, outer in _CASES for part in _trace(codec, outer))
+        "murmur/program",
+        *(part for codec, outer in _CASES for part in _trace(codec, outer)),
+        *_rollout_trace(),
     )
 
 
@@ -72,6 +84,24 @@ _CASES = (
     (
         CodecConfig(kind="dense", chunk=4096, k=256, bits=8, block=100, decay=0.9),
         OuterConfig(lr=1.0, momentum=0.0),
+    ),
+)
+
+_ROLLOUTS = RolloutConfig(
+    environment=EnvironmentConfig(
+        name="golden", version="1", settings="{}", settings_hash=ZERO_DIGEST, players=2
+    ),
+    tokenizer=None,
+    sampling=SamplingConfig(
+        groups=2, group_size=2, temperature=0.75, end_token=10, turns=2, turn_tokens=8, tokens=20
+    ),
+    policy=PolicyConfig(clip_low=0.2, clip_high=0.28, bound=4.0),
+    rewards=(RewardWeight(component="golden", weight=1.0),),
+    lag=2,
+    tolerances=(
+        RolloutTolerance(
+            profile="golden", regret=0.5, median_off=0.5, max_off=0.5, fingerprint=0.5, slash_regret=1.0
+        ),
     ),
 )
 
@@ -147,3 +177,36 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
         state, before = aggregate(manifest, state, updates, retracted), updates
         found.append(digest(parameters_file(manifest, state)))
     return found
+
+
+def _rollout_trace() -> list[str]:
+    """Return what a policy's noise, its samples' bytes and their fingerprints are, as digests."""
+    vocab, width, rows = 300, 24, 64
+    places = [(bytes.fromhex(digest(row.to_bytes(1))), 5 * row) for row in range(rows)]
+    key = noise_key(digest(b"run"), digest(b"weights"), 2**63 + 1, 3)
+    words = noise_at([*places, (key, 2**16)], vocab)
+    logits = _values(100, words.size, 6).reshape(words.shape) * np.float32(8)
+    tokens, scores = choose(logits, words, 0.75)
+    log_probabilities = np.asarray(_values(101, 4096, 8), np.float64)
+    codes = quantise(-36 * log_probabilities * log_probabilities)
+    shown = fingerprint(projections(_values(102, rows * width, 4).reshape(rows, width), places).sum(axis=0))
+    sample = Sample(
+        np.arange(20, dtype=np.uint16),
+        np.array([[4, 9], [12, 20]], np.uint16),
+        np.array([0, 1], np.uint8),
+        codes[:13],
+        np.asarray(_values(103, 4, 4), np.float64).reshape(2, 2),
+        shown,
+    )
+    group = encode_group((sample, sample), Shape(_ROLLOUTS.sampling, 2, vocab, 2))
+    manifest = _manifest(*_CASES[0]).model_copy(update={"rollouts": _ROLLOUTS})
+    return [
+        digest(words.astype("<u4").tobytes()),
+        digest(tokens.astype("<i8").tobytes()),
+        digest(scores.astype("<f8").tobytes()),
+        digest(codes.tobytes()),
+        digest(sample.log_probabilities.astype("<f8").tobytes()),
+        digest(np.array([total_reward(own, (0.3, -0.7)) for own in sample.rewards], "<f8").tobytes()),
+        group_digest(group),
+        *(f"{seed:x}" for seed in task_seeds(manifest, digest(b"beacon"), 1, 2)),
+    ]

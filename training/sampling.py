@@ -3,7 +3,7 @@
 A token is the vocabulary entry of the highest score, logit / temperature + noise, so tokens follow the softmax. The
 noise is a function of run, weights, task, sample and position that nobody can choose: a sample has one right
 continuation, which anybody who has the logits recomputes. Noise has the same bits on every machine: BLAKE3 gives 32 of
-them an entry, and what follows is `training.exact_math`. Logits are the only part that rounding touches.
+them an entry, and what follows is `training.logarithm`. Logits are the only part that rounding touches.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from blake3 import blake3
 
 from protocol.canonical import tagged_digest
 from protocol.errors import OwnFault
 from protocol.tensors import Floats
-from training.exact_math import log
+from training.logarithm import log
 
 Words = npt.NDArray[np.uint32]
 Doubles = npt.NDArray[np.float64]
@@ -55,9 +54,7 @@ def noise_at(places: Sequence[tuple[bytes, int]], vocab: int) -> Words:
 
 def gumbel(words: Words) -> Doubles:
     """Return -log(-log((word + 1/2) / 2**32)) as float64, the same bits on every machine; from -3.14 to 22.9."""
-    uniform = torch.from_numpy((words.astype(np.float64) + 0.5) * 2.0**-32)
-    noise: Doubles = log(log(uniform).neg_()).neg_().numpy()
-    return noise
+    return -log(-log((words.astype(np.float64) + 0.5) * 2.0**-32))
 
 
 def choose(logits: Floats, words: Words, temperature: float) -> tuple[Integers, Doubles]:

@@ -24,7 +24,6 @@ from protocol.manifest import (
 from protocol.tensors import parameter_layout, unpack
 from tests.training import models
 from training.model_cli import FIELDS, PARAMETERS, model_app
-from training.preset import TOLERANCES
 from training.pretrained import read_pretrained
 from training.rollout import ByteTokenizer
 from training.tokenizer import ChatTokenizer, tokenizer_of
@@ -55,7 +54,6 @@ def run_on(make_manifest: Callable[..., RunManifest]) -> Callable[..., RunManife
             tokenizer=tokenizer,
             sampling=SamplingConfig(tokens=16, end_token=end_token),
             rewards=(RewardWeight(component="same", weight=1.0),),
-            tolerances=TOLERANCES,
         )
         return make_manifest(model=model, rollouts=rollouts)
 
