@@ -1,7 +1,5 @@
 """One emulated machine: a child process that replays segments, `python -m murmur.machine` (see `murmur.machines`)."""
 
-from typing import cast
-
 import torch
 
 from murmur.machines import Facts, Replay
@@ -9,10 +7,14 @@ from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
 from node.unit import Files
 from protocol.errors import OwnFault
+from protocol.manifest import RunManifest
+from protocol.published import max_published_bytes
+from protocol.rollouts import Group
 from protocol.tensors import moment_layout, parameter_layout
 from protocol.worker import Method, Params, Progress, Result, serve
-from training.inner import InnerState, InnerTrainer, prepare_process
-from training.trainer import trainer_for
+from training.experience import Experience
+from training.inner import InnerState, prepare_process
+from training.trainer import Trainer, trainer_for
 from training.workbench import DeviceLoadRequest, Workbench
 
 
@@ -24,7 +26,9 @@ class Bench:
         self._work = Workbench.open(request)
         self._shard = self._work.shard()
         self._device = request.device
-        self._trainers: dict[tuple[str, str], tuple[InnerTrainer, HonestSteps]] = {}
+        self._trainers: dict[tuple[str, str], tuple[Trainer, HonestSteps]] = {}
+        self._learned: tuple[str, ...] | None = None
+        self._groups: tuple[Group, ...] = ()
 
     def replay(self, replay: Replay) -> Files:
         """Return where the end of a segment is kept.
@@ -41,7 +45,7 @@ class Bench:
             store.get(replay.start.moments, max_size=moment_layout(model).file_bytes),
         )
         first = replay.segment * steps
-        trainer, taken = self._trainer(replay.profile, replay.cheat)
+        trainer, taken = self._trainer(replay)
         rows = taken.batches(manifest, replay.beacon, replay.round, replay.number)[first : first + steps]
         trainer.load(start)
         taken.run(trainer, rows, replay.round * manifest.inner.steps + first)
@@ -50,17 +54,30 @@ class Bench:
             parameters=store.put(end.parameters_file(model)), moments=store.put(end.moments_file(model))
         )
 
-    def _trainer(self, name: str, cheat: str) -> tuple[InnerTrainer, HonestSteps]:
+    def _trainer(self, replay: Replay) -> tuple[Trainer, HonestSteps]:
+        name, cheat, learned = replay.profile, replay.cheat, replay.experience
         manifest = self._work.manifest
-        if (name, cheat) not in self._trainers:
-            profile = manifest.verification.profile(name)
-            if profile is None:
-                raise OwnFault(f"the run has no profile {name}")
+        profile = manifest.verification.profile(name)
+        if profile is None:
+            raise OwnFault(f"the run has no profile {name}")
+        if manifest.rollouts is not None:
             steps = steps_of(cheat or None)
-            trainer = trainer_for(steps.recipe(manifest), self._shard, profile, self._device)
-            # Cheats are written for the trainer of floating-point profiles; honest steps take any.
-            self._trainers[name, cheat] = cast("InnerTrainer", trainer), steps
+            recipe = steps.recipe(manifest)
+            return trainer_for(recipe, self._experience(recipe, learned), profile, self._device), steps
+        if (name, cheat) not in self._trainers:
+            steps = steps_of(cheat or None)
+            self._trainers[name, cheat] = (
+                trainer_for(steps.recipe(manifest), self._shard, profile, self._device),
+                steps,
+            )
         return self._trainers[name, cheat]
+
+    def _experience(self, recipe: RunManifest, blobs: tuple[str, ...]) -> Experience:
+        if self._learned != blobs:
+            limit = max_published_bytes(self._work.manifest)
+            read = [self._work.store.get(blob, max_size=limit) for blob in blobs]
+            self._learned, self._groups = blobs, Experience.read(self._work.manifest, read).groups
+        return Experience(recipe, self._groups)
 
 
 class Machine:

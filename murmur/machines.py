@@ -72,6 +72,7 @@ class Replay(Frozen):
     round: Round
     number: Number
     segment: int
+    experience: tuple[Digest, ...] = ()  # blobs that a policy learns from
 
 
 class Facts(Frozen):

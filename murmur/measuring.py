@@ -19,7 +19,7 @@ from node.unit import Files
 from protocol.blobs import BlobStore
 from protocol.errors import ConfigError
 from protocol.manifest import CPU_EXACT, NumericProfile, RunManifest
-from protocol.tensors import moment_layout, parameter_layout
+from protocol.tensors import Floats, moment_layout, parameter_layout
 from training.distance import segment_distances
 from training.inner import InnerState, prepare_process
 from verification.calibration import (
@@ -276,6 +276,7 @@ async def measure(
     machines: Sequence[Machine] = CALIBRATED,
     attacks: bool = True,
     say: Say = lambda done, of: None,
+    start: Floats | None = None,
     **fields: Any,
 ) -> Calibration:
     """Measure profiles on this machine.
@@ -285,6 +286,7 @@ async def measure(
         segments: of carried moments, and as many first segments of newcomers, in the fastest arithmetic (`EVERY`).
         date: of the measurement.
         attacks: replay dishonest segments too.
+        start: float32[P], the first parameters; None draws them.
         fields: of the reference run's manifest, instead of the defaults.
 
     Raises:
@@ -300,12 +302,12 @@ async def measure(
     listed = {one.name: one for one in (*measured, exact)}
     with tempfile.TemporaryDirectory(prefix="murmur-calibrate-") as name:
         directory = Path(name)
-        manifest, shard = reference_manifest(directory, list(listed.values()), **fields)
+        manifest, shard = reference_manifest(directory, list(listed.values()), start=start, **fields)
         file = directory / "manifest.json"
         file.write_bytes(manifest.to_bytes())
         store = BlobStore(directory / "store")
         found = Measurement(manifest, store, measured)
-        reference = Reference(manifest, shard, store)
+        reference = Reference(manifest, shard, store, start=start)
         total = -(-segments // manifest.segments)
         async with open_fleet(
             machines, manifest=file, store=store.root, shards=directory, logs=directory

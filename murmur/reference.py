@@ -15,16 +15,20 @@ from node.unit import Files
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.manifest import CPU_FP32, NumericProfile, RunManifest, VerificationConfig
+from protocol.published import Published, write_published
+from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, pack, parameter_layout
 from protocol.update import Symbols
-from training.assignment import assignment
+from training.assignment import assignment, task_seeds
 from training.codec import compress
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
+from training.experience import Experience
 from training.inner import InnerState
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state
 from training.program import program_digest
-from training.trainer import Trainer, trainer_for
+from training.sampler import Sampler
+from training.trainer import Material, Trainer, trainer_for
 
 NEWCOMERS = 1_000_000  # registration numbers of newcomers start here
 NOWHERE = "0x" + "00" * 20
@@ -36,6 +40,7 @@ def reference_manifest(
     *,
     seed: int = 0,
     rounds: int = 40,
+    start: Floats | None = None,
     segment_steps: int = VerificationConfig().segment_steps,
     **fields: Any,
 ) -> tuple[RunManifest, Shard]:
@@ -44,6 +49,7 @@ def reference_manifest(
     Args:
         directory: takes the shard.
         profiles: that segments can be replayed under.
+        start: float32[P], the first parameters; None draws them by the seed.
     """
     path = prepare_corpus(None, directory)
     values = {
@@ -59,8 +65,9 @@ def reference_manifest(
         **fields,
     }
     manifest = RunManifest.model_validate(values)
-    start = pack(parameter_layout(manifest.model), initial_parameters(manifest.model, seed))
-    return manifest.model_copy(update={"initial_parameters": digest(start)}), Shard.open(
+    vector = initial_parameters(manifest.model, seed) if start is None else start
+    file = pack(parameter_layout(manifest.model), vector)
+    return manifest.model_copy(update={"initial_parameters": digest(file)}), Shard.open(
         manifest.dataset, directory
     )
 
@@ -74,6 +81,7 @@ class Case:
     round: int
     number: int
     segment: int
+    experience: tuple[str, ...] = ()  # blobs that a policy learns from
 
     @property
     def fresh(self) -> bool:
@@ -90,6 +98,7 @@ class Case:
             round=self.round,
             number=self.number,
             segment=self.segment,
+            experience=self.experience,
         )
 
 
@@ -99,26 +108,45 @@ class Reference:
     Args:
         store: whose blobs the caller may delete between two chunks.
         seed: of the initial parameters and the beacons.
+        start: float32[P], the first parameters; None draws them by the seed.
     """
 
-    def __init__(self, manifest: RunManifest, shard: Shard, store: BlobStore, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        manifest: RunManifest,
+        shard: Shard,
+        store: BlobStore,
+        *,
+        seed: int = 0,
+        start: Floats | None = None,
+    ) -> None:
         self.manifest, self._shard, self._store, self._seed = manifest, shard, store, seed
-        self._trainer: Trainer = trainer_for(manifest, shard, CPU_FP32)
+        self._start = initial_parameters(manifest.model, seed) if start is None else start
+        self._trainer: Trainer = trainer_for(manifest, self._material([]), CPU_FP32)
+        self._learned: list[bytes] = []  # blobs that the round under way learns from
 
     def chunks(self, segments: int) -> Iterator[tuple[Case, ...]]:
         """Yield the cases of one peer's round after the other, spread over the run, until there are `segments` of
         carried moments and as many of zero moments.
         """
         manifest = self.manifest
+        # A policy takes no step before there is anything to learn from.
+        first = 0 if manifest.rollouts is None else manifest.rollouts.lag
         wanted = -(-segments // manifest.segments)
-        peers = -(-wanted // manifest.rounds)
-        chosen = {i * manifest.rounds * peers // wanted for i in range(wanted)}
-        state = initial_state(manifest, initial_parameters(manifest.model, self._seed))
+        peers = -(-wanted // (manifest.rounds - first))
+        units = (manifest.rounds - first) * peers
+        chosen = {first * peers + i * units // wanted for i in range(wanted)}
+        state = initial_state(manifest, self._start)
+        shown: list[list[bytes]] = []  # what units published, by round
         carried: dict[int, InnerState] = {}
         residuals: dict[int, Floats] = {}
         newcomer = NEWCOMERS
         for round_ in range(manifest.rounds):
             updates: list[Symbols] = []
+            self._learned = shown[round_ - first] if first and round_ >= first else []
+            if manifest.rollouts is not None:
+                self._trainer = trainer_for(manifest, self._material(self._learned), CPU_FP32)
+            shown.append([])
             for number in range(1, peers + 1):
                 states = self._unit(round_, number, state.parameters, carried.get(number))
                 if round_ * peers + number - 1 in chosen:
@@ -133,7 +161,21 @@ class Reference:
                 change = state.parameters - states[-1].parameters
                 symbols, residuals[number] = compress(manifest.codec, change, residuals.get(number))
                 updates.append(symbols)
+                if manifest.rollouts is not None:
+                    groups = self._rollouts(round_, number, state.parameters)
+                    shown[-1].append(write_published(manifest, Published(symbols, groups)))
             state = aggregate(manifest, state, updates)
+
+    def _material(self, blobs: Sequence[bytes]) -> Material:
+        return self._shard if self.manifest.rollouts is None else Experience.read(self.manifest, blobs)
+
+    def _rollouts(self, round_: int, number: int, parameters: Floats) -> tuple[bytes, ...]:
+        """Return the canonical bytes of a unit's groups."""
+        manifest, shape = self.manifest, Shape.of(self.manifest)
+        address = digest(pack(parameter_layout(manifest.model), parameters))
+        sampler = Sampler(manifest, parameters, address, CPU_FP32)
+        seeds = task_seeds(manifest, self.beacon(round_), round_, number)
+        return tuple(encode_group(group, shape) for group in sampler.groups(seeds))
 
     def beacon(self, round_: int) -> str:
         """Stand for the block hash that fixes a round's draws."""
@@ -161,4 +203,5 @@ class Reference:
             parameters=self._store.put(start.parameters_file(model)),
             moments=self._store.put(start.moments_file(model)),
         )
-        return Case(files, self.beacon(round_), round_, number, segment)
+        learned = tuple(map(self._store.put, self._learned))
+        return Case(files, self.beacon(round_), round_, number, segment, learned)

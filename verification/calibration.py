@@ -303,6 +303,10 @@ def measured_setting(manifest: RunManifest) -> str:
         "segment_steps": manifest.verification.segment_steps,
         "distances": _distances_of_a_sample(manifest),
     }
+    if manifest.rollouts is not None:
+        names = ("environment", "sampling", "policy", "rewards", "lag")
+        said = manifest.rollouts.model_dump(mode="json")
+        setting["rollouts"] = {name: said[name] for name in names}
     return digest(canonical_json(setting))
 
 
