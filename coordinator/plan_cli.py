@@ -160,7 +160,7 @@ def make_plan(manifest: "RunManifest", terms: "Terms", calibration: Path | None)
     from coordinator.suite import attack_figures, check_covers, honest_figures
     from verification.calibration import SignedCalibration, packaged_calibration
 
-    signed = packaged_calibration() if calibration is None else SignedCalibration.read(calibration)
+    signed = packaged_calibration(manifest) if calibration is None else SignedCalibration.read(calibration)
     measured = signed.calibration
     check_covers(manifest, measured)
     honest = honest_figures(measured, manifest.verification.profiles)

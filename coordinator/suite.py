@@ -7,7 +7,7 @@ from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, RunManifest
 from verification.calibration import Attack as Measured
 from verification.calibration import Calibration, ProfileCalibration, Quantiles, measured_setting
-from verification.cheats import Cheat
+from verification.cheats import Cheat, PolicyCheat
 
 REFUSALS = frozenset((Cheat.REFUSE_OPENING, Cheat.LATE_OPENING))
 UNPAID = frozenset((Cheat.WITHHOLD_REVEAL, Cheat.GARBAGE, Cheat.COPYCAT))
@@ -149,6 +149,14 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
         else:
             bits = exact or cheat in BITS
             yield Attack(cheat.value, cheat.kind.does, saving, "measured", caught, proven, tried, reach, bits)
+    for policy_cheat in PolicyCheat if manifest.rollouts is not None else ():
+        does = policy_cheat.kind.does
+        if policy_cheat is PolicyCheat.REWARD_LIAR:
+            yield Attack(policy_cheat.value, does, 1.0, "unpaid")
+        else:
+            # What is not the noise's choice has a regret far beyond any tolerance, as steps on other data are.
+            saving, caught, proven, tried = policy_cheat.kind.saving, *invented
+            yield Attack(policy_cheat.value, does, saving, "measured", caught, proven, tried, 1.0, False)
     yield from lazy_segments(manifest.segments, *invented, exact=exact)
 
 

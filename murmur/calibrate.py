@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from protocol import options
 from protocol.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from protocol.manifest import NumericProfile
+    from training.preset import Preset
     from verification.calibration import Honest, ProfileCalibration, SignedCalibration
 
 SEGMENTS = 100
@@ -41,6 +43,8 @@ def calibrate(
     profiles: Annotated[
         list[str] | None, typer.Option(help="One of its CPU profiles; repeatable. Default: all of them.")
     ] = None,
+    kind: Kind = RunKind.TRAINING,
+    env: Environment = None,
     segments: Annotated[
         int, typer.Option(min=5, max=100_000, help="Segments with carried moments, and as many without.")
     ] = SEGMENTS,
@@ -60,7 +64,10 @@ def calibrate(
     else:
         if out is not None and not out.parent.is_dir():
             raise ConfigError(f"{out.parent} is not a directory", hint=f"mkdir -p {out.parent}")
-        signed = _measure(directory, manifest, profiles, segments)
+        preset = preset_of(kind, env)
+        if preset is not None and manifest is not None:
+            raise UsageError("--kind rollout measures a preset", hint="leave --manifest out")
+        signed = _measure(directory, manifest, profiles, segments, preset)
         if out is not None:
             out.write_bytes(signed.to_bytes())
     if as_json:
@@ -98,7 +105,11 @@ def setting(manifest: Path | None, names: list[str] | None) -> "tuple[list[Numer
 
 
 def _measure(
-    directory: Path | None, manifest: Path | None, names: list[str] | None, segments: int
+    directory: Path | None,
+    manifest: Path | None,
+    names: list[str] | None,
+    segments: int,
+    preset: "Preset | None",
 ) -> "SignedCalibration":
     import secrets
 
@@ -110,6 +121,10 @@ def _measure(
     from verification.calibration import SignedCalibration
 
     chosen, fields = setting(manifest, names)
+    if preset is not None:
+        fields = {**preset.fields(), "segment_steps": preset.segment_steps}
+        del fields["verification"]
+        fields["start"] = tuned_base(preset, lambda line: typer.echo(line, err=True)).parameters
     key = PeerKey(secrets.token_bytes(32)) if directory is None else load_peer_key(directory / PEER_KEY_FILE)
     began = time.monotonic()
 

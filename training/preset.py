@@ -10,6 +10,7 @@ from pydantic import Field
 from protocol.canonical import canonical_json
 from protocol.errors import UsageError
 from protocol.manifest import (
+    CPU_FP32,
     CodecConfig,
     EnvironmentConfig,
     Frozen,
@@ -24,6 +25,13 @@ from protocol.manifest import (
 from training.environments.definition import config_values
 from training.environments.registry import Opened, open_environment
 from training.tuning import TuningConfig
+
+PROFILE: Final = CPU_FP32.model_copy(
+    update={"tolerance": 1e-3, "fresh_tolerance": 1.5e-3, "slash_tolerance": 2.5e-3}
+)
+"""A policy's steps are noisier than those on a text: honest replays differ by up to 1.5e-4 between instruction sets
+(`murmur verifier calibrate --kind rollout`).
+"""
 
 
 class Preset(Frozen):
@@ -78,7 +86,7 @@ class Preset(Frozen):
             "codec": self.codec,
             "rounds": self.rounds,
             "rollouts": rollouts,
-            "verification": {"segment_steps": self.segment_steps},
+            "verification": {"segment_steps": self.segment_steps, "profiles": [PROFILE]},
         }
 
 

@@ -242,20 +242,27 @@ class SignedCalibration(Frozen):
             ) from error
 
 
-def packaged_calibration() -> SignedCalibration:
-    """Return the calibration of the built-in profiles that this release carries.
+def packaged_calibration(manifest: RunManifest) -> SignedCalibration:
+    """Return the calibration that this release carries of a manifest's work, or else the default manifest's.
 
     Raises:
-        ConfigError: this installation lacks it.
+        ConfigError: this installation lacks them.
     """
-    try:
-        data = (files("verification") / "data" / "calibration.json").read_bytes()
-    except FileNotFoundError as error:
+    found = sorted(
+        one.name for one in (files("verification") / "data").iterdir() if one.name.startswith("calibration")
+    )
+    if not found:
         raise ConfigError(
             "this installation carries no calibration",
             hint="`murmur verifier calibrate --out FILE` measures one; name it with --calibration FILE",
-        ) from error
-    return SignedCalibration.from_bytes(data)
+        )
+    setting = measured_setting(manifest)
+    signed = {
+        name: SignedCalibration.from_bytes((files("verification") / "data" / name).read_bytes())
+        for name in found
+    }
+    fitting = (one for one in signed.values() if one.calibration.model == setting)
+    return next(fitting, signed.get("calibration.json", signed[found[0]]))
 
 
 def choose(arithmetic: str, carried: float, fresh: float, exact: float, fresh_exact: float) -> Chosen:

@@ -16,6 +16,7 @@ from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey
 from protocol.manifest import BUILT_IN_PROFILES, CPU_FP32, CPU_PROFILES
 from tests.protocol.makers import manifest
+from tests.verification.rollout_run import rollout_manifest
 from training import distance
 from verification.calibration import (
     MAX_CALIBRATION_BYTES,
@@ -37,6 +38,7 @@ from verification.profile import Machine
 
 KEY, OTHER = PeerKey(b"\x01" * 32), PeerKey(b"\x02" * 32)
 DRIFT = Quantiles(segments=100, q50=1e-6, q90=2e-6, q99=5e-6, max=8e-6)
+PLAIN = rollout_manifest().model_copy(update={"rollouts": None})
 MACHINE = Machine(device="cpu", torch="2.13.0", capability="AVX2", arithmetics=("fp32",), flags=())
 HONEST = Honest(
     moments="carried",
@@ -188,7 +190,7 @@ def test_slash_tolerances_are_ten_times_the_largest_honest_distance_from_exact_e
 
 
 def test_the_packaged_calibration_is_signed_and_vouches_for_the_built_in_cpu_profiles() -> None:
-    signed = packaged_calibration()
+    signed = packaged_calibration(PLAIN)
     signed.check()
     found = signed.calibration
     assert found.segments >= 600
@@ -210,7 +212,7 @@ def test_the_packaged_calibration_is_signed_and_vouches_for_the_built_in_cpu_pro
 
 
 def test_the_packaged_calibration_tells_nothing_of_who_measured_but_the_kernels() -> None:
-    told = packaged_calibration().calibration
+    told = packaged_calibration(PLAIN).calibration
     texts = [*told.machine.model_dump().values(), *[one.name for one in told.machines]]
     flat = [text for value in texts for text in (value if isinstance(value, tuple) else (value,))]
     names = {platform.node(), socket.gethostname()} - {""}
