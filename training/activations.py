@@ -5,6 +5,7 @@ instead of the largest values, because sums of all of them notice the smallest d
 are a function of the sample's noise key and of the position, so they cannot be chosen.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -47,8 +48,13 @@ def fingerprint(summed: Integers) -> Floats:
     return found
 
 
-def distance(claimed: Floats, computed: Floats) -> float:
-    """Return how far fingerprints are from computed ones float32[samples, PROJECTIONS], relative to their length."""
-    wanted = computed.astype(np.float64)
-    away = float(np.linalg.norm(claimed.astype(np.float64) - wanted))
-    return away / max(float(np.linalg.norm(wanted)), _SIZELESS)
+def distance(claimed: Floats, computed: Floats, energy: float) -> float:
+    """Return how far fingerprints are from computed ones, both float32[samples, PROJECTIONS].
+
+    It is relative to the length that random signs give on average, so that no draw of signs makes rounding look large.
+
+    Args:
+        energy: the sum of squares of all activations in them.
+    """
+    away = float(np.linalg.norm(claimed.astype(np.float64) - computed.astype(np.float64)))
+    return away / max(math.sqrt(PROJECTIONS * energy), _SIZELESS)

@@ -5,6 +5,7 @@ none but what rounding of logits makes of two scores nearly equal; greedy decodi
 other weights and edited tokens all have much. Log-probabilities say which weights, regret how the token was picked.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -102,6 +103,7 @@ class Judged:
     differences: Doubles  # claimed and computed log-probability, in nats, what quantising takes included
     off: Doubles  # the same beyond what quantising takes: zero for all that a claimed code may stand for
     fingerprint: Floats  # [PROJECTIONS], what the sample's should be
+    energy: float  # sum of squares of the activations in it
 
     @property
     def max_regret(self) -> float:
@@ -166,7 +168,7 @@ def judge(
             shown = hidden[first : first + step]
             columns.append(_measure(shown, own, places[rows], taken[rows], temperature))
             done = rows.stop
-    best, regret, worth, projected = map(np.concatenate, zip(*columns, strict=True))
+    best, regret, worth, projected, squares = map(np.concatenate, zip(*columns, strict=True))
     claimed = np.concatenate([sample.log_probabilities for sample in samples])
     off = deviation(np.concatenate([sample.codes for sample in samples]), worth)
     found = []
@@ -175,7 +177,8 @@ def judge(
         rows = slice(end - at.size, end)
         differences = np.abs(claimed[rows] - worth[rows])
         whole = fingerprint(projected[rows].sum(axis=0))
-        found.append(Judged(best[rows], regret[rows], worth[rows], differences, off[rows], whole))
+        energy = math.fsum(squares[rows].tolist())
+        found.append(Judged(best[rows], regret[rows], worth[rows], differences, off[rows], whole, energy))
     return found
 
 
@@ -208,10 +211,11 @@ def exact_log_probabilities(logits: Tensor, taken: Tensor, temperature: float) -
 
 def _measure(
     hidden: Floats, logits: Floats, places: Sequence[tuple[bytes, int]], taken: Integers, temperature: float
-) -> tuple[Integers, Doubles, Doubles, Integers]:
-    """Return of each row its best token, the regret and log-probability of the one taken, and its projections."""
+) -> tuple[Integers, Doubles, Doubles, Integers, Doubles]:
+    """Return of each row its best token, the taken one's regret and log-probability, projections and squares."""
     words = noise_at(places, logits.shape[1])
     best, highest = choose(logits, words, temperature)
     regret = highest - scores_of(logits, words, temperature, taken)
     found, _ = exact_log_probabilities(torch.from_numpy(logits), torch.from_numpy(taken), temperature)
-    return best, regret, found.numpy(), projections(hidden, places)
+    squares = exact_sum(torch.from_numpy(hidden).double().square(), -1)[:, 0]
+    return best, regret, found.numpy(), projections(hidden, places), squares.numpy()

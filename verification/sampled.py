@@ -203,7 +203,8 @@ def _values(
     offs = [one.max_off for one in judged]
     median = float(np.median(np.concatenate([one.off for one in judged])))
     claimed = np.stack([sample.fingerprint for sample in group])
-    away = distance(claimed, np.stack([one.fingerprint for one in judged]))
+    energy = math.fsum(one.energy for one in judged)
+    away = distance(claimed, np.stack([one.fingerprint for one in judged]), energy)
     regretted, off = int(np.argmax(regrets)), int(np.argmax(offs))
     regretted_at = group[regretted].spoken[int(judged[regretted].regret.argmax())]
     off_at = group[off].spoken[int(judged[off].off.argmax())]

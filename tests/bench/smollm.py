@@ -248,7 +248,9 @@ class Bench:
         return {
             "regret": max(one.max_regret for one in judged),
             "off": max(one.max_off for one in judged),
-            "fingerprint": distance(claimed, np.stack([one.fingerprint for one in judged])),
+            "fingerprint": distance(
+                claimed, np.stack([one.fingerprint for one in judged]), sum(one.energy for one in judged)
+            ),
         }
 
     def exact(self) -> dict[str, float]:

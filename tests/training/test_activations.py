@@ -42,8 +42,9 @@ def test_distances_are_those_of_the_activations() -> None:
     true = rng.normal(0, 1, (400, 64)).astype(np.float32)
     off = true + rng.normal(0, 1e-3, true.shape).astype(np.float32)
     claimed, wanted = (fingerprint(projections(one, places)) for one in (off, true))
-    assert 0.8e-3 < distance(claimed, wanted) < 1.2e-3
-    assert distance(wanted, wanted) == 0
+    energy = float((true.astype(np.float64) ** 2).sum())
+    assert 0.8e-3 < distance(claimed, wanted, energy) < 1.2e-3
+    assert distance(wanted, wanted, energy) == 0
 
 
 def test_what_is_not_finite_or_too_large_is_bounded() -> None:

@@ -55,7 +55,7 @@ def test_honest_samples_have_no_regret_and_their_log_probabilities_are_right(hon
         assert (found.differences <= step).all()
         assert found.median_difference <= found.max_difference
         np.testing.assert_array_equal(found.best, one.tokens[one.spoken])
-        assert distance(one.fingerprint[None], found.fingerprint[None]) < FLOOR
+        assert distance(one.fingerprint, found.fingerprint, found.energy) < FLOOR
 
 
 def test_exact_arithmetic_agrees_and_does_not_depend_on_company(honest: list[Sample]) -> None:
@@ -63,7 +63,7 @@ def test_exact_arithmetic_agrees_and_does_not_depend_on_company(honest: list[Sam
     for found, plain in zip(exact, judged(honest), strict=True):
         assert found.max_regret < FLOOR
         np.testing.assert_allclose(found.log_probabilities, plain.log_probabilities, atol=FLOOR)
-        assert distance(plain.fingerprint, found.fingerprint) < FLOOR
+        assert distance(plain.fingerprint, found.fingerprint, found.energy) < FLOOR
     alone = judge(ExactScorer(MODEL, lively()), honest[3:4], KEYS[3:4], SAMPLING.temperature)
     np.testing.assert_array_equal(alone[0].log_probabilities, exact[3].log_probabilities)
     np.testing.assert_array_equal(alone[0].fingerprint, exact[3].fingerprint)
