@@ -227,7 +227,9 @@ def create(
     key = open_peer_key(directory)
     found = Ledger(connect(rpc), ledger)
     found.verify()
-    base = None if chosen is None else tuned_base(chosen, lambda line: typer.echo(line, err=True))
+    base = None
+    if chosen is not None and start is None:
+        base = tuned_base(chosen, lambda line: typer.echo(line, err=True))
     plan = plan_run(
         directory,
         ledger=found,

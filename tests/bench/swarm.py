@@ -28,8 +28,8 @@ from training.evaluate import heldout_success
 from training.experience import Experience, ExperienceTrainer
 from training.inner import InnerState, prepare_process
 from training.outer import aggregate, initial_state, parameters_file
-from training.policy import group_rewards
 from training.preset import Preset, preset
+from training.rewards import group_rewards
 from training.sampler import Sampler
 
 ADDRESS = "0x" + "00" * 20
