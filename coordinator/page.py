@@ -324,6 +324,7 @@ th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px so
   white-space: nowrap; }
 thead th { color: var(--quiet); font-size: .85rem; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 .bad { color: var(--bad); font-weight: 600; } a { color: var(--accent); }
+.words { display: inline-block; white-space: normal; min-width: 18rem; }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; } details p { margin: .2rem 0; }
 footer { margin-top: 2.5rem; color: var(--quiet); font-size: .85rem; }
 """

@@ -80,7 +80,9 @@ class Reader:
                 "age_s": max(0.0, round(now - row.updated_at, 1)),
                 "parameters": parameter_layout(manifest.model).size,
                 "loss": _loss(session),
-                "policy": None if manifest.rollouts is None else _policy(session, manifest.rollouts),
+                "policy": None
+                if manifest.rollouts is None
+                else _policy(session, manifest, manifest.rollouts),
                 "peers": _peers(session, facts.get("ledger", {}).get("claimed_wei", {})),
                 "wire": _wire(session, manifest),
                 "verification": _verification(session, manifest),
@@ -211,7 +213,7 @@ def _loss(session: Session) -> dict[str, Any]:
     }
 
 
-def _policy(session: Session, rollouts: RolloutConfig) -> dict[str, Any]:
+def _policy(session: Session, manifest: RunManifest, rollouts: RolloutConfig) -> dict[str, Any]:
     """Return what the policy does on held-out tasks, by the round that starts from it, and its rollouts."""
     rows = session.scalars(select(PolicyRow).order_by(PolicyRow.round)).all()
     points = [
@@ -229,7 +231,7 @@ def _policy(session: Session, rollouts: RolloutConfig) -> dict[str, Any]:
         "curve": thinned(points, MAX_CURVE),
         "lag": rollouts.lag,
         "reward": _rewards(session),
-        "groups": _groups(session, rollouts.sampling.groups),
+        "groups": _groups(session, manifest, rollouts.sampling.groups),
         "wire": _bytes_a_unit(session),
     }
 
@@ -261,18 +263,22 @@ def _rewards(session: Session) -> dict[str, Any]:
     }
 
 
-def _groups(session: Session, a_unit: int) -> dict[str, int]:
-    """Count groups: of listed units, of merged ones, of others that were decided, and of drawn ones."""
+def _groups(session: Session, manifest: RunManifest, a_unit: int) -> dict[str, int]:
+    """Count groups: of listed units, of merged ones, of others that were decided, and those that draws asked for."""
     counts = session.execute(
         select(
             func.sum(cast(UnitRow.listed, Integer)),
             func.sum(cast(UnitRow.merged, Integer)),
             func.sum(cast(UnitRow.merged.is_(False), Integer)),
-            func.sum(cast(UnitRow.drawn, Integer)),
         )
     ).one()
-    names = ("assigned", "accepted", "rejected", "drawn")
-    return {name: a_unit * (count or 0) for name, count in zip(names, counts, strict=True)}
+    names = ("assigned", "accepted", "rejected")
+    found = {name: a_unit * (count or 0) for name, count in zip(names, counts, strict=True)}
+    segments = session.scalars(
+        select(UnitRow.segment).where(UnitRow.drawn.is_(True), UnitRow.segment.is_not(None))
+    )
+    drawn = sum(len(range(segment or 0, a_unit, manifest.segments)) for segment in segments)
+    return {**found, "drawn": drawn}
 
 
 def _bytes_a_unit(session: Session) -> dict[str, float | None]:

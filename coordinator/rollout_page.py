@@ -44,7 +44,7 @@ def _units(units: list[dict[str, Any]]) -> Markup:
             unit["number"],
             "yes" if unit["merged"] else "no",
             _verdict(unit),
-            "; ".join(_why(unit)) or "–",
+            element("span", "; ".join(_why(unit)) or "–", class_="words"),
             figure(unit["reward"]),
             figure(unit["success"]),
             unit["groups"],

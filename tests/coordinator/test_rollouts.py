@@ -85,7 +85,7 @@ def test_a_person_sees_samples_and_why_a_unit_is_not_paid(tmp_path: Path) -> Non
         assert "Nothing of this round" in client.get("/rollouts", params={"round": 1}).text
     opened.dispose()
     policy = summary["policy"]
-    assert policy["groups"] == {"assigned": 9, "accepted": 6, "rejected": 3, "drawn": 3}
+    assert policy["groups"] == {"assigned": 9, "accepted": 6, "rejected": 3, "drawn": 1}
     assert policy["reward"]["first"] == policy["reward"]["last"] == pytest.approx(found["reward"])
     assert policy["wire"]["rollout_bytes"] == found["rollout_bytes"]
     assert policy["lag"] == 2
