@@ -80,12 +80,12 @@ def sample_groups(
     """
     sampling = rollouts_of(manifest).sampling
     tokenizer = tokenizer_of(manifest)
-    size = sampling.group_size
+    run, size = manifest.run_id, sampling.group_size
     together = max(1, _ROWS_AT_ONCE // size)
     groups: list[Group] = []
     for first in range(0, len(seeds), together):
         tasks = [
-            Task(make(), seed, noise_key(manifest.run_id, weights, seed, index))
+            Task(make(), seed, noise_key(run, weights, seed, index))
             for seed in seeds[first : first + together]
             for index in range(size)
         ]

@@ -27,6 +27,8 @@ from training.sampling import Doubles, Integers, choose, noise_at, scores_of
 
 LOGITS_AT_ONCE: Final = 1 << 24
 """Bound of what one pass holds: 64 MiB of float32."""
+_ROWS_AT_ONCE: Final = 64
+"""Sequences of one pass; more are hardly cheaper, and differ more in length."""
 _CHOSEN_AT_ONCE: Final = 1 << 21
 """The same of logits that tokens are chosen from, which takes ten times their bytes."""
 
@@ -64,9 +66,9 @@ class PlainScorer:
     ) -> Iterator[tuple[Floats, Floats]]:
         """Yield hidden states and logits; see `Scorer`."""
         device = self._model.parameters.device
-        longest = max((sequence.size for sequence in sequences), default=1)
         wide = max(self._config.vocab, self._config.feed_forward, 3 * self._config.width)
-        rows = max(1, LOGITS_AT_ONCE // (longest * wide))
+        longest = max((sequence.size for sequence in sequences), default=1)
+        rows = min(_ROWS_AT_ONCE, max(1, LOGITS_AT_ONCE // (longest * wide)))
         for first in range(0, len(sequences), rows):
             tokens = torch.from_numpy(padded(sequences[first : first + rows])).to(device)
             own = places[first : first + rows]
@@ -147,6 +149,16 @@ def judge(
     Raises:
         OwnFault: a logit is not finite.
     """
+    # Neighbours of one length need little padding.
+    order = sorted(range(len(samples)), key=lambda index: samples[index].tokens.size)
+    found = _judge(scorer, [samples[index] for index in order], [keys[index] for index in order], temperature)
+    places = {index: place for place, index in enumerate(order)}
+    return [found[places[index]] for index in range(len(samples))]
+
+
+def _judge(
+    scorer: Scorer, samples: Sequence[Sample], keys: Sequence[bytes], temperature: float
+) -> list[Judged]:
     if not samples:
         return []
     spoken = [sample.spoken for sample in samples]

@@ -174,10 +174,9 @@ def _measure(
     seeds: Sequence[int],
     tolerance: RolloutTolerance,
 ) -> Measured:
+    run = manifest.run_id
     keys = [
-        noise_key(manifest.run_id, weights, seeds[index], place)
-        for index, group in groups
-        for place in range(len(group))
+        noise_key(run, weights, seeds[index], place) for index, group in groups for place in range(len(group))
     ]
     samples = [sample for _, group in groups for sample in group]
     judged = judge(scorer, samples, keys, rollouts_of(manifest).sampling.temperature)
