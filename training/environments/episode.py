@@ -5,11 +5,12 @@ says is held against its own spec, so that a plug-in's defect cannot pass for a 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.errors import Malformed, OwnFault
+from protocol.errors import Malformed, MurmurError, OwnFault
 from training.environments.protocol import MAX_SEED, Component, Environment, Observation, Policy, total
 
 MAX_OBSERVATION_BYTES: Final = 1 << 20
@@ -46,7 +47,8 @@ class Episode:
         self.seed = seed
         self.turns: list[Turn] = []
         self.terminated = self.truncated = False
-        self.observation, self.info = environment.reset(seed)
+        with _plugged_in(environment):
+            self.observation, self.info = environment.reset(seed)
         _check_observation(self.observation)
 
     @property
@@ -73,13 +75,15 @@ class Episode:
 
         Raises:
             Malformed: the episode is over, or the action is too long or not text.
+            OwnFault: the environment breaks its own promises, or fails.
         """
         spec = self.environment.spec
         if self.over:
             raise Malformed(f"an action after the end of the episode, which had {len(self.turns)} turns")
         check_action(action, spec.max_action_bytes)
         turn = Turn(self.player, self.observation, action)
-        self.observation, reward, self.terminated, truncated, self.info = self.environment.step(action)
+        with _plugged_in(self.environment):
+            self.observation, reward, self.terminated, truncated, self.info = self.environment.step(action)
         _check_observation(self.observation)
         if not math.isfinite(reward):
             raise OwnFault(f"environment {spec.id} gave a reward that is no number")
@@ -94,7 +98,8 @@ class Episode:
             OwnFault: they are not those that the environment announced.
         """
         spec = self.environment.spec
-        players = tuple(tuple(self.environment.components(one)) for one in range(spec.players))
+        with _plugged_in(self.environment):
+            players = tuple(tuple(self.environment.components(one)) for one in range(spec.players))
         for components in players:
             if [(one.name, one.source) for one in components] != [
                 (one.name, one.source) for one in spec.components
@@ -151,6 +156,20 @@ def read_action(data: bytes, max_bytes: int) -> str:
     if 3 * len(data) > max_bytes:  # U+FFFD takes three bytes
         raise Malformed(f"an action of {len(data)} bytes may exceed {max_bytes} as text")
     return data.decode(errors="replace")
+
+
+@contextmanager
+def _plugged_in(environment: Environment) -> Iterator[None]:
+    """Let no defect of an environment, which a peer's text may provoke, pass for anything but a fault of ours."""
+    try:
+        yield
+    except MurmurError:
+        raise
+    except Exception as error:
+        raise OwnFault(
+            f"environment {environment.spec.id} failed: {type(error).__name__}: {error}"[:200],
+            hint="report it to the package that offers it",
+        ) from error
 
 
 def _check_observation(observation: Observation) -> None:

@@ -141,3 +141,17 @@ FROZEN = ([152, 503, 745, 632], ["c", "d", "e", "f", "a", "b"], False)
 def test_an_outcome_compares_by_value() -> None:
     assert replay(Echo(), 1, ["end"]) == replay(Echo(), 1, ["end"])
     assert isinstance(replay(Echo(), 1, ["end"]), Outcome)
+
+
+class Broken(Echo):
+    """Fail on a text that its author did not think of."""
+
+    def step(self, action: str) -> Step:
+        return super().step(str(int(action)))
+
+
+def test_an_environment_that_fails_is_our_own_fault_whatever_it_raises() -> None:
+    episode = Episode(Broken(), 1)
+    episode.act("7")
+    with pytest.raises(OwnFault, match="environment echo failed: ValueError: invalid literal"):
+        episode.act("seven")
