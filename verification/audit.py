@@ -186,10 +186,11 @@ def _check(
         from verification import audit_findings, audit_replays
         from verification.replay import Units
 
-        if shard is None:
+        plain = run.manifest.rollouts is None
+        if plain and shard is None:
             raise ProofInconclusive("the dataset is needed for replays")
         prepare_process(None)
-        units = Units(shard(), device)
+        units = Units(shard() if plain and shard is not None else None, device)
         replayed, executed = audit_replays.check_replays(run, replay, units)
         ruled, judged = audit_findings.check_findings(run, replay, units)
         return replayed + ruled, f"{executed}; {judged}"

@@ -6,8 +6,10 @@ Nothing here decides anything; every sentence follows from a bundle and the repo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from protocol.manifest import RunManifest
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
 from protocol.state import NOTHING_CARRIED
+from verification.assigned import assigned_work, weighed_rewards
 from verification.bundle import Bundle
 from verification.judge import is_fresh
 from verification.opening import needed_files
@@ -168,12 +170,24 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
             f"started (parameters {body.parameters[:16]}), which batches it used, the state after each of "
             f"{manifest.segments} segments of {manifest.verification.segment_steps} training steps, and the "
             f"update that came out, so that none of it could be changed afterwards.",
+            *_rollouts(manifest),
             start,
             arithmetic,
             place,
             merged,
         ),
         facts,
+    )
+
+
+def _rollouts(manifest: RunManifest) -> tuple[str, ...]:
+    """Return what a unit promises beside its steps, and what its samples' reward is made of."""
+    if manifest.rollouts is None:
+        return ()
+    parts = "; ".join(weighed_rewards(manifest))
+    return (
+        f"The work was {assigned_work(manifest)}. The rollouts are part of what the commitment fixes. A sample's "
+        f"reward is {parts}.",
     )
 
 

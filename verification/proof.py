@@ -217,7 +217,9 @@ class _Decision:
             raise ProofInconclusive("the run's program is not the one installed here")
         with TemporaryDirectory(prefix="murmur-proof-") as scratch:
             prepare_process(None)
-            units = Units(_shard(bundle, self._data, Path(scratch)), self._device)
+            plain = bundle.manifest.rollouts is None
+            shard = _shard(bundle, self._data, Path(scratch)) if plain else None
+            units = Units(shard, self._device)
             started = process_time()
             report = units.replay(bundle.manifest, unit, opening.body, bundle.files)
         self._replay = replace(report, cpu_s=process_time() - started)

@@ -54,10 +54,10 @@ class Units:
     """Replay the units of one run (`verification.unit.UnitKind`).
 
     Attributes:
-        shard: what pre-training takes its steps on; a policy learns from rollouts that come with the files.
+        shard: what pre-training takes its steps on; None for a policy, which learns from rollouts among the files.
     """
 
-    shard: Shard
+    shard: Shard | None
     device: str = "cpu"
 
     def check_opening(self, manifest: RunManifest, unit: DrawnUnit, opening: Signed[Opening]) -> None:
@@ -168,6 +168,7 @@ class Units:
             Malformed: published rollouts cannot be read.
         """
         if manifest.rollouts is None:
+            assert self.shard is not None, "a run on text is replayed with its text"
             return self.shard
         return Experience.read(manifest, [files[blob] for blob in unit.experience])
 

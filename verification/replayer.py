@@ -30,7 +30,7 @@ class Bench:
         self._store = work.store
         prepare_process(request.threads)
         self.machine = this_machine(request.device)
-        self._units = Units(work.shard(), request.device)
+        self._units = Units(None if self.manifest.rollouts else work.shard(), request.device)
         self._kept: dict[str, Replayed] = {}  # by commitment id, oldest first
 
     def begin(self, request: ReplayRequest) -> BeginAnswer:

@@ -13,6 +13,7 @@ from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofReje
 from protocol.merkle import reward_tree
 from protocol.messages import UnitRecord
 from verification import audit_beacons, audit_choices, audit_rounds, audit_verdicts
+from verification.assigned import assigned_work, weighed_rewards
 from verification.audit_money import earnings, reward_tables, settled_epochs
 from verification.audit_rounds import Found
 from verification.duty import UnitKey
@@ -119,11 +120,12 @@ def _tell_unit(why: Why, run: PublicRun, round_: int, number: int) -> None:
     on_roster = number in {one.number for one in chain.roster(round_)}
     begun = chain.anchor(round_ - 1)
     if on_roster:
-        steps, batch = manifest.inner.steps, manifest.inner.batch
-        text = f"{steps} steps of {batch} samples, drawn by the beacon after block {begun}"
+        text = f"{assigned_work(manifest)}, drawn by the beacon after block {begun}"
     else:
         text = f"nothing: not staked and on the roster at block {begun}"
     why.say("assigned", text, assigned=on_roster, roster_block=begun)
+    for line in weighed_rewards(manifest) if on_roster else ():
+        why.say("reward", line)
     commitment, posted = run.commitment(round_, number), chain.commitments(round_)
     forced = _was_forced(run, round_, number)
     why.facts["forced"] = forced
