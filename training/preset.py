@@ -123,11 +123,11 @@ PRESETS: Final = (
     Preset(
         environment="shop",
         model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=64),
-        tuning=TuningConfig(demonstrations=16_384, observation_weight=0.2, steps=450),
+        tuning=TuningConfig(demonstrations=16_384, observation_weight=0.0, steps=450),
         sampling=SamplingConfig(groups=16, group_size=8, turns=6, turn_tokens=8, tokens=64),
-        inner=_INNER,
+        inner=_INNER.model_copy(update={"steps": 6}),
         segment_steps=2,
-        rounds=28,
+        rounds=20,
         outer=OuterConfig(lr=1.5),
     ),
     Preset(

@@ -172,6 +172,7 @@ REPLACED = {
     "outer_lr": (float, "outer"),
     "k": (int, "codec"),
     "tuning_steps": (int, "tuning"),
+    "observation_weight": (float, "tuning"),
 }
 """Options that replace a figure of the preset: their type, and the part it belongs to."""
 
