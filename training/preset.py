@@ -1,6 +1,7 @@
 """What a run on a shipped environment uses: figures that were found to learn in a swarm of a few peers.
 
 `python -m tests.bench swarm --env NAME` shows how far they get, through the codec and the outer step, without network.
+Of nim it has not been measured yet: its figures are those of shop, with room for its games.
 """
 
 from typing import Any, Final
