@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 
 from coordinator.cli import run_app
 from coordinator.economics import Terms
-from coordinator.plan_cli import Refused, check_plan, read_fields_or_manifest
-from coordinator.suite import BITS, REFUSALS, UNPAID, attack_figures
+from coordinator.plan_cli import Refused, check_plan, make_plan, manifest_of, read_fields_or_manifest
+from coordinator.suite import BITS, REFUSALS, UNPAID, attack_figures, check_covers
 from murmur.measuring import STEP_CHEATS
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
 from tests.protocol.makers import manifest
+from training.preset import preset
 from verification.calibration import (
     Attack,
     Calibration,
@@ -31,6 +32,7 @@ from verification.calibration import (
     SignedCalibration,
     Trials,
     measured_setting,
+    packaged_calibration,
 )
 from verification.cheats import Cheat
 from verification.profile import Machine
@@ -343,3 +345,14 @@ def test_a_run_is_created_only_if_its_plan_holds(tmp_path: Path, calibration: Pa
     with pytest.raises(UsageError, match="for the local chain"):
         check_plan(public, terms, calibration, unsafe=True)
     assert issubclass(Refused, MurmurError)
+
+
+def test_a_policys_preset_is_planned_with_its_own_calibration() -> None:
+    manifest = manifest_of(preset("sort").fields())
+    measured = packaged_calibration(manifest).calibration
+    assert measured.model == measured_setting(manifest)
+    check_covers(manifest, measured)
+    told = make_plan(manifest, Terms(stake_wei=10**20, unbonding_blocks=3000), None)
+    names = {line.name for line in told.lines}
+    assert {"cpu-fp32: cherry-picker", "cpu-fp32: reward-liar", "cpu-fp32: skip-steps"} <= names
+    assert not [line.name for line in told.lines if line.pays]
