@@ -30,8 +30,8 @@ from training.tuning import TuningConfig
 PROFILE: Final = CPU_FP32.model_copy(
     update={"tolerance": 8e-4, "fresh_tolerance": 4e-3, "slash_tolerance": 1.6e-3}
 )
-"""A policy's steps are noisier than those on a text: honest replays differ by up to 1.5e-4 between instruction sets, and
-by 7.2e-4 from zero moments (`murmur verifier calibrate --kind rollout`).
+"""A policy's steps are noisier than those on a text: honest replays differ by up to 1.5e-4 between instruction sets,
+and by 7.2e-4 from zero moments (`murmur verifier calibrate --kind rollout`).
 """
 
 
