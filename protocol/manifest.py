@@ -198,7 +198,7 @@ _ROUNDED = RolloutTolerance(
 )
 CPU_ROLLOUTS: Final = (_CPU, _ROUNDED, _CPU.model_copy(update={"profile": "cpu-exact"}))
 """An exact profile samples in float32 and is judged exactly. `python -m tests.bench rollouts` measures honest ones: on
-seven emulated machines regret 0, log-probability 5e-6 and fingerprint 6e-6; in bfloat16 at most 0.08, 0.14 and 0.04.
+seven emulated machines regret 0, log-probability 5e-6 and fingerprint 6e-6; in bfloat16 at most 0.11, 0.2 and 0.04.
 """
 
 
