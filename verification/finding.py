@@ -20,6 +20,7 @@ from verification.dispute import largest_distance, reference_root, run_segment, 
 from verification.judge import is_fresh
 from verification.opened import (
     Recomputed,
+    Unplayable,
     check_assignment,
     check_start,
     check_update,
@@ -64,6 +65,8 @@ def find(
         start = read_start(manifest, unit, opening, files)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
+    except Unplayable as error:
+        return Finding(CaseOutcome.VOID, _read_result(unit, recomputed), error.message[:200])
     except ProofRejected as error:
         forged = isinstance(error, ForgedResidual)
         outcome = CaseOutcome.FORGED if forged else CaseOutcome.FALSE

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from protocol.errors import Malformed
+from protocol.errors import Malformed, OwnFault
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Reveal, Signed
 from protocol.published import read_published
@@ -52,7 +52,10 @@ def check_published(
     if found.identity != reveal.symbols:
         raise Malformed("update bytes hold other symbols than revealed")
     if manifest.rollouts is not None:
-        check_rollouts(manifest, beacon, round_, reveal.number, found.groups)
+        try:
+            check_rollouts(manifest, beacon, round_, reveal.number, found.groups)
+        except OwnFault as error:  # the environment fails on it, for everybody
+            raise Malformed(f"rollouts that cannot be played: {error.message}") from error
 
 
 def copied_from(symbols: str, number: int, earlier: Mapping[str, tuple[int, int]]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.canonical import digest
-from protocol.errors import Malformed, OwnFault, ProofRejected
+from protocol.errors import Malformed, MurmurError, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
 from protocol.published import published_identity, read_published
@@ -121,11 +121,16 @@ def read_groups(manifest: RunManifest, opening: Opening, files: Mapping[str, byt
         raise ProofRejected(f"opened a blob that is not a unit's: {error.message}") from error
 
 
+class Unplayable(MurmurError):
+    """Report that an environment fails on a sample: a defect of the environment's, which nobody pays for with stake."""
+
+
 def play_again(manifest: RunManifest, unit: DrawnUnit, groups: tuple[bytes, ...]) -> tuple[IndexedGroup, ...]:
     """Play all rollouts of a unit again; return the groups that belong to the drawn segment.
 
     Raises:
         ProofRejected: they are not what the environment gives.
+        Unplayable: the environment fails on one of them.
     """
     if not groups:
         return ()
@@ -133,6 +138,8 @@ def play_again(manifest: RunManifest, unit: DrawnUnit, groups: tuple[bytes, ...]
         found = check_rollouts(manifest, unit.beacon, unit.round, unit.number, groups)
     except Malformed as error:
         raise ProofRejected(f"rollouts: {error.message}") from error
+    except OwnFault as error:
+        raise Unplayable(f"rollouts that cannot be played: {error.message}") from error
     return tuple(enumerate(found))[unit.segment :: manifest.segments]
 
 

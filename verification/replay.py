@@ -17,7 +17,7 @@ from time import process_time
 from contracts.types import CaseOutcome
 from protocol.errors import Malformed, OwnFault, ProofInconclusive, ProofRejected
 from protocol.manifest import NumericProfile, RunManifest
-from protocol.messages import Opening, Signed
+from protocol.messages import REJECTED, Opening, Signed
 from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats
 from training.assignment import assignment, task_seeds
@@ -32,6 +32,7 @@ from verification.finding import find
 from verification.fingerprint import VALUES, fingerprint, middle_steps
 from verification.judge import is_fresh
 from verification.opened import (
+    Unplayable,
     check_assignment,
     check_start,
     check_update,
@@ -110,6 +111,8 @@ class Units:
             samples = play_again(manifest, unit, groups)
         except ProofRejected as error:
             return proven_false(error)
+        except Unplayable as error:
+            return ReplayReport(REJECTED, error.message[:200])
         sampled = self._judge_sampling(manifest, unit, public, samples, profile)
         end, shown = self._run_segment(manifest, material, unit, start, profile)
         spent = process_time() - began

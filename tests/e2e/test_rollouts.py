@@ -29,6 +29,8 @@ def test_a_policy_learns_both_cheats_are_caught_and_everything_can_be_audited_ag
     assert groups["assigned"] == groups["accepted"] + groups["rejected"]
     assert min(groups["accepted"], groups["rejected"], groups["drawn"]) > 0
     assert document["wire"]["rollout_bytes_step"] > 0
+    assert document["wire"]["weights_bytes_step"] > 0
+    assert document["verification"]["false_rejections"] == 0
     assert document["audit"]["ok"]
     assert document["not_demonstrated"] == []
     check_money(document)

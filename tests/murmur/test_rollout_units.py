@@ -6,8 +6,9 @@ import pytest
 
 from contracts.types import CaseOutcome
 from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
+from protocol.errors import OwnFault
 from protocol.manifest import CodecConfig, InnerConfig, SamplingConfig, VerificationConfig
-from protocol.messages import PASSED, PROVEN_FALSE
+from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from protocol.published import read_published
 from tests.verification.rollout_run import MODEL, parameters, rollout_config
 from verification.cheats import PolicyCheat
@@ -79,3 +80,22 @@ def test_who_keeps_the_best_samples_is_proven_false_by_a_verdict_that_counts(lab
         assert is_disputed(profile, report.distance, fresh=fresh)
         assert report.exact is not None
         assert grade(profile, report.exact_distance, fresh=fresh) == report.outcome
+
+
+def test_where_an_environment_fails_nobody_is_paid_and_nobody_loses_stake(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OwnFault("division by zero")
+
+    unit = laboratory.honest_unit()
+    for module in ("merge", "opened"):
+        monkeypatch.setattr(f"verification.{module}.check_rollouts", fail)
+    trial = laboratory.try_cheat(None)
+    assert [one.reason for one in trial.public] == ["rollouts that cannot be played: division by zero"]
+    assert {one.outcome for one in trial.drawn.values()} == {REJECTED}
+    drawn, opening = laboratory.drawn(unit, 0)
+    needed = needed_files(laboratory.manifest, drawn, opening.body)
+    files = {one.address: laboratory.store.get(one.address, max_size=one.bytes) for one in needed}
+    found = laboratory.replays.find(laboratory.manifest, drawn, opening.body, files)
+    assert (found.outcome, "division by zero" in found.reason) == (CaseOutcome.VOID, True)
