@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import RunManifest
+from protocol.manifest import RewardWeight, RunManifest
 from tests.verification.rollout_run import (
     BEACON,
     NUMBER,
@@ -20,6 +21,8 @@ from tests.verification.rollout_run import (
 )
 from training.assignment import assignment, task_seeds
 from training.environments.pinned import open_environment_of
+from training.environments.protocol import ComponentSpec, Source
+from training.environments.registry import open_environment
 from verification.rollouts import check_rollouts
 
 
@@ -134,3 +137,22 @@ def test_a_run_of_pre_training_has_no_rollouts() -> None:
     plain = RunManifest.model_validate({**manifest.model_dump(), "rollouts": None})
     with pytest.raises(ValueError, match="no rollouts"):
         task_seeds(plain, BEACON, ROUND, NUMBER)
+
+
+def test_a_reward_that_no_replay_gives_may_have_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_environment("sort")
+    opened.environment.spec = replace(  # type: ignore[misc]
+        opened.environment.spec, components=(ComponentSpec("liked", Source.HUMAN),)
+    )
+    monkeypatch.setattr("training.environments.pinned.open_pinned", lambda pin, settings: opened)
+    good = rollout_manifest().rollouts
+    assert good is not None
+    for weight, refused_ in ((1.0, True), (0.0, False)):
+        asked = good.model_copy(update={"rewards": (RewardWeight(component="liked", weight=weight),)})
+        open_environment_of.cache_clear()
+        if refused_:
+            with pytest.raises(ConfigError, match="nobody could check liked, which is of source human"):
+                open_environment_of(asked)
+        else:
+            assert open_environment_of(asked) is opened
+    open_environment_of.cache_clear()

@@ -6,7 +6,7 @@ from protocol.canonical import parse_canonical_json
 from protocol.errors import ConfigError, Malformed
 from protocol.manifest import EnvironmentConfig, RolloutConfig, RunManifest
 from protocol.rollouts import MAX_REWARD
-from training.environments.protocol import EnvSpec
+from training.environments.protocol import EnvSpec, Source
 from training.environments.registry import Opened, Pin, open_pinned
 
 _MAX_SETTINGS_BYTES = 16_384
@@ -18,7 +18,7 @@ def open_environment_of(rollouts: RolloutConfig) -> Opened:
 
     Raises:
         ConfigError: this machine lacks exactly this one, it cannot be replayed, or the manifest states other
-            components or players than it has.
+            components or players than it has, or gives weight to one that no replay gives.
     """
     pinned = rollouts.environment
     opened = open_pinned(Pin(pinned.name, pinned.version, pinned.settings_hash), _settings(pinned))
@@ -37,6 +37,7 @@ def open_environment_of(rollouts: RolloutConfig) -> Opened:
         f"states {pinned.players} players", pinned.players == spec.players, f"{spec.id} has {spec.players}"
     )
     _check_range(spec)
+    _check_sources(spec, rollouts)
     return opened
 
 
@@ -70,4 +71,14 @@ def _check_range(spec: EnvSpec) -> None:
         if max(abs(one.low), abs(one.high)) > MAX_REWARD:
             raise ConfigError(
                 f"environment {spec.id}: {one.name} may be beyond {MAX_REWARD:g}, which no sample holds"
+            )
+
+
+def _check_sources(spec: EnvSpec, rollouts: RolloutConfig) -> None:
+    """Refuse rewards that a worker would only claim: of what a judge or a person says there is no record."""
+    for announced, weighed in zip(spec.components, rollouts.rewards, strict=True):
+        if announced.source is not Source.VERIFIABLE and weighed.weight:
+            raise ConfigError(
+                f"environment {spec.id}: nobody could check {announced.name}, which is of source {announced.source}",
+                hint=f"give {announced.name} the weight 0 in the manifest",
             )
