@@ -24,7 +24,7 @@ from protocol.rollouts import Doubles, Group, Sample
 from protocol.tensors import Floats
 from training.exact import ExactDescent
 from training.exact_math import exp
-from training.inner import Descent, InnerState
+from training.inner import Descent
 from training.prefill import LOGITS_AT_ONCE, exact_log_probabilities, padded
 
 STD_EPS: Final = 1e-4
@@ -212,27 +212,6 @@ class ExactPolicyTrainer(ExactDescent):
         d_logits = probabilities.mul_(-d_found[:, None])
         d_logits[torch.arange(len(taken)), taken] += d_found  # each place once
         return loss, d_logits.float()
-
-
-def replay_policy(
-    manifest: RunManifest,
-    policy: PolicyConfig,
-    temperature: float,
-    state: InnerState,
-    batches: Sequence[Batch],
-    first_step: int,
-    device: str = "cpu",
-) -> InnerState:
-    """Repeat a segment's steps from its opened start with the code that trains.
-
-    Args:
-        batches: the segment's, in order.
-        first_step: global step of the first one.
-    """
-    trainer = PolicyTrainer(manifest, policy, temperature, device)
-    trainer.load(state)
-    trainer.run(batches, first_step)
-    return trainer.state()
 
 
 def _run(

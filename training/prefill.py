@@ -113,26 +113,6 @@ class Judged:
         return float(self.regret.max())
 
     @property
-    def missed(self) -> float:
-        """Return the share of tokens that are not the best."""
-        return float((self.regret > 0).mean())
-
-    @property
-    def median_difference(self) -> float:
-        """Return the median of the differences, in nats."""
-        return float(np.median(self.differences))
-
-    @property
-    def max_difference(self) -> float:
-        """Return the largest of the differences, in nats."""
-        return float(self.differences.max())
-
-    @property
-    def median_off(self) -> float:
-        """Return the median miss of a log-probability, in nats."""
-        return float(np.median(self.off))
-
-    @property
     def max_off(self) -> float:
         """Return the largest miss of a log-probability, in nats."""
         return float(self.off.max())

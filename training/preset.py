@@ -35,6 +35,11 @@ and by 7.2e-4 from zero moments (`murmur verifier calibrate --kind rollout`).
 """
 
 
+INNER: Final = InnerConfig(
+    steps=8, batch=16, lr=1e-3, eps=1e-6, weight_decay=0.0, warmup_steps=0, min_lr_fraction=0.2
+)
+
+
 class Preset(Frozen):
     """Hold everything about a run on an environment that does not follow from who takes part."""
 
@@ -42,10 +47,10 @@ class Preset(Frozen):
     model: ModelConfig
     tuning: TuningConfig
     sampling: SamplingConfig
-    inner: InnerConfig
-    segment_steps: int
     rounds: int
-    outer: OuterConfig = OuterConfig()
+    inner: InnerConfig = INNER
+    segment_steps: int = 2
+    outer: OuterConfig = OuterConfig(lr=1.5)
     codec: CodecConfig = CodecConfig()
     policy: PolicyConfig = PolicyConfig()
     lag: int = 2  # rounds
@@ -106,39 +111,32 @@ def preset(environment: str) -> Preset:
     )
 
 
-_INNER: Final = InnerConfig(
-    steps=8, batch=16, lr=1e-3, eps=1e-6, weight_decay=0.0, warmup_steps=0, min_lr_fraction=0.2
-)
+def _small(context: int) -> ModelConfig:
+    """Return a model of 0.1 M parameters over ASCII."""
+    return ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=context)
+
 
 PRESETS: Final = (
     Preset(
         environment="sort",
-        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=24),
+        model=_small(context=24),
         tuning=TuningConfig(demonstrations=16_384, observation_weight=0.0, steps=400),
         sampling=SamplingConfig(groups=16, group_size=8, turns=1, turn_tokens=6, tokens=24),
-        inner=_INNER,
-        segment_steps=2,
         rounds=28,
-        outer=OuterConfig(lr=1.5),
     ),
     Preset(
         environment="shop",
-        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=64),
+        model=_small(context=64),
         tuning=TuningConfig(demonstrations=16_384, observation_weight=0.0, steps=450),
         sampling=SamplingConfig(groups=16, group_size=8, turns=6, turn_tokens=8, tokens=64),
-        inner=_INNER.model_copy(update={"steps": 6}),
-        segment_steps=2,
+        inner=INNER.model_copy(update={"steps": 6}),
         rounds=20,
-        outer=OuterConfig(lr=1.5),
     ),
     Preset(
         environment="nim",
-        model=ModelConfig(vocab=128, width=64, layers=2, heads=2, feed_forward=160, context=160),
+        model=_small(context=160),
         tuning=TuningConfig(demonstrations=16_384, observation_weight=0.2, steps=450),
         sampling=SamplingConfig(groups=16, group_size=8, turns=15, turn_tokens=4, tokens=160),
-        inner=_INNER,
-        segment_steps=2,
         rounds=28,
-        outer=OuterConfig(lr=1.5),
     ),
 )

@@ -25,7 +25,6 @@ from training.policy import (
     PolicyTrainer,
     SupervisedBatch,
     advantages,
-    replay_policy,
 )
 from training.rewards import group_rewards, total_reward
 
@@ -217,8 +216,12 @@ def test_segments_replay_bit_for_bit_in_both_arithmetics(run: RunManifest, batch
     batches = [batch, demonstrations(), batch]
     whole = trainer(run)
     whole.run(batches, 0)
-    middle = replay_policy(run, POLICY, 1.0, InnerState.fresh(lively()), batches[:1], 0)
-    end = replay_policy(run, POLICY, 1.0, middle, batches[1:], 1)
+    part = trainer(run)
+    part.run(batches[:1], 0)
+    again = PolicyTrainer(run, POLICY, 1.0)
+    again.load(part.state())
+    again.run(batches[1:], 1)
+    end = again.state()
     assert end.parameters_file(MODEL) == whole.state().parameters_file(MODEL)
     assert end.moments_file(MODEL) == whole.state().moments_file(MODEL)
     ends = []

@@ -50,10 +50,9 @@ def test_honest_samples_have_no_regret_and_their_log_probabilities_are_right(hon
     for one, found in zip(honest, judged(honest), strict=True):
         assert found.max_regret < FLOOR
         assert found.max_off < FLOOR
-        assert found.missed == 0
+        assert not found.regret.any()
         step = 0.001 - 0.013 * found.log_probabilities  # of the codes
         assert (found.differences <= step).all()
-        assert found.median_difference <= found.max_difference
         np.testing.assert_array_equal(found.best, one.tokens[one.spoken])
         assert distance(one.fingerprint, found.fingerprint, found.energy) < FLOOR
 
@@ -113,4 +112,4 @@ def test_an_invented_log_probability_is_off(honest: list[Sample]) -> None:
     (found,) = judged([replace(honest[0], codes=codes)], KEYS[:1])
     assert found.max_off > 0.1
     assert found.max_difference > found.max_off
-    assert found.median_off < FLOOR
+    assert np.median(found.off) < FLOOR

@@ -147,17 +147,6 @@ def check_action(action: object, max_bytes: int) -> None:
         raise Malformed(f"an action of {size} bytes exceeds {max_bytes}")
 
 
-def read_action(data: bytes, max_bytes: int) -> str:
-    """Read the bytes that a policy's tokens spell; what is not UTF-8 becomes U+FFFD, the same way everywhere.
-
-    Raises:
-        Malformed: too long.
-    """
-    if 3 * len(data) > max_bytes:  # U+FFFD takes three bytes
-        raise Malformed(f"an action of {len(data)} bytes may exceed {max_bytes} as text")
-    return data.decode(errors="replace")
-
-
 @contextmanager
 def _plugged_in(environment: Environment) -> Iterator[None]:
     """Let no defect of an environment, which a peer's text may provoke, pass for anything but a fault of ours."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from protocol.errors import Malformed, OwnFault
-from training.environments.episode import Episode, Outcome, read_action, replay
+from training.environments.episode import Episode, Outcome, replay
 from training.environments.protocol import (
     Component,
     ComponentSpec,
@@ -84,12 +84,6 @@ def test_somebody_who_does_not_play_cannot_act() -> None:
     environment.player = 1
     with pytest.raises(OwnFault, match="player 1"):
         Episode(environment, 0).act("a")
-
-
-def test_bytes_that_are_no_text_read_the_same_everywhere() -> None:
-    assert read_action(b"ab\xff\xe2\x82", 64) == "ab\ufffd\ufffd"
-    with pytest.raises(Malformed):
-        read_action(b"\xff" * 22, 64)
 
 
 def test_weights_come_from_the_spec_unless_given() -> None:
