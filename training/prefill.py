@@ -102,8 +102,7 @@ class Judged:
     best: Integers  # the tokens of the highest scores
     regret: Doubles  # >= 0, in units of logit / temperature
     log_probabilities: Doubles  # of the tokens taken, at the temperature sampled with
-    differences: Doubles  # claimed and computed log-probability, in nats, what quantising takes included
-    off: Doubles  # the same beyond what quantising takes: zero for all that a claimed code may stand for
+    off: Doubles  # by how many nats the claimed ones miss, beyond what quantising takes
     fingerprint: Floats  # [PROJECTIONS], what the sample's should be
     energy: float  # sum of squares of the activations in it
 
@@ -161,16 +160,14 @@ def _judge(
             columns.append(_measure(shown, own, places[rows], taken[rows], temperature))
             done = rows.stop
     best, regret, worth, projected, squares = map(np.concatenate, zip(*columns, strict=True))
-    claimed = np.concatenate([sample.log_probabilities for sample in samples])
     off = deviation(np.concatenate([sample.codes for sample in samples]), worth)
     found = []
     ends = np.cumsum([own.size for own in spoken]).tolist()
     for at, end in zip(spoken, ends, strict=True):
         rows = slice(end - at.size, end)
-        differences = np.abs(claimed[rows] - worth[rows])
         whole = fingerprint(projected[rows].sum(axis=0))
         energy = math.fsum(squares[rows].tolist())
-        found.append(Judged(best[rows], regret[rows], worth[rows], differences, off[rows], whole, energy))
+        found.append(Judged(best[rows], regret[rows], worth[rows], off[rows], whole, energy))
     return found
 
 
