@@ -12,7 +12,7 @@ from contracts.events import Claimed
 from contracts.index import EventIndex
 from protocol.canonical import canonical_json, check_depth
 from protocol.errors import ConfigError, LedgerError, Malformed, NetworkError
-from protocol.manifest import Digest, Frozen
+from protocol.frozen import Digest, Frozen
 from protocol.merkle import reward_tree
 from protocol.messages import RewardTable, Signed, parse_message
 

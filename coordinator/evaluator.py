@@ -15,7 +15,7 @@ from pydantic import Field
 
 from protocol.blobs import BlobStore
 from protocol.errors import Malformed, OwnFault
-from protocol.manifest import Digest, Frozen
+from protocol.frozen import Digest, Frozen
 from protocol.messages import MAX_UNITS, Number, Round
 from protocol.published import max_published_bytes
 from protocol.tensors import moment_layout, pack, parameter_layout

@@ -24,8 +24,9 @@ from coordinator.tables import (
     UnitRow,
     VerdictRow,
 )
-from protocol.manifest import RolloutConfig, RunManifest
+from protocol.manifest import RunManifest
 from protocol.messages import RewardTable
+from protocol.rollout_config import RolloutConfig
 from protocol.tensors import parameter_layout
 
 MAX_PAGE = 500

@@ -18,7 +18,7 @@ import trio
 
 from node.unit import Files
 from protocol.errors import MurmurError, OwnFault
-from protocol.manifest import Digest, Frozen, ProfileName
+from protocol.frozen import Digest, Frozen, ProfileName
 from protocol.messages import Number, Round
 from protocol.worker import Worker
 from training.workbench import DeviceLoadRequest, child_environment

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, Field
 
-from protocol.manifest import Wei
+from protocol.frozen import Wei
 from verification.cheats import Fate, cheat_named
 
 

@@ -7,7 +7,8 @@ from pydantic import Field
 from node.keeping import STATE_CAP
 from protocol.daemon import PeerDaemonConfig
 from protocol.errors import ConfigError
-from protocol.manifest import NumericProfile, ProfileName, RunManifest
+from protocol.frozen import ProfileName
+from protocol.manifest import NumericProfile, RunManifest
 from verification.cheats import AnyCheat
 
 TRAINER_LOG_FILE = "trainer.log"

@@ -16,7 +16,7 @@ from node.honesty import HonestSteps
 from node.unit import Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
-from protocol.manifest import Digest, Frozen
+from protocol.frozen import Digest, Frozen
 from protocol.messages import MAX_UNITS, Number, Round
 from protocol.published import Published, max_published_bytes, write_published
 from protocol.rollouts import Shape, encode_group

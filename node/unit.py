@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.frozen import Digest, Frozen
+from protocol.manifest import RunManifest
 from protocol.messages import MAX_UNITS, Commitment, Opening, Reveal, Round, Seconds, signing_digest
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried

@@ -14,9 +14,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 from protocol.beacons import PUBLIC_ENDPOINTS
 from protocol.chain import OPENING_ROUND, ChainView
 from protocol.errors import ConfigError, Malformed
+from protocol.frozen import Address, Digest, Frozen
 from protocol.journal import SigningJournal
 from protocol.keys import PeerKey
-from protocol.manifest import Address, Digest, Frozen, RunManifest
+from protocol.manifest import RunManifest
 from protocol.networks import Network
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
+from protocol.frozen import Address, Digest, Frozen, ProfileName, Wei
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import Address, Digest, Frozen, ProfileName, RunManifest, Wei
+from protocol.manifest import RunManifest
 
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError
 
 from protocol.errors import ConfigError, UsageError
-from protocol.manifest import LOCAL_CHAIN_ID, Address, Frozen
+from protocol.frozen import Address, Frozen
+from protocol.manifest import LOCAL_CHAIN_ID
 
 CONFIG_DIR_ENVIRONMENT = "MURMUR_CONFIG_DIR"
 NETWORKS_FILE = "networks.toml"

@@ -27,7 +27,8 @@ from blake3 import blake3
 
 from protocol.canonical import DIGEST_BYTES, tagged_digest
 from protocol.errors import Malformed
-from protocol.manifest import MAX_PLAYERS, RolloutConfig, RunManifest, SamplingConfig
+from protocol.manifest import RunManifest
+from protocol.rollout_config import MAX_PLAYERS, RolloutConfig, SamplingConfig
 from protocol.tensors import Floats
 
 MAGIC: Final = b"MURG"

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import Malformed
-from protocol.manifest import ModelConfig, RunManifest
+from protocol.manifest import RunManifest
+from protocol.model_config import ModelConfig
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, scatter_sum, sigmoid, sqrt
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from protocol.manifest import Arithmetic, RunManifest
+from protocol.frozen import Arithmetic
+from protocol.manifest import RunManifest
 from protocol.published import read_published
 from protocol.rollouts import Group, Shape, decode_group
 from training.assignment import Offsets

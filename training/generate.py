@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from protocol.errors import ConfigError
-from protocol.manifest import ModelConfig, RunManifest, SamplingConfig
+from protocol.manifest import RunManifest
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import SamplingConfig
 from protocol.rollouts import PROJECTIONS, Group, Sample, quantise, rollouts_of
 from protocol.tensors import Floats
 from training.activations import fingerprint, projections

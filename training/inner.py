@@ -13,7 +13,8 @@ import torch
 from torch.optim.adamw import adamw
 
 from protocol.errors import ConfigError, OwnFault
-from protocol.manifest import InnerConfig, ModelConfig, RunManifest
+from protocol.manifest import InnerConfig, RunManifest
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, frozen, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
 from training.corpus import Shard

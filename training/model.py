@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 
 

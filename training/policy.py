@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from protocol.errors import OwnFault
-from protocol.manifest import PolicyConfig, RunManifest
+from protocol.manifest import RunManifest
+from protocol.rollout_config import PolicyConfig
 from protocol.rollouts import Doubles, Group, Sample
 from protocol.tensors import Floats
 from training.exact import ExactDescent

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from protocol.canonical import tagged_digest
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.rollouts import Sample, deviation
 from protocol.tensors import Floats
 from training.activations import fingerprint, projections

@@ -10,14 +10,11 @@ from pydantic import Field
 
 from protocol.canonical import canonical_json
 from protocol.errors import UsageError
-from protocol.manifest import (
-    CPU_FP32,
-    CodecConfig,
+from protocol.frozen import Frozen
+from protocol.manifest import CPU_FP32, CodecConfig, InnerConfig, OuterConfig
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import (
     EnvironmentConfig,
-    Frozen,
-    InnerConfig,
-    ModelConfig,
-    OuterConfig,
     PolicyConfig,
     RewardWeight,
     RolloutConfig,

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 from training.gguf import Gguf
 

@@ -12,18 +12,20 @@ from protocol.manifest import (
     CodecConfig,
     DatasetConfig,
     DeadlineConfig,
-    EnvironmentConfig,
     InnerConfig,
-    ModelConfig,
     OuterConfig,
     PayConfig,
+    RunManifest,
+    VerificationConfig,
+)
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import (
+    EnvironmentConfig,
     PolicyConfig,
     RewardWeight,
     RolloutConfig,
     RolloutTolerance,
-    RunManifest,
     SamplingConfig,
-    VerificationConfig,
 )
 from protocol.rollouts import Sample, Shape, encode_group, group_digest, quantise
 from protocol.tensors import Floats, parameter_layout

@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import SamplingConfig
+from protocol.rollout_config import SamplingConfig
 from protocol.rollouts import Doubles, Sample
 from training.environments.episode import Episode, check_action
 from training.environments.protocol import Environment, Observation, as_text

@@ -12,17 +12,10 @@ from typing import Final
 import numpy as np
 
 from protocol.canonical import ZERO_DIGEST
-from protocol.manifest import (
-    LOCAL_CHAIN_ID,
-    DatasetConfig,
-    Frozen,
-    InnerConfig,
-    ModelConfig,
-    PolicyConfig,
-    RunManifest,
-    SamplingConfig,
-    VerificationConfig,
-)
+from protocol.frozen import Frozen
+from protocol.manifest import LOCAL_CHAIN_ID, DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import PolicyConfig, SamplingConfig
 from protocol.tensors import Floats
 from training.environments.demonstration import demonstrate
 from training.environments.registry import Opened

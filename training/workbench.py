@@ -11,7 +11,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from protocol.blobs import BlobStore
-from protocol.manifest import Digest, Frozen, ProfileName, RunManifest
+from protocol.frozen import Digest, Frozen, ProfileName
+from protocol.manifest import RunManifest
 from protocol.messages import MAX_UNITS
 from protocol.published import max_published_bytes, read_update
 from protocol.update import Symbols

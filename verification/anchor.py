@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, Malformed, ProofInconclusive
-from protocol.manifest import Address, Digest, Frozen, RunManifest
+from protocol.frozen import Address, Digest, Frozen
+from protocol.manifest import RunManifest
 from verification.facts import MAX_OPERATORS, ChainFacts, OperatorFact, RoundFacts
 
 MAX_ANCHOR_BYTES = 256 << 20

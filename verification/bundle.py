@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, Malformed, ProofRejected
-from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.frozen import Digest, Frozen
+from protocol.manifest import RunManifest
 from protocol.messages import (
     Body,
     Commitment,

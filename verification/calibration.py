@@ -17,17 +17,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json, tagged_digest
 from protocol.errors import ConfigError, Malformed, ProofRejected
+from protocol.frozen import Address, Digest, Frozen, ProfileName
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import (
-    Address,
-    Digest,
-    Frozen,
-    InnerConfig,
-    ModelConfig,
-    NumericProfile,
-    ProfileName,
-    RunManifest,
-)
+from protocol.manifest import InnerConfig, NumericProfile, RunManifest
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from verification.profile import Machine
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from protocol.manifest import Digest, Frozen, RunManifest
+from protocol.frozen import Digest, Frozen
+from protocol.manifest import RunManifest
 from protocol.messages import Number, RoundRecord
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from protocol.chain import ChainView, LinkedKey
 from protocol.errors import Malformed, ProofInconclusive
-from protocol.manifest import Address, Digest, Frozen, RunManifest
+from protocol.frozen import Address, Digest, Frozen
+from protocol.manifest import RunManifest
 from protocol.merkle import StandardMerkleTree, commitment_leaf
 from protocol.messages import MAX_UNITS, CommitmentEntry, CommitmentList, Number, Round
 from protocol.speakers import Speaker, keys_since

@@ -7,8 +7,9 @@ import numpy as np
 from contracts.types import CaseOutcome
 from protocol.canonical import digest
 from protocol.errors import Malformed, ProofRejected
-from protocol.manifest import ModelConfig, RunManifest
+from protocol.manifest import RunManifest
 from protocol.messages import Opening, Signed
+from protocol.model_config import ModelConfig
 from protocol.published import max_published_bytes
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from protocol.tensors import moment_layout, pack, parameter_layout

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from protocol.errors import ConfigError
-from protocol.manifest import Frozen, NumericProfile, RunManifest
+from protocol.frozen import Frozen
+from protocol.manifest import NumericProfile, RunManifest
 
 Name = Annotated[str, Field(max_length=64, pattern=r"^[ -~]*$")]
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from contracts.types import CaseOutcome
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
-from protocol.manifest import Digest, Frozen
+from protocol.frozen import Digest, Frozen
 from protocol.messages import MAX_UNITS, Commitment, Opening, Signed, parse_message
 from verification.commit import Carried
 from verification.unit import DrawnUnit, Finding, ReplayReport

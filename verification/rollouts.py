@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from protocol.errors import Malformed
-from protocol.manifest import RolloutConfig, RunManifest
+from protocol.manifest import RunManifest
+from protocol.rollout_config import RolloutConfig
 from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from protocol.errors import ConfigError
-from protocol.manifest import NumericProfile, RolloutTolerance, RunManifest
+from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
+from protocol.rollout_config import RolloutTolerance
 from protocol.rollouts import Group, rollouts_of
 from protocol.tensors import Floats
 from training.activations import distance

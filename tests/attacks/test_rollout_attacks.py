@@ -17,7 +17,8 @@ from murmur.rollout_attacks import (
 )
 from murmur.rollout_laboratory import RolloutLaboratory
 from protocol.errors import UsageError
-from protocol.manifest import CPU_BF16, CPU_EXACT, ModelConfig
+from protocol.manifest import CPU_BF16, CPU_EXACT
+from protocol.model_config import ModelConfig
 from training.preset import preset
 from training.tuning import TuningConfig
 from verification.cheats import Fate

@@ -23,8 +23,9 @@ from murmur.laboratory import Laboratory, laboratory_manifest
 from node.unit import Unit
 from protocol.blobs import BlobStore, pieces_digest
 from protocol.keys import PeerKey
-from protocol.manifest import CPU_EXACT, CPU_FP32, InnerConfig, ModelConfig, RunManifest
+from protocol.manifest import CPU_EXACT, CPU_FP32, InnerConfig, RunManifest
 from protocol.messages import sign
+from protocol.model_config import ModelConfig
 from protocol.tensors import moment_layout, parameter_layout
 from training.assignment import assignment
 from training.corpus import Shard

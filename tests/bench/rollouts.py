@@ -29,12 +29,11 @@ from protocol.manifest import (
     CPU_FP32,
     LOCAL_CHAIN_ID,
     DatasetConfig,
-    ModelConfig,
     NumericProfile,
-    RolloutTolerance,
     RunManifest,
-    SamplingConfig,
 )
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import RolloutTolerance, SamplingConfig
 from protocol.rollouts import Shape, decode, decode_group, encode, encode_group, rollouts_of
 from protocol.tensors import Floats, parameter_layout
 from training.environments.pinned import open_environment_of

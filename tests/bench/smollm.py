@@ -27,18 +27,15 @@ from safetensors.numpy import save_file
 
 from protocol.blobs import pieces_digest
 from protocol.canonical import ZERO_DIGEST
-from protocol.manifest import (
-    DatasetConfig,
+from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import (
     EnvironmentConfig,
-    InnerConfig,
-    ModelConfig,
     PolicyConfig,
     RewardWeight,
     RolloutConfig,
     RolloutTolerance,
-    RunManifest,
     SamplingConfig,
-    VerificationConfig,
 )
 from protocol.rollouts import Group, Shape, decode, decode_group, encode, encode_group
 from protocol.tensors import Floats, frozen

@@ -43,7 +43,6 @@ from protocol.manifest import (
     DatasetConfig,
     DeadlineConfig,
     InnerConfig,
-    ModelConfig,
     PayConfig,
     RunManifest,
     SamplingSchedule,
@@ -65,6 +64,7 @@ from protocol.messages import (
     Verdict,
     sign,
 )
+from protocol.model_config import ModelConfig
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried

@@ -16,7 +16,7 @@ from protocol import rollouts
 from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, ProofRejected
 from protocol.keys import PeerKey
-from protocol.manifest import CodecConfig, DatasetConfig, RunManifest, SamplingConfig
+from protocol.manifest import CodecConfig, DatasetConfig, RunManifest
 from protocol.messages import (
     Body,
     Commitment,
@@ -38,6 +38,7 @@ from protocol.messages import (
     parse_message,
     sign,
 )
+from protocol.rollout_config import SamplingConfig
 from protocol.update import decode
 from tests.training import models
 from training.pretrained import read_pretrained

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from protocol.canonical import ZERO_DIGEST, digest
-from protocol.manifest import DatasetConfig, InnerConfig, ModelConfig, RunManifest, VerificationConfig
+from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from training.corpus import Shard
 from training.exact import ExactTrainer

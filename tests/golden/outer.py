@@ -12,14 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from protocol.canonical import ZERO_DIGEST, digest
-from protocol.manifest import (
-    LOCAL_CHAIN_ID,
-    CodecConfig,
-    DatasetConfig,
-    ModelConfig,
-    OuterConfig,
-    RunManifest,
-)
+from protocol.manifest import LOCAL_CHAIN_ID, CodecConfig, DatasetConfig, OuterConfig, RunManifest
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from protocol.update import symbols_digest
 from training.codec import compress

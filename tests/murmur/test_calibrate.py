@@ -17,7 +17,8 @@ from murmur.reference import Reference, reference_manifest
 from protocol.blobs import BlobStore
 from protocol.errors import ConfigError, Malformed, ProofRejected, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, InnerConfig, ModelConfig
+from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, InnerConfig
+from protocol.model_config import ModelConfig
 from tests.verification.test_calibration import CALIBRATION
 from training.inner import prepare_process
 from verification.calibration import SignedCalibration, measured_setting

@@ -7,9 +7,10 @@ import pytest
 from contracts.types import CaseOutcome
 from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
 from protocol.errors import OwnFault
-from protocol.manifest import CodecConfig, InnerConfig, SamplingConfig, VerificationConfig
+from protocol.manifest import CodecConfig, InnerConfig, VerificationConfig
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from protocol.published import read_published
+from protocol.rollout_config import SamplingConfig
 from tests.verification.rollout_run import MODEL, parameters, rollout_config
 from verification.cheats import PolicyCheat
 from verification.judge import grade, is_disputed, is_fresh

@@ -8,15 +8,8 @@ from pydantic import ValidationError
 from protocol.canonical import canonical_json
 from protocol.drand import QUICKNET
 from protocol.errors import Malformed
-from protocol.manifest import (
-    BlockBeacon,
-    CodecConfig,
-    DrandBeacon,
-    ModelConfig,
-    PayConfig,
-    PenaltyConfig,
-    RunManifest,
-)
+from protocol.manifest import BlockBeacon, CodecConfig, DrandBeacon, PayConfig, PenaltyConfig, RunManifest
+from protocol.model_config import ModelConfig
 from tests.protocol.makers import digest_of, manifest
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import Malformed
-from protocol.manifest import SamplingConfig
+from protocol.rollout_config import SamplingConfig
 from protocol.rollouts import (
     MAX_PROJECTION,
     MAX_REWARD,

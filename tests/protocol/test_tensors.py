@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from protocol.errors import Malformed
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import moment_layout, pack, parameter_layout, unpack
 
 SMALL = ModelConfig(vocab=16, width=16, layers=1, heads=2, feed_forward=16, context=8)

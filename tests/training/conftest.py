@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from protocol.canonical import ZERO_DIGEST
-from protocol.manifest import (
-    CodecConfig,
-    InnerConfig,
-    ModelConfig,
-    OuterConfig,
-    RunManifest,
-    VerificationConfig,
-)
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig, RunManifest, VerificationConfig
+from protocol.model_config import ModelConfig
 from training.corpus import Shard, dataset_config, prepare_corpus
 from training.inner import prepare_process
 

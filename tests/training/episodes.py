@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from protocol.manifest import ModelConfig, SamplingConfig
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import SamplingConfig
 from protocol.rollouts import PROJECTIONS, Sample
 from protocol.tensors import Floats, parameter_layout
 from training.environments.protocol import Component, ComponentSpec, EnvSpec, Info, Observation, Step

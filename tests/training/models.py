@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats
 
 SHAPE = ModelConfig(

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from protocol.errors import ConfigError, Malformed, OwnFault
-from protocol.manifest import InnerConfig, ModelConfig, RunManifest
+from protocol.manifest import InnerConfig, RunManifest
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from training.assignment import assignment, batch
 from training.corpus import Shard

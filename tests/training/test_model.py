@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.manifest import ModelConfig, RunManifest
+from protocol.manifest import RunManifest
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from training.assignment import heldout_start
 from training.corpus import Shard

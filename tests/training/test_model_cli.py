@@ -13,14 +13,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from protocol.errors import ConfigError, UsageError
-from protocol.manifest import (
-    EnvironmentConfig,
-    ModelConfig,
-    RewardWeight,
-    RolloutConfig,
-    RunManifest,
-    SamplingConfig,
-)
+from protocol.manifest import RunManifest
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import EnvironmentConfig, RewardWeight, RolloutConfig, SamplingConfig
 from protocol.tensors import parameter_layout, unpack
 from tests.training import models
 from training.model_cli import FIELDS, PARAMETERS, model_app

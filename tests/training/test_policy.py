@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from protocol.errors import OwnFault
-from protocol.manifest import InnerConfig, PolicyConfig, RunManifest
+from protocol.manifest import InnerConfig, RunManifest
+from protocol.rollout_config import PolicyConfig
 from protocol.rollouts import Group
 from protocol.tensors import frozen, parameter_layout
 from tests.training.episodes import MODEL, SAMPLING, TOKENIZER, Duel, lively, sample_of, scripted, tasks

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from tests.training import models
 from tests.training.models import F32, Q4_1, Q8_0, SHAPE, config, gguf, llama_metadata, llama_tensors, weights

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import SamplingConfig
+from protocol.rollout_config import SamplingConfig
 from protocol.rollouts import Sample
 from tests.training.episodes import SAMPLING, TOKENIZER, Duel, Echo, sample_of, scripted
 from training.environments.protocol import Message, Observation, Step

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocol.errors import ConfigError, UsageError
-from protocol.manifest import ModelConfig
+from protocol.model_config import ModelConfig
 from training.base import base_model
 from training.environments.registry import open_environment
 from training.preset import Preset, preset

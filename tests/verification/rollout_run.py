@@ -10,17 +10,14 @@ import numpy as np
 import torch
 
 from protocol.canonical import ZERO_DIGEST, canonical_json, digest
-from protocol.manifest import (
-    DatasetConfig,
+from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.model_config import ModelConfig
+from protocol.rollout_config import (
     EnvironmentConfig,
-    InnerConfig,
-    ModelConfig,
     RewardWeight,
     RolloutConfig,
     RolloutTolerance,
-    RunManifest,
     SamplingConfig,
-    VerificationConfig,
 )
 from protocol.rollouts import Group, Sample, Shape, encode_group
 from protocol.tensors import Floats, parameter_layout

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import RewardWeight, RunManifest
+from protocol.manifest import RunManifest
+from protocol.rollout_config import RewardWeight
 from tests.verification.rollout_run import (
     BEACON,
     NUMBER,

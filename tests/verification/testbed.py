@@ -17,7 +17,6 @@ from protocol.manifest import (
     CodecConfig,
     DeadlineConfig,
     InnerConfig,
-    ModelConfig,
     PayConfig,
     RunManifest,
     SamplingSchedule,
@@ -42,6 +41,7 @@ from protocol.messages import (
     Verdict,
     sign,
 )
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import Symbols, decode, encode, symbols_digest
 from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet

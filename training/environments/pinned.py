@@ -4,7 +4,8 @@ from functools import lru_cache
 
 from protocol.canonical import parse_canonical_json
 from protocol.errors import ConfigError, Malformed
-from protocol.manifest import EnvironmentConfig, RolloutConfig, RunManifest
+from protocol.manifest import RunManifest
+from protocol.rollout_config import EnvironmentConfig, RolloutConfig
 from protocol.rollouts import MAX_REWARD
 from training.environments.protocol import EnvSpec, Source
 from training.environments.registry import Opened, Pin, open_pinned
