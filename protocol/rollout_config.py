@@ -1,12 +1,15 @@
 """What makes a run one of reinforcement learning: environment, sampling, objective, rewards and tolerances."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from protocol.frozen import Digest, Frozen, ProfileName
+from protocol.frozen import Address, Digest, Frozen, ProfileName
+from protocol.model_config import ModelConfig
 
 MAX_PLAYERS = 8
+SAMPLE: Final = "{sample}"
+"""Where a judge's prompt holds what it is to judge."""
 
 
 class SamplingConfig(Frozen):
@@ -54,10 +57,53 @@ class EnvironmentConfig(Frozen):
 
 
 class RewardWeight(Frozen):
-    """Weigh one component of an environment's reward."""
+    """Weigh one component of a sample's reward, and say who stands behind it."""
 
     component: Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]
     weight: float = Field(ge=-1000, le=1000)
+    source: Literal["verifiable", "ai_judge", "human"] = "verifiable"
+
+
+class JudgeConfig(Frozen):
+    """Have samples scored by a pinned model that peers drawn by the beacon sample from, as they do from the policy.
+
+    Its answer is one turn; the first decimal number in it is the score, cut to `low` and `high`, and where there is
+    none the score is `low`. The median of a group's judges counts.
+    """
+
+    model: ModelConfig
+    parameters: Digest  # content address of its canonical parameter file
+    tokenizer: Digest | None = None  # as the policy's; None: bytes are tokens
+    prompt: Annotated[str, Field(max_length=8192)] = SAMPLE
+    judges: int = Field(default=3, ge=1, le=15)  # k, of each group; fewer where fewer peers are there
+    temperature: float = Field(default=1.0, ge=0.01, le=100)
+    end_token: int = Field(default=10, ge=0, lt=2**16)
+    answer_tokens: int = Field(default=4, ge=1, le=1024)  # an answer cut off here is none
+    tokens: int = Field(default=64, ge=2, le=65_535)  # prompt and answer; a longer sample is cut
+    low: float = Field(default=0.0, ge=-1e6, le=1e6)
+    high: float = Field(default=1.0, ge=-1e6, le=1e6)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "JudgeConfig":
+        if self.prompt.count(SAMPLE) != 1:
+            raise ValueError(f"the judge's prompt holds {SAMPLE} once")
+        if self.low >= self.high:
+            raise ValueError("the judge's scores have no range")
+        if self.answer_tokens >= self.tokens:
+            raise ValueError("the judge's answer leaves its prompt no room")
+        return self
+
+
+class PeopleConfig(Frozen):
+    """Name whose signed preferences between two samples of a group count (Bradley and Terry, 1952)."""
+
+    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=256)]
+
+    @model_validator(mode="after")
+    def _differ(self) -> "PeopleConfig":
+        if len({one.lower() for one in self.addresses}) < len(self.addresses):
+            raise ValueError("a person is named twice")
+        return self
 
 
 class RolloutTolerance(Frozen):
@@ -100,11 +146,34 @@ class RolloutConfig(Frozen):
     tokenizer: Digest | None = None  # vocabulary and format (`training.tokenizer`); None: bytes are tokens
     sampling: SamplingConfig = SamplingConfig()
     policy: PolicyConfig = PolicyConfig()
-    rewards: Annotated[
-        tuple[RewardWeight, ...], Field(min_length=1, max_length=16)
-    ]  # in the environment's order
+    # The environment's in its order, then those of judges or people that it does not announce.
+    rewards: Annotated[tuple[RewardWeight, ...], Field(min_length=1, max_length=16)]
+    judge: JudgeConfig | None = None
+    people: PeopleConfig | None = None
     lag: int = Field(default=2, ge=1, le=4)  # rounds between sampling and learning
     tolerances: Annotated[tuple[RolloutTolerance, ...], Field(min_length=1, max_length=16)] = CPU_ROLLOUTS
+
+    @model_validator(mode="after")
+    def _signals_are_there(self) -> "RolloutConfig":
+        for source, given in (("ai_judge", self.judge), ("human", self.people)):
+            weighed = [one.component for one in self.rewards if one.source == source and one.weight]
+            if len(weighed) > 1:
+                raise ValueError(f"{' and '.join(weighed)}: a run has one component of source {source}")
+            if bool(weighed) != (given is not None):
+                name = "judge" if source == "ai_judge" else "people"
+                raise ValueError(f"a weight for a component of source {source} and `{name}` come together")
+        if (self.judge or self.people) and self.lag < 2:
+            raise ValueError(
+                "what judges or people say of a round is known a round later: the lag is at least 2"
+            )
+        if self.judge and self.environment.players > 1:
+            raise ValueError("a judge scores samples of one player")
+        return self
+
+    def signal(self, source: Literal["ai_judge", "human"]) -> int | None:
+        """Return the place among `rewards` of what judges or people say; None where the run does not ask them."""
+        found = (place for place, one in enumerate(self.rewards) if one.source == source and one.weight)
+        return next(found, None)
 
     def tolerance(self, profile: str) -> RolloutTolerance | None:
         """Return what holds under a numeric profile."""

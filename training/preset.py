@@ -79,7 +79,10 @@ class Preset(Frozen):
             ),
             sampling=self.sampling,
             policy=self.policy,
-            rewards=tuple(RewardWeight(component=one.name, weight=one.weight) for one in spec.components),
+            rewards=tuple(
+                RewardWeight(component=one.name, weight=one.weight, source=one.source.value)
+                for one in spec.components
+            ),
             lag=self.lag,
         )
         return {

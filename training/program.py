@@ -210,5 +210,5 @@ def _rollout_trace() -> list[str]:
         digest(sample.log_probabilities.astype("<f8").tobytes()),
         digest(np.array([total_reward(own, (0.3, -0.7)) for own in sample.rewards], "<f8").tobytes()),
         group_digest(group),
-        *(f"{seed:x}" for seed in task_seeds(manifest, digest(b"beacon"), 1, 2)),
+        *(f"{seed:016x}" for seed in task_seeds(manifest, digest(b"beacon"), 1, 2)),
     ]

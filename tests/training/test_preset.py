@@ -9,7 +9,6 @@ from protocol.errors import UsageError
 from protocol.manifest import DatasetConfig, RunManifest
 from protocol.rollouts import rollouts_of
 from training.environments.demonstration import demonstrate
-from training.environments.pinned import open_environment_of
 from training.preset import PRESETS, preset
 
 
@@ -33,7 +32,7 @@ def test_a_preset_pins_its_environment_and_holds_its_episodes(name: str) -> None
     manifest = manifest_of(name)
     assert RunManifest.from_bytes(manifest.to_bytes()) == manifest
     rollouts = rollouts_of(manifest)
-    opened = open_environment_of(rollouts)
+    opened = preset(name).open()
     sampling = rollouts.sampling
     assert sampling.turns == opened.environment.spec.max_turns
     for seed in range(40):

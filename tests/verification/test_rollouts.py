@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from protocol.errors import ConfigError, Malformed
 from protocol.manifest import RunManifest
-from protocol.rollout_config import RewardWeight
+from protocol.rollout_config import PeopleConfig, RewardWeight, RolloutConfig
 from tests.verification.rollout_run import (
     BEACON,
     NUMBER,
@@ -22,9 +22,8 @@ from tests.verification.rollout_run import (
 )
 from training.assignment import assignment, task_seeds
 from training.environments.pinned import open_environment_of
-from training.environments.protocol import ComponentSpec, Source
-from training.environments.registry import open_environment
-from verification.rollouts import check_rollouts
+from training.environments.protocol import Component, Source
+from verification.rollouts import _check_reward, check_rollouts
 
 
 def checked(unit: Unit, **other: Any) -> None:
@@ -140,20 +139,35 @@ def test_a_run_of_pre_training_has_no_rollouts() -> None:
         task_seeds(plain, BEACON, ROUND, NUMBER)
 
 
-def test_a_reward_that_no_replay_gives_may_have_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = open_environment("sort")
-    opened.environment.spec = replace(  # type: ignore[misc]
-        opened.environment.spec, components=(ComponentSpec("liked", Source.HUMAN),)
+def with_people(weight: float) -> RolloutConfig:
+    """Return a run in which people's preferences have a weight."""
+    weighed = (*rollout_config().rewards, RewardWeight(component="liked", weight=weight, source="human"))
+    people = PeopleConfig(addresses=("0x" + "11" * 20,))
+    return RolloutConfig.model_validate(
+        {**rollout_config().model_dump(), "rewards": weighed, "people": people}
     )
-    monkeypatch.setattr("training.environments.pinned.open_pinned", lambda pin, settings: opened)
-    good = rollout_manifest().rollouts
-    assert good is not None
-    for weight, refused_ in ((1.0, True), (0.0, False)):
-        asked = good.model_copy(update={"rewards": (RewardWeight(component="liked", weight=weight),)})
-        open_environment_of.cache_clear()
-        if refused_:
-            with pytest.raises(ConfigError, match="nobody could check liked, which is of source human"):
-                open_environment_of(asked)
-        else:
-            assert open_environment_of(asked) is opened
-    open_environment_of.cache_clear()
+
+
+def test_what_judges_or_people_say_is_not_a_workers_to_claim() -> None:
+    environment = open_environment_of(with_people(0.5)).another()
+    assert [(one.name, one.source) for one in environment.spec.components] == [
+        ("sorted", Source.VERIFIABLE),
+        ("liked", Source.HUMAN),
+    ]
+    assert environment.spec.success == ("sorted",)
+    environment.reset(1)
+    assert environment.components()[1] == Component("liked", 0.0, Source.HUMAN)
+    liked = environment.spec.components[1]
+    _check_reward(liked, np.zeros(1), np.zeros(1))
+    with pytest.raises(Malformed, match="claims liked 1 for player 0, and that is not its worker's to say"):
+        _check_reward(liked, np.ones(1), np.zeros(1))
+
+
+def test_a_weight_and_who_gives_the_value_come_together() -> None:
+    config = with_people(1.0).model_dump()
+    for change in ({"people": None}, {"rewards": rollout_config().rewards}, {"lag": 1}):
+        with pytest.raises(ValidationError, match=r"come together|the lag is at least 2"):
+            RolloutConfig.model_validate({**config, **change})
+    own = RewardWeight(component="liked", weight=1.0)
+    with pytest.raises(ConfigError, match="weighs liked, and environment sort does not give it"):
+        open_environment_of(rollout_config().model_copy(update={"rewards": (*rollout_config().rewards, own)}))

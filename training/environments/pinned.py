@@ -1,25 +1,38 @@
 """The environment that a run's manifest pins, opened once a process."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from protocol.canonical import parse_canonical_json
 from protocol.errors import ConfigError, Malformed
 from protocol.manifest import RunManifest
-from protocol.rollout_config import EnvironmentConfig, RolloutConfig
+from protocol.rollout_config import EnvironmentConfig, RewardWeight, RolloutConfig
 from protocol.rollouts import MAX_REWARD
-from training.environments.protocol import EnvSpec, Source
-from training.environments.registry import Opened, Pin, open_pinned
+from training.environments.protocol import ComponentSpec, Environment, EnvSpec, Source
+from training.environments.registry import Pin, open_pinned
+from training.environments.signals import Signalled
 
 _MAX_SETTINGS_BYTES = 16_384
 
 
+@dataclass(frozen=True)
+class Pinned:
+    """Hold a run's environment, with the components that judges and people add to its own."""
+
+    environment: Environment
+    another: Callable[
+        [], Environment
+    ]  # gives one more instance, for an episode that is played at the same time
+
+
 @lru_cache(maxsize=16)
-def open_environment_of(rollouts: RolloutConfig) -> Opened:
-    """Open the environment of a run; play on an instance of your own (`Opened.another`).
+def open_environment_of(rollouts: RolloutConfig) -> Pinned:
+    """Open the environment of a run; play on an instance of your own (`Pinned.another`).
 
     Raises:
         ConfigError: this machine lacks exactly this one, it cannot be replayed, or the manifest states other
-            components or players than it has, or gives weight to one that no replay gives.
+            components or players than it has.
     """
     pinned = rollouts.environment
     opened = open_pinned(Pin(pinned.name, pinned.version, pinned.settings_hash), _settings(pinned))
@@ -29,17 +42,29 @@ def open_environment_of(rollouts: RolloutConfig) -> Opened:
             f"environment {spec.id} is not deterministic: nobody could check its rollouts",
             hint="`murmur env list --json` says which ones are",
         )
+    own, added = rollouts.rewards[: len(spec.components)], rollouts.rewards[len(spec.components) :]
     _check(
-        f"weighs {', '.join(one.component for one in rollouts.rewards)}",
-        tuple(one.component for one in rollouts.rewards) == tuple(one.name for one in spec.components),
-        f"{spec.id} gives {', '.join(one.name for one in spec.components)}",
+        f"weighs {', '.join(f'{one.component} ({one.source})' for one in own)}",
+        [(one.component, one.source) for one in own] == [(one.name, one.source) for one in spec.components],
+        f"{spec.id} gives {', '.join(f'{one.name} ({one.source})' for one in spec.components)}",
     )
+    for one in added:
+        _check(f"weighs {one.component}", one.source != "verifiable", f"{spec.id} does not give it")
     _check(
         f"states {pinned.players} players", pinned.players == spec.players, f"{spec.id} has {spec.players}"
     )
     _check_range(spec)
-    _check_sources(spec, rollouts)
-    return opened
+    signals = [_component(rollouts, one) for one in added]
+    if not signals and all(one.source is Source.VERIFIABLE for one in spec.components):
+        return Pinned(opened.environment, opened.another)
+    return Pinned(Signalled(opened.environment, signals), lambda: Signalled(opened.another(), signals))
+
+
+def _component(rollouts: RolloutConfig, weighed: RewardWeight) -> ComponentSpec:
+    source, judge = Source(weighed.source), rollouts.judge
+    low, high = (judge.low, judge.high) if judge and source is Source.AI_JUDGE else (0.0, 1.0)
+    # Zero stands for what nobody has said yet.
+    return ComponentSpec(weighed.component, source, weighed.weight, min(low, 0.0), max(high, 0.0))
 
 
 def check_environment(manifest: RunManifest) -> None:
@@ -72,14 +97,4 @@ def _check_range(spec: EnvSpec) -> None:
         if max(abs(one.low), abs(one.high)) > MAX_REWARD:
             raise ConfigError(
                 f"environment {spec.id}: {one.name} may be beyond {MAX_REWARD:g}, which no sample holds"
-            )
-
-
-def _check_sources(spec: EnvSpec, rollouts: RolloutConfig) -> None:
-    """Refuse rewards that a worker would only claim: of what a judge or a person says there is no record."""
-    for announced, weighed in zip(spec.components, rollouts.rewards, strict=True):
-        if announced.source is not Source.VERIFIABLE and weighed.weight:
-            raise ConfigError(
-                f"environment {spec.id}: nobody could check {announced.name}, which is of source {announced.source}",
-                hint=f"give {announced.name} the weight 0 in the manifest",
             )
