@@ -12,12 +12,9 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import ParamSpec, TypeVar
 
 from murmur.laboratory import Laboratory, laboratory_manifest
 from node.unit import Unit
@@ -27,6 +24,7 @@ from protocol.manifest import CPU_EXACT, CPU_FP32, InnerConfig, RunManifest
 from protocol.messages import sign
 from protocol.model_config import ModelConfig
 from protocol.tensors import moment_layout, parameter_layout
+from tests.bench._clock import Clock
 from training.assignment import assignment
 from training.corpus import Shard
 from training.inner import InnerState, prepare_process
@@ -39,21 +37,6 @@ STEPS, SEGMENT = 30, 3
 COMMITMENT_BOUND = 0.015  # of training time
 REPLAY_BOUND = 0.025  # of training compute, two verifiers at the floor
 FLOOR, OFTEN = 0.05, 0.2
-
-T, P = TypeVar("T"), ParamSpec("P")
-
-
-@dataclass
-class Clock:
-    """Add up CPU-seconds by what they were spent on."""
-
-    spent: dict[str, float] = field(default_factory=dict)
-
-    def __call__(self, name: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        began = time.process_time()
-        result = work(*arguments, **named)
-        self.spent[name] = self.spent.get(name, 0.0) + time.process_time() - began
-        return result
 
 
 def trained(

@@ -1,168 +1,69 @@
-"""A policy learns in a swarm: base model, rollouts, codec, outer step and staleness as in a run, without a network.
+"""A policy learns in a swarm: how far, how fast, and in how many bytes (`tests.bench._swarm`).
 
-`python -m tests.bench swarm [--env sort] [--lag 2] [--peers 3] [--seed 0] [--json]`. Each round every peer samples its
-own tasks with the round's parameters and takes its inner steps on what all peers sampled `lag` rounds before. Other
-options replace figures of the preset. Held-out success is measured every few rounds and at the end.
+`python -m tests.bench swarm [--env sort] [--lag 2] [--peers 3] [--seed 0] [--json]`. Other options replace figures of
+the preset. Held-out success is measured every few rounds and at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
-import time
 from typing import Any
 
 import numpy as np
 
-from protocol.canonical import ZERO_DIGEST, digest
-from protocol.manifest import CPU_FP32, LOCAL_CHAIN_ID, DatasetConfig, RunManifest
-from protocol.rollouts import Group, Shape, decode, decode_group, encode, encode_group, rollouts_of
-from protocol.tensors import Floats
-from protocol.update import encode as encode_update
-from training.assignment import assignment, task_seeds
-from training.base import base_model
-from training.codec import compress
-from training.evaluate import heldout_success
-from training.experience import Experience, ExperienceTrainer
-from training.inner import InnerState, prepare_process
-from training.outer import aggregate, initial_state, parameters_file
+from node.honesty import HonestSteps
+from tests.bench._swarm import Course, Swarm, run
+from training.inner import prepare_process
+from training.outer import parameters_file
 from training.preset import Preset, preset
-from training.rewards import group_rewards
-from training.sampler import Sampler
-
-ADDRESS = "0x" + "00" * 20
 
 
-def manifest_of(chosen: Preset, seed: int) -> RunManifest:
-    return RunManifest.model_validate(
-        {
-            "name": f"swarm {seed}",
-            "chain_id": LOCAL_CHAIN_ID,
-            "ledger": ADDRESS,
-            "coordinator": ADDRESS,
-            "dataset": DatasetConfig(name="none", root=ZERO_DIGEST, tokens=1),
-            "initial_parameters": ZERO_DIGEST,
-            "program": ZERO_DIGEST,
-            **chosen.fields(),
-        }
-    )
-
-
-@dataclasses.dataclass
-class Clock:
-    """Add up CPU seconds by what they went into."""
-
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    since: float = dataclasses.field(default_factory=time.process_time)
-
-    def lap(self, name: str) -> None:
-        now = time.process_time()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.since
-        self.since = now
-
-
-class Peer:
-    """Hold what a contributor carries from round to round."""
-
-    def __init__(self, manifest: RunManifest, number: int, parameters: Floats) -> None:
-        self.manifest = manifest
-        self.number = number
-        self.carried = InnerState.fresh(parameters)
-        self.residual: Floats | None = None
-
-    def learn(self, start: Floats, beacon: str, round_: int, experience: Experience) -> Any:
-        """Take the inner steps of a unit and return its update."""
-        carried = self.carried
-        trainer = ExperienceTrainer(experience, CPU_FP32.arithmetic)
-        trainer.load(InnerState(start, carried.exp_avg, carried.exp_avg_sq, carried.steps))
-        trainer.run(
-            assignment(self.manifest, beacon, round_, self.number), round_ * self.manifest.inner.steps
-        )
-        self.carried = trainer.state()
-        update, self.residual = compress(self.manifest.codec, start - self.carried.parameters, self.residual)
-        return update
-
-
-def simulate(chosen: Preset, peers: int, seed: int, every: int) -> dict[str, Any]:
-    clock = Clock()
-    base = base_model(chosen, progress=told)
-    clock.lap("tuning")
-    manifest = manifest_of(chosen, seed)
-    rollouts, shape = rollouts_of(manifest), Shape.of(manifest)
-    weights = [one.weight for one in rollouts.rewards]
-    state = initial_state(manifest, base.parameters)
-    crowd = [Peer(manifest, number, base.parameters) for number in range(1, peers + 1)]
-    sampled: list[tuple[Group, ...]] = []
-    heldout = {0: heldout_success(manifest, base.parameters)}
-    clock.lap("held out")
-    curve, rollout_bytes, update_bytes = [], [], []
-    for round_ in range(manifest.rounds):
-        beacon = digest(f"{seed} {round_}".encode())
-        address = digest(parameters_file(manifest, state))
-        sampler = Sampler(manifest, state.parameters, address, CPU_FP32)
-        groups: list[Group] = []
-        for peer in crowd:
-            own = sampler.groups(task_seeds(manifest, beacon, round_, peer.number))
-            file = encode([encode_group(group, shape) for group in own], shape)
-            rollout_bytes.append(len(file))
-            groups += [decode_group(raw, shape) for raw in decode(file, shape)]
-        sampled.append(tuple(groups))
-        curve.append(float(np.mean([group_rewards(group, weights)[:, 0] for group in groups])))
-        clock.lap("sampling")
-        source = round_ - rollouts.lag
-        experience = Experience(manifest, sampled[source] if source >= 0 else ())
-        updates = [peer.learn(state.parameters, beacon, round_, experience) for peer in crowd]
-        clock.lap("learning")
-        update_bytes += [len(encode_update(update)) for update in updates]
-        state = aggregate(manifest, state, updates)
-        clock.lap("outer step")
-        if (round_ + 1) % every == 0 or round_ + 1 == manifest.rounds:
-            heldout[round_ + 1] = heldout_success(manifest, state.parameters)
-            told_round(round_ + 1, heldout[round_ + 1].success, curve[-1])
-            clock.lap("held out")
-    first, last = heldout[0], heldout[manifest.rounds]
+def summary(swarm: Swarm, course: Course) -> dict[str, Any]:
+    """Return every figure."""
+    manifest = swarm.manifest
+    rounds = manifest.rounds
+    curve = [round(one.reward, 3) for one in course.rounds]
+    first, last = course.heldout[0], course.heldout[rounds]
+    spent = course.clock.spent
     return {
-        "environment": chosen.environment,
-        "peers": peers,
-        "lag": rollouts.lag,
-        "seed": seed,
-        "rounds": manifest.rounds,
-        "parameters": int(base.parameters.size),
-        "success": {"first": round(first.success, 3), "last": round(last.success, 3)},
-        "reward": {
-            "first": round(first.reward, 3),
-            "last": round(last.reward, 3),
-            "curve": [round(value, 3) for value in curve],
-        },
+        "environment": swarm.preset.environment,
+        "peers": len(swarm.crowd),
+        "lag": swarm.lag,
+        "corrected": swarm.corrected,
+        "seed": swarm.seed,
+        "rounds": rounds,
+        "parameters": int(course.parameters.size),
+        "success": {"first": course.success[0], "last": course.success[rounds]},
+        "reward": {"first": round(first.reward, 3), "last": round(last.reward, 3), "curve": curve},
         "components": {name: round(value, 3) for name, value in last.components.items()},
-        "heldout": {round_: round(one.success, 3) for round_, one in heldout.items()},
+        "heldout": course.success,
         "wire": {
-            "rollout_bytes": round(float(np.mean(rollout_bytes))),
-            "update_bytes": round(float(np.mean(update_bytes))),
-            "parameters_bytes": len(parameters_file(manifest, state)),
+            "rollout_bytes": round(
+                float(np.mean([len(file) for one in course.rounds for file in one.files]))
+            ),
+            "update_bytes": round(
+                float(np.mean([len(update) for one in course.rounds for update in one.updates]))
+            ),
+            "parameters_bytes": len(parameters_file(manifest, course.rounds[-1].state)),
         },
         "cpu_s_round": {
-            name: round(clock.seconds[name] / manifest.rounds, 3)
-            for name in ("sampling", "learning", "outer step")
+            name: round(spent[name] / rounds, 3)
+            for name in ("sampling", "checking", "learning", "outer step")
         },
-        "cpu_s": {name: round(value, 1) for name, value in clock.seconds.items()},
+        "cpu_s": {name: round(value, 1) for name, value in spent.items()},
     }
 
 
 def told(step: int, steps: int, loss: float) -> None:
+    """Say how far tuning is."""
     if step % 50 == 0:
         print(f"tuning: step {step} of {steps}, loss {loss:.3f}", file=sys.stderr)
 
 
-def told_round(round_: int, success: float, reward: float) -> None:
-    print(f"round {round_}: success {success:.3f}, sampled reward {reward:.3f}", file=sys.stderr)
-
-
 REPLACED = {
     "rounds": (int, None),
-    "lag": (int, None),
     "groups": (int, "sampling"),
     "group_size": (int, "sampling"),
     "steps": (int, "inner"),
@@ -178,6 +79,7 @@ REPLACED = {
 
 
 def replaced(chosen: Preset, options: argparse.Namespace) -> Preset:
+    """Return the preset with what the options say."""
     values = chosen.model_dump()
     for name, (_, part) in REPLACED.items():
         value = getattr(options, name)
@@ -190,10 +92,13 @@ def replaced(chosen: Preset, options: argparse.Namespace) -> Preset:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench swarm")
+    """Print one document."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench swarm", description=__doc__)
     parser.add_argument("--env", default="sort")
     parser.add_argument("--settings", type=json.loads, help="of the environment, a JSON object")
     parser.add_argument("--peers", type=int, default=3)
+    parser.add_argument("--lag", type=int, help="rounds between sampling and learning, from 0")
+    parser.add_argument("--uncorrected", action="store_true", help="do not correct for a sample's age")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=7, help="rounds between two measurements")
     parser.add_argument("--json", action="store_true")
@@ -202,6 +107,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     prepare_process(1)
     chosen = replaced(preset(options.env), options)
-    found = simulate(chosen, options.peers, options.seed, options.every)
+    swarm = Swarm(
+        chosen,
+        crowd=(HonestSteps(),) * options.peers,
+        lag=chosen.lag if options.lag is None else options.lag,
+        seed=options.seed,
+        corrected=not options.uncorrected,
+    )
+    course = run(swarm, {*range(0, chosen.rounds, options.every), chosen.rounds}, told)
+    found = summary(swarm, course)
     print(json.dumps(found) if options.json else json.dumps(found, indent=1))
     return 0
