@@ -22,7 +22,7 @@ class Rows:
             return
         cells = {name: _text(value) for name, value in row.items()}
         if not self._widths:
-            self._widths = {name: max(len(name), len(cell) + 2) for name, cell in cells.items()}
+            self._widths = {name: max(len(name), len(cell), 8) for name, cell in cells.items()}
             self._print({name: name for name in cells})
         self._print(cells)
 

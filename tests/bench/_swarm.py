@@ -75,6 +75,7 @@ class Round:
 
     number: int
     state: OuterState  # that the next round starts from
+    merged: tuple[int, ...]  # registration numbers
     groups: tuple[Group, ...]
     files: list[bytes]
     updates: list[bytes]
@@ -155,6 +156,7 @@ class Swarm:
             yield Round(
                 round_,
                 state,
+                tuple(units),
                 merged[-1],
                 [published[number] for number in units],
                 [encode_update(update) for update in updates],
