@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar, cast
 
-from coordinator import succeeding, witnessing
+from coordinator import preferring, succeeding, witnessing
 from coordinator.composing import compose
 from coordinator.forcing import entries_of, is_closed, split_told, take_forced
 from coordinator.judging import export, judge
@@ -62,6 +62,7 @@ from protocol.messages import (
     RoundRecord,
     Signed,
 )
+from protocol.preferences import is_preference
 from protocol.published import max_published_bytes
 from training.assignment import assignment, assignment_digest
 from verification.commit import carried, check_commitment
@@ -122,6 +123,8 @@ def restore(
         elif isinstance(message.body, Ready):
             if message.body.program == manifest.program:
                 ready[message.body.number] = cast("Signed[Ready]", message)
+        elif preference := is_preference(message):
+            state, _ = preferring.hear(state, preference)
         else:
             inbox.setdefault(message.round, []).append(message)
     return replace(state, ready=ready, inbox={round_: tuple(found) for round_, found in inbox.items()})
@@ -175,6 +178,8 @@ def _hear(state: State, message: Signed[Body]) -> Step:
         if body.program != state.manifest.program:
             return state, (Refused(message, "its program digest is not the run's"),)
         return replace(state, ready={**state.ready, body.number: cast("Signed[Ready]", message)}), ()
+    if preference := is_preference(message):
+        return preferring.hear(state, preference)
     if round_ < state.round and round_ not in state.judging:
         return state, (Refused(message, f"late: round {round_} is over"),)
     inbox = {**state.inbox, round_: (*state.inbox.get(round_, ()), message)}
@@ -429,9 +434,10 @@ def _finish_record(
     state: State, current: CurrentRound, chain: ChainView, effects: tuple[Effect, ...]
 ) -> Step:
     """Say the record; where something waits to be taken back, first have it weighed against the round's updates."""
-    heard = witnessing.round_receipts(state, current, chain)
-    draft, round_ = compose(state, current, heard, entries_of(state, current, chain)), current.round
+    heard, round_ = witnessing.round_receipts(state, current, chain), current.round
     earlier = records_in_force(state, chain, round_)
+    draft = compose(state, current, heard, entries_of(state, current, chain))
+    draft = preferring.carry(state, draft, earlier, round_)
     queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
     merged = merged_blobs(draft)
     if not queue or not merged:
@@ -560,7 +566,7 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
         inbox={**state.inbox, round_: tuple(rest)},
         trouble="",
     )
-    return state, effects
+    return preferring.forget(state), effects
 
 
 def _done(state: State, current: CurrentRound, record: Signed[RoundRecord], *, void: bool) -> AnchoredRound:

@@ -64,9 +64,10 @@ from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import Malformed, MurmurError, NetworkError, Premature
 from protocol.keys import PeerKey
-from protocol.messages import Body, Seal, Signed, Verdict, sign
+from protocol.messages import Body, Signed, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.published import max_published_bytes
+from protocol.speakers import speaker_name
 from training.environments.pinned import check_environment
 from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
@@ -467,9 +468,7 @@ def _record(
             case Adopted(message):
                 tx.adopted(message)
             case Refused(message, reason):
-                body = message.body
-                number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", 0)
-                tx.refused(f"number {number}", reason)
+                tx.refused(speaker_name(message), reason)
             case _:
                 pass
     for sender, kind in refusals:

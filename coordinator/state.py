@@ -17,6 +17,7 @@ from protocol.messages import (
     Finish,
     Judgement,
     Opening,
+    Preference,
     Ready,
     Receipt,
     Retraction,
@@ -415,6 +416,8 @@ class State:
     inbox: Mapping[int, tuple[Signed[Body], ...]] = field(default_factory=dict)
     # by (round, number, case): decisions read back from storage
     stored: Mapping[CaseKey, Decision] = field(default_factory=dict)
+    # by the round whose samples they are about, in order of arrival
+    preferences: Mapping[int, tuple[Signed[Preference], ...]] = field(default_factory=dict)
     current: CurrentRound | None = None
     previous: AnchoredRound | None = None  # the round before the current one, for what is carried
     judging: Mapping[int, AnchoredRound] = field(default_factory=dict)  # rounds with undecided draws

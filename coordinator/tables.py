@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA = 4
+SCHEMA = 5
 DATABASE_FILE = "database.sqlite"
 BUSY_MS = 5000
 
@@ -194,6 +194,30 @@ class RolloutsRow(Base):
     update_bytes: Mapped[int]
     rollout_bytes: Mapped[int]
     shown: Mapped[str] = mapped_column(Text)  # JSON: one group's samples, as text
+
+
+class SamplesRow(Base):
+    """One group of a unit's samples, for people to compare; kept while that may count."""
+
+    __tablename__ = "samples"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    group: Mapped[int] = mapped_column(primary_key=True)
+    samples: Mapped[str] = mapped_column(Text)  # JSON: of each sample what was said (`coordinator.rollouts`)
+
+
+class PreferenceRow(Base):
+    """What a person said of two samples of a group."""
+
+    __tablename__ = "preferences"
+    round: Mapped[int] = mapped_column(primary_key=True)
+    person: Mapped[int] = mapped_column(primary_key=True)  # place in the manifest
+    number: Mapped[int] = mapped_column(primary_key=True)
+    group: Mapped[int] = mapped_column(primary_key=True)
+    low: Mapped[int] = mapped_column(primary_key=True)  # the samples' places
+    high: Mapped[int] = mapped_column(primary_key=True)
+    better: Mapped[int]
+    listed: Mapped[int | None]  # round whose record carries it
 
 
 class LocalRow(Base):

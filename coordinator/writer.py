@@ -14,10 +14,12 @@ from coordinator.tables import (
     MessageRow,
     PeerRow,
     PolicyRow,
+    PreferenceRow,
     RefusalRow,
     RolloutsRow,
     RoundRow,
     RunRow,
+    SamplesRow,
     SilenceRow,
     TransactionRow,
     UnitRow,
@@ -27,15 +29,17 @@ from protocol.chain import Operator
 from protocol.messages import (
     Body,
     CommitmentList,
+    Preference,
     Ready,
     RewardTable,
     RoundRecord,
-    Seal,
     Signed,
     Verdict,
     parse_message,
 )
+from protocol.speakers import number_of
 
+KEPT_ROUNDS = 8  # whose samples people can compare; more than any lag
 MAX_REFUSALS = 2048  # rows; what comes on top is counted under "others"
 
 
@@ -53,11 +57,13 @@ class Writer:
         if self._session.scalar(select(MessageRow.sequence).where(MessageRow.id == message.id)) is not None:
             return False
         body = message.body
-        number = body.verifier if isinstance(body, Verdict | Seal) else getattr(body, "number", None)
+        number = None if isinstance(body, Preference) else number_of(body) or None
         self._log(message, number=number, own=False, label=0)
         if isinstance(body, Ready):  # its latest word counts, and a peer may say as many as it likes
             same = (MessageRow.kind == body.kind, MessageRow.number == number, MessageRow.id != message.id)
             self._session.execute(delete(MessageRow).where(*same))
+        if isinstance(body, Preference):
+            self._preferred(message.round, body)
         if isinstance(body, Verdict):
             self._session.add(
                 VerdictRow(
@@ -171,6 +177,18 @@ class Writer:
                 row.update_bytes += unit.blob_bytes or 0
         for one in record.retracted:
             self._unit(one.round, one.number).retracted = round_
+        for told in record.preferences:
+            self._preferred(told.round, told.said).listed = round_
+
+    def _preferred(self, round_: int, said: Preference) -> PreferenceRow:
+        row = self._session.get(PreferenceRow, (round_, *said.pair))
+        if row is None:
+            person, number, group, low, high = said.pair
+            place = {"person": person, "number": number, "group": group, "low": low, "high": high}
+            row = PreferenceRow(round=round_, **place, better=said.better)
+            self._session.add(row)
+        row.better = said.better  # a record's word stands, if another record was told first
+        return row
 
     def voided(self, round_: int) -> None:
         """Note that nothing of a round merged, because its record came too late."""
@@ -255,7 +273,12 @@ class Writer:
     def rollouts(self, round_: int, number: int, found: Mapping[str, Any]) -> None:
         """Store what a unit's rollouts are."""
         told = {**found, "components": json.dumps(found["components"]), "shown": json.dumps(found["shown"])}
+        told.pop("compared", None)
         self._session.merge(RolloutsRow(round=round_, number=number, **told))
+        for group, samples in enumerate(found.get("compared", ())):
+            row = SamplesRow(round=round_, number=number, group=group, samples=json.dumps(samples))
+            self._session.merge(row)
+        self._session.execute(delete(SamplesRow).where(SamplesRow.round < round_ - KEPT_ROUNDS))
 
     def local(self, round_: int, number: int, parameters: str, moments: str, loss: float | None) -> None:
         """Store where a peer of the control group stands after a round."""

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
@@ -20,6 +20,7 @@ from protocol.manifest import RunManifest
 
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record
+MAX_PREFERENCES = 64  # in one record
 PASSED: Final = 1  # verdict outcomes, as the ledger reads them
 REJECTED: Final = 2
 PROVEN_FALSE: Final = 3
@@ -33,7 +34,11 @@ Reason = Annotated[
     str, Field(max_length=200, pattern=r"^[ -~]*$")
 ]  # printable ASCII: shown on terminals and pages
 ListenAddress = Annotated[str, Field(max_length=200, pattern=r"^/[a-zA-Z0-9./:_-]+$")]
-Role = Literal["contributor", "verifier", "coordinator"]
+Role = Literal["contributor", "verifier", "coordinator", "person"]
+Place = Annotated[
+    int, Field(ge=0, lt=4096)
+]  # of a group in a unit, a sample in a group, a person in the manifest
+SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
 
 _DOMAIN_TYPE = keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 _MESSAGE_TYPE = keccak(b"Message(bytes32 run,uint64 round,string role,string kind,bytes32 body)")
@@ -165,6 +170,38 @@ class Retraction(Frozen):
     number: Number
 
 
+class Preference(Body):
+    """Say which of two samples of a group a person finds better; the round is that of the unit."""
+
+    kind = "preference"
+    roles = ("person",)
+    person: Place  # among `rollouts.people.addresses` of the manifest
+    number: Number  # of the unit's author
+    group: Place  # in the unit
+    better: Place  # in the group
+    worse: Place
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Preference":
+        if self.better == self.worse:
+            raise ValueError("a sample is not better than itself")
+        return self
+
+    @property
+    def pair(self) -> tuple[int, int, int, int, int]:
+        """Return (person, number, group, lower place, higher place): what its person says one thing of."""
+        low, high = sorted((self.better, self.worse))
+        return self.person, self.number, self.group, low, high
+
+
+class ListedPreference(Frozen):
+    """Carry a preference about an earlier round in a record, with all that checks it (`protocol.preferences`)."""
+
+    round: Round
+    said: Preference
+    signature: SignatureHex
+
+
 class RoundRecord(Body):
     """Fix which units a round merges, in which order; its body hash is anchored on chain."""
 
@@ -175,6 +212,7 @@ class RoundRecord(Body):
     judged: tuple[Judgement, ...] = Field(max_length=2 * MAX_UNITS)  # decided since the record before
     receipts: tuple[Digest, ...] = Field(default=(), max_length=16)  # ids of the witnesses' receipts
     retracted: tuple[Retraction, ...] = Field(default=(), max_length=MAX_UNITS)  # oldest first
+    preferences: tuple[ListedPreference, ...] = Field(default=(), max_length=MAX_PREFERENCES)
 
 
 class Opening(Body):
@@ -277,6 +315,7 @@ BODIES: dict[str, type[Body]] = {
         Verdict,
         RewardTable,
         Finish,
+        Preference,
     )
 }
 
@@ -289,7 +328,7 @@ class _Wire(Frozen):
     round: Round
     role: Role
     body: dict[str, object]
-    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
+    signature: SignatureHex
 
 
 T = TypeVar("T", bound=Body)

@@ -24,6 +24,7 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Opening,
+    Preference,
     Ready,
     Receipt,
     Reveal,
@@ -34,6 +35,7 @@ from protocol.messages import (
     Verdict,
     parse_message,
 )
+from protocol.preferences import check_preference, people_of
 from protocol.speakers import Speaker, check_signer, number_of, round_of
 from protocol.state import update_root
 from protocol.succession import MAX_STAND_INS, Succession
@@ -50,6 +52,7 @@ ForcedOf = Callable[[int], Mapping[int, str]]
 Slot = tuple[str, int, tuple[int, ...]]
 ROUNDS_AHEAD = 2
 MAX_EQUIVOCATIONS = 512
+MAX_SAID = 256  # preferences of a person about a round
 
 B = TypeVar("B", bound=Body)
 
@@ -81,6 +84,7 @@ class MessagePool:
         self._slots: dict[Slot, Signed[Body]] = {}
         self._rounds: dict[int, dict[Slot, Signed[Body]]] = defaultdict(dict)
         self._known: dict[str, Signed[Body]] = {}
+        self._said_by: dict[tuple[int, int], int] = defaultdict(int)  # (round, person) -> preferences
         self._contradicted: set[Slot] = set()
         self.equivocations: list[tuple[Signed[Body], Signed[Body]]] = []
         self.round = 0  # the newest round known to have begun; `peer` raises it from the chain
@@ -111,6 +115,8 @@ class MessagePool:
             return None
         slot = self._slot_of(message)
         before = self._slots.get(slot)
+        if isinstance(message.body, Preference):
+            self._check_room(message.round, message.body, before)
         if before is not None and isinstance(message.body, Ready) and self._is_older(message, before):
             return None
         if before is not None and not isinstance(message.body, Ready):
@@ -201,11 +207,34 @@ class MessagePool:
                 self._check_stand_in(message)
             return
         body = message.body
+        if isinstance(body, Preference):
+            self._check_preference(cast("Signed[Preference]", message))
+            return
         check_signer(message, self._speaker_of(number_of(body), round_of(message)))
         if isinstance(body, Verdict | Seal):
             self._check_accused(body.number)
         if isinstance(body, Opening) and body.case:
             self._check_case(message.round, body.number, body.case)
+
+    def _check_preference(self, message: Signed[Preference]) -> None:
+        """Let in what a person whom the manifest names says of a contributor's samples, while it may count."""
+        check_preference(self._manifest, message)
+        self._check_accused(message.body.number)
+        if self._is_over(message.round, ROUNDS_AHEAD):
+            raise Malformed("a preference about a round that nobody learns from any more")
+
+    def _is_over(self, round_: int, grace: int = 0) -> bool:
+        """Tell whether no record from now on may carry a preference about a round."""
+        rollouts, _ = people_of(self._manifest)
+        return round_ + rollouts.lag + grace <= self.round
+
+    def _check_room(self, round_: int, said: Preference, before: Signed[Body] | None) -> None:
+        """Refuse a second word on two samples, which is nobody's crime, and more than a person may say of a round."""
+        if before is not None:
+            raise Equivocation(f"person {said.person} said before which of these two samples is better")
+        if self._said_by[round_, said.person] >= MAX_SAID:
+            raise Premature(f"person {said.person} has said {MAX_SAID} preferences about round {round_}")
+        self._said_by[round_, said.person] += 1
 
     def _check_stand_in(self, message: Signed[Body]) -> None:
         """Let in what the chain confirms, and before that a few others' words."""
@@ -233,12 +262,12 @@ class MessagePool:
         return (kind, round_, (*labels, int(message.author, 16)) if self._is_stand_in(message) else labels)
 
     def _check_accused(self, number: int) -> None:
-        """Bound a verifier's slots: a verdict is on a number that works."""
+        """Bound the slots of whoever speaks of a unit: it is of a number that works."""
         accused = self._speaker_of(number, None)
         if accused is None:
             raise Premature(f"number {number} is not registered")
         if accused.role != "contributor":
-            raise Malformed(f"verdict on number {number}, who is not a contributor")
+            raise Malformed(f"speaks of number {number}, who is not a contributor")
 
     def _check_case(self, round_: int, number: int, case: int) -> None:
         """Bound everybody's slots: a case is one that the jury knows."""
@@ -347,7 +376,16 @@ class MessagePool:
     def _since(self, since_round: int) -> list[Signed[Body]]:
         ready: list[Signed[Body]] = list(self.ready().values())
         later = [m for round_ in sorted(self._rounds) if round_ >= since_round for m in self.of_round(round_)]
-        return ready + [message for message in later if not isinstance(message.body, Ready)]
+        return ready + [message for message in later if not self._is_past(message)]
+
+    def _is_past(self, message: Signed[Body]) -> bool:
+        """Tell whether there is no need to tell it with its round: it was told before, or came to nothing."""
+        body = message.body
+        return isinstance(body, Ready) or (isinstance(body, Preference) and self._is_over(message.round))
+
+    def preferences(self, round_: int) -> dict[tuple[int, ...], Signed[Preference]]:
+        """Return the preferences heard about a round's samples, by `Preference.pair`, in the order of their coming."""
+        return self._all(Preference, round_)
 
 
 def slot_of(message: Signed[Body]) -> Slot:
@@ -360,6 +398,8 @@ def slot_of(message: Signed[Body]) -> Slot:
             labels = (body.number, body.case)
         case RewardTable():
             labels = (body.epoch,)
+        case Preference():
+            labels = body.pair
         case Ready() | Commitment() | Reveal() | Receipt():
             labels = (body.number,)
         case _:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from protocol.chain import ChainView, LinkedKey
 from protocol.errors import Malformed, Premature
-from protocol.messages import Body, Commitment, Ready, Seal, Signed, Verdict
+from protocol.messages import Body, Commitment, Preference, Ready, Seal, Signed, Verdict
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ def later_keys(chain: ChainView, number: int, round_: int) -> tuple[str, ...]:
 def number_of(body: Body) -> int:
     """Return the registration number that a statement of a peer is signed for."""
     return body.verifier if isinstance(body, Verdict | Seal) else int(getattr(body, "number", 0))
+
+
+def speaker_name(message: Signed[Body]) -> str:
+    """Return who says it, in a word or two."""
+    body = message.body
+    return f"person {body.person}" if isinstance(body, Preference) else f"number {number_of(body)}"
 
 
 def round_of(message: Signed[Body]) -> int | None:

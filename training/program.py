@@ -34,11 +34,13 @@ from training.activations import fingerprint, projections
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
+from training.preferences import preference_values
 from training.rewards import total_reward
 from training.sampling import choose, noise_at, noise_key
 
 _ADDRESS = "0x" + "00" * 20
 _PEERS = 3
+_PAIRS = ((0, 1), (1, 2), (0, 2), (3, 0), (1, 2), (4, 1))  # which samples people prefer to which
 _ROUNDS = 2
 
 
@@ -209,6 +211,7 @@ def _rollout_trace() -> list[str]:
         digest(codes.tobytes()),
         digest(sample.log_probabilities.astype("<f8").tobytes()),
         digest(np.array([total_reward(own, (0.3, -0.7)) for own in sample.rewards], "<f8").tobytes()),
+        digest(np.array(preference_values(5, _PAIRS), "<f8").tobytes()),
         group_digest(group),
         *(f"{seed:016x}" for seed in task_seeds(manifest, digest(b"beacon"), 1, 2)),
     ]

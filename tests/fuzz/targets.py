@@ -25,6 +25,7 @@ from protocol.messages import (
     Finish,
     Judgement,
     Opening,
+    Preference,
     Ready,
     Receipt,
     ReceivedUpdate,
@@ -117,6 +118,7 @@ def bodies() -> list[tuple[str, Body]]:
         ),
         ("coordinator", RewardTable(epoch=0, entries=(RewardEntry(account=KEY.address, cumulative_wei=5),))),
         ("coordinator", Finish(parameters=SOME, judged=judged)),
+        ("person", Preference(person=0, number=1, group=0, better=0, worse=1)),
     ]  # fmt: skip
 
 

@@ -4,7 +4,14 @@ from eth_utils.crypto import keccak
 
 from protocol.keys import PeerKey
 from protocol.manifest import DatasetConfig, RunManifest
-from protocol.messages import Commitment, Opening, Verdict
+from protocol.messages import Commitment, Opening, Preference, Signed, Verdict, sign
+from protocol.rollout_config import (
+    EnvironmentConfig,
+    PeopleConfig,
+    RewardWeight,
+    RolloutConfig,
+    SamplingConfig,
+)
 
 LEDGER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
@@ -32,6 +39,35 @@ def manifest(**changes: object) -> RunManifest:
         "program": digest_of("program"),
     }
     return RunManifest.model_validate(fields | changes)
+
+
+def asking(people: int = 2, *, lag: int = 3, **sampling: int) -> RolloutConfig:
+    """Return rollouts for whose samples people's preferences count: those of `person 0`, `person 1`, .."""
+    return RolloutConfig(
+        environment=EnvironmentConfig(name="sort", version="1", settings_hash=digest_of("settings")),
+        sampling=SamplingConfig(groups=2, group_size=4).model_copy(update=sampling),
+        rewards=(
+            RewardWeight(component="sorted", weight=1.0),
+            RewardWeight(component="preferred", weight=0.5, source="human"),
+        ),
+        people=PeopleConfig(addresses=tuple(key(f"person {place}").address for place in range(people))),
+        lag=lag,
+    )
+
+
+def preference(
+    run: RunManifest,
+    round_: int,
+    better: int,
+    worse: int,
+    *,
+    number: int = 1,
+    person: int = 0,
+    group: int = 0,
+) -> Signed[Preference]:
+    """Return a preference that its person signed."""
+    said = Preference(person=person, number=number, group=group, better=better, worse=worse)
+    return sign(key(f"person {person}"), run, round_, "person", said)
 
 
 def commitment(number: int, segments: int = 5, **changes: object) -> Commitment:
