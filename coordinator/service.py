@@ -64,14 +64,18 @@ from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import Malformed, MurmurError, NetworkError, Premature
 from protocol.keys import PeerKey
+from protocol.lessons import Lessons
 from protocol.messages import Body, Signed, sign
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.published import max_published_bytes
 from protocol.speakers import speaker_name
 from training.environments.pinned import check_environment
+from training.judging import Docket
 from training.outer import outer_layout
 from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
+from verification.duty import confirmed_record
+from verification.experience import experience
 from verification.fetch import folder_messages
 from verification.merge import check_published
 from verification.prover import Prover
@@ -310,6 +314,7 @@ class Service:
         reveal, blob = effect.reveal, effect.blob
         manifest, body = self._peer.manifest, reveal.body
         limit = max_published_bytes(manifest)
+        get = partial(self._peer.store.get, max_size=limit)
         while (current := self.state.current) is not None and current.round == reveal.round:
             receipts = {number: message.body for number, message in current.receipts.items()}
             numbers = (body.number, *RoundReceipts((), receipts).holders(blob))
@@ -318,9 +323,14 @@ class Service:
                     await self._peer.fetch(
                         blob, max_size=limit, deadline_s=UPDATE_DEADLINE_S, numbers=numbers
                     )
-                data = await trio.to_thread.run_sync(partial(self._peer.store.get, blob, max_size=limit))
+                lessons = self._lessons(reveal.round)
+                await self._bring(reveal.round, [one.blob for one in lessons.judged])
+                data = await trio.to_thread.run_sync(get, blob)
                 beacon = self._peer.chain.assignment_beacon(reveal.round) or ""  # there, or nobody reveals
-                check = partial(check_published, manifest, beacon, reveal.round, body, data, address=blob)
+                docket = Docket(manifest, beacon, reveal.round, lessons.judged, get)
+                check = partial(
+                    check_published, manifest, beacon, reveal.round, body, data, docket, address=blob
+                )
                 await trio.to_thread.run_sync(check)
             except Malformed as error:
                 self._deliver(Fetched(reveal.round, body.number, blob, error.message))
@@ -331,6 +341,18 @@ class Service:
             else:
                 self._deliver(Fetched(reveal.round, body.number, blob))
                 return
+
+    def _lessons(self, round_: int) -> Lessons:
+        """Return what a round's units build on.
+
+        Raises:
+            NetworkError: a record that says so is not here yet.
+        """
+        manifest, chain, pool = self._peer.manifest, self._peer.chain, self._peer.pool
+        found = experience(manifest, lambda one: confirmed_record(manifest, chain, pool, one), round_)
+        if found is None:
+            raise NetworkError(f"a record that round {round_} builds on is not here")
+        return found
 
     async def _aggregate(self, effect: Aggregate) -> None:
         """Take the outer step; blobs that this store has lost come from the peers."""

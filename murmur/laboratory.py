@@ -24,6 +24,7 @@ from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, tagged_digest
 from protocol.errors import Equivocation, Malformed, MurmurError, NetworkError, ProofRejected
 from protocol.keys import PeerKey
+from protocol.lessons import NOTHING, Lesson, Lessons
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -43,6 +44,7 @@ from training.assignment import assignment, assignment_digest
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.distance import PARAMETER_FLOOR
 from training.inner import InnerState, prepare_process
+from training.judging import Docket
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import program_digest
@@ -50,7 +52,6 @@ from training.workbench import TrainerLoadRequest
 from verification.cheats import AnyCheat
 from verification.commit import Carried, check_commitment
 from verification.duty import opening_time
-from verification.experience import Lesson
 from verification.judge import is_fresh
 from verification.merge import check_published, check_reveal, copied_from
 from verification.opening import check_opening, needed_files
@@ -337,7 +338,8 @@ class Laboratory:
         try:
             shop.pool.accept(self._sign(ATTACKER, self.round, said).wire)
             check_reveal(commitment, said, limit)
-            check_published(self.manifest, beacon, self.round, said, self._get(said.blob))
+            docket = Docket(self.manifest, beacon, self.round, self._lessons(self.round).judged, self._get)
+            check_published(self.manifest, beacon, self.round, said, self._get(said.blob), docket)
         except Malformed as error:
             trial.public.append(Finding("reveal", REJECTED, error.message))
         if copied := copied_from(said.symbols, ATTACKER, self._shown):
@@ -390,14 +392,14 @@ class Laboratory:
             self._lessons(self.round),
         )
 
-    def _lessons(self, round_: int) -> tuple[Lesson, ...]:
+    def _lessons(self, round_: int) -> Lessons:
         """Return whose rollouts a round learns from."""
         rollouts = self.manifest.rollouts
         if rollouts is None or round_ < rollouts.lag:
-            return ()
+            return NOTHING
         learned = round_ - rollouts.lag
         made = ((number, self.units[number][learned].work.blob) for number in (ATTACKER, VICTIM))
-        return tuple(Lesson(number=number, blob=blob) for number, blob in made)
+        return Lessons(learned=tuple(Lesson(number=number, blob=blob) for number, blob in made))
 
     def _drawn(self, commitment: Signed[Commitment], segment: int) -> DrawnUnit:
         number, round_ = commitment.body.number, commitment.round
@@ -407,7 +409,7 @@ class Laboratory:
             self.beacon(round_),
             self._expected(number, round_),
             self.sampling,
-            experience=tuple(one.blob for one in self._lessons(round_)),
+            lessons=self._lessons(round_),
         )
 
     def _expected(self, number: int, round_: int) -> Carried:
@@ -434,7 +436,7 @@ class Laboratory:
             salt=salt,
             moments_before=job.moments,
             residual_before=job.residual,
-            experience=job.experience,
+            lessons=job.lessons,
             work=work,
         )
 
@@ -464,7 +466,7 @@ def _request(job: Train, number: int) -> TrainRequest:
         parameters=job.parameters,
         moments=job.moments,
         residual=job.residual,
-        experience=tuple(one.blob for one in job.experience),
+        lessons=job.lessons,
     )
 
 

@@ -48,7 +48,8 @@ def lag_of(run: PublicRun) -> Lag:
     manifest, records = run.manifest, run.standing
 
     def learns(round_: int) -> bool:
-        return bool(experience(manifest, lambda one: records[one] if one < len(records) else None, round_))
+        found = experience(manifest, lambda one: records[one] if one < len(records) else None, round_)
+        return found is not None and bool(found.learned)
 
     lag = rollouts_of(manifest).lag
     found = [lag for round_ in run.rounds if learns(round_)]

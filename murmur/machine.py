@@ -1,5 +1,7 @@
 """One emulated machine: a child process that replays segments, `python -m murmur.machine` (see `murmur.machines`)."""
 
+from functools import partial
+
 import torch
 
 from murmur.machines import Facts, Replay
@@ -7,6 +9,7 @@ from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
 from node.unit import Files
 from protocol.errors import OwnFault
+from protocol.lessons import Lessons
 from protocol.manifest import RunManifest
 from protocol.published import max_published_bytes
 from protocol.rollouts import Group
@@ -27,7 +30,7 @@ class Bench:
         self._shard = self._work.shard()
         self._device = request.device
         self._trainers: dict[tuple[str, str], tuple[Trainer, HonestSteps]] = {}
-        self._learned: tuple[str, ...] | None = None
+        self._learned: Lessons | None = None
         self._groups: tuple[Group, ...] = ()
 
     def replay(self, replay: Replay) -> Files:
@@ -55,7 +58,7 @@ class Bench:
         )
 
     def _trainer(self, replay: Replay) -> tuple[Trainer, HonestSteps]:
-        name, cheat, learned = replay.profile, replay.cheat, replay.experience
+        name, cheat, learned = replay.profile, replay.cheat, replay.lessons
         manifest = self._work.manifest
         profile = manifest.verification.profile(name)
         if profile is None:
@@ -72,11 +75,10 @@ class Bench:
             )
         return self._trainers[name, cheat]
 
-    def _experience(self, recipe: RunManifest, blobs: tuple[str, ...]) -> Experience:
-        if self._learned != blobs:
-            limit = max_published_bytes(self._work.manifest)
-            read = [self._work.store.get(blob, max_size=limit) for blob in blobs]
-            self._learned, self._groups = blobs, Experience.read(self._work.manifest, read).groups
+    def _experience(self, recipe: RunManifest, lessons: Lessons) -> Experience:
+        if self._learned != lessons:
+            get = partial(self._work.store.get, max_size=max_published_bytes(self._work.manifest))
+            self._learned, self._groups = lessons, Experience.read(self._work.manifest, lessons, get).groups
         return Experience(recipe, self._groups)
 
 

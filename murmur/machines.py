@@ -19,6 +19,7 @@ import trio
 from node.unit import Files
 from protocol.errors import MurmurError, OwnFault
 from protocol.frozen import Digest, Frozen, ProfileName
+from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Number, Round
 from protocol.worker import Worker
 from training.workbench import DeviceLoadRequest, child_environment
@@ -72,7 +73,7 @@ class Replay(Frozen):
     round: Round
     number: Number
     segment: int
-    experience: tuple[Digest, ...] = ()  # blobs that a policy learns from
+    lessons: Lessons = NOTHING  # what a policy learns from
 
 
 class Facts(Frozen):

@@ -14,6 +14,7 @@ from murmur.machines import Replay
 from node.unit import Files
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
+from protocol.lessons import NOTHING, Lesson, Lessons
 from protocol.manifest import CPU_FP32, NumericProfile, RunManifest, VerificationConfig
 from protocol.published import Published, write_published
 from protocol.rollouts import Shape, encode_group
@@ -81,7 +82,7 @@ class Case:
     round: int
     number: int
     segment: int
-    experience: tuple[str, ...] = ()  # blobs that a policy learns from
+    lessons: Lessons = NOTHING  # what a policy learns from
 
     @property
     def fresh(self) -> bool:
@@ -98,7 +99,7 @@ class Case:
             round=self.round,
             number=self.number,
             segment=self.segment,
-            experience=self.experience,
+            lessons=self.lessons,
         )
 
 
@@ -123,7 +124,7 @@ class Reference:
         self.manifest, self._shard, self._store, self._seed = manifest, shard, store, seed
         self._start = initial_parameters(manifest.model, seed) if start is None else start
         self._trainer: Trainer = trainer_for(manifest, self._material([]), CPU_FP32)
-        self._learned: list[bytes] = []  # blobs that the round under way learns from
+        self._learned: list[bytes] = []  # what units published that the round under way learns from
 
     def chunks(self, segments: int) -> Iterator[tuple[Case, ...]]:
         """Yield the cases of one peer's round after the other, spread over the run, until there are `segments` of
@@ -167,7 +168,11 @@ class Reference:
             state = aggregate(manifest, state, updates)
 
     def _material(self, blobs: Sequence[bytes]) -> Material:
-        return self._shard if self.manifest.rollouts is None else Experience.read(self.manifest, blobs)
+        if self.manifest.rollouts is None:
+            return self._shard
+        return Experience.read(
+            self.manifest, _lessons(blobs), {digest(blob): blob for blob in blobs}.__getitem__
+        )
 
     def _rollouts(self, round_: int, number: int, parameters: Floats) -> tuple[bytes, ...]:
         """Return the canonical bytes of a unit's groups."""
@@ -203,5 +208,12 @@ class Reference:
             parameters=self._store.put(start.parameters_file(model)),
             moments=self._store.put(start.moments_file(model)),
         )
-        learned = tuple(map(self._store.put, self._learned))
-        return Case(files, self.beacon(round_), round_, number, segment, learned)
+        for blob in self._learned:
+            self._store.put(blob)
+        return Case(files, self.beacon(round_), round_, number, segment, _lessons(self._learned))
+
+
+def _lessons(blobs: Sequence[bytes]) -> Lessons:
+    return Lessons(
+        learned=tuple(Lesson(number=number, blob=digest(blob)) for number, blob in enumerate(blobs, 1))
+    )

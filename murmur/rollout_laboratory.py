@@ -48,7 +48,7 @@ from training.sampling import noise_key
 from training.tuning import TuningConfig, corpus_of, tune
 from verification.rollout_cheats import RolloutCheat
 from verification.rollouts import check_rollouts
-from verification.sampled import GroupsReport, judge_groups
+from verification.sampled import GroupsReport, Sampling, judge_groups
 
 ROUND, NUMBER, OTHER = 3, 1, 2
 TUNING = TuningConfig(demonstrations=2048, steps=150, observation_weight=0.0)
@@ -173,9 +173,8 @@ class RolloutLaboratory:
                 for index, group in enumerate(groups)
                 if index % self.manifest.segments == segment
             ]
-            trial.drawn[segment] = judge_groups(
-                self.manifest, self.parameters, self.weights, own, self.seeds(), self.profile, self.profile
-            )
+            sampling = Sampling("rollouts", self.manifest, self.parameters, self.weights, own, self.seeds())
+            trial.drawn[segment] = judge_groups(sampling, self.profile, self.profile)
         return trial
 
     def try_cheat(self, cheat: RolloutCheat) -> RolloutTrial:

@@ -5,9 +5,9 @@ from typing import Literal
 
 from node.facts import Facts
 from node.unit import Unit, Work
+from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Body, Reveal
 from training.workbench import RetractedRound
-from verification.experience import Lesson
 
 Carry = Literal["nothing", "unit", "lost"]
 """What a peer brings into a round: nothing, the end of its unit of the round before, or something lost."""
@@ -30,7 +30,7 @@ class Train:
     parameters: str
     moments: str | None
     residual: str | None
-    experience: tuple[Lesson, ...] = ()  # what a policy learns from
+    lessons: Lessons = NOTHING  # what a policy builds on
     keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 
@@ -98,6 +98,7 @@ class Receive:
 
     round: int
     reveal: Reveal
+    lessons: Lessons = NOTHING  # of the round
 
 
 @dataclass(frozen=True)

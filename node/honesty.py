@@ -19,6 +19,7 @@ from training.assignment import Offsets, assignment
 if TYPE_CHECKING:  # the daemon's process never loads torch
     from protocol.rollouts import Group
     from training.inner import InnerState
+    from training.judging import Charge, Docket
     from training.sampler import Sampler
     from training.trainer import Trainer
 
@@ -37,6 +38,11 @@ class HonestSteps:
     def groups(self, sampler: "Sampler", seeds: Sequence[int]) -> "tuple[Group, ...]":
         """Return the groups sampled from the round's policy, one for each task seed."""
         return sampler.groups(seeds)
+
+    def scores(self, judge: "Sampler", docket: "Docket", charges: "Sequence[Charge]") -> "tuple[Group, ...]":
+        """Return a judge's answers about each group that the unit is to judge."""
+        asked = [docket.environments(charge) for charge in charges]
+        return judge.sample([charge.seed for charge in charges], lambda place, index: asked[place][index])
 
     def start(self, state: "InnerState") -> "InnerState":
         """Return the state that the first step really starts from."""

@@ -41,6 +41,7 @@ from node.keeping import STATE_CAP, Served, drop, restore, unit_bytes
 from node.unit import Unit, commit, message_id, opening, reveal
 from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
+from protocol.lessons import Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Commitment,
@@ -51,7 +52,7 @@ from protocol.messages import (
 )
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
-from verification.experience import Lesson, experience, learned_rounds
+from verification.experience import experience, learned_rounds
 from verification.retract import sources
 from verification.sample import Draw
 from verification.seal import ends_are_due
@@ -95,6 +96,8 @@ class State:
     def owned(self) -> frozenset[str]:
         """Return the addresses of every blob that must stay in the store."""
         blobs = {self.parameters} | ({self.previous} if self.previous is not None else set())
+        if self.manifest.rollouts is not None and self.manifest.rollouts.judge is not None:
+            blobs.add(self.manifest.rollouts.judge.parameters)
         for round_, unit in self.units.items():
             if round_ not in self.released:
                 blobs |= unit.seeds if round_ in self.dropped else unit.files
@@ -131,8 +134,8 @@ class State:
         return self.interest | {*learned} | {one.round for one in retracted if one.round < self.round}
 
     @property
-    def lessons(self) -> tuple[Lesson, ...] | None:
-        """Return whose rollouts the round learns from; None while a record that says so was not heard."""
+    def lessons(self) -> Lessons | None:
+        """Return what the round's units build on; None while a record that says so was not heard."""
         return experience(self.manifest, lambda one: self.facts.of(one).confirmed, self.round)
 
     @property
@@ -306,7 +309,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         salt=event.salt,
         moments_before=None if previous is None else previous.moments,
         residual_before=None if previous is None else previous.residual,
-        experience=job.experience,
+        lessons=job.lessons,
         work=work,
     )
     effects.append(Publish(state.round, body, unit))
@@ -489,6 +492,7 @@ def _witness(state: State, effects: list[Effect]) -> State:
         state.facts.height,
         state.number,
         known,
+        state.lessons,
     )
     effects += more
     return replace(state, watch=watch)

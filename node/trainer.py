@@ -6,10 +6,8 @@ address. Its only state between calls is the program loaded, so killing it costs
 
 import sys
 import time
-from collections.abc import Sequence
+from functools import cached_property
 from statistics import fmean
-
-from pydantic import Field
 
 from node.cheats.casting import steps_of
 from node.honesty import HonestSteps
@@ -17,7 +15,9 @@ from node.unit import Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
-from protocol.messages import MAX_UNITS, Number, Round
+from protocol.judging import Judgment, judging
+from protocol.lessons import NOTHING, Lessons
+from protocol.messages import Number, Round
 from protocol.published import Published, max_published_bytes, write_published
 from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
@@ -26,6 +26,7 @@ from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.experience import Experience
 from training.inner import InnerState, prepare_process, read_moments
+from training.judging import Docket, judgments_of
 from training.program import program_digest
 from training.sampler import Sampler
 from training.trainer import Material, Trainer, trainer_for
@@ -42,7 +43,7 @@ class TrainRequest(Frozen):
     parameters: Digest
     moments: Digest | None
     residual: Digest | None
-    experience: tuple[Digest, ...] = Field(default=(), max_length=MAX_UNITS)  # what a policy learns from
+    lessons: Lessons = NOTHING  # what a policy builds on
     keep: bool = True  # the states between segments; else only their hashes are made, and what is carried on
 
 
@@ -60,7 +61,7 @@ class Bench:
         self._shard_trainer = None if self.manifest.rollouts else self._trainer(self.work.shard())
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
-        """Sample the unit's rollouts if it has any, take its inner steps, and write what it publishes.
+        """Sample the unit's rollouts and judgments if it has any, take its inner steps, and write what it publishes.
 
         The state after every segment is written too, the update is compressed.
 
@@ -77,7 +78,8 @@ class Bench:
         trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
         steps = manifest.verification.segment_steps
         groups = self._rollouts(request, start.parameters, progress)
-        trainer = self._shard_trainer or self._trainer(self._experience(request.experience))
+        judgments = self._judgments(request, progress)
+        trainer = self._shard_trainer or self._trainer(self._experience(request.lessons))
         files, losses = [self._put(start, keep=request.keep)], list[float]()
         trainer.load(self._steps.start(start))
         for first in range(0, manifest.inner.steps, steps):
@@ -90,7 +92,7 @@ class Bench:
             moments = self._store.put_pieces(end.moments_pieces(manifest.model))
         change = self._steps.change(start.parameters - end.parameters)
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
-        published = Published(symbols, groups)
+        published = Published(symbols, groups, judgments)
         blob = write_published(manifest, published)
         return Work(
             assignment=assignment_digest(assigned),
@@ -109,9 +111,11 @@ class Bench:
     def _trainer(self, material: Material) -> Trainer:
         return trainer_for(self._steps.recipe(self.manifest), material, self._profile, self._device)
 
-    def _experience(self, blobs: Sequence[str]) -> Experience:
-        limit = max_published_bytes(self.manifest)
-        return Experience.read(self.manifest, [self._store.get(blob, max_size=limit) for blob in blobs])
+    def _experience(self, lessons: Lessons) -> Experience:
+        return Experience.read(self.manifest, lessons, self._published)
+
+    def _published(self, address: str) -> bytes:
+        return self._store.get(address, max_size=max_published_bytes(self.manifest))
 
     def _rollouts(self, request: TrainRequest, parameters: Floats, progress: Progress) -> tuple[bytes, ...]:
         """Sample the unit's groups from the round's parameters; return their canonical bytes."""
@@ -123,6 +127,24 @@ class Bench:
         sampler = Sampler(manifest, parameters, request.parameters, self._profile, self._device)
         shape = Shape.of(manifest)
         return tuple(encode_group(group, shape) for group in self._steps.groups(sampler, seeds))
+
+    def _judgments(self, request: TrainRequest, progress: Progress) -> tuple[Judgment, ...]:
+        """Score what the beacon has this unit judge of the round before."""
+        manifest = self.manifest
+        if manifest.rollouts is None or manifest.rollouts.judge is None:
+            return ()
+        docket = Docket(manifest, request.beacon, request.round, request.lessons.judged, self._published)
+        charges = docket.charges(request.number)
+        progress({"judging": len(charges)})
+        return judgments_of(manifest, charges, self._steps.scores(self._judge, docket, charges))
+
+    @cached_property
+    def _judge(self) -> Sampler:
+        """Return the run's judge, ready to be sampled from."""
+        manifest = judging(self.manifest)
+        layout, address = parameter_layout(manifest.model), manifest.initial_parameters
+        parameters, _ = unpack(layout, self._store.get(address, max_size=layout.file_bytes))
+        return Sampler(manifest, parameters, address, self._profile, self._device)
 
     def _start(self, request: TrainRequest) -> InnerState:
         model = self.manifest.model

@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.frozen import Digest, Frozen
+from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
-from protocol.messages import MAX_UNITS, Commitment, Opening, Reveal, Round, Seconds, signing_digest
+from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried
-from verification.experience import Lesson
 
 
 class Files(Frozen):
@@ -44,7 +44,7 @@ class Unit(Frozen):
     salt: Digest
     moments_before: Digest | None  # blob carried in; None: started with nothing
     residual_before: Digest | None
-    experience: tuple[Lesson, ...] = Field(default=(), max_length=MAX_UNITS)  # that its steps learned from
+    lessons: Lessons = NOTHING  # that it was built on
     work: Work
 
     @property
@@ -56,8 +56,7 @@ class Unit(Frozen):
     @property
     def seeds(self) -> frozenset[str]:
         """Return the addresses of what the unit's states can be computed from again, and its update."""
-        learned = {one.blob for one in self.experience}
-        return self._before | learned | {self.commitment.parameters, self.work.blob}
+        return self._before | {*self.lessons.blobs} | {self.commitment.parameters, self.work.blob}
 
     @property
     def _before(self) -> frozenset[str]:

@@ -1,8 +1,7 @@
 """What a drawn witness does in a round: fetch every revealed update, check it, and sign one receipt.
 
 It signs as soon as every update of the round is here and nobody can be forced in any more, or when the reveals close.
-Whatever it signed it repeats after a
-restart, from the journal, and never signs another.
+Whatever it signed it repeats after a restart, from the journal, and never signs another.
 """
 
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from node.events import Effect, Publish, Receive, Received, StopReceiving
 from node.facts import RoundFacts
+from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Receipt, ReceivedUpdate, Reveal
 
 
@@ -58,7 +58,12 @@ def end(watch: Watch) -> tuple[Watch, tuple[Effect, ...]]:
 
 
 def witness(
-    watch: Watch, facts: RoundFacts, height: int, number: int, signed: Receipt | None
+    watch: Watch,
+    facts: RoundFacts,
+    height: int,
+    number: int,
+    signed: Receipt | None,
+    lessons: Lessons | None = NOTHING,
 ) -> tuple[Watch, tuple[Effect, ...]]:
     """Do what a witness has to do now.
 
@@ -66,6 +71,7 @@ def witness(
         facts: of the watched round.
         number: the witness's registration number.
         signed: a receipt for the round in our journal.
+        lessons: what the round's units build on; None while that is not known here.
     """
     units = facts.units
     if watch.over or facts.beacon is None:
@@ -77,7 +83,7 @@ def witness(
         return ended, (*effects, Publish(watch.round, signed))
     if facts.testified:  # by us, before this journal began
         return end(watch)
-    if units is None or facts.reveals_close is None:
+    if units is None or facts.reveals_close is None or lessons is None:
         return watch, ()
     closed = height >= facts.reveals_close
     if closed and not watch.present:
@@ -90,7 +96,7 @@ def witness(
         and units.get(one) == reveal.commitment
         and one in facts.awaited
     }
-    effects = tuple(Receive(watch.round, reveal) for _, reveal in sorted(fresh.items()))
+    effects = tuple(Receive(watch.round, reveal, lessons) for _, reveal in sorted(fresh.items()))
     watch = replace(watch, asked={**watch.asked, **fresh}, present=True)
     complete = facts.is_final(height) and facts.awaited <= watch.settled.keys()
     if complete or closed:

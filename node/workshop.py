@@ -29,9 +29,12 @@ from node.honesty import Honesty
 from node.unit import Work
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
+from protocol.lessons import Lessons, holders
 from protocol.peer import Peer
 from protocol.published import max_published_bytes
+from protocol.tensors import parameter_layout
 from protocol.worker import Worker
+from training.judging import Docket
 from training.outer import outer_layout
 from training.program import check_program
 from training.workbench import AggregateRequest, TrainerLoadRequest, child_environment
@@ -136,7 +139,7 @@ class Shop:
             case Train():
                 carried = [address for address in (job.moments, job.residual) if address is not None]
                 await self._bring(job.parameters, self._parameter_bytes)
-                await self._bring_blobs((one.blob, (one.number,)) for one in job.experience)
+                await self._bring_lessons(job.lessons)
                 try:
                     work = await self._honesty.work(self, job)
                 except MurmurError:
@@ -153,15 +156,19 @@ class Shop:
         """Fetch a revealed update, again and again until it is here, and check it."""
         reveal, limit = wanted.reveal, self._update_bytes
         beacon = self._peer.chain.assignment_beacon(wanted.round) or ""  # there, or nobody reveals
-        check = partial(check_published, self.manifest, beacon, wanted.round, reveal)
         while True:
             try:
                 async with self._receiving:
                     await self._peer.fetch(
                         reveal.blob, max_size=limit, deadline_s=RECEIVE_DEADLINE_S, numbers=(reveal.number,)
                     )
-                data = await trio.to_thread.run_sync(partial(self.store.get, reveal.blob, max_size=limit))
-                await trio.to_thread.run_sync(check, data)
+                await self._bring_blobs((one.blob, (one.number,)) for one in wanted.lessons.judged)
+                get = partial(self.store.get, max_size=limit)
+                docket = Docket(self.manifest, beacon, wanted.round, wanted.lessons.judged, get)
+                data = await trio.to_thread.run_sync(get, reveal.blob)
+                await trio.to_thread.run_sync(
+                    check_published, self.manifest, beacon, wanted.round, reveal, data, docket
+                )
             except Malformed as error:
                 log.warning("update of number %d in round %d: %s", reveal.number, wanted.round, error)
                 return Received(wanted.round, reveal.number, good=False)
@@ -180,7 +187,7 @@ class Shop:
         """
         again = job.train
         await self._bring(again.parameters, self._parameter_bytes)
-        await self._bring_blobs((one.blob, (one.number,)) for one in again.experience)
+        await self._bring_lessons(again.lessons)
         if not all(self.store.has(one) for one in (again.moments, again.residual) if one is not None):
             log.error("round %d: drawn, but what its unit started from is not in the store", job.round)
             return False
@@ -208,7 +215,7 @@ class Shop:
             "parameters": job.parameters,
             "moments": job.moments,
             "residual": job.residual,
-            "experience": [one.blob for one in job.experience],
+            "lessons": job.lessons.model_dump(mode="json"),
             "keep": job.keep,
         }
         return Work.model_validate(await self._call("train", request))
@@ -254,6 +261,13 @@ class Shop:
 
     async def _bring(self, digest: str, max_size: int, numbers: Sequence[int] = ()) -> None:
         await self._peer.fetch(digest, max_size=max_size, deadline_s=FETCH_DEADLINE_S, numbers=numbers)
+
+    async def _bring_lessons(self, lessons: Lessons) -> None:
+        """Bring what a unit builds on, and the judge that it is."""
+        await self._bring_blobs((blob, (number,)) for blob, number in holders(lessons).items())
+        if self.manifest.rollouts is not None and self.manifest.rollouts.judge is not None:
+            judge = self.manifest.rollouts.judge
+            await self._bring(judge.parameters, parameter_layout(judge.model).file_bytes)
 
     async def _bring_blobs(self, wanted: Iterable[tuple[str, Sequence[int]]]) -> None:
         """Bring what units published: (address, numbers likely to hold it) each."""

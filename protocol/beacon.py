@@ -4,6 +4,7 @@ from protocol.canonical import tagged_digest
 
 ASSIGNMENT = "murmur/assignment"
 ROLLOUTS = "murmur/rollouts"
+JUDGES = "murmur/judges"
 SAMPLING = "murmur/sampling"
 WITNESSES = "murmur/witnesses"
 

@@ -345,6 +345,15 @@ class RunManifest(Frozen):
             raise ValueError("the end token is outside of the vocabulary")
         if sampling.groups * sampling.group_size * sampling.tokens > MAX_UNIT_TOKENS:
             raise ValueError(f"a unit's rollouts may hold more than {MAX_UNIT_TOKENS} tokens")
+        judge = self.rollouts.judge
+        if judge is not None:
+            answers = sampling.groups * judge.judges
+            if judge.tokens > judge.model.context or not judge.end_token < judge.model.vocab:
+                raise ValueError("the judge's context or vocabulary does not hold its tokens")
+            if judge.tokenizer is None and judge.model.vocab < 128:
+                raise ValueError("a judge that reads bytes has a vocabulary of at least 128")
+            if answers > 4096 or answers * sampling.group_size * judge.tokens > MAX_UNIT_TOKENS:
+                raise ValueError("a unit would have to judge too much")
         names = [one.component for one in self.rollouts.rewards]
         if len(set(names)) != len(names):
             raise ValueError("two weights of one reward component")

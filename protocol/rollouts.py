@@ -220,41 +220,45 @@ def group_digest(data: bytes) -> str:
 
 
 def encode(groups: Sequence[bytes], shape: Shape) -> bytes:
-    """Write a unit's file from its groups' canonical bytes. `decode` gives the same bytes back.
+    """Write a file from groups' canonical bytes. `decode` gives the same bytes back.
 
     Raises:
-        ValueError: another number of groups than the run's.
+        ValueError: more groups than a unit of the run has.
     """
-    if len(groups) != shape.sampling.groups:
+    if len(groups) > shape.sampling.groups:
         raise ValueError(f"{len(groups)} groups, and a unit has {shape.sampling.groups}")
     frame = zstandard.ZstdCompressor(write_content_size=True).compress(b"".join(groups))
     lengths = b"".join(_LENGTH.pack(len(one)) for one in (*groups, frame))
-    body = _header(shape) + lengths + frame
+    body = _header(shape, len(groups)) + lengths + frame
     return body + blake3(body).digest()
 
 
-def decode(data: bytes, shape: Shape) -> tuple[bytes, ...]:
-    """Read a unit's file: every group's canonical bytes, of which each still has to pass `decode_group`.
+def decode(data: bytes, shape: Shape, groups: int | None = None) -> tuple[bytes, ...]:
+    """Read a file: every group's canonical bytes, of which each still has to pass `decode_group`.
+
+    Args:
+        groups: how many it holds, at most the run's; None: as many as a unit of the run has.
 
     Raises:
         Malformed: not a file of this shape; every length is bounded before anything is allocated.
     """
+    count = shape.sampling.groups if groups is None else groups
     if len(data) > shape.max_file_bytes:
         raise Malformed(f"rollouts of {len(data)} bytes exceed {shape.max_file_bytes}")
-    start = _HEADER.size + _LENGTH.size * (shape.sampling.groups + 1)
+    start = _HEADER.size + _LENGTH.size * (count + 1)
     if len(data) < start + DIGEST_BYTES:
         raise Malformed("rollouts are truncated")
-    if not data.startswith(_header(shape)):
+    if not data.startswith(_header(shape, count)):
         raise Malformed("not rollouts of this run")
     *lengths, frame_bytes = (one for (one,) in _LENGTH.iter_unpack(data[_HEADER.size : start]))
     if len(data) != start + frame_bytes + DIGEST_BYTES:
         raise Malformed("rollouts of a length that their header does not give")
-    if max(lengths) > shape.max_group_bytes:
+    if max(lengths, default=0) > shape.max_group_bytes:
         raise Malformed("rollouts with a group that is too long")
     if blake3(memoryview(data)[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         raise Malformed("rollouts with a wrong checksum")
     raw = _decompress(data[start:-DIGEST_BYTES], sum(lengths))
-    ends = np.cumsum(lengths).tolist()
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
     return tuple(raw[end - length : end] for length, end in zip(lengths, ends, strict=True))
 
 
@@ -294,9 +298,8 @@ def _check_turns(turns: Words, length: int, shape: Shape) -> int:
     return int((ends - starts).sum())
 
 
-def _header(shape: Shape) -> bytes:
-    sampling = shape.sampling
-    sizes = (sampling.groups, sampling.group_size, shape.players, shape.components, shape.token_bytes)
+def _header(shape: Shape, groups: int) -> bytes:
+    sizes = (groups, shape.sampling.group_size, shape.players, shape.components, shape.token_bytes)
     return _HEADER.pack(MAGIC, VERSION, *sizes)
 
 

@@ -1,14 +1,16 @@
 """What a peer works on: a function of the beacon that nobody can choose and anyone can recompute."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from protocol.beacon import ASSIGNMENT, ROLLOUTS, draw, seed
+from protocol.beacon import ASSIGNMENT, JUDGES, ROLLOUTS, draw, seed
 from protocol.canonical import digest
 from protocol.errors import ConfigError
+from protocol.judging import judge_of
 from protocol.manifest import DatasetConfig, RunManifest
 from protocol.rollouts import rollouts_of
 from training.corpus import Shard
@@ -66,6 +68,43 @@ def task_seeds(manifest: RunManifest, beacon: str, round_: int, number: int) -> 
     round_seed = seed(ROLLOUTS, beacon, manifest.run_id, round_)
     groups = range(rollouts_of(manifest).sampling.groups)
     return tuple(draw(round_seed, number, group) % HELDOUT_SEED for group in groups)
+
+
+def judged_groups(
+    manifest: RunManifest, beacon: str, round_: int, numbers: Sequence[int], number: int
+) -> tuple[tuple[int, int], ...]:
+    """Return the groups of the round before that one unit judges: (number, index of the group) each.
+
+    The beacon puts the numbers in a circle; the groups of each are judged by those who follow it there, `judges`
+    different ones each and as evenly as can be, so that nobody judges its own and all judge as many.
+
+    Args:
+        numbers: whose units the record of the round before merged.
+        number: the judge's; if it is none of them it judges nothing.
+
+    Raises:
+        ValueError: the run has no judge.
+    """
+    judge, groups = judge_of(manifest), rollouts_of(manifest).sampling.groups
+    round_seed = seed(JUDGES, beacon, manifest.run_id, round_)
+    circle = sorted(numbers, key=lambda one: (draw(round_seed, one), one))
+    others = len(circle) - 1
+    if number not in circle or not others:
+        return ()
+    each, place = min(judge.judges, others), circle.index(number)
+    return tuple(
+        (circle[place - distance], turn // each)
+        for distance in range(1, others + 1)
+        for turn in range(distance - 1, groups * each, others)
+    )
+
+
+def judgment_seeds(
+    manifest: RunManifest, beacon: str, round_: int, number: int, count: int
+) -> tuple[int, ...]:
+    """Return the seeds of so many judgments of one unit, which key their noise."""
+    round_seed = seed(JUDGES, beacon, manifest.run_id, round_)
+    return tuple(draw(round_seed, number, place) % HELDOUT_SEED for place in range(count))
 
 
 def heldout_seeds(count: int) -> range:

@@ -1,12 +1,15 @@
 """What a policy's inner steps learn from: rollouts of an earlier round, in an order that everybody knows.
 
 A step's row of draws names groups by their place, so that a unit's batches are fixed by the beacon and the records
-alone. Without any rollouts, as in the first rounds of a run, no step is taken.
+alone. Without any rollouts, as in the first rounds of a run, no step is taken. What judges said of a sample since takes
+the place that it left open in its reward; where nobody did, all samples of the group have zero there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 from typing import Self
 
 import numpy as np
@@ -14,11 +17,13 @@ import numpy.typing as npt
 import torch
 
 from protocol.frozen import Arithmetic
+from protocol.lessons import Lessons
 from protocol.manifest import RunManifest
-from protocol.published import read_published
-from protocol.rollouts import Group, Shape, decode_group
+from protocol.published import read_judgments, read_rollouts
+from protocol.rollouts import Group, Shape, decode_group, rollouts_of
 from training.assignment import Offsets
 from training.inner import InnerState
+from training.judging import scores_of
 from training.policy import ExactPolicyTrainer, PolicyBatch, PolicyTrainer
 from training.rewards import group_rewards
 
@@ -31,15 +36,22 @@ class Experience:
     groups: tuple[Group, ...]
 
     @classmethod
-    def read(cls, manifest: RunManifest, blobs: Sequence[bytes]) -> Self:
-        """Read the blobs that units published, in the order of the record.
+    def read(cls, manifest: RunManifest, lessons: Lessons, get: Callable[[str], bytes]) -> Self:
+        """Read what units published.
+
+        Args:
+            get: gives the blob of an address.
 
         Raises:
             Malformed: one of them is not of this run.
         """
-        shape = Shape.of(manifest)
-        read = (decode_group(raw, shape) for blob in blobs for raw in read_published(manifest, blob).groups)
-        return cls(manifest, tuple(read))
+        shape, said = Shape.of(manifest), judged_scores(manifest, [get(one.blob) for one in lessons.judging])
+        found: list[Group] = []
+        for lesson in lessons.learned:
+            for index, raw in enumerate(read_rollouts(manifest, get(lesson.blob))):
+                group, scores = decode_group(raw, shape), said.get((lesson.number, index))
+                found.append(group if scores is None else with_scores(manifest, group, scores))
+        return cls(manifest, tuple(found))
 
     def batch(self, row: npt.NDArray[np.int64]) -> PolicyBatch:
         """Return the groups that one step's draws int64[batch] name, each once."""
@@ -55,6 +67,37 @@ class Experience:
     def _weights(self) -> tuple[float, ...]:
         assert self.manifest.rollouts is not None
         return tuple(one.weight for one in self.manifest.rollouts.rewards)
+
+
+Scores = tuple[float, ...]
+"""What a group's samples are worth to its judges, in their order."""
+
+
+def judged_scores(manifest: RunManifest, blobs: Sequence[bytes]) -> Mapping[tuple[int, int], Scores]:
+    """Return the median of its judges' scores for each sample of what was judged, by number and index of the group.
+
+    Args:
+        blobs: of the judges' units.
+
+    Raises:
+        Malformed: one of them is not of this run.
+    """
+    said: dict[tuple[int, int], list[Scores]] = defaultdict(list)
+    for blob in blobs:
+        for judgment in read_judgments(manifest, blob):
+            said[judgment.number, judgment.group].append(scores_of(manifest, judgment))
+    return {name: tuple(map(median, zip(*scores, strict=True))) for name, scores in said.items()}
+
+
+def with_scores(manifest: RunManifest, group: Group, scores: Scores) -> Group:
+    """Return a group whose samples are rewarded by what judges said of them."""
+    place = rollouts_of(manifest).signal("ai_judge")
+    found = []
+    for sample, score in zip(group, scores, strict=True):
+        rewards = sample.rewards.copy()
+        rewards[:, place] = score
+        found.append(replace(sample, rewards=rewards))
+    return tuple(found)
 
 
 class ExperienceTrainer:

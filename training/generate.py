@@ -64,7 +64,7 @@ def sample_groups(
     model: Transformer,
     weights: str,
     seeds: Sequence[int],
-    make: Callable[[], Environment],
+    make: Callable[[int, int], Environment],
     *,
     autocast: bool = False,
 ) -> tuple[Group, ...]:
@@ -73,7 +73,7 @@ def sample_groups(
     Args:
         weights: content address of the model's parameters, 64 hex digits.
         seeds: of the tasks, as `training.assignment.task_seeds` draws them.
-        make: gives one more instance of the run's environment (`training.environments.registry.Opened.another`).
+        make: gives an instance of the environment for each sample, by its group's and its own place.
         autocast: compute products in bfloat16, as the numeric profile says.
 
     Raises:
@@ -87,8 +87,8 @@ def sample_groups(
     groups: list[Group] = []
     for first in range(0, len(seeds), together):
         tasks = [
-            Task(make(), seed, noise_key(run, weights, seed, index))
-            for seed in seeds[first : first + together]
+            Task(make(place, index), seeds[place], noise_key(run, weights, seeds[place], index))
+            for place in range(first, min(first + together, len(seeds)))
             for index in range(size)
         ]
         drawn = generate(model, manifest.model, tasks, sampling, tokenizer, autocast=autocast)

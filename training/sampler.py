@@ -1,6 +1,7 @@
-"""Sample the groups of a unit from a run's policy, as its numeric profile says."""
+"""Sample the groups of a unit from a run's policy or judge, as its numeric profile says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -8,7 +9,8 @@ import torch
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.rollouts import Group, rollouts_of
 from protocol.tensors import Floats
-from training.environments.pinned import open_environment_of
+from training.environments.pinned import Pinned, open_environment_of
+from training.environments.protocol import Environment
 from training.generate import sample_groups
 from training.model import Transformer
 
@@ -21,7 +23,7 @@ class Sampler:
         address: their content address, 64 hex digits, which seeds the noise.
 
     Raises:
-        ConfigError: this machine lacks the run's environment, or the device.
+        ConfigError: the device is not there.
     """
 
     def __init__(
@@ -34,17 +36,36 @@ class Sampler:
     ) -> None:
         self.manifest = manifest
         self.address = address
-        self.environment = open_environment_of(rollouts_of(manifest))
         self.autocast = profile.arithmetic == "bf16"
         self.model = Transformer(manifest.model, torch.device(device))
         with torch.no_grad():
             self.model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
 
+    @cached_property
+    def environment(self) -> Pinned:
+        """Return the run's environment.
+
+        Raises:
+            ConfigError: this machine lacks it.
+        """
+        return open_environment_of(rollouts_of(self.manifest))
+
     def groups(self, seeds: Sequence[int]) -> tuple[Group, ...]:
         """Return one group for each task seed.
 
         Raises:
+            ConfigError: this machine lacks the run's environment.
             OwnFault: a logit is not finite.
         """
-        make = self.environment.another
+        return self.sample(seeds, lambda *_: self.environment.another())
+
+    def sample(self, seeds: Sequence[int], make: Callable[[int, int], Environment]) -> tuple[Group, ...]:
+        """Return one group for each seed, its samples played in the environments that are given.
+
+        Args:
+            make: gives the environment of a sample, by its group's and its own place.
+
+        Raises:
+            OwnFault: a logit is not finite.
+        """
         return sample_groups(self.manifest, self.model, self.address, seeds, make, autocast=self.autocast)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
+from protocol.lessons import NOTHING
 from protocol.messages import PASSED, REJECTED, Opening, Signed
 from protocol.pool import slot_of
 from protocol.speakers import later_keys
@@ -83,9 +84,8 @@ def at_hand(run: PublicRun, key: UnitKey, segment: int, opening: Signed[Opening]
     record = run.standing[round_ - 1] if round_ else None
     expected = carried(number, None if previous is None else previous.body, record)
     openers = later_keys(run.chain, number, round_)
-    learned = experience(run.manifest, run.standing.__getitem__, round_) or ()
-    blobs = tuple(one.blob for one in learned)
-    unit = DrawnUnit(commitment, segment, beacon, expected, sampling, openers, blobs)
+    lessons = experience(run.manifest, run.standing.__getitem__, round_) or NOTHING
+    unit = DrawnUnit(commitment, segment, beacon, expected, sampling, openers, lessons)
     try:
         check_opening(run.manifest, unit, opening)
     except ProofRejected as error:

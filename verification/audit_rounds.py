@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from protocol.canonical import digest
 from protocol.chain import Penalties
 from protocol.errors import Malformed, Premature, ProofInconclusive, ProofRejected
+from protocol.lessons import NOTHING
 from protocol.merkle import commitments_root
 from protocol.messages import Commitment, Retraction, Reveal, Signed, UnitRecord
 from protocol.published import max_published_bytes, read_update
 from protocol.speakers import check_signer, number_of, round_of, speaker_of
 from protocol.update import Symbols
 from training.assignment import assignment, assignment_digest
+from training.judging import Docket
 from training.outer import (
     Contribution,
     OuterState,
@@ -21,6 +23,7 @@ from training.outer import (
     parameters_file,
 )
 from verification.commit import carried, check_commitment
+from verification.experience import experience
 from verification.merge import check_published, check_reveal, copied_from
 from verification.public import PublicRun
 from verification.retract import merged_blobs, sources
@@ -222,10 +225,26 @@ def _why_not(
             if unit.merged:
                 raise ProofInconclusive(f"the update {address} of round {round_} is missing")
             return "its update was never public"
-        check_published(run.manifest, beacon or "", round_, body, blob, address=address)
+        check_published(run.manifest, beacon or "", round_, body, blob, _docket(run, round_), address=address)
     except Malformed as error:
         return error.message
     return copied_from(body.symbols, unit.number, earlier)
+
+
+def _docket(run: PublicRun, round_: int) -> Docket:
+    """Return what a round's units judge."""
+
+    def read(blob: str) -> bytes:
+        data = run.find(blob, max_published_bytes(run.manifest))
+        if data is None:
+            raise ProofInconclusive(
+                f"the rollouts {blob} of round {round_ - 1}, which were judged, are missing"
+            )
+        return data
+
+    lessons = experience(run.manifest, run.standing.__getitem__, round_) or NOTHING
+    beacon = run.chain.assignment_beacon(round_) or ""
+    return Docket(run.manifest, beacon, round_, lessons.judged, read)
 
 
 def check_aggregation(run: PublicRun) -> Found:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from pydantic import Field, ValidationError
 
 from protocol.canonical import canonical_json, parse_canonical_json
-from protocol.errors import ConfigError, Malformed, ProofRejected
+from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.frozen import Digest, Frozen
+from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import (
     Body,
@@ -36,7 +37,7 @@ from training.outer import outer_layout
 from verification.archive import Archive, RoundDossier
 from verification.commit import Carried, carried
 from verification.container import MAX_DOCUMENT_BYTES, Contents, read_bundle, write_bundle
-from verification.experience import Lesson, experience
+from verification.experience import experience
 from verification.facts import ChainFacts, OperatorFact, RoundFacts, commitment_proof
 from verification.judge import is_fresh
 from verification.lateness import in_force, is_late
@@ -120,8 +121,8 @@ class Bundle:
         return carried(self.number, before, in_force(record.body, void=void))
 
     @property
-    def experience(self) -> tuple[Lesson, ...]:
-        """Return whose rollouts the unit learned from, by the records in the bundle."""
+    def lessons(self) -> Lessons:
+        """Return what the unit built on of earlier rounds, by the records in the bundle."""
         facts, manifest = self.facts, self.manifest
         standing = {
             fact.round: in_force(record.body, void=is_late(manifest, fact.commitments_block, fact.block))
@@ -131,7 +132,7 @@ class Bundle:
         if self.previous_record is not None and posted is not None and anchored is not None:
             void = is_late(manifest, posted, anchored)
             standing[self.round - 1] = in_force(self.previous_record.body, void=void)
-        return experience(manifest, standing.get, self.round) or ()
+        return experience(manifest, standing.get, self.round) or NOTHING
 
     @property
     def void(self) -> bool:
@@ -177,12 +178,23 @@ class Bundle:
             self.carried,
             facts.sampling_beacon,
             openers,
-            tuple(one.blob for one in self.experience),
+            self.lessons,
         )
 
     def operator(self, number: int) -> OperatorFact | None:
         """Return what the bundle claims of a number."""
         return next((one for one in self.operators if one.number == number), None)
+
+    def file(self, address: str) -> bytes:
+        """Return a file that the bundle should hold.
+
+        Raises:
+            ProofInconclusive: it does not.
+        """
+        found = self.files.get(address)
+        if found is None:
+            raise ProofInconclusive(f"the bundle lacks the file {address}")
+        return found
 
     @property
     def messages(self) -> tuple[Signed[Body], ...]:
@@ -419,7 +431,8 @@ def bundle_files(bundle: Bundle) -> dict[str, int]:
         for needed in needed_files(bundle.manifest, unit, bundle.opening.body):
             wanted[needed.address] = needed.bytes
     if bundle.entry is not None and bundle.entry.merged and bundle.entry.blob is not None:
-        wanted[bundle.entry.blob] = max_published_bytes(bundle.manifest)
+        judged = (one.blob for one in bundle.lessons.judged)
+        wanted.update(dict.fromkeys((bundle.entry.blob, *judged), max_published_bytes(bundle.manifest)))
     return wanted
 
 

@@ -304,9 +304,10 @@ def measured_setting(manifest: RunManifest) -> str:
         "distances": _distances_of_a_sample(manifest),
     }
     if manifest.rollouts is not None:
-        names = ("environment", "sampling", "policy", "rewards", "lag")
+        names = ("environment", "sampling", "policy", "lag")
         said = manifest.rollouts.model_dump(mode="json")
-        setting["rollouts"] = {name: said[name] for name in names}
+        weighed = [{"component": one.component, "weight": one.weight} for one in manifest.rollouts.rewards]
+        setting["rollouts"] = {**{name: said[name] for name in names}, "rewards": weighed}
     return digest(canonical_json(setting))
 
 

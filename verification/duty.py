@@ -199,11 +199,11 @@ def unit_of(
     if commitment is None:
         return None
     expected = carried_into(manifest, chain, pool, round_, number)
-    learned = experience(manifest, lambda one: confirmed_record(manifest, chain, pool, one), round_)
-    if expected is None or learned is None:
+    lessons = experience(manifest, lambda one: confirmed_record(manifest, chain, pool, one), round_)
+    if expected is None or lessons is None:
         return None
-    openers, blobs = later_keys(chain, number, round_), tuple(one.blob for one in learned)
-    return DrawnUnit(commitment, segment, beacon, expected, sampling, openers, blobs)
+    openers = later_keys(chain, number, round_)
+    return DrawnUnit(commitment, segment, beacon, expected, sampling, openers, lessons)
 
 
 def carried_into(

@@ -1,46 +1,64 @@
-"""Which rollouts a round's inner steps learn from: a function of records, the same for everybody."""
+"""Which earlier units a round's inner steps learn from and its judges judge: a function of records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from protocol.frozen import Digest, Frozen
+from protocol.lessons import NOTHING, Lesson, Lessons
 from protocol.manifest import RunManifest
-from protocol.messages import Number, RoundRecord
-
-
-class Lesson(Frozen):
-    """Name a unit whose rollouts are learned from."""
-
-    number: Number
-    blob: Digest  # that it published
+from protocol.messages import RoundRecord
 
 
 def experience(
     manifest: RunManifest, record: Callable[[int], RoundRecord | None], round_: int
-) -> tuple[Lesson, ...] | None:
-    """Return the units whose rollouts a round learns from; None while a record that says so is missing here.
+) -> Lessons | None:
+    """Return what a round's units build on; None while a record that says so is missing here.
 
-    They are those that the record `lag` rounds before merged, in its order, but for units that it or a later record
-    before this round calls void or false. Rounds that come too early learn from nothing.
+    Learned from are the units that the record `lag` rounds before merged, in its order, but for those that it or a
+    later record before this round calls void or false; rounds that come too early learn from nothing. What judges
+    say of them stands in the units of the round after theirs, under the same condition. Judged is whatever the record
+    before this round merged.
 
     Args:
         record: gives what is in force of a round's anchored record.
     """
-    if manifest.rollouts is None or round_ < manifest.rollouts.lag:
-        return ()
+    rounds = learned_rounds(manifest, round_)
+    if manifest.rollouts is None or not rounds:
+        return NOTHING
+    known: dict[int, RoundRecord] = {}
+    for one in rounds:
+        found = record(one)
+        if found is None:
+            return None
+        known[one] = found
     source = round_ - manifest.rollouts.lag
-    records = [record(one) for one in range(source, round_)]
-    known = [one for one in records if one is not None]
-    if len(known) < len(records):
-        return None
-    outcomes = {one.number: one.outcome for later in known for one in later.judged if one.round == source}
-    return tuple(
-        Lesson(number=unit.number, blob=unit.blob)
-        for unit in known[0].units
-        if unit.merged and unit.blob is not None and outcomes.get(unit.number) not in ("void", "false")
+    judged = manifest.rollouts.judge is not None
+    return Lessons(
+        learned=_standing(known, source),
+        judging=_standing(known, source + 1) if judged and source >= 0 else (),
+        judged=_merged(known[round_ - 1]) if judged else (),
     )
 
 
 def learned_rounds(manifest: RunManifest, round_: int) -> range:
-    """Return the earlier rounds whose records say what a round learns from."""
-    lag = 0 if manifest.rollouts is None else manifest.rollouts.lag
-    return range(max(0, round_ - lag), round_) if round_ >= lag else range(0)
+    """Return the earlier rounds whose records say what a round builds on."""
+    if manifest.rollouts is None:
+        return range(0)
+    first = round_ - manifest.rollouts.lag
+    return range(max(0, first), round_) if first >= 0 or manifest.rollouts.judge else range(0)
+
+
+def _merged(record: RoundRecord) -> tuple[Lesson, ...]:
+    return tuple(
+        Lesson(number=unit.number, blob=unit.blob)
+        for unit in record.units
+        if unit.merged and unit.blob is not None
+    )
+
+
+def _standing(known: Mapping[int, RoundRecord], source: int) -> tuple[Lesson, ...]:
+    """Return the units of a round that nobody has called void or false."""
+    if source not in known:
+        return ()
+    outcomes = {
+        one.number: one.outcome for later in known.values() for one in later.judged if one.round == source
+    }
+    return tuple(one for one in _merged(known[source]) if outcomes.get(one.number) not in ("void", "false"))

@@ -4,7 +4,7 @@ A finding is a function of the run's signed messages and the opened files, with 
 every juror (`training.exact`, `training.distance`). Whatever a case says and whoever opened it, the same is found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from contracts.types import CaseOutcome
@@ -12,8 +12,6 @@ from protocol.canonical import tagged_digest
 from protocol.errors import Malformed, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening
-from protocol.tensors import Floats
-from training.assignment import task_seeds
 from training.outer import load_parameters
 from training.trainer import Material, exact_trainer, steps_taken
 from verification.dispute import largest_distance, reference_root, run_segment, segment_rows, unit_profile
@@ -26,12 +24,12 @@ from verification.opened import (
     check_update,
     play_again,
     read_end,
-    read_groups,
     read_residual,
+    read_shown,
     read_start,
     recompute_update,
 )
-from verification.sampled import IndexedGroup, find_groups
+from verification.sampled import Sampling, find_groups
 from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual
 
 
@@ -56,12 +54,12 @@ def find(
     recomputed: Recomputed | None = None
     try:
         residual = read_residual(manifest, opening, files)
-        groups = read_groups(manifest, opening, files)
-        recomputed = recompute_update(manifest, opening, public, residual, files, groups)
+        shown = read_shown(manifest, opening, files)
+        recomputed = recompute_update(manifest, opening, public, residual, files, shown)
         check_update(opening, recomputed)
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
-        samples = play_again(manifest, unit, groups)
+        samplings = play_again(manifest, unit, shown, public, files)
         start = read_start(manifest, unit, opening, files)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
@@ -71,7 +69,7 @@ def find(
         forged = isinstance(error, ForgedResidual)
         outcome = CaseOutcome.FORGED if forged else CaseOutcome.FALSE
         return Finding(outcome, _read_result(unit, recomputed), error.message[:200])
-    sampled = _find_sampling(manifest, unit, public, samples)
+    sampled = _find_samplings(manifest, unit, samplings)
     if sampled is not None and sampled.outcome == CaseOutcome.FALSE:
         return sampled
     reference = run_segment(manifest, exact_trainer(manifest, material), unit, start)
@@ -89,22 +87,29 @@ def find(
     return Finding(CaseOutcome.VOID if void else CaseOutcome.FALSE, result, reason, distance, tensor)
 
 
-def _find_sampling(
-    manifest: RunManifest, unit: DrawnUnit, public: Floats, samples: tuple[IndexedGroup, ...]
-) -> Finding | None:
-    """Return how the segment's groups were sampled, by exact arithmetic; None where it has none."""
-    if not samples:
-        return None
-    seeds = task_seeds(manifest, unit.beacon, unit.round, unit.number)
-    weights, profile = unit.commitment.body.parameters, unit_profile(manifest, unit)
+def _find_samplings(manifest: RunManifest, unit: DrawnUnit, samplings: Sequence[Sampling]) -> Finding | None:
+    """Return how the segment's groups and judgments were sampled, by exact arithmetic; None where it has neither.
+
+    Of two faults the worse is named, the first where they are equal; the result holds what is known of both.
+    """
+    found = [_find_sampling(manifest, unit, one) for one in samplings]
+    if len(found) < 2:
+        return found[0] if found else None
+    order = (CaseOutcome.FALSE, CaseOutcome.VOID, CaseOutcome.RIGHT)
+    worst = min(found, key=lambda one: order.index(one.outcome))
+    return replace(worst, result=_both(found[0], found[1].result))
+
+
+def _find_sampling(manifest: RunManifest, unit: DrawnUnit, sampling: Sampling) -> Finding:
+    name = sampling.name
     try:
-        found = find_groups(manifest, public, weights, samples, seeds, profile)
+        found = find_groups(sampling, unit_profile(manifest, unit))
     except OwnFault as error:  # exact arithmetic stops at the same place everywhere
-        return Finding(CaseOutcome.VOID, NO_RESULT, f"rollouts: {error.message}"[:200])
+        return Finding(CaseOutcome.VOID, NO_RESULT, f"{name}: {error.message}"[:200])
     outcomes = {PASSED: CaseOutcome.RIGHT, REJECTED: CaseOutcome.VOID, PROVEN_FALSE: CaseOutcome.FALSE}
     result = bytes.fromhex(found.measured.best)
-    reason = f"rollouts: {found.reason}"[:200] if found.reason else ""
-    return Finding(outcomes[found.outcome], result, reason, found.measured.regret, "rollouts.regret")
+    reason = f"{name}: {found.reason}"[:200] if found.reason else ""
+    return Finding(outcomes[found.outcome], result, reason, found.measured.regret, f"{name}.regret")
 
 
 def _both(sampled: Finding | None, result: bytes) -> bytes:

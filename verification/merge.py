@@ -7,7 +7,8 @@ from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Reveal, Signed
 from protocol.published import read_published
 from protocol.state import update_root
-from verification.rollouts import check_rollouts
+from training.judging import Docket
+from verification.rollouts import check_judgments, check_rollouts
 
 
 def check_reveal(commitment: Signed[Commitment], reveal: Reveal, max_bytes: int) -> None:
@@ -31,6 +32,7 @@ def check_published(
     round_: int,
     reveal: Reveal,
     blob: bytes,
+    docket: Docket | None = None,
     *,
     address: str | None = None,
 ) -> None:
@@ -40,6 +42,7 @@ def check_published(
 
     Args:
         beacon: assignment beacon of the round, 64 hex digits.
+        docket: what the round's units judge, where the run has a judge.
         address: content address of the bytes; None: the revealed one.
 
     Raises:
@@ -54,6 +57,9 @@ def check_published(
     if manifest.rollouts is not None:
         try:
             check_rollouts(manifest, beacon, round_, reveal.number, found.groups)
+            if manifest.rollouts.judge is not None:
+                assert docket is not None, "whoever merges knows what is to be judged"
+                check_judgments(docket, reveal.number, found.judgments)
         except OwnFault as error:  # the environment fails on it, for everybody
             raise Malformed(f"rollouts that cannot be played: {error.message}") from error
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, MurmurError, OwnFault, ProofRejected
+from protocol.judging import Judgment, judging
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
 from protocol.published import published_identity, read_published
+from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
-from training.assignment import assignment, assignment_digest
+from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.inner import InnerState
-from verification.rollouts import check_rollouts
-from verification.sampled import IndexedGroup
+from training.judging import Docket
+from verification.rollouts import check_judgments, check_rollouts
+from verification.sampled import IndexedGroup, Sampling
 from verification.unit import DrawnUnit, ForgedResidual
 
 
@@ -107,16 +110,25 @@ class Recomputed:
     residual: str  # address of the residual's file
 
 
-def read_groups(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> tuple[bytes, ...]:
-    """Read the canonical bytes of the groups that a unit published; none where runs have no rollouts.
+@dataclass(frozen=True)
+class Shown:
+    """Hold what a unit published beside its update."""
+
+    groups: tuple[bytes, ...] = ()  # canonical bytes of each group of rollouts
+    judgments: tuple[Judgment, ...] = ()
+
+
+def read_shown(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> Shown:
+    """Read what a unit published beside its update; nothing where runs have no rollouts.
 
     Raises:
         ProofRejected: what was opened is no unit's blob.
     """
     if manifest.rollouts is None or opening.published is None:
-        return ()
+        return Shown()
     try:
-        return read_published(manifest, files[opening.published]).groups
+        found = read_published(manifest, files[opening.published])
+        return Shown(found.groups, found.judgments)
     except Malformed as error:
         raise ProofRejected(f"opened a blob that is not a unit's: {error.message}") from error
 
@@ -125,22 +137,52 @@ class Unplayable(MurmurError):
     """Report that an environment fails on a sample: a defect of the environment's, which nobody pays for with stake."""
 
 
-def play_again(manifest: RunManifest, unit: DrawnUnit, groups: tuple[bytes, ...]) -> tuple[IndexedGroup, ...]:
-    """Play all rollouts of a unit again; return the groups that belong to the drawn segment.
+def play_again(
+    manifest: RunManifest, unit: DrawnUnit, shown: Shown, public: Floats, files: Mapping[str, bytes]
+) -> tuple[Sampling, ...]:
+    """Play all rollouts of a unit again, and its judgments; return how those of the drawn segment were sampled.
+
+    Args:
+        public: [P], the round's global parameters.
 
     Raises:
-        ProofRejected: they are not what the environment gives.
+        ProofRejected: they are not what the environment gives, or what the judge was asked.
         Unplayable: the environment fails on one of them.
     """
-    if not groups:
+    if not shown.groups:
         return ()
+    beacon, round_, number = unit.beacon, unit.round, unit.number
+    own = slice(unit.segment, None, manifest.segments)
     try:
-        found = check_rollouts(manifest, unit.beacon, unit.round, unit.number, groups)
+        groups = check_rollouts(manifest, beacon, round_, number, shown.groups)
+        weights, seeds = unit.commitment.body.parameters, task_seeds(manifest, beacon, round_, number)
+        found = [Sampling("rollouts", manifest, public, weights, tuple(enumerate(groups))[own], seeds)]
+        if rollouts_of(manifest).judge is not None:
+            docket = Docket(manifest, beacon, round_, unit.lessons.judged, files.__getitem__)
+            judged = check_judgments(docket, number, shown.judgments)
+            found.append(_judging(docket, number, tuple(enumerate(judged))[own], files))
+        return tuple(one for one in found if one.groups)
     except Malformed as error:
         raise ProofRejected(f"rollouts: {error.message}") from error
     except OwnFault as error:
         raise Unplayable(f"rollouts that cannot be played: {error.message}") from error
-    return tuple(enumerate(found))[unit.segment :: manifest.segments]
+
+
+def _judging(
+    docket: Docket, number: int, groups: tuple[IndexedGroup, ...], files: Mapping[str, bytes]
+) -> Sampling:
+    """Return how judgments were sampled.
+
+    Raises:
+        Unplayable: the file that the manifest pins holds no judge.
+    """
+    config, seeds = judging(docket.manifest), tuple(one.seed for one in docket.charges(number))
+    weights = config.initial_parameters
+    try:
+        parameters, _ = unpack(parameter_layout(config.model), files[weights])
+    except Malformed as error:
+        raise Unplayable(f"the run's judge: {error.message}") from error
+    return Sampling("judgments", config, parameters, weights, groups, seeds)
 
 
 def recompute_update(
@@ -149,14 +191,14 @@ def recompute_update(
     public: Floats,
     residual: Floats | None,
     files: Mapping[str, bytes],
-    groups: tuple[bytes, ...] = (),
+    shown: Shown = Shown(),
 ) -> Recomputed:
     """Recompute update and residual, which have the same bits on every machine.
 
     Args:
         public: [P], the round's global parameters.
         residual: [P], carried into the unit.
-        groups: canonical bytes of the rollouts published with it.
+        shown: what was published with it.
 
     Raises:
         ProofRejected: there is no update of this final state.
@@ -169,7 +211,10 @@ def recompute_update(
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     except OwnFault as error:
         raise ProofRejected(f"the final state has no update: {error.message}") from error
-    return Recomputed(published_identity(symbols_digest(symbols), groups), digest(pack(layout, after)))
+    return Recomputed(
+        published_identity(symbols_digest(symbols), shown.groups, shown.judgments),
+        digest(pack(layout, after)),
+    )
 
 
 def check_update(opening: Opening, recomputed: Recomputed) -> None:

@@ -134,8 +134,9 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
     """Return the files that a replay reads.
 
     Both ends of the segment, the final parameters, the residual before, and the public parameters of the round; of
-    rollouts the unit's own and those it learns from. What is recomputed exactly is compared by address and not
-    fetched. Ends are late: they are served once verifiers have sealed (`verification.seal`).
+    rollouts the unit's own, those it learns from and those it judges, and the judge's parameters. What is recomputed
+    exactly is compared by address and not fetched. Ends are late: they are served once verifiers have sealed
+    (`verification.seal`).
     """
     parameters = parameter_layout(manifest.model).file_bytes
     moments = moment_layout(manifest.model).file_bytes
@@ -152,7 +153,11 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
     if manifest.rollouts is not None and opening.published is not None:
         needed.append(NeededFile("published", opening.published, opening.published_bytes))
         largest = max_published_bytes(manifest)
-        needed += (NeededFile("experience", blob, largest, public=True) for blob in unit.experience)
+        needed += (NeededFile("experience", blob, largest, public=True) for blob in unit.lessons.blobs)
+        if manifest.rollouts.judge is not None:
+            judge = manifest.rollouts.judge
+            bytes_ = parameter_layout(judge.model).file_bytes
+            needed.append(NeededFile("judge", judge.parameters, bytes_, public=True))
     if opening.residual_before is not None:
         needed.append(NeededFile("residual_before", opening.residual_before, parameters))
     return tuple(needed)

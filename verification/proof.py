@@ -30,6 +30,7 @@ from protocol.tensors import parameter_layout
 from training.assignment import assignment, assignment_digest
 from training.corpus import Shard, prepare_corpus
 from training.inner import prepare_process
+from training.judging import Docket
 from training.program import program_digest
 from verification.anchor import Anchor, Confirmed
 from verification.bundle import Bundle, bundle_files, load_bundle
@@ -425,7 +426,8 @@ def _check_update(bundle: Bundle) -> str:
     if blob is None:
         raise ProofInconclusive("the bundle lacks the update")
     beacon = bundle.facts.assignment_beacon
-    check_published(bundle.manifest, beacon, bundle.round, reveal, blob, address=entry.blob)
+    docket = Docket(bundle.manifest, beacon, bundle.round, bundle.lessons.judged, bundle.file)
+    check_published(bundle.manifest, beacon, bundle.round, reveal, blob, docket, address=entry.blob)
     return f"update {reveal.symbols}"
 
 

@@ -12,6 +12,7 @@ A replay has two halves: `begin` needs only the segment's start, and gives the f
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from time import process_time
 
 from contracts.types import CaseOutcome
@@ -20,7 +21,7 @@ from protocol.manifest import NumericProfile, RunManifest
 from protocol.messages import REJECTED, Opening, Signed
 from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats
-from training.assignment import assignment, task_seeds
+from training.assignment import assignment
 from training.corpus import Shard
 from training.experience import Experience
 from training.inner import InnerState
@@ -32,19 +33,20 @@ from verification.finding import find
 from verification.fingerprint import VALUES, fingerprint, middle_steps
 from verification.judge import is_fresh
 from verification.opened import (
+    Shown,
     Unplayable,
     check_assignment,
     check_start,
     check_update,
     play_again,
     read_end,
-    read_groups,
     read_residual,
+    read_shown,
     read_start,
     recompute_update,
 )
 from verification.profile import judging_pair, this_machine
-from verification.sampled import IndexedGroup, judge_groups
+from verification.sampled import Sampling, judge_groups
 from verification.unit import NO_RESULT, DrawnUnit, Finding, NeededFile, ReplayReport, proven_false
 
 log = logging.getLogger(__name__)
@@ -107,16 +109,16 @@ class Units:
             residual = read_residual(manifest, opening, files)
             start = read_start(manifest, unit, opening, files)
             check_start(manifest, unit, opening, public)
-            groups = read_groups(manifest, opening, files)
-            samples = play_again(manifest, unit, groups)
+            published = read_shown(manifest, opening, files)
+            samplings = play_again(manifest, unit, published, public, files)
         except ProofRejected as error:
             return proven_false(error)
         except Unplayable as error:
             return ReplayReport(REJECTED, error.message[:200])
-        sampled = self._judge_sampling(manifest, unit, public, samples, profile)
+        sampled = self._judge_samplings(manifest, unit, samplings, profile)
         end, shown = self._run_segment(manifest, material, unit, start, profile)
         spent = process_time() - began
-        return Replayed(profile, public, material, start, end, residual, groups, sampled, shown, spent)
+        return Replayed(profile, public, material, start, end, residual, published, sampled, shown, spent)
 
     def compare(
         self,
@@ -134,7 +136,7 @@ class Units:
         try:
             # First, so that no fault of the segment hides a forged residual.
             recomputed = recompute_update(
-                manifest, opening, replayed.public, replayed.residual, files, replayed.groups
+                manifest, opening, replayed.public, replayed.residual, files, replayed.published
             )
             check_update(opening, recomputed)
             steps = steps_taken(replayed.material, segment_rows(manifest, unit)[0])
@@ -146,9 +148,8 @@ class Units:
         )
         sampled = replayed.sampled
         if sampled is not None:
-            # Whichever is worse hides the other; a verdict that rests on either shows the replay's fingerprint.
-            worse = sampled if sampled.outcome > report.outcome else report
-            report = replace(worse, distances={**report.distances, **sampled.distances})
+            report = _worse(report, sampled)
+        # A verdict that rests on either shows the replay's fingerprint.
         return replace(report, fingerprint=replayed.fingerprint)
 
     def find(
@@ -173,7 +174,7 @@ class Units:
         if manifest.rollouts is None:
             assert self.shard is not None, "a run on text is replayed with its text"
             return self.shard
-        return Experience.read(manifest, [files[blob] for blob in unit.experience])
+        return Experience.read(manifest, unit.lessons, files.__getitem__)
 
     def _own_profile(self, manifest: RunManifest, unit: DrawnUnit) -> NumericProfile:
         """Return the profile under which a unit is replayed here."""
@@ -186,26 +187,25 @@ class Units:
             )
         return pair.replay
 
-    def _judge_sampling(
-        self,
-        manifest: RunManifest,
-        unit: DrawnUnit,
-        public: Floats,
-        samples: tuple[IndexedGroup, ...],
-        own: NumericProfile,
+    def _judge_samplings(
+        self, manifest: RunManifest, unit: DrawnUnit, samplings: tuple[Sampling, ...], own: NumericProfile
     ) -> ReplayReport | None:
-        """Return how the segment's groups were sampled; None where it has none.
+        """Return how the segment's groups were sampled, and its judgments; None where it has neither."""
+        reports = [self._judge_sampling(manifest, unit, one, own) for one in samplings]
+        return reduce(_worse, reports) if reports else None
+
+    def _judge_sampling(
+        self, manifest: RunManifest, unit: DrawnUnit, sampling: Sampling, own: NumericProfile
+    ) -> ReplayReport:
+        """Return how groups were sampled.
 
         Every verdict has one distance, which its profile's bounds grade (`verification.judge`): so a value's share of
         its tolerance is told as that share of the bound, and the exact regret's of `slash_regret` likewise.
         """
-        if not samples:
-            return None
-        body, seeds = unit.commitment.body, task_seeds(manifest, unit.beacon, unit.round, unit.number)
-        profile = unit_profile(manifest, unit)
-        found = judge_groups(manifest, public, body.parameters, samples, seeds, profile, own, self.device)
+        profile, name = unit_profile(manifest, unit), sampling.name
+        found = judge_groups(sampling, profile, own, self.device)
         worst = max(found.measured.values, key=lambda one: one.ratio)
-        fresh = is_fresh(body, unit.segment)
+        fresh = is_fresh(unit.commitment.body, unit.segment)
         bound, slash_bound = profile.bound(fresh), profile.slash_bound(fresh)
         exact_distance = 0.0
         if found.exact is not None:
@@ -214,10 +214,10 @@ class Units:
             exact_distance = _in_units(found.exact.regret, slash, slash_bound)
         return ReplayReport(
             found.outcome,
-            f"rollouts: {found.reason}"[:200] if found.reason else "",
+            f"{name}: {found.reason}"[:200] if found.reason else "",
             _in_units(worst.value, worst.bound, bound),
-            f"rollouts.{worst.check}",
-            distances={f"rollouts.{one.check}": one.value for one in found.measured.values},
+            f"{name}.{worst.check}",
+            distances={f"{name}.{one.check}": one.value for one in found.measured.values},
             exact=None if found.exact is None else found.exact.best,
             exact_distance=exact_distance,
         )
@@ -252,6 +252,12 @@ class Units:
         return end, shown
 
 
+def _worse(one: ReplayReport, other: ReplayReport) -> ReplayReport:
+    """Return the worse of two reports, the first where they are equal, with the distances of both."""
+    worse = other if other.outcome > one.outcome else one
+    return replace(worse, distances={**one.distances, **other.distances})
+
+
 def _in_units(value: float, tolerance: float, bound: float) -> float:
     """Return a value that is as large beside a bound as it was beside its tolerance."""
     return value * bound / tolerance if tolerance and bound else value
@@ -267,7 +273,7 @@ class Replayed:
     start: InnerState
     end: InnerState | None  # None where values stopped being finite
     residual: Floats | None  # [P], carried into the unit
-    groups: tuple[bytes, ...]  # canonical bytes of the unit's rollouts
-    sampled: ReplayReport | None  # of the drawn groups of rollouts
+    published: Shown  # rollouts and judgments
+    sampled: ReplayReport | None  # of the drawn groups and judgments
     fingerprint: tuple[float, ...]
     cpu_s: float

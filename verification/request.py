@@ -8,7 +8,8 @@ from contracts.types import CaseOutcome
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
-from protocol.messages import MAX_UNITS, Commitment, Opening, Signed, parse_message
+from protocol.lessons import NOTHING, Lessons
+from protocol.messages import Commitment, Opening, Signed, parse_message
 from verification.commit import Carried
 from verification.unit import DrawnUnit, Finding, ReplayReport
 
@@ -23,7 +24,7 @@ class ReplayRequest(Frozen):
     sampling: Digest
     carried_moments: Digest
     carried_residual: Digest
-    experience: tuple[Digest, ...] = Field(default=(), max_length=MAX_UNITS)
+    lessons: Lessons = NOTHING
 
     @classmethod
     def of(cls, unit: DrawnUnit, opening: Signed[Opening]) -> "ReplayRequest":
@@ -36,7 +37,7 @@ class ReplayRequest(Frozen):
             sampling=unit.sampling,
             carried_moments=unit.carried.moments,
             carried_residual=unit.carried.residual,
-            experience=unit.experience,
+            lessons=unit.lessons,
         )
 
     def unit(self) -> DrawnUnit:
@@ -51,7 +52,7 @@ class ReplayRequest(Frozen):
             self.beacon,
             carried,
             self.sampling,
-            experience=self.experience,
+            lessons=self.lessons,
         )
 
     def opened(self) -> Opening:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from protocol.errors import Malformed
+from protocol.judging import Judgment, judging
 from protocol.manifest import RunManifest
 from protocol.rollout_config import RolloutConfig
 from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import ComponentSpec, Environment, Source
+from training.judging import Docket
 from training.rollout import Rollout, Tokenizer
 from training.tokenizer import tokenizer_of
 
@@ -67,6 +69,32 @@ def check_groups(manifest: RunManifest, groups: Iterable[tuple[int, Group]], see
                 _check_sample(rollouts, environment, tokenizer, seeds[index], sample)
             except Malformed as error:
                 raise Malformed(f"group {index}, sample {place}: {error.message}") from error
+
+
+def check_judgments(docket: Docket, number: int, judgments: Sequence[Judgment]) -> tuple[Group, ...]:
+    """Check a unit's judgments: whose groups it judges, what it was asked, and the score that each answer means.
+
+    Raises:
+        Malformed: they are none of this unit, or what they judge is no rollouts.
+        ConfigError: this machine lacks the judge's tokenizer.
+    """
+    charges, config = docket.charges(number), judging(docket.manifest)
+    if [(one.number, one.group) for one in judgments] != [(one.number, one.group) for one in charges]:
+        raise Malformed(
+            f"{len(judgments)} judgments, and not of the {len(charges)} groups that it was to judge"
+        )
+    shape, rollouts, tokenizer = Shape.of(config), rollouts_of(config), tokenizer_of(config)
+    found = list[Group]()
+    for charge, judgment in zip(charges, judgments, strict=True):
+        where = f"judgment of group {charge.group} of number {charge.number}"
+        try:
+            group = decode_group(judgment.data, shape)
+            for environment, sample in zip(docket.environments(charge), group, strict=True):
+                _check_sample(rollouts, environment, tokenizer, charge.seed, sample)
+        except Malformed as error:
+            raise Malformed(f"{where}: {error.message}") from error
+        found.append(group)
+    return tuple(found)
 
 
 def _check_sample(

@@ -34,6 +34,18 @@ Check = Literal["regret", "median", "log-probability", "fingerprint"]
 CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 
 
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Name groups, and what they must have been sampled with."""
+
+    name: Literal["rollouts", "judgments"]
+    manifest: RunManifest  # whose policy was sampled from; of judgments that of `protocol.judging`
+    parameters: Floats  # [P], the policy's
+    weights: str  # their content address, which keys the noise
+    groups: Sequence[IndexedGroup]
+    seeds: Sequence[int]  # of all the unit's groups (`training.assignment.task_seeds`)
+
+
 @dataclass(frozen=True)
 class Value:
     """Hold the largest value that one check found."""
@@ -89,21 +101,11 @@ class GroupsReport:
 
 
 def judge_groups(
-    manifest: RunManifest,
-    parameters: Floats,
-    weights: str,
-    groups: Sequence[IndexedGroup],
-    seeds: Sequence[int],
-    profile: NumericProfile,
-    own: NumericProfile,
-    device: str = "cpu",
+    sampling: Sampling, profile: NumericProfile, own: NumericProfile, device: str = "cpu"
 ) -> GroupsReport:
     """Check how groups were sampled.
 
     Args:
-        parameters: the round's public ones, float32[P].
-        weights: their content address, which keys the noise.
-        seeds: the unit's tasks, by group (`training.assignment.task_seeds`).
         profile: that the unit was committed under, whose tolerance holds.
         own: that this check computes under: the same, or one that may judge it.
         device: torch device of the class that `own` names.
@@ -112,32 +114,23 @@ def judge_groups(
         OwnFault: the parameters lead to values that are not finite.
         ConfigError: the run has no tolerance for the profile.
     """
-    tolerance = _tolerance(manifest, profile)
-    scorer = _scorer(manifest, parameters, own, device)
-    measured = _measure(manifest, scorer, weights, groups, seeds, tolerance)
+    tolerance = _tolerance(sampling.manifest, profile)
+    measured = _measure(sampling, _scorer(sampling, own, device), tolerance)
     if measured.failed is None:
         return GroupsReport(PASSED, measured)
     exact = measured
     if own.arithmetic != "exact":
-        reference = ExactScorer(manifest.model, parameters)
-        exact = _measure(manifest, reference, weights, groups, seeds, tolerance)
+        exact = _measure(sampling, _exact(sampling), tolerance)
     return _disputed(tolerance, measured, measured.failed, exact)
 
 
-def find_groups(
-    manifest: RunManifest,
-    parameters: Floats,
-    weights: str,
-    groups: Sequence[IndexedGroup],
-    seeds: Sequence[int],
-    profile: NumericProfile,
-) -> GroupsReport:
+def find_groups(sampling: Sampling, profile: NumericProfile) -> GroupsReport:
     """Check as a juror does, in exact arithmetic alone; `measured.best` is what jurors agree on.
 
     Arguments and errors are those of `judge_groups`.
     """
-    tolerance = _tolerance(manifest, profile)
-    exact = _measure(manifest, ExactScorer(manifest.model, parameters), weights, groups, seeds, tolerance)
+    tolerance = _tolerance(sampling.manifest, profile)
+    exact = _measure(sampling, _exact(sampling), tolerance)
     if exact.failed is None:
         return GroupsReport(PASSED, exact)
     return _disputed(tolerance, exact, exact.failed, exact)
@@ -158,24 +151,22 @@ def _tolerance(manifest: RunManifest, profile: NumericProfile) -> RolloutToleran
     return found
 
 
-def _scorer(manifest: RunManifest, parameters: Floats, own: NumericProfile, device: str) -> Scorer:
+def _exact(sampling: Sampling) -> Scorer:
+    return ExactScorer(sampling.manifest.model, sampling.parameters)
+
+
+def _scorer(sampling: Sampling, own: NumericProfile, device: str) -> Scorer:
     if own.arithmetic == "exact":
-        return ExactScorer(manifest.model, parameters)
-    model = Transformer(manifest.model, torch.device(device))
+        return _exact(sampling)
+    model = Transformer(sampling.manifest.model, torch.device(device))
     with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters, np.float32)))
-    return PlainScorer(manifest.model, model, autocast=own.arithmetic == "bf16")
+        model.parameters.copy_(torch.from_numpy(np.array(sampling.parameters, np.float32)))
+    return PlainScorer(sampling.manifest.model, model, autocast=own.arithmetic == "bf16")
 
 
-def _measure(
-    manifest: RunManifest,
-    scorer: Scorer,
-    weights: str,
-    groups: Sequence[IndexedGroup],
-    seeds: Sequence[int],
-    tolerance: RolloutTolerance,
-) -> Measured:
-    run = manifest.run_id
+def _measure(sampling: Sampling, scorer: Scorer, tolerance: RolloutTolerance) -> Measured:
+    manifest, groups = sampling.manifest, sampling.groups
+    run, weights, seeds = manifest.run_id, sampling.weights, sampling.seeds
     keys = [
         noise_key(run, weights, seeds[index], place) for index, group in groups for place in range(len(group))
     ]

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol
 from contracts.types import CaseOutcome
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import ProofRejected
+from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import PROVEN_FALSE, Commitment, Opening, Signed
 from verification.commit import Carried
@@ -29,7 +30,7 @@ class DrawnUnit:
     carried: Carried  # what the peer must have brought into the round
     sampling: str = ZERO_DIGEST  # beacon of the draw, which seeds fingerprints
     openers: tuple[str, ...] = ()  # keys that were linked to its number later, and may open it too
-    experience: tuple[str, ...] = ()  # blobs of the units whose rollouts it learns from
+    lessons: Lessons = NOTHING  # what it builds on of earlier rounds
 
     @property
     def round(self) -> int:

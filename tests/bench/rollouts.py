@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +38,14 @@ from protocol.rollout_config import RolloutTolerance, SamplingConfig
 from protocol.rollouts import Shape, decode, decode_group, encode, encode_group, rollouts_of
 from protocol.tensors import Floats, parameter_layout
 from training.environments.pinned import open_environment_of
+from training.environments.protocol import Environment
 from training.generate import sample_groups
 from training.inner import prepare_process
 from training.model import Transformer, initial_parameters
 from training.preset import preset
 from training.rollout import ByteTokenizer
 from training.tuning import TuningConfig, corpus_of, tune
-from verification.sampled import CHECKS, judge_groups
+from verification.sampled import CHECKS, Sampling, judge_groups
 
 ARITHMETICS = (CPU_FP32, CPU_BF16)
 SORT = preset("sort")
@@ -115,13 +117,18 @@ def noisy(model: ModelConfig) -> Floats:
     return (initial_parameters(model, 1) + noise).astype(np.float32)
 
 
+def instances(manifest: RunManifest) -> Callable[[int, int], Environment]:
+    opened = open_environment_of(rollouts_of(manifest))
+    return lambda *_: opened.another()
+
+
 def sample(folder: Path, machine: str, seeds: int) -> None:
     """Sample with every policy, in both arithmetics, in one batch and a group at a time."""
     for place, policy in enumerate(POLICIES):
         manifest, vector = policy.manifest(), np.load(folder / f"{place}.npy")
         model = Transformer(policy.model, torch.device("cpu"))
         model.parameters.copy_(torch.from_numpy(vector))
-        make, weights = open_environment_of(rollouts_of(manifest)).another, digest(vector.tobytes())
+        make, weights = instances(manifest), digest(vector.tobytes())
         for profile in ARITHMETICS:
             autocast = profile.arithmetic == "bf16"
             for seed in range(seeds):
@@ -152,15 +159,10 @@ def check(folder: Path, machine: str, seeds: int, samplers: list[str]) -> list[d
                     if machine == BASE.name and seed == 0:
                         judges.append(CPU_EXACT)
                     for own in judges:
-                        report = judge_groups(
-                            manifest,
-                            vector,
-                            weights,
-                            list(enumerate(groups if own is profile else groups[:4])),
-                            [1000 * seed + index for index in range(len(groups))],
-                            profile,
-                            own,
-                        )
+                        checked = list(enumerate(groups if own is profile else groups[:4]))
+                        seeds_ = [1000 * seed + index for index in range(len(groups))]
+                        sampling = Sampling("rollouts", manifest, vector, weights, checked, seeds_)
+                        report = judge_groups(sampling, profile, own)
                         values = {one.check: one.value for one in report.measured.values}
                         found.append(
                             {"profile": profile.name, "judge": own.arithmetic, "policy": policy.name} | values

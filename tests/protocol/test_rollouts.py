@@ -214,12 +214,20 @@ def test_tokens_outside_the_vocabulary_and_a_second_zero_are_refused() -> None:
         decode_group(zeroed, SMALL)
 
 
-def test_a_group_of_another_number_and_a_unit_of_too_few_are_not_written() -> None:
+def test_a_group_of_another_number_and_a_unit_of_too_many_are_not_written() -> None:
     rng = np.random.default_rng(1)
     with pytest.raises(ValueError, match="not a group"):
         encode_group(any_group(rng, SMALL)[:2], SMALL)
     with pytest.raises(ValueError, match="a unit has 2"):
-        encode(groups()[:1], SMALL)
+        encode((*groups(), groups()[0]), SMALL)
+
+
+def test_a_file_of_another_number_of_groups_is_read_only_where_it_is_asked_for() -> None:
+    for some in ((), groups()[:1]):
+        file = encode(some, SMALL)
+        assert decode(file, SMALL, len(some)) == tuple(some)
+        with pytest.raises(Malformed, match=r"truncated|not rollouts of this run"):
+            decode(file, SMALL)
 
 
 def test_each_group_has_its_own_address() -> None:

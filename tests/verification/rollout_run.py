@@ -123,7 +123,9 @@ def weights_of(vector: Floats) -> str:
 def honest_unit(name: str = "sort") -> Unit:
     manifest = rollout_manifest(name)
     assert manifest.rollouts is not None
-    make = open_environment_of(manifest.rollouts).another
+    another = open_environment_of(manifest.rollouts).another
     seeds = task_seeds(manifest, BEACON, ROUND, NUMBER)
     vector = parameters()
-    return Unit(manifest, sample_groups(manifest, policy(vector), weights_of(vector), seeds, make))
+    return Unit(
+        manifest, sample_groups(manifest, policy(vector), weights_of(vector), seeds, lambda *_: another())
+    )

@@ -152,7 +152,7 @@ async def test_messages_that_nobody_holds_are_named(played: Testbed, tmp_path: P
             if wire not in (record.wire, receipt.wire):
                 await peer.receive("memory", wire)
     out = tmp_path / "gathered"
-    report = await gather(played, tmp_path, out, (1,), patience_s=1.0)
+    report = await gather(played, tmp_path, out, (1,), patience_s=5.0)
     assert {"the record of round 2", f"receipt {receipt.id} of round 1"} <= set(report.missing)
     assert Archive(out).round(played.manifest, 1) is not None
     assert Archive(out).round(played.manifest, 2) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,26 +12,31 @@ from protocol.errors import ConfigError
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, NumericProfile
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from protocol.rollouts import Group, quantise
+from protocol.tensors import Floats
 from tests.verification.rollout_run import Unit, honest_unit, parameters, policy, rollout_manifest, weights_of
 from training.environments.pinned import open_environment_of
 from training.generate import sample_groups
 from verification.rollouts import check_groups
-from verification.sampled import GroupsReport, find_groups, judge_groups
+from verification.sampled import GroupsReport, IndexedGroup, Sampling, find_groups, judge_groups
+
+
+def sampling(unit: Unit, vector: Floats, groups: Sequence[IndexedGroup]) -> Sampling:
+    return Sampling("rollouts", unit.manifest, vector, weights_of(vector), groups, unit.seeds)
 
 
 def judged(unit: Unit, own: NumericProfile = CPU_FP32, profile: NumericProfile = CPU_FP32) -> GroupsReport:
     vector = parameters()
     groups = list(enumerate(unit.groups))
-    return judge_groups(unit.manifest, vector, weights_of(vector), groups, unit.seeds, profile, own)
+    return judge_groups(sampling(unit, vector, groups), profile, own)
 
 
 def found(unit: Unit) -> GroupsReport:
     vector = parameters()
     groups = list(enumerate(unit.groups))
-    return find_groups(unit.manifest, vector, weights_of(vector), groups, unit.seeds, CPU_FP32)
+    return find_groups(sampling(unit, vector, groups), CPU_FP32)
 
 
-def drawn(vector_seed: int = 3, weights: str = "", noise: float = 0.0, **sampling: object) -> Unit:
+def drawn(vector_seed: int = 3, weights: str = "", noise: float = 0.0, **changes: object) -> Unit:
     """Sample an honest unit's tasks in another way."""
     unit = honest_unit()
     assert unit.manifest.rollouts is not None
@@ -40,8 +45,8 @@ def drawn(vector_seed: int = 3, weights: str = "", noise: float = 0.0, **samplin
     vector = parameters(vector_seed)
     if noise:
         vector = (vector + np.random.default_rng(1).normal(0, noise, vector.size)).astype(np.float32)
-    if sampling:
-        changed = config.sampling.model_copy(update=sampling)
+    if changes:
+        changed = config.sampling.model_copy(update=changes)
         other = unit.manifest.model_copy(update={"rollouts": config.model_copy(update={"sampling": changed})})
     # The noise of the honest run: only the policy or its temperature is another.
     groups = sample_groups(
@@ -49,7 +54,7 @@ def drawn(vector_seed: int = 3, weights: str = "", noise: float = 0.0, **samplin
         policy(vector),
         weights or weights_of(parameters()),
         unit.seeds,
-        open_environment_of(config).another,
+        lambda *_: open_environment_of(config).another(),
     )
     return Unit(unit.manifest, groups)
 
@@ -70,13 +75,12 @@ def test_an_honest_segment_passes_under_every_arithmetic_of_its_class(name: str)
 def test_some_of_the_groups_are_judged_with_their_own_tasks() -> None:
     unit = honest_unit()
     vector = parameters()
-    weights = weights_of(vector)
     for chosen in ([2], [0, 2], []):
         groups = [(index, unit.groups[index]) for index in chosen]
-        report = judge_groups(unit.manifest, vector, weights, groups, unit.seeds, CPU_FP32, CPU_FP32)
+        report = judge_groups(sampling(unit, vector, groups), CPU_FP32, CPU_FP32)
         assert report.outcome == PASSED
     wrong = [(0, unit.groups[1])]
-    report = judge_groups(unit.manifest, vector, weights, wrong, unit.seeds, CPU_FP32, CPU_FP32)
+    report = judge_groups(sampling(unit, vector, wrong), CPU_FP32, CPU_FP32)
     assert report.outcome == PROVEN_FALSE
 
 
@@ -151,6 +155,8 @@ def test_samples_of_another_version_are_found_even_with_its_noise() -> None:
     older = (vector - np.random.default_rng(2).normal(0, 1e-3, vector.size)).astype(np.float32)
     assert manifest.rollouts is not None
     seeds = honest_unit().seeds
-    make = open_environment_of(manifest.rollouts).another
-    stale = Unit(manifest, sample_groups(manifest, policy(older), weights_of(older), seeds, make))
+    another = open_environment_of(manifest.rollouts).another
+    stale = Unit(
+        manifest, sample_groups(manifest, policy(older), weights_of(older), seeds, lambda *_: another())
+    )
     assert judged(stale).outcome == PROVEN_FALSE

@@ -12,6 +12,7 @@ from protocol.rollouts import MAX_REWARD
 from training.environments.protocol import ComponentSpec, Environment, EnvSpec, Source
 from training.environments.registry import Pin, open_pinned
 from training.environments.signals import Signalled
+from training.judging import check_judge
 
 _MAX_SETTINGS_BYTES = 16_384
 
@@ -71,10 +72,11 @@ def check_environment(manifest: RunManifest) -> None:
     """Refuse a run whose rollouts nobody could check here.
 
     Raises:
-        ConfigError: as `open_environment_of`.
+        ConfigError: as `open_environment_of`, or nobody can ask its judge here.
     """
     if manifest.rollouts is not None:
         open_environment_of(manifest.rollouts)
+        check_judge(manifest)
 
 
 def _settings(pinned: EnvironmentConfig) -> dict[str, object]:
