@@ -6,6 +6,8 @@ ARGS ?=
 SETUP := $(PYTHON) -I murmur/bootstrap.py
 BIN := .venv/bin
 export PYTHONUTF8 := 1
+# Containers often set it; dozens of processes would then compile the same modules, each for itself.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up test test-contracts audit-contracts test-environments check format bench fuzz lock
@@ -32,7 +34,7 @@ up: setup
 test: test-contracts
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest -n auto -m "not e2e"
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m e2e
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

@@ -150,7 +150,8 @@ def summarize(
     Args:
         numbers: registration numbers by name.
         policy: what the coordinator measured of a policy.
-        refusals: counts by reason, by "number N" or peer id of the sender.
+        refusals: counts by reason, by "number N" or peer id of the sender, as the coordinator noted them; what the
+            other honest processes refused is in their status files.
         audit: the document that `murmur audit run --json` printed.
     """
     slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
@@ -163,6 +164,12 @@ def summarize(
         for key, ruling in zip(declared, rulings, strict=True)
         for judge in silent(run.manifest, run.draws[key], ruling, run.verdict_bodies(key))
     )
+    # What is malformed is not passed on: only a neighbour of its sender, seldom the coordinator, gets to refuse it.
+    noticed = [
+        read_status(directory / one.name).get("network", {}).get("refused_of", {})
+        for one in identities
+        if one.role is not None and one.honest
+    ]
     for identity in identities:
         if identity.role is None:
             continue
@@ -188,10 +195,10 @@ def summarize(
             )
             continue
         trained = int(read_status(directory / identity.name).get("units", {}).get("trained", 0))
-        refused: dict[str, int] = {}
+        refused: Counter[str] = Counter()
         for sender in (f"number {operator.number}", operator.peer_id):
-            for reason, count in refusals.get(sender, {}).items():
-                refused[reason] = refused.get(reason, 0) + count
+            for told in (refusals, *noticed):
+                refused.update(told.get(sender, {}))
         peers.append(
             PeerSummary(
                 name=identity.name,
@@ -205,7 +212,7 @@ def summarize(
                 slashed_wei=slashed.get(operator.number, 0),
                 credited_wei=pay.get(wallet, 0),
                 claimed_wei=paid.get(wallet, 0),
-                refused=refused,
+                refused=dict(refused),
             )
         )
     honest = {peer.number for peer in peers if peer.honest}

@@ -9,6 +9,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 1024  # (sender, reason) pairs whose last log line is remembered
+_SENDERS = 64  # whose refusals are counted apart; identities cost nothing, so the table is bounded
 
 
 @dataclass
@@ -27,6 +28,7 @@ class NetworkStats:
     syncs: int = 0
     restarts: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    refused_of: dict[str, Counter[str]] = field(default_factory=dict)  # of the first senders
     on_refuse: list[Callable[[str, str, str], None]] = field(default_factory=list, repr=False)
     _logged: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict, repr=False)
 
@@ -37,6 +39,8 @@ class NetworkStats:
             kind: a counter name of our own, never text from a peer, so that peers cannot grow the table.
         """
         self.refused[kind] += 1
+        if sender in self.refused_of or len(self.refused_of) < _SENDERS:
+            self.refused_of.setdefault(sender, Counter())[kind] += 1
         for told in self.on_refuse:
             told(kind, sender, reason)
         now = self.clock()
@@ -64,4 +68,5 @@ class NetworkStats:
             "syncs": self.syncs,
             "restarts": self.restarts,
             "refused": dict(self.refused),
+            "refused_of": {sender: dict(kinds) for sender, kinds in self.refused_of.items()},
         }

@@ -90,6 +90,17 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False]
 
 
+def test_strangers_without_number_cannot_grow_the_table_of_who_was_refused() -> None:
+    stats = NetworkStats(lambda: 0.0)
+    for number in range(1000):
+        stats.refuse("malformed message", f"peer {number}", "no")
+    stats.refuse("oversized gossip", "peer 0", "no")
+    told = stats.snapshot()
+    assert told["refused"] == {"malformed message": 1000, "oversized gossip": 1}
+    assert len(told["refused_of"]) == 64
+    assert told["refused_of"]["peer 0"] == {"malformed message": 1, "oversized gossip": 1}
+
+
 def test_refusals_are_all_counted_but_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     stats = NetworkStats(lambda: now[0])
@@ -99,6 +110,10 @@ def test_refusals_are_all_counted_but_logged_once_in_a_while(caplog: pytest.LogC
     now[0] = 11.0
     stats.refuse("malformed message", "peer", "no")
     assert stats.snapshot()["refused"] == {"malformed message": 7}
+    assert stats.snapshot()["refused_of"] == {
+        "peer": {"malformed message": 6},
+        "other": {"malformed message": 1},
+    }
     assert [record.getMessage() for record in caplog.records] == [
         r"ignored malformed message from peer: no\nsense",
         "ignored malformed message from other: no",
