@@ -143,7 +143,8 @@ def test_an_interrupt_stops_everything_that_was_started(stop: signal.Signals, tm
     argv += ["--peers", "1", "--cheat", "none"]
     up = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen: set[int] = set()
-    while not (directory / "up.json").exists() or len(seen) < 5:  # chain, coordinator, contributor, two verifiers
+    everybody = 5  # chain, coordinator, contributor, two verifiers
+    while not (directory / "up.json").exists() or len(seen) < everybody:
         assert up.poll() is None, up.stderr.read() if up.stderr else ""
         seen |= children(up.pid)
         try:
