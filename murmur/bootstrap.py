@@ -8,6 +8,7 @@ alone; stdout belongs to the command that follows.
     check    adds the developers' tools
     test     adds forge, solc and OpenZeppelin
     system   only name the system packages that are missing
+    browser  only tell whether there is a browser for the tests of the pages
     npm ...  run npm in contracts/ with the Node.js that was found or installed
     lock     resolve every dependency again and write constraints.txt
 
@@ -65,6 +66,11 @@ NEEDS = {
     "venv": "Python's venv and ensurepip modules",
 }
 
+# The pages are tested in a real browser, where there is one.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_VARIABLE = "MURMUR_CHROMIUM"
+BROWSER_HINT = f"install Chromium (Debian: apt-get install chromium), or name one with {BROWSER_VARIABLE}"
+
 LOCK_HEADER = """\
 # Every version that Murmur is tested with; `make up` installs these and no others.
 # Made by `make lock`: the dependencies of pyproject.toml, resolved in an empty environment and frozen.
@@ -121,6 +127,12 @@ def compiles(compiler: Sequence[str], source: str, *libraries: str) -> bool:
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
         except OSError:
             return False
+
+
+def find_browser() -> str | None:
+    """Return the Chromium that $MURMUR_CHROMIUM or PATH names, or None."""
+    named = os.environ.get(BROWSER_VARIABLE)
+    return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
 
 
 def require_system() -> None:
@@ -386,6 +398,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     if command == "system":
         require_system()
+    elif command == "browser":
+        if find_browser() is None:
+            raise SetupError(f"no browser is here, so the tests of the pages are skipped: {BROWSER_HINT}")
     elif command == "lock":
         write_lock()
     elif command == "npm":
@@ -396,8 +411,10 @@ def main(arguments: Sequence[str]) -> int:
             install_python(developer=command != "up")
             if command != "check":
                 install_node_packages(developer=command == "test")
+        if command == "test" and find_browser() is None:
+            say(f"no browser is here, so the tests of the pages are skipped: {BROWSER_HINT}")
     else:
-        raise SetupError("usage: bootstrap.py up | check | test | system | npm ... | lock")
+        raise SetupError("usage: bootstrap.py up | check | test | system | browser | npm ... | lock")
     return 0
 
 

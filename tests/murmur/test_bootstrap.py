@@ -146,6 +146,19 @@ def test_a_failing_npm_shows_its_words_and_is_tried_again(
     assert not (checkout / "contracts/called").exists()
 
 
+def test_a_missing_browser_is_told_with_what_it_costs_and_how_to_get_one(
+    checkout: Path, tmp_path: Path
+) -> None:
+    nowhere = set_up(checkout, "browser", PATH=str(tmp_path), MURMUR_CHROMIUM="")
+    assert nowhere.returncode == 1
+    assert "the tests of the pages are skipped" in nowhere.stderr
+    assert "apt-get install chromium" in nowhere.stderr
+    there = programs(tmp_path / "bin", **{"google-chrome": "exit 0"})
+    assert set_up(checkout, "browser", PATH=there, MURMUR_CHROMIUM="").returncode == 0
+    wrong = set_up(checkout, "browser", PATH=there, MURMUR_CHROMIUM=str(tmp_path / "chromium"))
+    assert wrong.returncode == 1, "who names one means that one"
+
+
 def test_an_unknown_command_is_a_usage_error(checkout: Path) -> None:
     done = set_up(checkout, "sideways")
     assert done.returncode == 1
