@@ -1,6 +1,7 @@
-"""The read API and the live page: a process of its own that only reads the database, `python -m coordinator.api`.
+"""The API and the live page: a process of its own that only reads the database, `python -m coordinator.api`.
 
-It ends when its stdin closes, so that it never outlives the coordinator. Errors are problem documents (RFC 9457).
+It ends when its stdin closes, so that it never outlives the coordinator; what people bring it hands over on its stdout
+(`coordinator.handing`). Errors are problem documents (RFC 9457).
 """
 
 import os
@@ -20,7 +21,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from coordinator.comparing import Comparisons
+from coordinator.handing import Handover
 from coordinator.page import STYLE, render
+from coordinator.preference_api import Submit, add_preferences
 from coordinator.queries import MAX_PAGE, Reader
 from coordinator.rollout_page import render_rollouts
 from coordinator.tables import open_engine
@@ -54,11 +58,12 @@ def problem(status: int, detail: str) -> JSONResponse:
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
-def create_app(engine: Engine, clock: Clock) -> FastAPI:
+def create_app(engine: Engine, clock: Clock, submit: Submit | None = None) -> FastAPI:
     """Return the API over a database.
 
     Args:
         clock: tells the age of what is shown.
+        submit: hands the coordinator what people bring; None: nothing can be brought.
     """
     app = FastAPI(title="Murmur coordinator", version="1", docs_url=None, redoc_url=None)
     reader = Reader(engine)
@@ -163,6 +168,7 @@ def create_app(engine: Engine, clock: Clock) -> FastAPI:
             raise HTTPException(503, "the coordinator has not begun")
         return HTMLResponse(render_rollouts(reader.summary(clock()), reader.rollouts(round)))
 
+    add_preferences(app, Comparisons(engine), clock, submit)
     return app
 
 
@@ -176,7 +182,7 @@ def _add_edges(app: FastAPI) -> None:
         except SQLAlchemyError:
             response = problem(503, "the database cannot be read now")
         for name, value in SECURITY_HEADERS.items():
-            response.headers[name] = value
+            response.headers.setdefault(name, value)  # a page with a script says so itself
         return response
 
     @app.exception_handler(StarletteHTTPException)
@@ -192,12 +198,6 @@ def _add_edges(app: FastAPI) -> None:
         return problem(422, f"{where}: {first['msg']}")
 
 
-def _end_with_stdin() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os._exit(0)
-
-
 def main() -> None:
     """Serve on an inherited listening socket until stdin closes."""
     import argparse
@@ -208,8 +208,11 @@ def main() -> None:
     parser.add_argument("--database", required=True)
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    app = create_app(open_engine(arguments.database, writer=False), unix_time)
+    questions = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not reach the coordinator
+    handover = Handover(sys.stdin.buffer, questions)
+    threading.Thread(target=handover.end_with, daemon=True).start()
+    app = create_app(open_engine(arguments.database, writer=False), unix_time, handover.submit)
     config = uvicorn.Config(
         app,
         log_level="warning",

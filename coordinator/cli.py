@@ -9,6 +9,7 @@ import typer
 from contracts.pot_cli import fund, release_bond
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
+from coordinator.prefer_cli import prefer
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
 
@@ -24,6 +25,7 @@ Directory = Annotated[Path, typer.Option("--dir", envvar="MURMUR_DIR", help="The
 run_app.command()(plan)
 run_app.command()(fund)
 run_app.command()(release_bond)
+run_app.command()(prefer)
 
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")

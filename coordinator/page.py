@@ -326,5 +326,8 @@ thead th { color: var(--quiet); font-size: .85rem; } .number { text-align: right
 .bad { color: var(--bad); font-weight: 600; } a { color: var(--accent); }
 .words { display: inline-block; white-space: normal; min-width: 18rem; }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; } details p { margin: .2rem 0; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1.5rem; }
+.side > div { border: 1px solid var(--line); padding: .3rem .8rem; min-height: 6rem; }
+button { font: inherit; padding: .3rem .9rem; margin-right: .5rem; }
 footer { margin-top: 2.5rem; color: var(--quiet); font-size: .85rem; }
 """

@@ -15,6 +15,7 @@ from coordinator.tables import (
     MessageRow,
     PeerRow,
     PolicyRow,
+    PreferenceRow,
     RefusalRow,
     RolloutsRow,
     RoundRow,
@@ -28,6 +29,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import RewardTable
 from protocol.rollout_config import RolloutConfig
 from protocol.tensors import parameter_layout
+from training.preferences import preference_values
 
 MAX_PAGE = 500
 MAX_PEERS = 1000
@@ -35,6 +37,7 @@ MAX_CURVE = 20_000  # points; a longer run is thinned evenly
 MAX_REFUSALS = 200
 MAX_TRANSACTIONS = 100
 MAX_ROLLOUTS = 64  # units of a round
+MAX_PREFERRED = 1024  # preferences about a round; records carry fewer
 
 RECORD = ("right", "wrong", "silent")
 OUTCOMES = ("passed", "void", "false", "unjudged")
@@ -142,6 +145,7 @@ class Reader:
             said = session.execute(
                 select(VerdictRow.number, VerdictRow.reason).where(VerdictRow.round == round_).limit(MAX_PAGE)
             ).all()
+            preferred = preferred_samples(session, round_)
         return {
             "round": round_,
             "units": [
@@ -151,7 +155,8 @@ class Reader:
                     **_fields(unit, ("merged", "reason", "drawn", "segment", "outcome")),
                     "components": json.loads(row.components),
                     "verdict_reasons": [reason for number, reason in said if number == row.number],
-                    "shown": json.loads(row.shown),
+                    "preferences": sum(len(one) for key, one in preferred.items() if key[0] == row.number),
+                    "shown": _with_preferences(json.loads(row.shown), row.number, preferred),
                 }
                 for row, unit in rows
             ],
@@ -188,6 +193,39 @@ class Reader:
         with Session(self._engine) as session:
             found = session.scalars(query.order_by(MessageRow.round, MessageRow.sequence)).all()
         return {"rewards": [json.loads(wire) for wire in found]}
+
+
+def preferred_samples(session: Session, round_: int) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Return what records say that people prefer among a round's samples: (better, worse) by (number, group)."""
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    query = select(PreferenceRow).where(PreferenceRow.round == round_, PreferenceRow.listed.is_not(None))
+    for row in session.scalars(query.limit(MAX_PREFERRED)):
+        worse = row.high if row.better == row.low else row.low
+        found.setdefault((row.number, row.group), []).append((row.better, worse))
+    return found
+
+
+def _with_preferences(
+    shown: dict[str, Any], number: int, preferred: dict[tuple[int, int], list[tuple[int, int]]]
+) -> dict[str, Any]:
+    """Say of each sample of a group how often it was preferred, and what that makes it worth."""
+    pairs = preferred.get((number, shown["group"]), [])
+    if not pairs:
+        return shown
+    count = 1 + max(len(shown["samples"]) - 1, *(place for pair in pairs for place in pair))
+    values = preference_values(count, pairs)
+    samples = [
+        {
+            **sample,
+            "preferred": {
+                "better": sum(better == place for better, _ in pairs),
+                "worse": sum(worse == place for _, worse in pairs),
+                "value": values[place],
+            },
+        }
+        for place, sample in enumerate(shown["samples"])
+    ]
+    return {**shown, "samples": samples}
 
 
 def _played(session: Session) -> Select[RoundRow]:

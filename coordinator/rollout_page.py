@@ -97,6 +97,9 @@ def _sample(place: int, sample: dict[str, Any]) -> Markup:
         + f"; in all {sample['totals'][player]:g}"
         for player, rewards in enumerate(sample["rewards"])
     ]
+    if said := sample.get("preferred"):
+        times = said["better"] + said["worse"]
+        earned.append(f"people prefer it {said['better']} of {times} times: {said['value']:.3f}")
     head = element("summary", f"Sample {place}: {' | '.join(earned)}")
     return element("details", head, *parts)
 

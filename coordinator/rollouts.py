@@ -3,6 +3,7 @@
 Nothing here decides anything: what counts is in `verification.rollouts` and in records. All text is a peer's.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,8 @@ from training.rewards import group_rewards
 from training.rollout import Tokenizer
 from training.tokenizer import tokenizer_of
 
-MAX_SAMPLES: Final = 16  # that are shown of a unit
+MAX_SAMPLES: Final = 16  # that are shown of a group
+MAX_COMPARED: Final = 64  # groups of a unit that people may be shown
 MAX_TEXT: Final = 2000  # characters of one part of a sample
 
 
@@ -38,7 +40,9 @@ def describe_rollouts(manifest: RunManifest, data: bytes) -> dict[str, Any]:
     index = next((place for place, group in enumerate(groups) if _differ(group, weights)), 0)
     tokenizer = tokenizer_of(manifest)
     shown = groups[index][:MAX_SAMPLES]
+    compared = {} if rollouts.people is None else _compared(groups, tokenizer)
     return {
+        "compared": compared,  # by group
         "groups": len(groups),
         "samples": len(samples),
         "reward": float(totals.mean()),
@@ -53,6 +57,16 @@ def describe_rollouts(manifest: RunManifest, data: bytes) -> dict[str, Any]:
     }
 
 
+def _compared(groups: Sequence[Group], tokenizer: Tokenizer) -> dict[int, list[dict[str, Any]]]:
+    """Return what people compare: of groups whose samples are not all the same, what was said in each, by group."""
+    found = {}
+    for place, group in enumerate(groups[:MAX_COMPARED]):
+        samples = [{"parts": _parts(sample, tokenizer)} for sample in group[:MAX_SAMPLES]]
+        if any(one != samples[0] for one in samples):
+            found[place] = samples
+    return found
+
+
 def _differ(group: Group, weights: list[float]) -> bool:
     rewards = group_rewards(group, weights)
     return bool((rewards != rewards[0]).any())
@@ -61,7 +75,17 @@ def _differ(group: Group, weights: list[float]) -> bool:
 def _read(
     sample: Sample, manifest: RunManifest, tokenizer: Tokenizer, weights: list[float]
 ) -> dict[str, Any]:
-    """Return a sample as text: what the environment said (player None) and what each player answered."""
+    """Return a sample as text, and what it earned."""
+    names = [one.component for one in rollouts_of(manifest).rewards]
+    return {
+        "parts": _parts(sample, tokenizer),
+        "rewards": [dict(zip(names, row, strict=True)) for row in sample.rewards.tolist()],
+        "totals": group_rewards((sample,), weights)[0].tolist(),
+    }
+
+
+def _parts(sample: Sample, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Return what the environment said (player None) and what each player answered."""
     parts: list[dict[str, Any]] = []
     told = 0
     for (start, end), player in zip(sample.turns.tolist(), sample.players.tolist(), strict=True):
@@ -69,12 +93,7 @@ def _read(
             parts.append({"player": None, "text": _text(tokenizer, sample, told, start)})
         parts.append({"player": player, "text": _text(tokenizer, sample, start, end)})
         told = end
-    names = [one.component for one in rollouts_of(manifest).rewards]
-    return {
-        "parts": parts,
-        "rewards": [dict(zip(names, row, strict=True)) for row in sample.rewards.tolist()],
-        "totals": group_rewards((sample,), weights)[0].tolist(),
-    }
+    return parts
 
 
 def _text(tokenizer: Tokenizer, sample: Sample, start: int, end: int) -> str:

@@ -65,8 +65,9 @@ from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_st
 from protocol.errors import Malformed, MurmurError, NetworkError, Premature
 from protocol.keys import PeerKey
 from protocol.lessons import Lessons
-from protocol.messages import Body, Signed, sign
+from protocol.messages import Body, Signed, parse_message, sign
 from protocol.peer import Peer, PeerConfig, open_peer
+from protocol.preferences import is_preference
 from protocol.published import max_published_bytes
 from protocol.speakers import speaker_name
 from training.environments.pinned import check_environment
@@ -387,7 +388,14 @@ class Service:
 
     async def _serve_api(self, listener: socket.socket) -> None:
         url = self._config.database or database_url(self._config.directory)
-        await serving.serve(listener, url, self._config.directory / "api.log")
+        await serving.serve(listener, url, self._config.directory / "api.log", self._take_preference)
+
+    async def _take_preference(self, wire: bytes) -> None:
+        """Take in what a person brought to the API, and tell it to the network."""
+        preference = is_preference(parse_message(wire))
+        if preference is None:
+            raise Malformed("only preferences are brought here")
+        await self._peer.publish(preference)
 
     async def _show(self) -> None:
         while True:

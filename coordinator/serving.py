@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-from protocol.errors import ConfigError
+from coordinator.handing import Take, answer
+from protocol.errors import ConfigError, Malformed
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ async def bind(port: int) -> socket.socket:
     raise ConfigError(f"port {port} cannot be used: {reason}", hint="choose another --api-port")
 
 
-async def serve(listener: socket.socket, database: str, log_path: Path) -> None:
+async def serve(listener: socket.socket, database: str, log_path: Path, take: Take) -> None:
     """Keep the API's process alive on a listening socket until cancelled.
 
     Args:
         database: SQLAlchemy URL.
+        take: takes in what people brought to it.
     """
     descriptor = listener.fileno()
     argv = [sys.executable, "-m", "coordinator.api", "--database", database, "--fd", str(descriptor)]
@@ -57,13 +59,15 @@ async def serve(listener: socket.socket, database: str, log_path: Path) -> None:
             process = await trio.lowlevel.open_process(
                 argv,
                 stdin=subprocess.PIPE,  # it ends when this closes, so also when we are killed
-                stdout=errors.fileno(),
+                stdout=subprocess.PIPE,
                 stderr=errors.fileno(),
                 pass_fds=(descriptor,),
                 start_new_session=True,
             )
         try:
-            await process.wait()
+            await answer(process, take)
+        except (Malformed, trio.BrokenResourceError) as error:
+            log.error("the API is ended: %s", error)
         finally:
             await _stop(process)
         if trio.current_time() - began > PAUSE_MAX_S:
@@ -75,8 +79,9 @@ async def serve(listener: socket.socket, database: str, log_path: Path) -> None:
 
 async def _stop(process: trio.Process) -> None:
     with trio.CancelScope(shield=True):
-        if process.stdin is not None:
-            await process.stdin.aclose()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                await pipe.aclose()
         if process.returncode is None:
             with trio.move_on_after(STOP_S):
                 await process.wait()

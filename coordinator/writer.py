@@ -275,8 +275,8 @@ class Writer:
         told = {**found, "components": json.dumps(found["components"]), "shown": json.dumps(found["shown"])}
         told.pop("compared", None)
         self._session.merge(RolloutsRow(round=round_, number=number, **told))
-        for group, samples in enumerate(found.get("compared", ())):
-            row = SamplesRow(round=round_, number=number, group=group, samples=json.dumps(samples))
+        for group, samples in found.get("compared", {}).items():
+            row = SamplesRow(round=round_, number=number, group=int(group), samples=json.dumps(samples))
             self._session.merge(row)
         self._session.execute(delete(SamplesRow).where(SamplesRow.round < round_ - KEPT_ROUNDS))
 

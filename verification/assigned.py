@@ -1,6 +1,7 @@
 """What a unit had to do, and what its reward is made of, in words."""
 
 from protocol.manifest import RunManifest
+from protocol.rollout_config import RewardWeight, RolloutConfig
 
 
 def assigned_work(manifest: RunManifest) -> str:
@@ -20,6 +21,26 @@ def weighed_rewards(manifest: RunManifest) -> tuple[str, ...]:
     if manifest.rollouts is None:
         return ()
     return tuple(
-        f"{one.component}, weight {one.weight:g}: recomputed by everybody who plays the sample again"
+        f"{one.component}, weight {one.weight:g}: {_known(manifest.rollouts, one)}"
         for one in manifest.rollouts.rewards
+    )
+
+
+def _known(rollouts: RolloutConfig, one: RewardWeight) -> str:
+    """Return how a component of a reward is known."""
+    if one.source == "verifiable":
+        return "recomputed by everybody who plays the sample again"
+    if not one.weight:
+        return "asked of nobody in this run"
+    if one.source == "human":
+        assert rollouts.people is not None, "a weight and people come together"
+        count = len(rollouts.people.addresses)
+        return (
+            f"what {count} {'person' if count == 1 else 'people'} prefer: Bradley and Terry's values of the signed "
+            f"preferences that records carry until {rollouts.lag - 1} rounds later"
+        )
+    assert rollouts.judge is not None, "a weight and a judge come together"
+    return (
+        f"the median score of up to {rollouts.judge.judges} peers, drawn by the beacon, who sample from the pinned "
+        "judge model"
     )
