@@ -103,10 +103,10 @@ def table(environment: str, units: int) -> Iterator[dict[str, object]]:
             "environment": environment,
             "part": part,
             "cpu ms": round(1000 * spent, 1),
-            "ms a group": round(1000 * spent / groups, 2) if groups else "",
-            "us a token": round(1e6 * spent / tokens, 1) if tokens else "",
+            "ms a group": round(1000 * spent / groups, 2) if groups else None,
+            "us a token": round(1e6 * spent / tokens, 1) if tokens else None,
             "cheaper": round(beside / spent, 2),
-            "unit": f"{spent / made:.1%}",
+            "unit": round(spent / made, 3),
         }
 
     groups, drawn = found[0].groups, found[0].drawn_groups

@@ -56,6 +56,7 @@ def row(swarm: Swarm, who: str, processes: int, wall_s: float, cpu_s: float) -> 
         "s a round": round(wall_s, 2),
         "rollouts a second": round(samples / wall_s, 1),
         "cpu s a round": round(cpu_s, 2),
+        "rollouts a cpu s": round(samples / cpu_s, 1),
         "cores busy": round(cpu_s / wall_s, 2),
         "load": round(os.getloadavg()[0], 1),
     }

@@ -38,7 +38,7 @@ def as_json(groups: tuple[Group, ...]) -> bytes:
                     "players": sample.players.tolist(),
                     "log_probabilities": np.round(sample.log_probabilities, 4).tolist(),
                     "rewards": sample.rewards.tolist(),
-                    "fingerprint": sample.fingerprint.tolist(),
+                    "fingerprint": [float(str(value)) for value in sample.fingerprint],
                 }
                 for sample in group
             ]
@@ -74,7 +74,7 @@ def forms(swarm: Swarm, course: Course, first: int) -> Iterator[dict[str, object
         "fp32": mean([vector.tobytes() for vector in vectors]),
         "bf16": mean([half.tobytes() for half in halves]),
         "bf16, zstd": mean([compress(half.tobytes()) for half in halves]),
-        "bf16, change of its bits, zstd": mean([compress(change) for change in changes]),
+        "bf16 changes, zstd": mean([compress(change) for change in changes]),
     }
     rollouts, update = mean(files), mean(updates)
     blob = rollouts + update
