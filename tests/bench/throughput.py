@@ -85,7 +85,10 @@ def network(swarm: Swarm, directory: Path) -> dict[str, object]:
             sys.stderr.write(line)
             if match := ROUND.match(line):
                 began.setdefault(int(match[1]), (time.perf_counter(), family(up.pid)))
-        said = json.loads(up.stdout.read())
+        document = up.stdout.read()
+    if not document:
+        sys.exit("murmur up ended without a document; what it said is above")
+    said = json.loads(document)
     if said["not_demonstrated"]:
         print(f"murmur up: {'; '.join(said['not_demonstrated'])}", file=sys.stderr)
     first, last = min(number for number in began if number > swarm.lag), max(began)
