@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.pot_cli import fund, release_bond
-from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.kind import (
+    PEOPLE_WEIGHT,
+    Environment,
+    Kind,
+    People,
+    PeopleWeight,
+    RunKind,
+    asking_people,
+    preset_of,
+    tuned_base,
+)
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
 from protocol import options
@@ -183,6 +193,8 @@ def create(
     ] = None,
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    people: People = None,
+    people_weight: PeopleWeight = PEOPLE_WEIGHT,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -214,7 +226,7 @@ def create(
     from protocol.keys import PeerKey, save_peer_key
 
     fund_wei = parse_amount(fund)
-    chosen = preset_of(kind, env)
+    chosen = asking_people(preset_of(kind, env), people, people_weight)
     if chosen is not None and data is not None:
         raise UsageError(
             "a policy learns from its environment, not from --data",

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.kind import (
+    PEOPLE_WEIGHT,
+    Environment,
+    Kind,
+    People,
+    RunKind,
+    asking_people,
+    preset_of,
+    tuned_base,
+)
 from protocol import options
 from protocol.errors import ConfigError, UsageError
 
@@ -45,6 +54,7 @@ def calibrate(
     ] = None,
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    people: People = None,
     segments: Annotated[
         int, typer.Option(min=5, max=100_000, help="Segments with carried moments, and as many without.")
     ] = SEGMENTS,
@@ -64,7 +74,7 @@ def calibrate(
     else:
         if out is not None and not out.parent.is_dir():
             raise ConfigError(f"{out.parent} is not a directory", hint=f"mkdir -p {out.parent}")
-        preset = preset_of(kind, env)
+        preset = asking_people(preset_of(kind, env), people, PEOPLE_WEIGHT)
         if preset is not None and manifest is not None:
             raise UsageError("--kind rollout measures a preset", hint="leave --manifest out")
         signed = _measure(directory, manifest, profiles, segments, preset)

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.kind import (
+    PEOPLE_WEIGHT,
+    Environment,
+    Kind,
+    People,
+    PeopleWeight,
+    RunKind,
+    asking_people,
+    preset_of,
+    tuned_base,
+)
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import ConfigError, NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
@@ -96,6 +106,8 @@ def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tupl
 def up(
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    people: People = None,
+    people_weight: PeopleWeight = PEOPLE_WEIGHT,
     peers: Annotated[
         int | None,
         typer.Option(min=1, max=MAX_PEERS, help="Honest contributors; default 4, and 3 in a rollout run."),
@@ -137,7 +149,7 @@ def up(
     if verifiers < 2:
         raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    chosen = preset_of(kind, env)
+    chosen = asking_people(preset_of(kind, env), people, people_weight)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,

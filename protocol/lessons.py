@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from protocol.frozen import Digest, Frozen
-from protocol.messages import MAX_UNITS, Number
+from protocol.messages import MAX_PREFERENCES, MAX_UNITS, Number, Place
 
 
 class Lesson(Frozen):
@@ -13,6 +13,15 @@ class Lesson(Frozen):
 
     number: Number
     blob: Digest  # that it published
+
+
+class Preferred(Frozen):
+    """Name two samples of a group of which a person prefers one."""
+
+    number: Number  # of the unit's author
+    group: Place
+    better: Place
+    worse: Place
 
 
 _Lessons = Annotated[tuple[Lesson, ...], Field(max_length=MAX_UNITS)]
@@ -24,6 +33,8 @@ class Lessons(Frozen):
     learned: _Lessons = ()  # whose rollouts it learns from
     judging: _Lessons = ()  # who judged those, in the round after
     judged: _Lessons = ()  # whose rollouts it judges itself
+    # Among the samples that it learns from; of at most three records, for the lag is four.
+    preferences: Annotated[tuple[Preferred, ...], Field(max_length=3 * MAX_PREFERENCES)] = ()
 
     @property
     def blobs(self) -> tuple[str, ...]:

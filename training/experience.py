@@ -1,8 +1,9 @@
 """What a policy's inner steps learn from: rollouts of an earlier round, in an order that everybody knows.
 
 A step's row of draws names groups by their place, so that a unit's batches are fixed by the beacon and the records
-alone. Without any rollouts, as in the first rounds of a run, no step is taken. What judges said of a sample since takes
-the place that it left open in its reward; where nobody did, all samples of the group have zero there.
+alone. Without any rollouts, as in the first rounds of a run, no step is taken. What judges said of a sample since, and
+what people's preferences make it worth, takes the places that it left open in its reward; where nobody said anything of
+a group, all of its samples have zero there.
 """
 
 from collections import defaultdict
@@ -10,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from protocol.frozen import Arithmetic
-from protocol.lessons import Lessons
+from protocol.lessons import Lessons, Preferred
 from protocol.manifest import RunManifest
 from protocol.published import read_judgments, read_rollouts
 from protocol.rollouts import Group, Shape, decode_group, rollouts_of
@@ -25,6 +26,7 @@ from training.assignment import Offsets
 from training.inner import InnerState
 from training.judging import scores_of
 from training.policy import ExactPolicyTrainer, PolicyBatch, PolicyTrainer
+from training.preferences import preference_values
 from training.rewards import group_rewards
 
 
@@ -46,11 +48,16 @@ class Experience:
             Malformed: one of them is not of this run.
         """
         shape, said = Shape.of(manifest), judged_scores(manifest, [get(one.blob) for one in lessons.judging])
+        preferred = preferred_values(manifest, lessons.preferences)
         found: list[Group] = []
         for lesson in lessons.learned:
             for index, raw in enumerate(read_rollouts(manifest, get(lesson.blob))):
-                group, scores = decode_group(raw, shape), said.get((lesson.number, index))
-                found.append(group if scores is None else with_scores(manifest, group, scores))
+                group, name = decode_group(raw, shape), (lesson.number, index)
+                if name in said:
+                    group = with_scores(manifest, group, said[name], "ai_judge")
+                if name in preferred:
+                    group = with_scores(manifest, group, preferred[name], "human")
+                found.append(group)
         return cls(manifest, tuple(found))
 
     def batch(self, row: npt.NDArray[np.int64]) -> PolicyBatch:
@@ -70,7 +77,7 @@ class Experience:
 
 
 Scores = tuple[float, ...]
-"""What a group's samples are worth to its judges, in their order."""
+"""What a group's samples are worth to judges or to people, in their order."""
 
 
 def judged_scores(manifest: RunManifest, blobs: Sequence[bytes]) -> Mapping[tuple[int, int], Scores]:
@@ -89,9 +96,22 @@ def judged_scores(manifest: RunManifest, blobs: Sequence[bytes]) -> Mapping[tupl
     return {name: tuple(map(median, zip(*scores, strict=True))) for name, scores in said.items()}
 
 
-def with_scores(manifest: RunManifest, group: Group, scores: Scores) -> Group:
-    """Return a group whose samples are rewarded by what judges said of them."""
-    place = rollouts_of(manifest).signal("ai_judge")
+def preferred_values(
+    manifest: RunManifest, preferences: Sequence[Preferred]
+) -> Mapping[tuple[int, int], Scores]:
+    """Return what people's preferences make each sample worth, by number and index of the group."""
+    pairs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for one in preferences:
+        pairs[one.number, one.group].append((one.better, one.worse))
+    size = rollouts_of(manifest).sampling.group_size
+    return {name: preference_values(size, found) for name, found in pairs.items()}
+
+
+def with_scores(
+    manifest: RunManifest, group: Group, scores: Scores, source: Literal["ai_judge", "human"]
+) -> Group:
+    """Return a group whose samples are rewarded by what judges or people said of them."""
+    place = rollouts_of(manifest).signal(source)
     found = []
     for sample, score in zip(group, scores, strict=True):
         rewards = sample.rewards.copy()

@@ -15,6 +15,7 @@ from protocol.manifest import CPU_FP32, CodecConfig, InnerConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import (
     EnvironmentConfig,
+    PeopleConfig,
     PolicyConfig,
     RewardWeight,
     RolloutConfig,
@@ -37,6 +38,11 @@ INNER: Final = InnerConfig(
 )
 
 
+PREFERRED: Final = "preferred"
+PEOPLE_LAG: Final = 4
+"""Rounds between sampling and learning where people are asked: they have all but one of them to compare in."""
+
+
 class Preset(Frozen):
     """Hold everything about a run on an environment that does not follow from who takes part."""
 
@@ -51,6 +57,8 @@ class Preset(Frozen):
     codec: CodecConfig = CodecConfig()
     policy: PolicyConfig = PolicyConfig()
     lag: int = 2  # rounds
+    people: PeopleConfig | None = None
+    people_weight: float = 0.0
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def open(self) -> Opened:
@@ -79,11 +87,15 @@ class Preset(Frozen):
             ),
             sampling=self.sampling,
             policy=self.policy,
-            rewards=tuple(
-                RewardWeight(component=one.name, weight=one.weight, source=one.source.value)
-                for one in spec.components
+            rewards=(
+                *(
+                    RewardWeight(component=one.name, weight=one.weight, source=one.source.value)
+                    for one in spec.components
+                ),
+                *self._signals(),
             ),
-            lag=self.lag,
+            people=self.people,
+            lag=self.lag if self.people is None else max(self.lag, PEOPLE_LAG),
         )
         return {
             "model": self.model,
@@ -94,6 +106,12 @@ class Preset(Frozen):
             "rollouts": rollouts,
             "verification": {"segment_steps": self.segment_steps, "profiles": [PROFILE]},
         }
+
+    def _signals(self) -> tuple[RewardWeight, ...]:
+        """Return the components that the environment does not give."""
+        if self.people is None:
+            return ()
+        return (RewardWeight(component=PREFERRED, weight=self.people_weight, source="human"),)
 
 
 def preset(environment: str) -> Preset:

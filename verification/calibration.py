@@ -306,7 +306,11 @@ def measured_setting(manifest: RunManifest) -> str:
     if manifest.rollouts is not None:
         names = ("environment", "sampling", "policy", "lag")
         said = manifest.rollouts.model_dump(mode="json")
-        weighed = [{"component": one.component, "weight": one.weight} for one in manifest.rollouts.rewards]
+        weighed = [
+            {"component": one.component, "weight": one.weight}
+            for one in manifest.rollouts.rewards
+            if one.source == "verifiable"  # of the others nobody says anything while it is measured
+        ]
         setting["rollouts"] = {**{name: said[name] for name in names}, "rewards": weighed}
     return digest(canonical_json(setting))
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from protocol.lessons import NOTHING, Lesson, Lessons
+from protocol.lessons import NOTHING, Lesson, Lessons, Preferred
 from protocol.manifest import RunManifest
 from protocol.messages import RoundRecord
+from verification.preferences import preferences_about
 
 
 def experience(
@@ -15,7 +16,8 @@ def experience(
     Learned from are the units that the record `lag` rounds before merged, in its order, but for those that it or a
     later record before this round calls void or false; rounds that come too early learn from nothing. What judges
     say of them stands in the units of the round after theirs, under the same condition. Judged is whatever the record
-    before this round merged.
+    before this round merged. What people prefer among the samples is what records until then carry and what counts
+    (`verification.preferences`).
 
     Args:
         record: gives what is in force of a round's anchored record.
@@ -35,6 +37,7 @@ def experience(
         learned=_standing(known, source),
         judging=_standing(known, source + 1) if judged and source >= 0 else (),
         judged=_merged(known[round_ - 1]) if judged else (),
+        preferences=_preferences(manifest, known, source),
     )
 
 
@@ -44,6 +47,17 @@ def learned_rounds(manifest: RunManifest, round_: int) -> range:
         return range(0)
     first = round_ - manifest.rollouts.lag
     return range(max(0, first), round_) if first >= 0 or manifest.rollouts.judge else range(0)
+
+
+def _preferences(
+    manifest: RunManifest, known: Mapping[int, RoundRecord], source: int
+) -> tuple[Preferred, ...]:
+    if manifest.rollouts is None or manifest.rollouts.people is None or source not in known:
+        return ()
+    return tuple(
+        Preferred(number=one.said.number, group=one.said.group, better=one.said.better, worse=one.said.worse)
+        for one in preferences_about(manifest, known.get, source)
+    )
 
 
 def _merged(record: RoundRecord) -> tuple[Lesson, ...]:

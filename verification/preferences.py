@@ -61,14 +61,17 @@ def preferences_about(manifest: RunManifest, record: RecordOf, round_: int) -> t
     """Return the preferences about a round's samples that count, in the order of the records.
 
     Raises:
-        Malformed: a record that may carry them is not here.
+        Malformed: the round's record, or one that may carry them, is not here; no other is looked at.
     """
-    return tuple(
-        one
-        for later in range(round_ + 1, last_record(manifest, round_) + 1)
-        for one, fault in check_listed(manifest, record, later)
-        if not fault and one.round == round_
-    )
+    taken, found = set(), []
+    for later in range(round_ + 1, last_record(manifest, round_) + 1):
+        window = open_rounds(manifest, later)
+        for one in _here(record, later).preferences:
+            about = one.round == round_ and one.said.pair not in taken
+            if about and not _fault(manifest, record, window, one):
+                taken.add(one.said.pair)
+                found.append(one)
+    return tuple(found)
 
 
 def _fault(manifest: RunManifest, record: RecordOf, window: range, one: ListedPreference) -> str:

@@ -7,12 +7,14 @@ import pytest
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import UsageError
 from protocol.manifest import DatasetConfig, RunManifest
+from protocol.rollout_config import PeopleConfig, RewardWeight
 from protocol.rollouts import rollouts_of
 from training.environments.demonstration import demonstrate
-from training.preset import PRESETS, preset
+from training.environments.pinned import open_environment_of
+from training.preset import PREFERRED, PRESETS, preset
 
 
-def manifest_of(name: str) -> RunManifest:
+def manifest_of(name: str, **changes: object) -> RunManifest:
     return RunManifest.model_validate(
         {
             "name": "preset",
@@ -22,7 +24,7 @@ def manifest_of(name: str) -> RunManifest:
             "dataset": DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
             "initial_parameters": ZERO_DIGEST,
             "program": ZERO_DIGEST,
-            **preset(name).fields(),
+            **preset(name).model_copy(update=changes).fields(),
         }
     )
 
@@ -46,3 +48,13 @@ def test_an_environment_without_a_preset_names_those_that_have_one() -> None:
     with pytest.raises(UsageError, match="no preset") as caught:
         preset("chess")
     assert "sort" in caught.value.hint
+
+
+def test_a_preset_that_asks_people_gives_them_time() -> None:
+    people = PeopleConfig(addresses=("0x" + "33" * 20,))
+    rollouts = rollouts_of(manifest_of("sort", people=people, people_weight=0.25))
+    assert rollouts.people == people
+    assert rollouts.rewards[-1] == RewardWeight(component=PREFERRED, weight=0.25, source="human")
+    assert rollouts.signal("human") == len(rollouts.rewards) - 1
+    assert rollouts.lag == 4
+    assert [one.name for one in open_environment_of(rollouts).environment.spec.components][-1] == PREFERRED
