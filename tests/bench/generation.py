@@ -10,7 +10,6 @@ steps over what the check spends on them, `unit` the check's share of what the w
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 from protocol.canonical import digest
@@ -29,7 +28,7 @@ from training.outer import initial_state, parameters_file
 from training.preset import preset
 from training.sampler import Sampler
 from verification.rollouts import check_rollouts
-from verification.sampled import GroupsReport, find_groups, judge_groups
+from verification.sampled import GroupsReport, Sampling, find_groups, judge_groups
 
 CONTRIBUTORS = 3
 VERIFIERS, DRAWN = 2, 0.2  # of a drawn unit; share of units
@@ -68,9 +67,9 @@ def measure(manifest: RunManifest, parameters: Floats, beacon: str) -> Measured:
     clock("play again", check_rollouts, manifest, beacon, 0, 1, raw)
     drawn = list(enumerate(unit))[:: manifest.segments]
     seeds = task_seeds(manifest, beacon, 0, 1)
-    judged = partial(judge_groups, manifest, parameters, weights, drawn, seeds, CPU_FP32)
-    _passed(clock("drawn groups", judged, CPU_FP32))
-    _passed(clock("exact groups", find_groups, manifest, parameters, weights, drawn, seeds, CPU_FP32))
+    sampling = Sampling("rollouts", manifest, parameters, weights, drawn, seeds)
+    _passed(clock("drawn groups", judge_groups, sampling, CPU_FP32, CPU_FP32))
+    _passed(clock("exact groups", find_groups, sampling, CPU_FP32))
     clock("drawn steps", learnt, CPU_FP32, manifest.verification.segment_steps)
     clock("exact steps", learnt, CPU_EXACT, manifest.verification.segment_steps)
     picked = [group for _, group in drawn]
