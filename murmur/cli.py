@@ -3,8 +3,10 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,8 +14,6 @@ from murmur.interrupt import Interrupted
 from protocol.errors import MurmurError
 
 INTERRUPTED = 130
-
-app = typer.Typer(name="murmur", no_args_is_help=True, pretty_exceptions_enable=False)
 
 # (command, module, its Typer app): a role package owns its commands, this file only mounts them.
 MOUNTS = (
@@ -52,7 +52,6 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def murmur(
     show_version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
@@ -61,23 +60,26 @@ def murmur(
     """Train one model on many machines that do not trust each other."""
 
 
-def mount(command: str, module: str, name: str) -> None:
-    if importlib.util.find_spec(module) is not None:
-        mounted: Any = getattr(importlib.import_module(module), name, None)
-        if mounted is not None:
-            app.add_typer(mounted, name=command)
+@cache
+def program(group: str | None = None) -> typer.Typer:
+    """Make the program, with all its commands or with those of one group alone: each takes its time to import."""
+    app = typer.Typer(name="murmur", no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(murmur)
+    groups: dict[str, typer.Typer] = {}
+    for command, module, name in MOUNTS:
+        if group in (None, command) and importlib.util.find_spec(module) is not None:
+            groups[command] = getattr(importlib.import_module(module), name)
+            app.add_typer(groups[command], name=command)
+    for command, module, name in COMMANDS:
+        if command in groups:
+            groups[command].command(name)(getattr(importlib.import_module(module), name))
+    return app
 
 
-def add_command(group: str, module: str, name: str) -> None:
-    mounted = next(one.typer_instance for one in app.registered_groups if one.name == group)
-    assert mounted is not None, "groups are mounted before commands are added to them"
-    mounted.command(name)(getattr(importlib.import_module(module), name))
-
-
-for _mount in MOUNTS:
-    mount(*_mount)
-for _command in COMMANDS:
-    add_command(*_command)
+def group_of(arguments: Sequence[str]) -> str | None:
+    """Return the group that a command line begins with, or None: then it takes all of them to answer."""
+    first = arguments[0] if arguments else ""
+    return first if first and first in (command for command, _, _ in MOUNTS) else None
 
 
 def exit_code(error: BaseException) -> int | None:
@@ -102,7 +104,7 @@ def describe(error: BaseException) -> str:
 def main() -> None:
     """Run the program; the entry point of the console script."""
     try:
-        app()
+        program(group_of(sys.argv[1:]))()
     except (MurmurError, BaseExceptionGroup, Interrupted, KeyboardInterrupt) as error:
         code = exit_code(error)
         if code is None:

@@ -39,6 +39,7 @@ class NetworkConfig:
     target_peers: int = 12  # dial known peers until this many are connected
     redial_s: float = 1.0  # first pause after a failed dial; doubles to `redial_max_s`
     redial_max_s: float = 60.0
+    redial_bootstrap_s: float = 4.0  # the longest pause for those in `bootstrap`, the way into the run
     sync_interval_s: float = 5.0
     restart_max_s: float = 30.0
     blobs: ExchangeLimits = field(default_factory=ExchangeLimits)
@@ -106,7 +107,12 @@ class Network:
         self._may_serve = may_serve
         self._listen = hosts.parse_address(config.listen)
         self._announce = tuple(hosts.parse_address(one) for one in config.announce)
-        self._book = PeerBook(self.peer_id, first_pause_s=config.redial_s, max_pause_s=config.redial_max_s)
+        self._book = PeerBook(
+            self.peer_id,
+            first_pause_s=config.redial_s,
+            max_pause_s=config.redial_max_s,
+            kept_max_pause_s=config.redial_bootstrap_s,
+        )
         for address in config.bootstrap:
             self._book.add(address, keep=True)
         self._seen: OrderedDict[bytes, None] = OrderedDict()

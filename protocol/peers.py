@@ -23,8 +23,18 @@ class _Entry:
 class PeerBook:
     """Remember a bounded number of peers; what strangers tell never displaces bootstrap or proven peers."""
 
-    def __init__(self, own: str, *, first_pause_s: float, max_pause_s: float) -> None:
+    def __init__(
+        self, own: str, *, first_pause_s: float, max_pause_s: float, kept_max_pause_s: float
+    ) -> None:
+        """Know nobody yet.
+
+        Args:
+            first_pause_s: after a failed dial; each further one doubles it, up to
+            max_pause_s: for whom others told of, and
+            kept_max_pause_s: for whom the user's configuration names.
+        """
         self._own = own
+        self._kept_max_pause_s = kept_max_pause_s
         self._first_pause_s = first_pause_s
         self._max_pause_s = max_pause_s
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -97,6 +107,8 @@ class PeerBook:
         if entry is None:
             return
         entry.failures += 1
-        entry.next_try = now + min(self._first_pause_s * 2 ** (entry.failures - 1), self._max_pause_s)
+        longest = self._kept_max_pause_s if entry.keep else self._max_pause_s
+        doublings = min(entry.failures - 1, 32)  # whom we keep may be away for weeks, and floats end
+        entry.next_try = now + min(self._first_pause_s * 2**doublings, longest)
         if entry.failures >= FORGET_AFTER_FAILURES and not entry.keep:
             del self._entries[peer]

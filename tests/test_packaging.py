@@ -120,14 +120,27 @@ def test_every_shipped_environment_is_registered() -> None:
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     code = (
-        "import importlib.util, sys, murmur.cli\n"
-        "for name in ('node', 'coordinator', 'verification', 'contracts'):\n"
-        "    if importlib.util.find_spec(name + '.cli'): importlib.import_module(name + '.cli')\n"
+        "import sys\n"
+        "from murmur.cli import program\n"
+        "program()\n"
         "print(*sorted({'torch', 'web3', 'libp2p', 'trio', 'fastapi', 'sqlalchemy'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_a_command_imports_only_what_its_own_group_needs() -> None:
+    code = (
+        "import sys\n"
+        "from murmur.cli import group_of, program\n"
+        "assert [group_of(one) for one in (['node', 'start'], ['up'], ['--help'], [])] == ['node', None, None, None]\n"
+        "program('node')\n"
+        "print(*sorted(name for name in sys.modules if name.endswith('cli') and '.' in name))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["murmur.cli", "node.cli"]
 
 
 def test_torch_runs_only_in_child_processes() -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from murmur.attacks import AttackReport, AttackResult, markdown, measure_attacks, measure_honest
-from murmur.cli import app
+from murmur.cli import program
 from murmur.laboratory import EMULATED, Laboratory
 from murmur.measuring import STEP_CHEATS
 from node.cheats.casting import steps_of
@@ -146,13 +146,13 @@ def test_a_residual_forged_once_is_carried_on_honestly_for_three_units() -> None
 
 @pytest.mark.parametrize("arguments", [("--only", "nap"), ("--report", "--json")])
 def test_a_command_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
-    found = CliRunner().invoke(app, ["verifier", "attacks", *arguments])
+    found = CliRunner().invoke(program(), ["verifier", "attacks", *arguments])
     assert isinstance(found.exception, UsageError)
 
 
 @pytest.mark.slow
 def test_the_command_measures_one_attack_on_the_default_model() -> None:
-    found = CliRunner().invoke(app, ["verifier", "attacks", "--only", "lr-0.99", "--json"])
+    found = CliRunner().invoke(program(), ["verifier", "attacks", "--only", "lr-0.99", "--json"])
     assert found.exit_code == 0
     document = json.loads(found.stdout)
     [attack] = document["attacks"]

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from murmur.cli import app
+from murmur.cli import program
 from murmur.rollout_attacks import (
     RolloutAttackReport,
     RolloutAttackResult,
@@ -106,14 +106,14 @@ def test_the_report_holds_only_if_all_attacks_and_no_honest_unit_were_caught(
 
 @pytest.mark.parametrize("arguments", [("--only", "skip-steps"), ("--report", "--json")])
 def test_a_command_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
-    found = CliRunner().invoke(app, ["verifier", "attacks", "--kind", "rollout", *arguments])
+    found = CliRunner().invoke(program(), ["verifier", "attacks", "--kind", "rollout", *arguments])
     assert isinstance(found.exception, UsageError)
 
 
 @pytest.mark.slow
 def test_the_command_measures_one_attack() -> None:
     arguments = ["verifier", "attacks", "--kind", "rollout", "--only", "re-roll", "--json"]
-    found = CliRunner().invoke(app, arguments)
+    found = CliRunner().invoke(program(), arguments)
     assert found.exit_code == 0
     [attack] = json.loads(found.stdout)["attacks"]
     assert attack["outcome"] == "proven false"

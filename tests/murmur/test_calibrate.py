@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from coordinator.plan_cli import read_fields_or_manifest
 from murmur.calibrate import setting
-from murmur.cli import app
+from murmur.cli import program
 from murmur.machines import BASE, MACHINES
 from murmur.measuring import Samples, measure, quantiles
 from murmur.reference import Reference, reference_manifest
@@ -99,19 +99,19 @@ def test_a_segment_counts_once_with_its_largest_distance() -> None:
 def test_a_file_is_checked_and_shown_without_measuring(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_bytes(SignedCalibration.sign(CALIBRATION, PeerKey(b"\x01" * 32)).to_bytes())
-    shown = RUNNER.invoke(app, ["verifier", "calibrate", "--check", str(file)])
+    shown = RUNNER.invoke(program(), ["verifier", "calibrate", "--check", str(file)])
     assert shown.exit_code == 0, shown.output
     assert "signature holds" in shown.stdout
     assert "0 of 100 (rate below 0.03)" in shown.stdout
-    told = RUNNER.invoke(app, ["verifier", "calibrate", "--check", str(file), "--json"])
+    told = RUNNER.invoke(program(), ["verifier", "calibrate", "--check", str(file), "--json"])
     assert json.loads(told.stdout)["calibration"]["segments"] == 100
     file.write_bytes(file.read_bytes().replace(b'"segments":100', b'"segments":900'))
     assert isinstance(
-        RUNNER.invoke(app, ["verifier", "calibrate", "--check", str(file)]).exception, ProofRejected
+        RUNNER.invoke(program(), ["verifier", "calibrate", "--check", str(file)]).exception, ProofRejected
     )
     file.write_bytes(b"{}")
     assert isinstance(
-        RUNNER.invoke(app, ["verifier", "calibrate", "--check", str(file)]).exception, Malformed
+        RUNNER.invoke(program(), ["verifier", "calibrate", "--check", str(file)]).exception, Malformed
     )
 
 
@@ -148,4 +148,4 @@ def test_a_manifest_says_what_is_measured(tmp_path: Path) -> None:
 def test_words_that_make_no_sense_end_before_anything_is_measured(
     arguments: list[str], error: type[Exception]
 ) -> None:
-    assert isinstance(RUNNER.invoke(app, ["verifier", "calibrate", *arguments]).exception, error)
+    assert isinstance(RUNNER.invoke(program(), ["verifier", "calibrate", *arguments]).exception, error)

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from murmur.cli import app
+from murmur.cli import program
 from murmur.simulator import (
     STRATEGIES,
     Simulation,
@@ -89,9 +89,9 @@ def test_there_cannot_be_more_liars_than_verifiers() -> None:
 
 def test_the_command_prints_a_table_or_one_document() -> None:
     arguments = ["verifier", "simulate", "--rounds", "10", "--seed", "1"]
-    shown = CliRunner().invoke(app, arguments)
+    shown = CliRunner().invoke(program(), arguments)
     assert shown.exit_code == 0
     assert all(strategy in shown.stdout for strategy in STRATEGIES)
-    document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    document = json.loads(CliRunner().invoke(program(), [*arguments, "--json"]).stdout)
     assert {one["strategy"] for one in document["verifiers"]} == set(STRATEGIES)
     assert "\n".join(describe(run_simulation(cast({}, 2), rounds=1)))

@@ -21,7 +21,7 @@ def address(number: int, port: int = 4001) -> str:
 
 @pytest.fixture
 def book() -> PeerBook:
-    return PeerBook(name(999), first_pause_s=1.0, max_pause_s=60.0)
+    return PeerBook(name(999), first_pause_s=1.0, max_pause_s=60.0, kept_max_pause_s=4.0)
 
 
 def test_bootstrap_peers_are_always_due_and_others_up_to_the_target(book: PeerBook) -> None:
@@ -33,10 +33,15 @@ def test_bootstrap_peers_are_always_due_and_others_up_to_the_target(book: PeerBo
     assert book.due(0.0, {name(1), name(2)}, 3) == [name(3)]
 
 
-def test_a_failed_dial_waits_twice_as_long_each_time(book: PeerBook) -> None:
-    book.add(address(1), keep=True)
+@pytest.mark.parametrize(
+    ("keep", "pauses"), [(False, (1, 2, 4, 8, 16, 32, 60)), (True, (1, 2, 4, *([4] * 100)))]
+)
+def test_a_failed_dial_waits_twice_as_long_each_time_but_seconds_for_the_way_into_the_run(
+    book: PeerBook, keep: bool, pauses: tuple[int, ...]
+) -> None:
+    book.add(address(1), keep=keep)
     now = 0.0
-    for pause in (1, 2, 4, 8, 16, 32, 60, 60, 60):
+    for pause in pauses:
         book.failed(name(1), now)
         assert book.due(now + pause - 0.01, frozenset(), 1) == []
         now += pause

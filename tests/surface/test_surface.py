@@ -12,7 +12,7 @@ import typer.main
 from sqlalchemy import create_engine
 
 from coordinator.api import create_app
-from murmur.cli import app
+from murmur.cli import program
 from protocol.manifest import RunManifest
 from protocol.messages import BODIES
 
@@ -32,7 +32,7 @@ def commands() -> dict[str, list[str]]:
         for name, child in children.items():
             walk(child, f"{path} {name}")
 
-    walk(typer.main.get_command(app), "murmur")
+    walk(typer.main.get_command(program()), "murmur")
     return dict(sorted(found.items()))
 
 
