@@ -82,6 +82,7 @@ def render(summary: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
         element("p", warning, class_="stale", role="alert") if stale else Markup(),
         _state(summary),
         _facts(summary),
+        _people(summary["manifest"]["rollouts"]),
         *([_loss_curve(summary["loss"])] if summary["policy"] is None else _policy_curves(summary["policy"])),
         _peers(summary["peers"]),
         _rounds(rounds),
@@ -154,6 +155,14 @@ def _facts(summary: dict[str, Any]) -> Markup:
     return element(
         "dl", *(element("div", element("dt", name), element("dd", value)) for name, value in facts)
     )
+
+
+def _people(rollouts: dict[str, Any] | None) -> Markup:
+    if rollouts is None or rollouts["people"] is None:
+        return Markup()
+    count = len(rollouts["people"]["addresses"])
+    asked = "One person says" if count == 1 else f"{count} people say"
+    return element("p", f"{asked} which samples are better: ", link("compare two", "/preferences"))
 
 
 def _learnt(loss: dict[str, Any], policy: dict[str, Any] | None) -> tuple[str, str]:

@@ -223,7 +223,9 @@ def test_the_page_lets_its_own_script_run_and_no_other(client: TestClient, compa
     assert "unsafe" not in policy
     assert page.text.count("<script") == 1
     assert "innerHTML" not in client.get("/preferences.js").text
-    assert "script-src" not in client.get("/").headers["content-security-policy"]
+    front = client.get("/")
+    assert "script-src" not in front.headers["content-security-policy"]
+    assert '2 people say which samples are better: <a href="/preferences">' in front.text
 
 
 @pytest.fixture
