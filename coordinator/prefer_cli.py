@@ -82,9 +82,9 @@ def _session(client: "httpx.Client", own: "PeerKey", *, count: int | None, wait:
         answer = _answer(pair, as_json)
         if answer is None:
             return
+        places = sorted((pair["left"]["place"], pair["right"]["place"]))
+        skipped.append("-".join(map(str, (pair["round"], pair["number"], pair["group"], *places))))
         if answer == "skip":
-            places = sorted((pair["left"]["place"], pair["right"]["place"]))
-            skipped.append("-".join(map(str, (pair["round"], pair["number"], pair["group"], *places))))
             continue
         told = _bring(client, manifest, own, place, pair, answer)
         done += bool(told.get("accepted"))

@@ -101,6 +101,11 @@ function show(side, sample) {
   at(side).replaceChildren(...parts);
 }
 
+function name() {
+  const places = [pair.left.place, pair.right.place];
+  return [pair.round, pair.number, pair.group, Math.min(...places), Math.max(...places)].join("-");
+}
+
 async function next() {
   allow(false);
   const query = new URLSearchParams({ address: account });
@@ -154,6 +159,7 @@ async function choose(better, worse) {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ address: account, ...place, signature: signature }),
     });
+    skipped.push(name());
     tell("Accepted. " + told.says, false);
   } catch (error) {
     tell("Not accepted: " + words(error), true);
@@ -186,8 +192,7 @@ at("connect").addEventListener("click", async () => {
 at("prefer-left").addEventListener("click", () => choose(pair.left, pair.right));
 at("prefer-right").addEventListener("click", () => choose(pair.right, pair.left));
 at("skip").addEventListener("click", () => {
-  const places = [pair.left.place, pair.right.place];
-  skipped.push([pair.round, pair.number, pair.group, Math.min(...places), Math.max(...places)].join("-"));
+  skipped.push(name());
   tell("Skipped.", false);
   again();
 });

@@ -24,6 +24,7 @@ from protocol.messages import (
     CommitmentList,
     Finish,
     Judgement,
+    ListedPreference,
     Opening,
     Preference,
     Ready,
@@ -93,6 +94,8 @@ def bodies() -> list[tuple[str, Body]]:
     more = ("final_moments", "residual_before", "residual_after", "symbols", "salt", "commitment")
     opening = Opening.model_validate({"number": 1, "segment": 0, **dict.fromkeys((*files, *more), SOME)})
     unit = UnitRecord(number=1, commitment=SOME, merged=True, symbols=SOME, blob=SOME)
+    said = Preference(person=0, number=1, group=0, better=0, worse=1)
+    told = ListedPreference(round=ROUND, said=said, signature="1b" * 65)
     judged = (Judgement(round=3, number=1, segment=0, outcome="passed"),)
     return [
         ("contributor", Ready(number=1, program=SOME, addresses=("/ip4/127.0.0.1/tcp/1",))),
@@ -104,7 +107,7 @@ def bodies() -> list[tuple[str, Body]]:
                 number=1, commitment=SOME, symbols=SOME, salt=SOME, blob=SOME, blob_bytes=9, train_cpu_s=0.5
             ),
         ),
-        ("coordinator", RoundRecord(parameters=SOME, units=(unit,), judged=judged)),
+        ("coordinator", RoundRecord(parameters=SOME, units=(unit,), judged=judged, preferences=(told,))),
         ("contributor", Receipt(number=1, entries=(ReceivedUpdate(number=1, symbols=SOME, blob=SOME),))),
         ("contributor", opening),
         ("verifier", Seal(number=1, verifier=5, commitment=SOME, opening=SOME, segment=0, seal=SOME)),
@@ -118,7 +121,7 @@ def bodies() -> list[tuple[str, Body]]:
         ),
         ("coordinator", RewardTable(epoch=0, entries=(RewardEntry(account=KEY.address, cumulative_wei=5),))),
         ("coordinator", Finish(parameters=SOME, judged=judged)),
-        ("person", Preference(person=0, number=1, group=0, better=0, worse=1)),
+        ("person", said),
     ]  # fmt: skip
 
 
