@@ -33,7 +33,7 @@ up: setup
 
 test: test-contracts
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python -m pytest -n auto -m "not e2e"
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e"
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m e2e
 else
 	@$(BIN)/python -m pytest $(ARGS)
