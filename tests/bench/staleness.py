@@ -3,7 +3,8 @@
 `python -m tests.bench staleness [--env sort] [--lags 0 1 2 4 8 16] [--control 4 16] [--seeds 3] [--json]`. A lag is
 counted in rounds of the swarm; a peer takes `inner.steps` optimizer steps a round, and the outer step is one more. A
 run's first `lag` rounds have nothing to learn from, so every run is that much longer than `--rounds`: success is told
-after equally many rounds, and after equally many that learned. Tasks and noise of a seed are the same in all of them.
+after equally many rounds, and after equally many that learned. A seed's tasks and noise
+are the same with correction and without, and others for another lag.
 """
 
 import argparse
