@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Receipt, sign
+from protocol.preferences import listed
+from tests.protocol.makers import preference
 from tests.verification.test_audit import Forge, failed
 from tests.verification.testbed import Testbed, key
 from verification.archive import Archive
@@ -95,6 +97,10 @@ def older_than_it_is(forge: Forge) -> None:
     forge.record(2, units=tuple(units))
 
 
+def said_where_nobody_is_asked(forge: Forge) -> None:
+    forge.record(1, preferences=(listed(preference(forge.bed.manifest, 0, 0, 1)),))
+
+
 LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (dropped_witnessed, {"witnesses", "aggregation"}),
     (dropped_and_hidden, {"witnesses", "aggregation"}),
@@ -107,6 +113,7 @@ LIES: list[tuple[Callable[[Forge], None], set[str]]] = [
     (bytes_of_another, {"merging"}),
     (forgotten_suspicion, {"sampling"}),
     (older_than_it_is, {"sampling"}),
+    (said_where_nobody_is_asked, {"preferences"}),
 ]
 
 
