@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.pot_cli import fund, release_bond
-from coordinator.kind import (
-    PEOPLE_WEIGHT,
-    Environment,
-    Kind,
-    People,
-    PeopleWeight,
-    RunKind,
-    asking_people,
-    preset_of,
-    tuned_base,
-)
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
+from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from protocol import options
 from protocol.errors import ConfigError, NetworkError, UsageError
 
@@ -193,8 +184,11 @@ def create(
     ] = None,
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    judge: JudgeChoice = None,
+    judge_weight: JudgeWeight = 1.0,
     people: People = None,
-    people_weight: PeopleWeight = PEOPLE_WEIGHT,
+    people_weight: PeopleWeight = 1.0,
+    own_weight: OwnWeight = 1.0,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -226,13 +220,15 @@ def create(
     from protocol.keys import PeerKey, save_peer_key
 
     fund_wei = parse_amount(fund)
-    chosen = asking_people(preset_of(kind, env), people, people_weight)
+    chosen = preset_of(kind, env)
     if chosen is not None and data is not None:
         raise UsageError(
             "a policy learns from its environment, not from --data",
             hint="leave --data out, or --kind training",
         )
-    fields = {} if chosen is None else chosen.fields()
+    voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
+    asked = voices.open_judge(chosen, lambda line: typer.echo(line, err=True))
+    fields = {} if chosen is None else chosen.fields(voices.signals(asked))
     fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -252,6 +248,7 @@ def create(
         contributors=contributors,
         seed=seed,
         start=start if base is None else base.file,
+        judge=None if asked is None else asked.file,
         data=data if base is None else base.corpus,
         data_dir=data_dir,
         fields=fields,

@@ -135,6 +135,7 @@ def plan_run(
     contributors: int,
     seed: int = 0,
     start: Path | None = None,
+    judge: Path | None = None,
     data: Path | None = None,
     data_dir: Path | None = None,
     fields: Mapping[str, Any] | None = None,
@@ -146,6 +147,7 @@ def plan_run(
         contributors: how many the cost is reckoned for.
         seed: of the initial parameters, where `start` names no file of them.
         start: canonical file of parameters, such as `murmur model import` writes.
+        judge: file of the parameters of the judge that the fields pin.
         data: text to train on; None takes the packaged one.
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
@@ -179,9 +181,12 @@ def plan_run(
             "coordinator": coordinator.address,
         }
     )
+    store = BlobStore(Archive(directory / PUBLIC_DIRECTORY).blobs)
+    if judge is not None:
+        store.put(judge.read_bytes())
     if "initial_parameters" not in given:
         file = initial_parameters_file(manifest, seed, start)
-        address = BlobStore(Archive(directory / PUBLIC_DIRECTORY).blobs).put(file)
+        address = store.put(file)
         manifest = manifest.model_copy(update={"initial_parameters": address})
     return RunPlan(manifest, contributors, fund_wei)
 

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.kind import (
-    PEOPLE_WEIGHT,
-    Environment,
-    Kind,
-    People,
-    RunKind,
-    asking_people,
-    preset_of,
-    tuned_base,
-)
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.voices import People, Voices
 from protocol import options
 from protocol.errors import ConfigError, UsageError
 
@@ -74,10 +66,12 @@ def calibrate(
     else:
         if out is not None and not out.parent.is_dir():
             raise ConfigError(f"{out.parent} is not a directory", hint=f"mkdir -p {out.parent}")
-        preset = asking_people(preset_of(kind, env), people, PEOPLE_WEIGHT)
+        preset = preset_of(kind, env)
         if preset is not None and manifest is not None:
             raise UsageError("--kind rollout measures a preset", hint="leave --manifest out")
-        signed = _measure(directory, manifest, profiles, segments, preset)
+        voices = Voices(people=tuple(people or ()))
+        voices.check(preset)
+        signed = _measure(directory, manifest, profiles, segments, preset, voices)
         if out is not None:
             out.write_bytes(signed.to_bytes())
     if as_json:
@@ -120,6 +114,7 @@ def _measure(
     names: list[str] | None,
     segments: int,
     preset: "Preset | None",
+    voices: Voices,
 ) -> "SignedCalibration":
     import secrets
 
@@ -132,7 +127,7 @@ def _measure(
 
     chosen, fields = setting(manifest, names)
     if preset is not None:
-        fields = {**preset.fields(), "segment_steps": preset.segment_steps}
+        fields = {**preset.fields(voices.signals(None)), "segment_steps": preset.segment_steps}
         del fields["verification"]
         fields["start"] = tuned_base(preset, lambda line: typer.echo(line, err=True)).parameters
     key = PeerKey(secrets.token_bytes(32)) if directory is None else load_peer_key(directory / PEER_KEY_FILE)

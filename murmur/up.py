@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.kind import (
-    PEOPLE_WEIGHT,
-    Environment,
-    Kind,
-    People,
-    PeopleWeight,
-    RunKind,
-    asking_people,
-    preset_of,
-    tuned_base,
-)
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import ConfigError, NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
@@ -45,6 +36,7 @@ if TYPE_CHECKING:
     from murmur.supervisor import Supervisor
     from protocol.manifest import RunManifest
     from training.base import Base
+    from training.judges import Judge
     from training.preset import Preset
 
 app = typer.Typer()
@@ -83,6 +75,7 @@ class UpOptions:
     port: int
     keep_running: bool
     preset: "Preset | None" = None  # of a run of rollouts
+    voices: Voices = field(default_factory=Voices)
 
 
 def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tuple[str, ...]:
@@ -106,8 +99,11 @@ def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tupl
 def up(
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    judge: JudgeChoice = None,
+    judge_weight: JudgeWeight = 1.0,
     people: People = None,
-    people_weight: PeopleWeight = PEOPLE_WEIGHT,
+    people_weight: PeopleWeight = 1.0,
+    own_weight: OwnWeight = 1.0,
     peers: Annotated[
         int | None,
         typer.Option(min=1, max=MAX_PEERS, help="Honest contributors; default 4, and 3 in a rollout run."),
@@ -149,13 +145,14 @@ def up(
     if verifiers < 2:
         raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    chosen = asking_people(preset_of(kind, env), people, people_weight)
+    chosen = preset_of(kind, env)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
         cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind),
         rounds=rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds),
         preset=chosen,
+        voices=Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight),
         seed=seed,
         directory=make_directory(directory or Path("runs") / name),
         port=port,
@@ -245,13 +242,14 @@ class LocalRun:
         if options.port:
             check_port(options.port)
         base = None if options.preset is None else tuned_base(options.preset, self._say_and_look)
+        judge = options.voices.open_judge(options.preset, self._say_and_look)
         identities = cast(options.peers, list(options.cheats), options.verifiers)
         self._say(f"starting a chain in {options.directory}")
         rpc = self._start_chain(free_port())
         self._say(f"chain: {rpc}")
         self._say("deploying the contracts, registering and staking everybody")
         staked = found_ledger(rpc, options.directory, options.seed, identities)
-        wiring = self._create_run(rpc, staked, identities, base)
+        wiring = self._create_run(rpc, staked, identities, base, judge)
         for identity in identities:
             child = self.supervisor.start(wiring.child(identity))
             if identity.role is None:
@@ -294,7 +292,12 @@ class LocalRun:
         return rpc_url(port)
 
     def _create_run(
-        self, rpc: str, staked: "Staked", identities: "tuple[Identity, ...]", base: "Base | None"
+        self,
+        rpc: str,
+        staked: "Staked",
+        identities: "tuple[Identity, ...]",
+        base: "Base | None",
+        judge: "Judge | None",
     ) -> "Wiring":
         from contracts.sender import Sender
         from contracts.terminal import format_amount
@@ -318,8 +321,9 @@ class LocalRun:
             data=None if base is None else base.corpus,
             data_dir=options.directory / "data",
             start=None if base is None else base.file,
+            judge=None if judge is None else judge.file,
             fields={
-                **({} if options.preset is None else options.preset.fields()),
+                **({} if options.preset is None else options.preset.fields(options.voices.signals(judge))),
                 "name": "up",
                 "rounds": options.rounds,
                 "min_peers": options.peers,

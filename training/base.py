@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 
 from protocol.canonical import canonical_json, digest, tagged_digest
 from protocol.errors import ConfigError, Malformed
+from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from training.cache import CACHE_ENVIRONMENT, cache_directory
 from training.preset import Preset
@@ -40,22 +43,17 @@ def base_model(preset: Preset, directory: Path | None = None, progress: Progress
         OwnFault: the loss stopped being finite.
     """
     folder = (directory or cache_directory()) / "bases" / _key(preset)
-    parameters, corpus = folder / "parameters", folder / f"{preset.environment}.txt"
-    layout = parameter_layout(preset.model)
-    try:
-        if corpus.exists() and (found := _read(preset, parameters)) is not None:
-            return Base(found, parameters, corpus, cached=True)
-        shown = _corpus(preset)
-        tuned = tune(preset.model, shown, preset.tuning, progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(corpus, shown.text())
-        _write(parameters, pack(layout, tuned))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot keep a base model in {folder}: {error.strerror}",
-            hint=f"name another directory in {CACHE_ENVIRONMENT}",
-        ) from error
-    return Base(tuned, parameters, corpus, cached=False)
+    corpus = folder / f"{preset.environment}.txt"
+    with keeping(folder):
+        shown = None if corpus.exists() else _corpus(preset)
+        if shown is not None:
+            write(corpus, shown.text())
+        made, cached = kept(
+            folder / "parameters",
+            preset.model,
+            lambda: tune(preset.model, shown or _corpus(preset), preset.tuning, progress),
+        )
+    return Base(made, folder / "parameters", corpus, cached)
 
 
 def _corpus(preset: Preset) -> Corpus:
@@ -77,18 +75,45 @@ def _key(preset: Preset) -> str:
     return tagged_digest("murmur/base", program_digest(), digest(canonical_json(facts)))[:32]
 
 
-def _read(preset: Preset, path: Path) -> Floats | None:
-    """Return kept parameters; what is damaged is as if it were not there."""
-    layout = parameter_layout(preset.model)
+def kept(path: Path, model: ModelConfig, make: Callable[[], Floats]) -> tuple[Floats, bool]:
+    """Return the parameters that a file keeps, and True; where it does not, or is damaged, make and keep them.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    layout = parameter_layout(model)
     try:
         with path.open("rb") as file:
-            return unpack(layout, file.read(layout.file_bytes + 1))[0]
+            return unpack(layout, file.read(layout.file_bytes + 1))[0], True
     except (FileNotFoundError, Malformed):
-        return None
+        made = make()
+        write(path, pack(layout, made))
+        return made, False
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears only when it is complete."""
+@contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """Make a directory of the cache.
+
+    Raises:
+        ConfigError: nothing can be kept there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot keep a model in {folder}: {error.strerror}",
+            hint=f"name another directory in {CACHE_ENVIRONMENT}",
+        ) from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file that appears only when it is complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     descriptor, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -15,6 +15,7 @@ from protocol.manifest import CPU_FP32, CodecConfig, InnerConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import (
     EnvironmentConfig,
+    JudgeConfig,
     PeopleConfig,
     PolicyConfig,
     RewardWeight,
@@ -38,9 +39,26 @@ INNER: Final = InnerConfig(
 )
 
 
+JUDGED: Final = "judged"
 PREFERRED: Final = "preferred"
 PEOPLE_LAG: Final = 4
 """Rounds between sampling and learning where people are asked: they have all but one of them to compare in."""
+
+
+class Signals(Frozen):
+    """Say whose word on a sample counts beside the environment's, and how much."""
+
+    judge: JudgeConfig | None = None
+    judge_weight: float = 1.0
+    people: PeopleConfig | None = None
+    people_weight: float = 1.0
+    own_weight: float = 1.0  # factor of the environment's own weights
+
+    def rewards(self) -> tuple[RewardWeight, ...]:
+        """Return the components that are not the environment's."""
+        judged = RewardWeight(component=JUDGED, weight=self.judge_weight, source="ai_judge")
+        preferred = RewardWeight(component=PREFERRED, weight=self.people_weight, source="human")
+        return (judged,) * (self.judge is not None) + (preferred,) * (self.people is not None)
 
 
 class Preset(Frozen):
@@ -57,8 +75,6 @@ class Preset(Frozen):
     codec: CodecConfig = CodecConfig()
     policy: PolicyConfig = PolicyConfig()
     lag: int = 2  # rounds
-    people: PeopleConfig | None = None
-    people_weight: float = 0.0
     settings: dict[str, Any] = Field(default_factory=dict)
 
     def open(self) -> Opened:
@@ -69,12 +85,13 @@ class Preset(Frozen):
         """
         return open_environment(self.environment, self.settings)
 
-    def fields(self) -> dict[str, Any]:
-        """Return the manifest's fields; rewards weigh what the environment says.
+    def fields(self, signals: Signals | None = None) -> dict[str, Any]:
+        """Return the manifest's fields; rewards weigh what the environment says, and judges or people.
 
         Raises:
             ConfigError: the environment is not installed.
         """
+        signals = signals or Signals()
         opened = self.open()
         spec = opened.environment.spec
         rollouts = RolloutConfig(
@@ -89,13 +106,16 @@ class Preset(Frozen):
             policy=self.policy,
             rewards=(
                 *(
-                    RewardWeight(component=one.name, weight=one.weight, source=one.source.value)
+                    RewardWeight(
+                        component=one.name, weight=one.weight * signals.own_weight, source=one.source.value
+                    )
                     for one in spec.components
                 ),
-                *self._signals(),
+                *signals.rewards(),
             ),
-            people=self.people,
-            lag=self.lag if self.people is None else max(self.lag, PEOPLE_LAG),
+            judge=signals.judge,
+            people=signals.people,
+            lag=self.lag if signals.people is None else max(self.lag, PEOPLE_LAG),
         )
         return {
             "model": self.model,
@@ -106,12 +126,6 @@ class Preset(Frozen):
             "rollouts": rollouts,
             "verification": {"segment_steps": self.segment_steps, "profiles": [PROFILE]},
         }
-
-    def _signals(self) -> tuple[RewardWeight, ...]:
-        """Return the components that the environment does not give."""
-        if self.people is None:
-            return ()
-        return (RewardWeight(component=PREFERRED, weight=self.people_weight, source="human"),)
 
 
 def preset(environment: str) -> Preset:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol.canonical import ZERO_DIGEST
@@ -11,10 +13,10 @@ from protocol.rollout_config import PeopleConfig, RewardWeight
 from protocol.rollouts import rollouts_of
 from training.environments.demonstration import demonstrate
 from training.environments.pinned import open_environment_of
-from training.preset import PREFERRED, PRESETS, preset
+from training.preset import PREFERRED, PRESETS, Signals, preset
 
 
-def manifest_of(name: str, **changes: object) -> RunManifest:
+def manifest_of(name: str, **signals: Any) -> RunManifest:
     return RunManifest.model_validate(
         {
             "name": "preset",
@@ -24,7 +26,7 @@ def manifest_of(name: str, **changes: object) -> RunManifest:
             "dataset": DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
             "initial_parameters": ZERO_DIGEST,
             "program": ZERO_DIGEST,
-            **preset(name).model_copy(update=changes).fields(),
+            **preset(name).fields(Signals(**signals)),
         }
     )
 
