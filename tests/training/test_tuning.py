@@ -91,5 +91,5 @@ def test_a_damaged_base_model_is_tuned_again(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "bases").write_text("in the way")
-    with pytest.raises(ConfigError, match="cannot keep a base model"):
+    with pytest.raises(ConfigError, match="cannot keep a model"):
         base_model(small(), tmp_path)
