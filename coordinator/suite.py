@@ -32,6 +32,10 @@ is one in the unit that forges it."""
 MEASURE = (
     "`murmur verifier calibrate --manifest MANIFEST --out FILE` measures it; take it by --calibration FILE"
 )
+MEASURE_POLICY = (
+    "`murmur verifier calibrate --kind rollout --env NAME --out FILE` measures a preset, with --people if the run asks "
+    "some; take it by --calibration FILE"
+)
 COARSE = frozenset((Cheat.BF16, Cheat.TF32))
 
 
@@ -47,7 +51,7 @@ def check_covers(manifest: RunManifest, calibration: Calibration) -> None:
         raise ConfigError(
             "the calibration is of another model, inner step or segment length than the manifest's, or took distances "
             "otherwise",
-            hint=MEASURE,
+            hint=MEASURE if manifest.rollouts is None else MEASURE_POLICY,
         )
     for profile in manifest.verification.profiles:
         found = calibration.of(profile.name)

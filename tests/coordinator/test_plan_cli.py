@@ -19,6 +19,7 @@ from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, ProofRejected, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
+from protocol.rollout_config import PeopleConfig
 from tests.protocol.makers import manifest
 from training.preset import preset
 from verification.calibration import (
@@ -356,3 +357,13 @@ def test_a_policys_preset_is_planned_with_its_own_calibration() -> None:
     names = {line.name for line in told.lines}
     assert {"cpu-fp32: cherry-picker", "cpu-fp32: reward-liar", "cpu-fp32: skip-steps"} <= names
     assert not [line.name for line in told.lines if line.pays]
+
+
+def test_a_run_that_asks_people_is_planned_with_a_calibration_of_its_own_lag() -> None:
+    asking = preset("sort").model_copy(
+        update={"people": PeopleConfig(addresses=("0x" + "33" * 20,)), "people_weight": 0.5}
+    )
+    manifest = manifest_of(asking.fields())
+    with pytest.raises(ConfigError) as found:
+        check_covers(manifest, packaged_calibration(manifest).calibration)
+    assert "--kind rollout --env NAME" in found.value.hint
