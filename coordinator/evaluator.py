@@ -16,9 +16,11 @@ from pydantic import Field
 from protocol.blobs import BlobStore
 from protocol.errors import Malformed, OwnFault
 from protocol.frozen import Digest, Frozen
+from protocol.manifest import RunManifest
 from protocol.messages import MAX_UNITS, Number, Round
-from protocol.published import max_published_bytes
-from protocol.tensors import moment_layout, pack, parameter_layout
+from protocol.published import max_published_bytes, read_judgments
+from protocol.rollouts import rollouts_of
+from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
 from training.program import check_program, program_digest
@@ -41,6 +43,9 @@ class RolloutsRequest(Frozen):
     """Name what the units of a round published, by number; those that are not in the store are left out."""
 
     units: dict[Number, Digest] = Field(max_length=MAX_UNITS)
+    judging: tuple[Digest, ...] = Field(
+        default=(), max_length=MAX_UNITS
+    )  # of the round after, whose judges judged it
 
 
 class LocalRequest(Frozen):
@@ -71,20 +76,48 @@ def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
     prepare_process(work.request.threads)
     vector = work.parameters(request.parameters).parameters
     if work.manifest.rollouts is not None:
-        return asdict(heldout_success(work.manifest, vector))
+        return asdict(heldout_success(work.manifest, vector, _judge(work)))
     return {"loss": heldout_loss(work.manifest, vector, work.shard())}
+
+
+def _judge(work: Workbench) -> Floats | None:
+    """Return the parameters of the run's judge; None where it has none, or they are not here."""
+    if work.manifest.rollouts is None or work.manifest.rollouts.judge is None:
+        return None
+    judge = work.manifest.rollouts.judge
+    layout = parameter_layout(judge.model)
+    if not work.store.has(judge.parameters):
+        return None
+    return unpack(layout, work.store.get(judge.parameters, max_size=layout.file_bytes))[0]
+
+
+def _readable(manifest: RunManifest, blob: bytes) -> bool:
+    """Tell whether a unit's judgments can be read; what did not merge may hold anything."""
+    from training.judging import scores_of
+
+    groups = rollouts_of(manifest).sampling.groups
+    try:
+        found = read_judgments(manifest, blob)
+        return all(len(scores_of(manifest, one)) and one.group < groups for one in found)
+    except Malformed:
+        return False
 
 
 def rollouts(loaded: Loaded, request: RolloutsRequest) -> Result:
     """Describe the rollouts of a round's units, by number."""
     from coordinator.rollouts import describe_rollouts
+    from training.experience import judged_scores
 
     work, found = loaded.work, {}
     limit = max_published_bytes(work.manifest)
+    judges = (work.store.get(blob, max_size=limit) for blob in request.judging if work.store.has(blob))
+    scores = judged_scores(work.manifest, [one for one in judges if _readable(work.manifest, one)])
     for number, blob in request.units.items():
+        own = {group: said for (author, group), said in scores.items() if author == number}
         if work.store.has(blob):
             try:
-                found[str(number)] = describe_rollouts(work.manifest, work.store.get(blob, max_size=limit))
+                data = work.store.get(blob, max_size=limit)
+                found[str(number)] = describe_rollouts(work.manifest, data, own)
             except Malformed as error:
                 found[str(number)] = {"unreadable": error.message}
     return {"units": found}

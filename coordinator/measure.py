@@ -175,8 +175,15 @@ class Measurements:
             return False
         round_ = due[0]
         self.described.add(round_)  # whatever comes of it: its blobs may be gone
+        await self._describe(round_, ())
+        if self.manifest.rollouts.judge is not None and round_ - 1 in self.published:
+            await self._describe(round_ - 1, tuple(self.published[round_].values()))
+        return True
+
+    async def _describe(self, round_: int, judging: tuple[str, ...]) -> None:
+        """Write down what a round's units say, with what the judges among later units have said of it."""
         units = {str(number): blob for number, blob in self.published[round_].items()}
-        found = (await self.calculator.call("rollouts", {"units": units}))["units"]
+        found = (await self.calculator.call("rollouts", {"units": units, "judging": judging}))["units"]
         readable = {int(number): one for number, one in found.items() if "unreadable" not in one}
 
         def write(tx: Writer) -> None:
@@ -184,7 +191,6 @@ class Measurements:
                 tx.rollouts(round_, number, one)
 
         await self.write(write)
-        return True
 
     async def _store(self, round_: int, found: Mapping[str, Any]) -> None:
         if self.manifest.rollouts is None:

@@ -3,16 +3,17 @@
 Nothing here decides anything: what counts is in `verification.rollouts` and in records. All text is a peer's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from protocol.manifest import RunManifest
-from protocol.published import published_sizes, read_published
+from protocol.published import published_sizes, read_rollouts
 from protocol.rollouts import Group, Sample, Shape, decode_group, rollouts_of
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import succeeded
+from training.experience import Scores, with_scores
 from training.rewards import group_rewards
 from training.rollout import Tokenizer
 from training.tokenizer import tokenizer_of
@@ -22,14 +23,21 @@ MAX_COMPARED: Final = 64  # groups of a unit that people may be shown
 MAX_TEXT: Final = 2000  # characters of one part of a sample
 
 
-def describe_rollouts(manifest: RunManifest, data: bytes) -> dict[str, Any]:
+def describe_rollouts(
+    manifest: RunManifest, data: bytes, scores: Mapping[int, Scores] | None = None
+) -> dict[str, Any]:
     """Describe what a unit published, as plain JSON data.
+
+    Args:
+        scores: what judges have said of its groups since, by group.
 
     Raises:
         Malformed: it is no unit's blob, or a group in it is none.
     """
     rollouts, shape = rollouts_of(manifest), Shape.of(manifest)
-    groups = [decode_group(raw, shape) for raw in read_published(manifest, data).groups]
+    groups = [decode_group(raw, shape) for raw in read_rollouts(manifest, data)]
+    for place, said in (scores or {}).items():
+        groups[place] = with_scores(manifest, groups[place], said, "ai_judge")
     samples = [sample for group in groups for sample in group]
     earned = np.concatenate([sample.rewards for sample in samples])  # [samples * players, components]
     weights = [one.weight for one in rollouts.rewards]

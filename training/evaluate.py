@@ -5,6 +5,7 @@ draws. Those are sampled with noise of their own that is the same for all parame
 learnt, not by luck.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ import torch
 
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import ConfigError
+from protocol.judging import judge_of, judging
 from protocol.manifest import RunManifest
 from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats
@@ -21,6 +23,7 @@ from training.corpus import Shard
 from training.environments.pinned import open_environment_of
 from training.environments.protocol import succeeded
 from training.generate import Task, generate
+from training.judging import Judging, prompt_of
 from training.model import Transformer
 from training.rewards import total_reward
 from training.sampling import noise_key
@@ -72,9 +75,17 @@ def heldout_loss(
 
 
 def heldout_success(
-    manifest: RunManifest, parameters: Floats, tasks: int = TASKS, device: str = "cpu"
+    manifest: RunManifest,
+    parameters: Floats,
+    judge: Floats | None = None,
+    *,
+    tasks: int = TASKS,
+    device: str = "cpu",
 ) -> Heldout:
     """Play held-out tasks with parameters float32[P], at the run's temperature and with fixed noise.
+
+    Args:
+        judge: float32[J], parameters of the run's judge, which is asked once about each; None: nobody is.
 
     Raises:
         ConfigError: this machine lacks the run's environment, or the device.
@@ -94,6 +105,10 @@ def heldout_success(
         ]
         played = generate(model, manifest.model, drawn, rollouts.sampling, tokenizer)
         earned += [one.rollout.rewards()[0] for one in played]
+        if judge is not None:
+            texts = [tokenizer.decode(one.rollout.tokens) for one in played]
+            for own, score in zip(earned[first:], _judged(manifest, judge, texts, device), strict=True):
+                own[rollouts.signal("ai_judge")] = score
     spec, weights = opened.environment.spec, [one.weight for one in rollouts.rewards]
     means = np.mean(earned, axis=0).tolist()
     return Heldout(
@@ -101,3 +116,22 @@ def heldout_success(
         reward=float(np.mean([total_reward(own, weights) for own in earned])),
         components=dict(zip((one.name for one in spec.components), means, strict=True)),
     )
+
+
+def _judged(manifest: RunManifest, judge: Floats, texts: Sequence[str], device: str) -> list[float]:
+    """Return what a judge says of samples, given by their texts; its noise is fixed too."""
+    config, run = judge_of(manifest), judging(manifest)
+    tokenizer = tokenizer_of(run)
+    model = Transformer(run.model, torch.device(device))
+    with torch.no_grad():
+        model.parameters.copy_(torch.from_numpy(np.array(judge, dtype=np.float32)))
+    asked = [
+        Task(
+            Judging(config, prompt_of(config, tokenizer, text)),
+            place,
+            noise_key(ZERO_DIGEST, ZERO_DIGEST, place, 0),
+        )
+        for place, text in enumerate(texts)
+    ]
+    said = generate(model, run.model, asked, rollouts_of(run).sampling, tokenizer)
+    return [float(one.rollout.rewards()[0, 0]) for one in said]

@@ -9,9 +9,14 @@ def assigned_work(manifest: RunManifest) -> str:
     steps, batch, rollouts = manifest.inner.steps, manifest.inner.batch, manifest.rollouts
     if rollouts is None:
         return f"{steps} steps of {batch} samples"
-    sampling = rollouts.sampling
+    sampling, judge = rollouts.sampling, rollouts.judge
+    judged = (
+        ""
+        if judge is None
+        else f"up to {sampling.groups * judge.judges} groups of the round before to judge, "
+    )
     return (
-        f"{sampling.groups} groups of {sampling.group_size} samples to roll out in {rollouts.environment.name}, "
+        f"{sampling.groups} groups of {sampling.group_size} samples to roll out in {rollouts.environment.name}, {judged}"
         f"{steps} steps of {batch} groups of rollouts {rollouts.lag} rounds old to learn from"
     )
 

@@ -16,6 +16,7 @@ from coordinator.tables import UnitRow, VerdictRow, database_url, open_engine
 from protocol.errors import Malformed
 from protocol.published import Published, published_sizes, read_published, write_published
 from protocol.tensors import parameter_layout
+from tests.verification.judged_run import judged_round
 from tests.verification.rollout_run import Unit, honest_unit
 from training.codec import compress
 
@@ -99,3 +100,16 @@ def test_a_person_sees_samples_and_why_a_unit_is_not_paid(tmp_path: Path) -> Non
     assert "/rollouts?round=0" in front
     for name in found["components"]:
         assert f"Reward: {name}" in front or "curve begins with the second round" in front
+
+
+def test_what_judges_said_since_is_what_a_sample_earned() -> None:
+    round_ = judged_round()
+    blob, scores = round_.blobs[2], (0.25, 1.0, 0.5, 0.25)
+    before = describe_rollouts(round_.manifest, blob)
+    found = describe_rollouts(round_.manifest, blob, {1: scores})
+    assert before["components"]["judged"] == 0
+    assert found["components"]["judged"] == pytest.approx(sum(scores) / 12)
+    assert found["reward"] == pytest.approx(before["reward"] + 0.5 * sum(scores) / 12)
+    assert found["success"] == before["success"]
+    assert found["shown"]["group"] == 1, "the first whose samples differ"
+    assert [one["rewards"][0]["judged"] for one in found["shown"]["samples"]] == list(scores)

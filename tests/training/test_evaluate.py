@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.verification.judged_run import judge_parameters, judged_manifest
 from tests.verification.rollout_run import BEACON, parameters, rollout_manifest
 from training.assignment import HELDOUT_SEED, heldout_seeds, task_seeds
 from training.environments.protocol import ComponentSpec, EnvSpec, succeeded
@@ -49,3 +50,13 @@ def test_success_is_the_best_value_of_what_counts() -> None:
     assert succeeded(named, [1.0, 1.0, 0.0])
     with pytest.raises(ValueError, match="success names"):
         EnvSpec("game", "1", max_turns=1, max_tokens=1, components=components, success=("wins",))
+
+
+def test_a_judge_is_asked_about_each_heldout_sample() -> None:
+    manifest = judged_manifest()
+    without = heldout_success(manifest, parameters(), tasks=40)
+    found = heldout_success(manifest, parameters(), judge_parameters(), tasks=40)
+    assert without.components["judged"] == 0
+    assert 0 < found.components["judged"] < 1
+    assert found.success == without.success, "what counts as done is the environment's word"
+    assert found.reward == pytest.approx(without.reward + 0.5 * found.components["judged"])
