@@ -107,7 +107,7 @@ def heldout_success(
         earned += [one.rollout.rewards()[0] for one in played]
         if judge is not None:
             texts = [tokenizer.decode(one.rollout.tokens) for one in played]
-            for own, score in zip(earned[first:], _judged(manifest, judge, texts, device), strict=True):
+            for own, score in zip(earned[first:], ask_judge(manifest, judge, texts, device), strict=True):
                 own[rollouts.signal("ai_judge")] = score
     spec, weights = opened.environment.spec, [one.weight for one in rollouts.rewards]
     means = np.mean(earned, axis=0).tolist()
@@ -118,8 +118,13 @@ def heldout_success(
     )
 
 
-def _judged(manifest: RunManifest, judge: Floats, texts: Sequence[str], device: str) -> list[float]:
-    """Return what a judge says of samples, given by their texts; its noise is fixed too."""
+def ask_judge(manifest: RunManifest, judge: Floats, texts: Sequence[str], device: str = "cpu") -> list[float]:
+    """Return what a judge float32[J] says of samples, given by their texts, each asked about once with fixed noise.
+
+    Raises:
+        OwnFault: a logit is not finite.
+        ValueError: the run has no judge.
+    """
     config, run = judge_of(manifest), judging(manifest)
     tokenizer = tokenizer_of(run)
     model = Transformer(run.model, torch.device(device))

@@ -48,7 +48,8 @@ class Judge:
     """Hold a judge that a run can pin."""
 
     config: JudgeConfig
-    file: Path  # of its parameters, canonical
+    parameters: Floats  # [J]
+    file: Path  # that holds them, canonical
     cached: bool = True
 
 
@@ -65,7 +66,7 @@ def read_judge(directory: Path) -> Judge:
         layout = parameter_layout(config.model)
         with (directory / PARAMETERS).open("rb") as file:
             data = file.read(layout.file_bytes + 1)
-        unpack(layout, data)
+        parameters, _ = unpack(layout, data)
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
     except ValidationError as error:
@@ -76,7 +77,7 @@ def read_judge(directory: Path) -> Judge:
             f"{directory} holds no judge: {error}",
             hint=f"`murmur model import` writes {PARAMETERS}; {CONFIG} is described in docs/rollouts.md",
         ) from error
-    return Judge(config.model_copy(update={"parameters": digest(data)}), directory / PARAMETERS)
+    return Judge(config.model_copy(update={"parameters": digest(data)}), parameters, directory / PARAMETERS)
 
 
 def tuned_judge(preset: Preset, directory: Path | None = None, progress: Progress | None = None) -> Judge:
@@ -102,13 +103,13 @@ def tuned_judge(preset: Preset, directory: Path | None = None, progress: Progres
     folder = (directory or cache_directory()) / "judges" / key
     path = folder / PARAMETERS
     with keeping(folder):
-        _, cached = kept(
+        parameters, cached = kept(
             path,
             config.model,
             lambda: tune(config.model, judge_corpus(preset, base.parameters), TUNING, progress),
         )
         address = digest(path.read_bytes())
-    return Judge(config.model_copy(update={"parameters": address}), path, cached)
+    return Judge(config.model_copy(update={"parameters": address}), parameters, path, cached)
 
 
 def tuned_config(preset: Preset) -> JudgeConfig:

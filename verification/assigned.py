@@ -10,13 +10,10 @@ def assigned_work(manifest: RunManifest) -> str:
     if rollouts is None:
         return f"{steps} steps of {batch} samples"
     sampling, judge = rollouts.sampling, rollouts.judge
-    judged = (
-        ""
-        if judge is None
-        else f"up to {sampling.groups * judge.judges} groups of the round before to judge, "
-    )
+    judged = "" if judge is None else f"up to {sampling.groups * judge.judges} groups to judge, "
     return (
-        f"{sampling.groups} groups of {sampling.group_size} samples to roll out in {rollouts.environment.name}, {judged}"
+        f"{sampling.groups} groups of {sampling.group_size} samples to roll out in {rollouts.environment.name}, "
+        f"{judged}"
         f"{steps} steps of {batch} groups of rollouts {rollouts.lag} rounds old to learn from"
     )
 

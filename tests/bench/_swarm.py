@@ -31,7 +31,7 @@ from training.experience import Experience
 from training.inner import InnerState
 from training.outer import OuterState, aggregate, initial_state, parameters_file
 from training.policy import Batch, PolicyBatch, PolicyTrainer
-from training.preset import Preset
+from training.preset import Preset, Signals
 from training.rewards import group_rewards
 from training.sampler import Sampler
 from training.tuning import Progress
@@ -40,7 +40,7 @@ from verification.rollouts import check_rollouts
 ADDRESS: Final = "0x" + "00" * 20
 
 
-def manifest_of(chosen: Preset, name: str) -> RunManifest:
+def manifest_of(chosen: Preset, name: str, signals: Signals | None = None) -> RunManifest:
     """Return a run on a preset that needs neither chain nor data; its name seeds the noise."""
     return RunManifest.model_validate(
         {
@@ -51,7 +51,7 @@ def manifest_of(chosen: Preset, name: str) -> RunManifest:
             "dataset": DatasetConfig(name="none", root=ZERO_DIGEST, tokens=1),
             "initial_parameters": ZERO_DIGEST,
             "program": ZERO_DIGEST,
-            **chosen.fields(),
+            **chosen.fields(signals),
         }
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 from protocol.lessons import Preferred
 from protocol.manifest import RunManifest
 from protocol.rollout_config import PeopleConfig
-from protocol.rollouts import Group, Sample, rollouts_of
+from protocol.rollouts import Group, Sample
 from protocol.tensors import Floats
 from protocol.update import Symbols
 from tests.bench._rows import Rows
@@ -29,7 +29,7 @@ from tests.bench._swarm import ADDRESS, Peer, Swarm, manifest_of, run
 from training.experience import Experience, preferred_values, with_scores
 from training.inner import prepare_process
 from training.policy import PolicyTrainer
-from training.preset import PEOPLE_LAG, preset
+from training.preset import PEOPLE_LAG, Signals, preset
 from training.tokenizer import tokenizer_of
 
 
@@ -44,11 +44,8 @@ class Asked(Swarm):
     @cached_property
     def manifest(self) -> RunManifest:
         """The run's: its environment's own reward weighs nothing."""
-        manifest = manifest_of(self.preset, f"people {self.seed}")
-        rollouts = rollouts_of(manifest)
-        own, preferred = rollouts.rewards
-        rewards = (own.model_copy(update={"weight": 0.0}), preferred)
-        return manifest.model_copy(update={"rollouts": rollouts.model_copy(update={"rewards": rewards})})
+        signals = Signals(people=PeopleConfig(addresses=(ADDRESS,)), own_weight=0.0)
+        return manifest_of(self.preset, f"people {self.seed}", signals)
 
     def falling(self, sample: Sample) -> float:
         """Return the share of an answer's neighbouring letters that are in falling order."""
@@ -103,9 +100,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     prepare_process(1)
-    people = PeopleConfig(addresses=(ADDRESS,))
-    changes = {"people": people, "people_weight": 1.0, "rounds": options.rounds}
-    chosen = preset("sort").model_copy(update=changes)
+    chosen = preset("sort").model_copy(update={"rounds": options.rounds})
     swarms = [
         Asked(
             chosen,
