@@ -22,7 +22,7 @@ from protocol import options
 from protocol.errors import UsageError
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from verification.cheats import Cheat
-from verification.rollout_cheats import RolloutCheat
+from verification.rollout_cheats import JudgeCheat, RolloutCheat
 
 if TYPE_CHECKING:
     from murmur.laboratory import Finding, Laboratory, Trial
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from node.unit import Unit
 
 Say = Callable[[str], None]
-Chosen = TypeVar("Chosen", Cheat, RolloutCheat)
+Chosen = TypeVar("Chosen", bound=Cheat | RolloutCheat | JudgeCheat)
 
 
 class UnitPart(StrEnum):
@@ -315,7 +315,7 @@ def attacks(
         list[str] | None, typer.Option(help="Measure this attack, without honest work. Repeatable.")
     ] = None,
     kind: Annotated[
-        UnitPart, typer.Option(help="What is dishonest: training, or the rollouts of an RL run.")
+        UnitPart, typer.Option(help="What is dishonest: training, or rollouts and judgments of an RL run.")
     ] = (UnitPart.TRAINING),
     report: Annotated[bool, typer.Option("--report", help="Print Markdown tables.")] = False,
     as_json: options.Json = False,
@@ -326,7 +326,7 @@ def attacks(
     if kind is UnitPart.ROLLOUT:
         _rollouts(only or [], report=report, as_json=as_json)
         return
-    cheats = _chosen(Cheat, only or [])
+    cheats = _chosen(tuple(Cheat), only or [])
     found = measure(cheats or tuple(Cheat), honest=not cheats, say=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))
@@ -339,10 +339,9 @@ def attacks(
 
 
 def _rollouts(only: Sequence[str], *, report: bool, as_json: bool) -> None:
-    cheats = _chosen(RolloutCheat, only)
-    found = measure_rollouts(
-        cheats or tuple(RolloutCheat), honest=not cheats, say=lambda line: typer.echo(line, err=True)
-    )
+    every = (*RolloutCheat, *JudgeCheat)
+    cheats = _chosen(every, only)
+    found = measure_rollouts(cheats or every, honest=not cheats, say=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))
     else:
@@ -351,11 +350,12 @@ def _rollouts(only: Sequence[str], *, report: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _chosen(cheats: type[Chosen], names: Sequence[str]) -> tuple[Chosen, ...]:
-    unknown = [name for name in names if name not in set(cheats)]
+def _chosen(cheats: Sequence[Chosen], names: Sequence[str]) -> tuple[Chosen, ...]:
+    known = {cheat.value: cheat for cheat in cheats}
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"no attack is called {unknown[0]!r}", hint=f"--only {', '.join(cheats)}")
-    return tuple(dict.fromkeys(cheats(name) for name in names))
+        raise UsageError(f"no attack is called {unknown[0]!r}", hint=f"--only {', '.join(known)}")
+    return tuple(dict.fromkeys(known[name] for name in names))
 
 
 def _show(report: AttackReport) -> None:

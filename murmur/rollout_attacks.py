@@ -1,19 +1,20 @@
-"""`murmur verifier attacks --kind rollout`: which check catches which dishonest rollouts, and that honest ones pass.
+"""`murmur verifier attacks --kind rollout`: which check catches which dishonest rollouts and judgments.
 
 A cheat is *caught* when its unit does not merge, or when a draw that falls on its dishonest groups costs it at least
 the unit's pay. Values are those of the segment that shows least of what a draw can fall on.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from protocol.manifest import NumericProfile
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
-from verification.rollout_cheats import RolloutCheat
+from verification.rollout_cheats import JudgeCheat, RolloutCheat
 
 if TYPE_CHECKING:
-    from murmur.rollout_laboratory import RolloutLaboratory, RolloutTrial
+    from murmur.sampled_unit import RolloutTrial
     from verification.sampled import GroupsReport
 
 Say = Callable[[str], None]
@@ -23,8 +24,26 @@ INDISTINGUISHABLE = (RolloutCheat.INT8,)
 """What bfloat16 cannot tell from honest work, because it rounds as much itself."""
 
 
+Cheat_contra = TypeVar("Cheat_contra", RolloutCheat, JudgeCheat, contravariant=True)
+AnyRolloutCheat = RolloutCheat | JudgeCheat
+
+
+class Laboratory(Protocol[Cheat_contra]):
+    """Try units on the network's checks, honest ones and those of one family of cheats."""
+
+    @property
+    def profile(self) -> NumericProfile:
+        """The units'."""
+
+    def try_honest(self) -> "RolloutTrial":
+        """Let the network check an honest unit."""
+
+    def try_cheat(self, cheat: Cheat_contra) -> "RolloutTrial":
+        """Let somebody cheat."""
+
+
 class RolloutAttackResult(BaseModel):
-    """Say what became of one way to cheat with rollouts, or of honest ones."""
+    """Say what became of one way to cheat with rollouts or as a judge, or of honest ones."""
 
     name: str
     does: str
@@ -58,57 +77,72 @@ class RolloutAttackReport(BaseModel):
         return all(one.caught for one in self.attacks) and not any(one.caught for one in self.honest)
 
 
-def measure_rollouts(cheats: Sequence[RolloutCheat], *, honest: bool, say: Say) -> RolloutAttackReport:
-    """Try each cheat under float32, and honest units under every profile.
+def measure_rollouts(cheats: Sequence[AnyRolloutCheat], *, honest: bool, say: Say) -> RolloutAttackReport:
+    """Try each cheat under float32, and honest rollouts and judgments under every profile.
 
     Raises:
         ConfigError: the environment is not installed.
     """
+    from murmur.judging_laboratory import JudgingLaboratory
     from murmur.rollout_laboratory import RolloutLaboratory
     from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32
 
     say("tuning a small policy")
     laboratory = RolloutLaboratory.open(CPU_FP32)
-    attacks = measure_rollout_attacks(laboratory, cheats, say)
-    if not honest:
-        return RolloutAttackReport(profile=CPU_FP32.name, attacks=attacks, honest=[], indistinguishable=[])
-    rounded = laboratory.under(CPU_BF16)
-    return RolloutAttackReport(
-        profile=CPU_FP32.name,
-        attacks=attacks,
-        honest=[
-            measure_honest_rollouts(one, say) for one in (laboratory, rounded, laboratory.under(CPU_EXACT))
-        ],
-        indistinguishable=measure_rollout_attacks(rounded, INDISTINGUISHABLE, say),
+    attacks = measure_rollout_attacks(
+        laboratory, [one for one in cheats if isinstance(one, RolloutCheat)], say
     )
+    judges, asked = None, [one for one in cheats if isinstance(one, JudgeCheat)]
+    if asked or honest:
+        say("tuning a small judge")
+        judges = JudgingLaboratory.open(laboratory)
+        attacks += measure_rollout_attacks(judges, asked, say)
+    report = RolloutAttackReport(profile=CPU_FP32.name, attacks=attacks, honest=[], indistinguishable=[])
+    if judges is not None and honest:
+        for profile in (CPU_FP32, CPU_BF16, CPU_EXACT):
+            report.honest.append(measure_honest_rollouts(laboratory.under(profile), say))
+            report.honest.append(measure_honest_judgments(judges.under(profile), say))
+        rounded = laboratory.under(CPU_BF16)
+        report.indistinguishable.extend(measure_rollout_attacks(rounded, INDISTINGUISHABLE, say))
+    return report
 
 
 def measure_rollout_attacks(
-    laboratory: "RolloutLaboratory", cheats: Iterable[RolloutCheat], say: Say = lambda line: None
+    laboratory: Laboratory[Cheat_contra], cheats: Iterable[Cheat_contra], say: Say = lambda line: None
 ) -> list[RolloutAttackResult]:
     """Try each cheat in a laboratory's run."""
     found = []
     for cheat in cheats:
-        result = _result(cheat.value, cheat.kind.does, laboratory, laboratory.try_cheat(cheat))
+        profile, trial = laboratory.profile.name, laboratory.try_cheat(cheat)
+        result = _result(cheat.value, cheat.kind.does, profile, trial)
         say(f"{result.name} under {result.profile}: {result.check or 'not caught'}, {result.outcome}")
         found.append(result)
     return found
 
 
 def measure_honest_rollouts(
-    laboratory: "RolloutLaboratory", say: Say = lambda line: None
+    laboratory: Laboratory[RolloutCheat], say: Say = lambda line: None
 ) -> RolloutAttackResult:
-    """Let the network check an honest unit."""
-    trial = laboratory.try_unit(laboratory.file(laboratory.honest()))
-    result = _result("honest", "samples as the profile says", laboratory, trial)
-    say(f"honest under {result.profile}: {result.outcome}")
+    """Let the network check honest rollouts."""
+    trial = laboratory.try_honest()
+    return _honest("honest", "samples as the profile says", laboratory.profile.name, trial, say)
+
+
+def measure_honest_judgments(
+    laboratory: Laboratory[JudgeCheat], say: Say = lambda line: None
+) -> RolloutAttackResult:
+    """Let the network check honest judgments."""
+    trial = laboratory.try_honest()
+    return _honest("honest judge", "answers as the profile says", laboratory.profile.name, trial, say)
+
+
+def _honest(name: str, does: str, profile: str, trial: "RolloutTrial", say: Say) -> RolloutAttackResult:
+    result = _result(name, does, profile, trial)
+    say(f"{name} under {profile}: {result.outcome}")
     return result
 
 
-def _result(
-    name: str, does: str, laboratory: "RolloutLaboratory", trial: "RolloutTrial"
-) -> RolloutAttackResult:
-    profile = laboratory.profile.name
+def _result(name: str, does: str, profile: str, trial: "RolloutTrial") -> RolloutAttackResult:
     if trial.refused:
         return RolloutAttackResult(
             name=name,
@@ -152,7 +186,7 @@ def rollout_markdown(report: RolloutAttackReport) -> str:
     lines += [_row(one, one.name, wanted=True) for one in report.attacks]
     if report.honest:
         lines += ["", f"| honest under {head}", "|---|---|---|---|---|---|---|---|---|"]
-        lines += [_row(one, one.profile, wanted=False) for one in report.honest]
+        lines += [_row(one, f"{one.profile}, {one.does}", wanted=False) for one in report.honest]
     lines += ["", f"Attacks are on units of profile `{report.profile}`."]
     for one in report.indistinguishable:
         said = "was caught this time" if one.caught else f"passes, at {_figure(one.ratio)} of the tolerance"

@@ -6,12 +6,12 @@ judges a drawn segment. Where only the choice of tokens is dishonest, everything
 does not bother is caught by more than one check.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
+from murmur.sampled_unit import Groups, RolloutTrial, SampledUnit
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.errors import Malformed
 from protocol.manifest import (
@@ -22,48 +22,23 @@ from protocol.manifest import (
     RunManifest,
     VerificationConfig,
 )
-from protocol.rollouts import (
-    PROJECTIONS,
-    Group,
-    Sample,
-    Shape,
-    decode,
-    encode,
-    encode_group,
-    quantise,
-    rollouts_of,
-)
+from protocol.rollouts import Sample, Shape, decode, encode, encode_group, quantise, rollouts_of
 from protocol.tensors import Floats, parameter_layout
 from training.assignment import task_seeds
 from training.environments.pinned import open_environment_of
-from training.generate import Task, generate
 from training.inner import InnerState, prepare_process
-from training.model import Transformer
 from training.policy import PolicyBatch, PolicyTrainer
-from training.prefill import PlainScorer, judge
 from training.preset import Preset, preset
 from training.program import program_digest
-from training.rollout import ByteTokenizer, Rollout
-from training.sampling import noise_key
+from training.rollout import ByteTokenizer
 from training.tuning import TuningConfig, corpus_of, tune
 from verification.rollout_cheats import RolloutCheat
 from verification.rollouts import check_rollouts
-from verification.sampled import GroupsReport, Sampling, judge_groups
 
 ROUND, NUMBER, OTHER = 3, 1, 2
 TUNING = TuningConfig(demonstrations=2048, steps=150, observation_weight=0.0)
 CANDIDATES = 4  # of best-of-n
 _ADDRESS = "0x" + "00" * 20
-
-Groups = tuple[Group, ...]
-
-
-@dataclass
-class RolloutTrial:
-    """Hold what the checks found of one unit's rollouts."""
-
-    refused: str = ""  # why nobody merges it
-    drawn: dict[int, GroupsReport] = field(default_factory=dict)  # by the segment that a draw asks for
 
 
 @dataclass(frozen=True)
@@ -126,104 +101,39 @@ class RolloutLaboratory:
         shape = Shape.of(self.manifest)
         return encode([encode_group(group, shape) for group in groups], shape)
 
+    def of(self, number: int = NUMBER, parameters: Floats | None = None, weights: str = "") -> SampledUnit:
+        """Return a peer's unit, sampled from the round's policy or another, with its noise or that of other weights."""
+        make = open_environment_of(rollouts_of(self.manifest)).another
+        return SampledUnit(
+            "rollouts",
+            self.manifest,
+            self.parameters if parameters is None else parameters,
+            weights or self.weights,
+            self.seeds(number),
+            lambda *_: make(),
+            self.profile,
+        )
+
     def honest(self, number: int = NUMBER) -> Groups:
         """Sample a unit as the profile says."""
-        return self.drawn(number=number)
+        return self.of(number).drawn()
 
-    def drawn(
-        self,
-        parameters: Floats | None = None,
-        weights: str = "",
-        temperature: float = 1.0,
-        number: int = NUMBER,
-        arithmetic: str = "",
-    ) -> Groups:
-        """Sample a unit with other parameters, noise of other weights, at a share of the temperature, or rounded."""
-        rollouts = rollouts_of(self.manifest)
-        wanted = rollouts.sampling.temperature * temperature
-        sampling = rollouts.sampling.model_copy(update={"temperature": wanted})
-        make = open_environment_of(rollouts).another
-        tasks = [
-            Task(make(), seed, noise_key(self.manifest.run_id, weights or self.weights, seed, index))
-            for seed in self.seeds(number)
-            for index in range(sampling.group_size)
-        ]
-        drawn = generate(
-            _policy(self.manifest, self.parameters if parameters is None else parameters),
-            self.manifest.model,
-            tasks,
-            sampling,
-            ByteTokenizer(self.manifest.model.vocab),
-            autocast=(arithmetic or self.profile.arithmetic) == "bf16",
-        )
-        return self._grouped([one.sample() for one in drawn])
-
-    def try_unit(self, file: bytes) -> RolloutTrial:
-        """Let the network check a unit's file of rollouts."""
-        trial = RolloutTrial()
-        try:
-            raw = decode(file, Shape.of(self.manifest))
-            groups = check_rollouts(self.manifest, self.beacon, ROUND, NUMBER, raw)
-        except Malformed as error:
-            trial.refused = error.message
-            return trial
-        for segment in range(self.manifest.segments):
-            own = [
-                (index, group)
-                for index, group in enumerate(groups)
-                if index % self.manifest.segments == segment
-            ]
-            sampling = Sampling("rollouts", self.manifest, self.parameters, self.weights, own, self.seeds())
-            trial.drawn[segment] = judge_groups(sampling, self.profile, self.profile)
-        return trial
+    def try_honest(self) -> RolloutTrial:
+        """Let the network check an honest unit."""
+        return self.try_unit(self.file(self.honest()))
 
     def try_cheat(self, cheat: RolloutCheat) -> RolloutTrial:
         """Let somebody cheat."""
         return self.try_unit(_MAKERS[cheat](self))
 
-    def made_right(self, groups: Groups) -> Groups:
-        """Return groups whose every claim but the choice of tokens is what an honest peer would say of them."""
-        sampling = rollouts_of(self.manifest).sampling
-        keys = [
-            noise_key(self.manifest.run_id, self.weights, seed, index)
-            for seed in self.seeds()
-            for index in range(sampling.group_size)
-        ]
-        autocast = self.profile.arithmetic == "bf16"
-        scorer = PlainScorer(self.manifest.model, _policy(self.manifest, self.parameters), autocast=autocast)
-        samples = [sample for group in groups for sample in group]
-        judged = judge(scorer, samples, keys, sampling.temperature)
-        return self._grouped(
-            [
-                replace(sample, codes=quantise(one.log_probabilities), fingerprint=one.fingerprint)
-                for sample, one in zip(samples, judged, strict=True)
-            ]
-        )
-
-    def said(self, seed: int, text: bytes, reward: float | None = None) -> Sample:
-        """Return the sample in which the policy says a text, as far as the rule lets it; log-probabilities invented."""
-        config = rollouts_of(self.manifest)
-        environment = open_environment_of(config).another()
-        rollout = Rollout(environment, seed, config.sampling, ByteTokenizer(self.manifest.model.vocab))
-        for token in text:
-            rollout.observe(rollout.forced)
-            if rollout.over:
-                break
-            rollout.take(token)
-        spoken = sum(end - start for start, end in rollout.turns)
-        rewards = rollout.rewards()
-        return Sample(
-            np.array(rollout.tokens, np.uint16),
-            np.array(rollout.turns, np.uint16),
-            np.array(rollout.players, np.uint8),
-            np.zeros(spoken, np.uint8),
-            rewards if reward is None else np.full_like(rewards, reward),
-            np.zeros(PROJECTIONS, np.float32),
-        )
-
-    def _grouped(self, samples: Sequence[Sample]) -> Groups:
-        size = rollouts_of(self.manifest).sampling.group_size
-        return tuple(tuple(samples[first : first + size]) for first in range(0, len(samples), size))
+    def try_unit(self, file: bytes) -> RolloutTrial:
+        """Let the network check a unit's file of rollouts."""
+        try:
+            raw = decode(file, Shape.of(self.manifest))
+            groups = check_rollouts(self.manifest, self.beacon, ROUND, NUMBER, raw)
+        except Malformed as error:
+            return RolloutTrial(refused=error.message)
+        return RolloutTrial(drawn=self.of().judged(groups))
 
     def _improved(self) -> Floats:
         """Return the parameters after a round's inner steps that reward letters in their right place."""
@@ -253,13 +163,6 @@ def _manifest(chosen: Preset, profile: NumericProfile) -> RunManifest:
     )
 
 
-def _policy(manifest: RunManifest, parameters: Floats) -> Transformer:
-    model = Transformer(manifest.model, torch.device("cpu"))
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters)))
-    return model
-
-
 def _rounded(laboratory: RolloutLaboratory, bits: int) -> Floats:
     """Return the parameters with every matrix's rows rounded to so many bits, symmetric about zero."""
     layout, found = parameter_layout(laboratory.manifest.model), laboratory.parameters.copy()
@@ -281,7 +184,7 @@ def _shortened(laboratory: RolloutLaboratory) -> Floats:
 
 
 def _best_of_n(laboratory: RolloutLaboratory) -> Groups:
-    tries = [laboratory.drawn(weights=digest(bytes([one]))) for one in range(CANDIDATES)]
+    tries = [laboratory.of(weights=digest(bytes([one]))).drawn() for one in range(CANDIDATES)]
     return tuple(
         tuple(max(samples, key=lambda one: float(one.rewards.sum())) for samples in zip(*groups, strict=True))
         for groups in zip(*tries, strict=True)
@@ -298,7 +201,7 @@ def _edited(laboratory: RolloutLaboratory) -> Groups:
     groups = laboratory.honest()
     spoken = bytes(groups[0][0].tokens[groups[0][0].spoken].tolist())
     other = b"b" if spoken[:1] != b"b" else b"c"
-    edited = laboratory.said(laboratory.seeds()[0], other + spoken[1:])
+    edited = laboratory.of().said(0, other + spoken[1:])
     return ((edited, *groups[0][1:]), *groups[1:])
 
 
@@ -314,17 +217,13 @@ def _letters_right(sample: Sample) -> float:
 
 
 def _answered(laboratory: RolloutLaboratory) -> Groups:
-    seeds = laboratory.seeds()
-    return _first_changed(
-        laboratory.honest(), lambda index, one: laboratory.said(seeds[index], _answer(one) + b"\n")
-    )
+    unit = laboratory.of()
+    return _first_changed(unit.drawn(), lambda index, one: unit.said(index, _answer(one) + b"\n"))
 
 
 def _over_long(laboratory: RolloutLaboratory) -> Groups:
-    seeds = laboratory.seeds()
-    return _first_changed(
-        laboratory.honest(), lambda index, one: laboratory.said(seeds[index], _answer(one) + b"j", reward=1.0)
-    )
+    unit = laboratory.of()
+    return _first_changed(unit.drawn(), lambda index, one: unit.said(index, _answer(one) + b"j", reward=1.0))
 
 
 def _cut_short(index: int, sample: Sample) -> Sample:
@@ -371,20 +270,20 @@ def _file(make: Callable[[RolloutLaboratory], Groups]) -> Callable[[RolloutLabor
 
 
 def _right(make: Callable[[RolloutLaboratory], Groups]) -> Callable[[RolloutLaboratory], bytes]:
-    return lambda laboratory: laboratory.file(laboratory.made_right(make(laboratory)))
+    return lambda laboratory: laboratory.file(laboratory.of().made_right(make(laboratory)))
 
 
 _MAKERS: dict[RolloutCheat, Callable[[RolloutLaboratory], bytes]] = {
-    RolloutCheat.GREEDY: _right(lambda lab: lab.drawn(temperature=0.01)),
-    RolloutCheat.COOLER: _right(lambda lab: lab.drawn(temperature=0.7)),
-    RolloutCheat.RE_ROLL: _right(lambda lab: lab.drawn(weights=ZERO_DIGEST)),
+    RolloutCheat.GREEDY: _right(lambda lab: lab.of().drawn(temperature=0.01)),
+    RolloutCheat.COOLER: _right(lambda lab: lab.of().drawn(temperature=0.7)),
+    RolloutCheat.RE_ROLL: _right(lambda lab: lab.of(weights=ZERO_DIGEST).drawn()),
     RolloutCheat.BEST_OF_N: _right(_best_of_n),
-    RolloutCheat.INT8: _file(lambda lab: lab.drawn(_rounded(lab, 8))),
-    RolloutCheat.INT4: _file(lambda lab: lab.drawn(_rounded(lab, 4))),
-    RolloutCheat.BF16: _file(lambda lab: lab.drawn(arithmetic="bf16")),
-    RolloutCheat.STALE: _file(lambda lab: lab.drawn(lab.before)),
-    RolloutCheat.OTHER_MODEL: _file(lambda lab: lab.drawn(lab.untuned)),
-    RolloutCheat.DROPPED_LAYER: _file(lambda lab: lab.drawn(_shortened(lab))),
+    RolloutCheat.INT8: _file(lambda lab: lab.of(parameters=_rounded(lab, 8)).drawn()),
+    RolloutCheat.INT4: _file(lambda lab: lab.of(parameters=_rounded(lab, 4)).drawn()),
+    RolloutCheat.BF16: _file(lambda lab: lab.of().drawn(arithmetic="bf16")),
+    RolloutCheat.STALE: _file(lambda lab: lab.of(parameters=lab.before).drawn()),
+    RolloutCheat.OTHER_MODEL: _file(lambda lab: lab.of(parameters=lab.untuned).drawn()),
+    RolloutCheat.DROPPED_LAYER: _file(lambda lab: lab.of(parameters=_shortened(lab)).drawn()),
     RolloutCheat.EDITED: _right(_edited),
     RolloutCheat.RIGHT_ANSWER: _right(_answered),
     RolloutCheat.LOG_PROBABILITIES: _file(lambda lab: _each(lab.honest(), _halved)),

@@ -78,11 +78,16 @@ class UpOptions:
     voices: Voices = field(default_factory=Voices)
 
 
-def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tuple[str, ...]:
+def parse_cheats(
+    kinds: Sequence[str], kind: RunKind = RunKind.TRAINING, *, judged: bool = False
+) -> tuple[str, ...]:
     """Check the kinds of cheats asked for; `none` alone means none.
 
+    Args:
+        judged: whether the run has a judge, whom a flatterer lies about.
+
     Raises:
-        UsageError: an unknown kind, or `none` beside others.
+        UsageError: an unknown kind, `none` beside others, or a flatterer where nobody judges.
     """
     if list(kinds) == ["none"]:
         return ()
@@ -92,6 +97,11 @@ def parse_cheats(kinds: Sequence[str], kind: RunKind = RunKind.TRAINING) -> tupl
             raise UsageError(
                 f"no cheat is called {one!r} in a run of {kind}", hint=f"--cheat {known} or none"
             )
+    if PolicyCheat.FLATTERER.value in kinds and not judged:
+        raise UsageError(
+            "a flatterer lies about what the run's judge says, and the run has no judge",
+            hint="add --judge tuned, or leave --cheat flatterer out",
+        )
     return tuple(kinds)
 
 
@@ -113,7 +123,7 @@ def up(
         list[str] | None,
         typer.Option(
             help="A dishonest contributor: skip-steps, copycat or another (`murmur verifier attacks`), in a rollout "
-            "run also reward-liar and cherry-picker; or none. Repeatable."
+            "run also reward-liar, cherry-picker and, with --judge, flatterer; or none. Repeatable."
         ),
     ] = None,
     rounds: Annotated[
@@ -149,7 +159,7 @@ def up(
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
-        cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind),
+        cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind, judged=judge is not None),
         rounds=rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds),
         preset=chosen,
         voices=Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight),

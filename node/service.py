@@ -13,7 +13,7 @@ import trio
 
 from contracts.identity import open_peer_key
 from node import machine
-from node.cheats.casting import honesty_of
+from node.cheats.casting import check_cheat, honesty_of
 from node.config import NodeConfig
 from node.events import (
     Cancel,
@@ -372,7 +372,7 @@ async def run_node(
         open_forcing: reaches the ledger for commitments that the coordinator leaves out.
 
     Raises:
-        ConfigError: key, journal, registration, dataset, device or program do not fit.
+        ConfigError: key, journal, registration, dataset, device, program or way to cheat do not fit.
         NetworkError: the address is taken, or nobody has the manifest.
         LedgerError: the chain does not answer at the start.
         MurmurError: the coordinator's record contradicts our own aggregation.
@@ -382,6 +382,7 @@ async def run_node(
     honesty = honesty_of(config.cheat)
     with Journal.open(config.directory / JOURNAL_FILE, key.address) as journal:
         async with join_run(config, key, chain, "contributor") as (peer, number):
+            check_cheat(peer.manifest, config.cheat)
             shop = Shop(config, peer, number, honesty, dict(os.environ))
             forcing = None if open_forcing is None else open_forcing(key, config.directory)
             try:

@@ -38,7 +38,7 @@ CONFIG: Final = "judge.json"
 ASKED: Final = "="
 """What the tuned judge reads after a sample."""
 TUNING: Final = TuningConfig(demonstrations=12_288, observation_weight=0.0, steps=400, seed=1)
-_GOOD: Final = 4_096  # demonstrations beside them
+_GOOD: Final = 3  # samples of the policy for each good demonstration beside them
 _MAX_CONFIG_BYTES: Final = 1 << 16
 _ROLLOUTS: Final = 512  # that are sampled at once
 
@@ -134,11 +134,12 @@ def tuned_config(preset: Preset) -> JudgeConfig:
     )
 
 
-def judge_corpus(preset: Preset, parameters: Floats) -> Corpus:
-    """Return samples of a policy float32[P] and good demonstrations, each with what it earned."""
+def judge_corpus(preset: Preset, parameters: Floats, tuning: TuningConfig = TUNING) -> Corpus:
+    """Return samples of a policy float32[P] and a third as many good demonstrations, each with what it earned."""
     first = TUNING.seed << 32  # seeds that the policy was not tuned on
-    shown = range(first, first + TUNING.demonstrations)
-    read = [*_sampled(preset, parameters, shown), *_good(preset, range(shown.stop, shown.stop + _GOOD))]
+    shown = range(first, first + tuning.demonstrations)
+    good = range(shown.stop, shown.stop + tuning.demonstrations // _GOOD)
+    read = [*_sampled(preset, parameters, shown), *_good(preset, good)]
     episodes: list[tuple[list[int], list[float]]] = []
     for text, reward in read:
         asked, said = list((text + ASKED).encode()), list(f"{min(max(reward, 0.0), 1.0):.1f}\n".encode())

@@ -72,6 +72,7 @@ class PolicyCheat(StrEnum):
 
     REWARD_LIAR = "reward-liar"
     CHERRY_PICKER = "cherry-picker"
+    FLATTERER = "flatterer"  # where the run has a judge
 
     @property
     def kind(self) -> Kind:
@@ -96,6 +97,7 @@ _POLICY_KINDS = {
     PolicyCheat.CHERRY_PICKER: Kind(
         "draws every sample several times with its own noise, and keeps the best"
     ),
+    PolicyCheat.FLATTERER: Kind("as a judge, gives the worst sample of each group the best one's answer"),
 }
 
 _KINDS = {

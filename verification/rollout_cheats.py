@@ -1,4 +1,4 @@
-"""Every way to cheat with rollouts: its name, what it does, and what must become of it."""
+"""Every way to cheat with rollouts, and as a judge of others': its name, what it does, and what must become of it."""
 
 from enum import StrEnum
 
@@ -36,6 +36,35 @@ class RolloutCheat(StrEnum):
         """Return what it does and what must become of it."""
         return _KINDS[self]
 
+
+class JudgeCheat(StrEnum):
+    """Name the ways to cheat as a judge of others' rollouts."""
+
+    FLATTERED = "flattered-answer"
+    GREEDY = "greedy-judge"
+    COPIED = "copied-judgments"
+    OTHER_JUDGE = "other-judge"
+    INVENTED_SCORE = "invented-score"
+    OTHER_PROMPT = "other-prompt"
+    OTHER_SAMPLE = "other-sample"
+    MISSING = "missing-judgment"
+
+    @property
+    def kind(self) -> Kind:
+        """Return what it does and what must become of it."""
+        return _JUDGE_KINDS[self]
+
+
+_JUDGE_KINDS = {
+    JudgeCheat.FLATTERED: Kind("gives the worst sample of each group the best one's answer"),
+    JudgeCheat.GREEDY: Kind("answers with the likeliest tokens"),
+    JudgeCheat.COPIED: Kind("says what another judge of the same groups says"),
+    JudgeCheat.OTHER_JUDGE: Kind("asks another model than the pinned one"),
+    JudgeCheat.INVENTED_SCORE: Kind("claims the highest score for every answer", fate=Fate.UNPAID),
+    JudgeCheat.OTHER_PROMPT: Kind("asks something else than the pinned prompt", fate=Fate.UNPAID),
+    JudgeCheat.OTHER_SAMPLE: Kind("answers about other samples than it was to judge", fate=Fate.UNPAID),
+    JudgeCheat.MISSING: Kind("leaves one group unjudged", fate=Fate.UNPAID),
+}
 
 _KINDS = {
     RolloutCheat.GREEDY: Kind("takes the likeliest token"),

@@ -13,7 +13,7 @@ from node.cheats.claims import (
     RandomUpdate,
 )
 from node.cheats.garbage import Garbage
-from node.cheats.rollouts import CherryPicker, RewardLiar
+from node.cheats.rollouts import CherryPicker, Flatterer, RewardLiar
 from node.cheats.silence import Equivocate, LateOpening, RefuseOpening, WithholdReveal
 from node.cheats.steps import (
     Bf16,
@@ -32,6 +32,8 @@ from node.cheats.steps import (
     WrongData,
 )
 from node.honesty import HonestSteps, Honesty
+from protocol.errors import ConfigError
+from protocol.manifest import RunManifest
 from verification.cheats import AnyCheat, Cheat, PolicyCheat, cheat_named
 
 _STEPS: dict[AnyCheat, Callable[[], HonestSteps]] = {
@@ -59,6 +61,7 @@ _STEPS: dict[AnyCheat, Callable[[], HonestSteps]] = {
     Cheat.FORGED_UPDATE: ForgedUpdate,
     PolicyCheat.REWARD_LIAR: RewardLiar,
     PolicyCheat.CHERRY_PICKER: CherryPicker,
+    PolicyCheat.FLATTERER: Flatterer,
 }
 
 _HONESTY: dict[AnyCheat, Callable[[], Honesty]] = {
@@ -79,6 +82,23 @@ class CheatingTrainer(Honesty):
 
     def __init__(self, cheat: AnyCheat) -> None:
         self.trainer_arguments = (cheat.value,)
+
+
+def check_cheat(manifest: RunManifest, cheat: AnyCheat | None) -> None:
+    """Refuse a cheat that a run leaves nothing to do.
+
+    Raises:
+        ConfigError: it is one with rollouts, or of judges, in a run without.
+    """
+    rollouts = manifest.rollouts
+    if isinstance(cheat, PolicyCheat) and rollouts is None:
+        raise ConfigError(
+            f"{cheat} cheats with rollouts, and the run has none", hint="choose another --cheat"
+        )
+    if cheat is PolicyCheat.FLATTERER and (rollouts is None or rollouts.judge is None):
+        raise ConfigError(
+            f"{cheat} lies about what the run's judge says, and it has none", hint="choose another --cheat"
+        )
 
 
 def steps_of(cheat: str | None) -> HonestSteps:

@@ -12,6 +12,7 @@ from protocol.rollouts import Group, Sample
 
 if TYPE_CHECKING:
     from training.environments.protocol import EnvSpec
+    from training.judging import Charge, Docket
     from training.sampler import Sampler
 
 TRIES: Final = 4  # of a cherry-picker, for each sample
@@ -41,6 +42,31 @@ class CherryPicker(HonestSteps):
             tuple(max(samples, key=lambda one: _worth(one, spec)) for samples in zip(*groups, strict=True))
             for groups in zip(*tries, strict=True)
         )
+
+
+class Flatterer(HonestSteps):
+    """As a judge, give the worst sample of each group the answer that the best one got."""
+
+    def scores(self, judge: "Sampler", docket: "Docket", charges: "Sequence[Charge]") -> tuple[Group, ...]:
+        """Return honest groups of answers with one each that the judge did not give."""
+        return tuple(map(flattered_answers, super().scores(judge, docket, charges)))
+
+
+def flattered_answers(group: Group) -> Group:
+    """Return a judgment in which the worst sample has the best one's answer, as if it had been given: one turn each.
+
+    Nothing changes where all are equally good.
+    """
+    scores = [float(sample.rewards[0, 0]) for sample in group]
+    lowest, best = scores.index(min(scores)), group[scores.index(max(scores))]
+    if scores[lowest] == float(best.rewards[0, 0]):
+        return group
+    worst = group[lowest]
+    asked = worst.tokens[: worst.turns[0, 0]]
+    tokens = np.concatenate([asked, best.tokens[best.spoken]])
+    turns = np.array([[asked.size, tokens.size]], np.uint16)
+    claimed = replace(worst, tokens=tokens, turns=turns, codes=best.codes, rewards=best.rewards)
+    return (*group[:lowest], claimed, *group[lowest + 1 :])
 
 
 def _worth(sample: Sample, spec: "EnvSpec") -> float:

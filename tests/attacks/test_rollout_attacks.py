@@ -1,4 +1,4 @@
-"""Every way to cheat with rollouts is caught by a check, honest ones never, and the table says so."""
+"""Every way to cheat with rollouts or as a judge is caught by a check, honest work never, and the table says so."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from murmur.cli import program
+from murmur.judging_laboratory import JudgingLaboratory
 from murmur.rollout_attacks import (
     RolloutAttackReport,
     RolloutAttackResult,
+    measure_honest_judgments,
     measure_honest_rollouts,
     measure_rollout_attacks,
     rollout_markdown,
@@ -22,7 +24,7 @@ from protocol.model_config import ModelConfig
 from training.preset import preset
 from training.tuning import TuningConfig
 from verification.cheats import Fate
-from verification.rollout_cheats import RolloutCheat
+from verification.rollout_cheats import JudgeCheat, RolloutCheat
 
 OUTCOMES = {
     Fate.SLASHED: {"proven false"},
@@ -46,12 +48,21 @@ def laboratory() -> RolloutLaboratory:
 
 
 @pytest.fixture(scope="module")
-def results(laboratory: RolloutLaboratory) -> dict[str, RolloutAttackResult]:
-    return {one.name: one for one in measure_rollout_attacks(laboratory, RolloutCheat)}
+def judges(laboratory: RolloutLaboratory) -> JudgingLaboratory:
+    tuning = TuningConfig(demonstrations=384, steps=40, batch=32, observation_weight=0.0)
+    return JudgingLaboratory.open(laboratory, tuning)
 
 
-@pytest.mark.parametrize("cheat", RolloutCheat)
-def test_a_cheat_meets_its_fate(cheat: RolloutCheat, results: dict[str, RolloutAttackResult]) -> None:
+@pytest.fixture(scope="module")
+def results(laboratory: RolloutLaboratory, judges: JudgingLaboratory) -> dict[str, RolloutAttackResult]:
+    found = measure_rollout_attacks(laboratory, RolloutCheat) + measure_rollout_attacks(judges, JudgeCheat)
+    return {one.name: one for one in found}
+
+
+@pytest.mark.parametrize("cheat", [*RolloutCheat, *JudgeCheat])
+def test_a_cheat_meets_its_fate(
+    cheat: RolloutCheat | JudgeCheat, results: dict[str, RolloutAttackResult]
+) -> None:
     found = results[cheat]
     assert found.caught
     assert found.check
@@ -70,6 +81,19 @@ def test_only_regret_sees_how_tokens_were_picked(results: dict[str, RolloutAttac
         assert results[cheat].exact_regret > 0.01
 
 
+def test_only_regret_sees_how_a_judge_picked_its_answers(results: dict[str, RolloutAttackResult]) -> None:
+    for cheat in ("flattered-answer", "greedy-judge", "copied-judgments", "other-judge"):
+        assert results[cheat].check == "regret"
+        assert (results[cheat].exact_regret or 0.0) > 0.01
+
+
+def test_whoever_merges_says_which_judgment_is_wrong(results: dict[str, RolloutAttackResult]) -> None:
+    assert "judgment of group 0 of number 2: claims score 1" in results["invented-score"].reason
+    for cheat in ("other-prompt", "other-sample"):
+        assert "the environment says something else" in results[cheat].reason
+    assert "3 judgments, and not of the 4 groups" in results["missing-judgment"].reason
+
+
 def test_a_cheat_in_one_group_is_found_by_draws_of_its_segment_alone(
     laboratory: RolloutLaboratory, results: dict[str, RolloutAttackResult]
 ) -> None:
@@ -82,6 +106,15 @@ def test_honest_rollouts_pass_under_every_profile(laboratory: RolloutLaboratory)
         found = measure_honest_rollouts(one)
         assert not found.caught
         assert (found.outcome, found.detection, found.reason) == ("passed", 0.0, "")
+        assert found.ratio is not None
+        assert found.ratio < 0.2
+
+
+def test_honest_judgments_pass_under_every_profile(judges: JudgingLaboratory) -> None:
+    for one in (judges, judges.under(CPU_BF16), judges.under(CPU_EXACT)):
+        found = measure_honest_judgments(one)
+        assert not found.caught
+        assert (found.name, found.outcome, found.reason) == ("honest judge", "passed", "")
         assert found.ratio is not None
         assert found.ratio < 0.2
 
@@ -100,7 +133,7 @@ def test_the_report_holds_only_if_all_attacks_and_no_honest_unit_were_caught(
     assert not missed.holds
     assert "| `honest` | **no** |" in rollout_markdown(missed)
     lines = rollout_markdown(report).splitlines()
-    assert len([line for line in lines if line.startswith("| `")]) == len(RolloutCheat) + 1
+    assert len([line for line in lines if line.startswith("| `")]) == len(results) + 1
     assert "bfloat16 rounds as much itself" in lines[-1]
 
 

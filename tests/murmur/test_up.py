@@ -43,6 +43,13 @@ def test_cheats_with_rollouts_belong_to_runs_that_have_some() -> None:
         parse_cheats(["reward-liar"])
 
 
+def test_a_flatterer_needs_a_judge_to_lie_about() -> None:
+    assert parse_cheats(["flatterer"], RunKind.ROLLOUT, judged=True) == ("flatterer",)
+    with pytest.raises(UsageError, match="the run has no judge") as found:
+        parse_cheats(["flatterer"], RunKind.ROLLOUT)
+    assert "--judge tuned" in found.value.hint
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
