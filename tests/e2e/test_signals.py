@@ -1,4 +1,4 @@
-"""A whole network in which a person says which samples are better, and the policy learns from it."""
+"""A whole network in which peers judge samples and a person compares them, and the policy learns from both."""
 
 import json
 import secrets
@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
+from protocol.blobs import BlobStore
+from protocol.daemon import MANIFEST_FILE
+from protocol.judging import Judgment
 from protocol.keys import PeerKey, save_peer_key
+from protocol.manifest import RunManifest
+from protocol.published import max_published_bytes, read_judgments
+from protocol.rollouts import rollouts_of
 from tests.e2e.test_up import finish, murmur, read_status, start_up, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -48,13 +54,19 @@ def compare(api: str, key: Path, up: "subprocess.Popen[str]") -> int:
     return accepted
 
 
-def test_what_a_person_prefers_is_carried_learned_from_and_audited(tmp_path: Path) -> None:
+def judgments_in(
+    unit: dict[str, Any], manifest: RunManifest, blobs: BlobStore, limit: int
+) -> tuple[Judgment, ...]:
+    return read_judgments(manifest, blobs.get(unit["blob"], max_size=limit)) if unit["merged"] else ()
+
+
+def test_what_judges_and_a_person_say_is_carried_learned_from_and_audited(tmp_path: Path) -> None:
     directory, key, person = tmp_path / "net", tmp_path / "peer.key", PeerKey(secrets.token_bytes(32))
     save_peer_key(key, person)
     up = start_up(
         directory,
         *("--kind", "rollout", "--env", "sort", "--peers", "2", "--cheat", "none"),
-        *("--people", person.address, "--people-weight", "0.2"),
+        *("--judge", "tuned", "--people", person.address, "--people-weight", "0.2"),
         rounds=ROUNDS,
     )
     wait_until(lambda: bool(read_status(directory / "coordinator").get("api_port")), up)
@@ -62,12 +74,16 @@ def test_what_a_person_prefers_is_carried_learned_from_and_audited(tmp_path: Pat
     document = finish(up, directory)
     assert document["audit"]["ok"]
     assert document["lag"] == {"mean": 4.0, "max": 4}
-    carried = [
-        one
-        for path in sorted((directory / "coordinator" / "public" / "rounds").iterdir())
-        for one in json.loads(path.read_text())["record"]["body"]["preferences"]
-    ]
+    rounds = sorted((directory / "coordinator" / "public" / "rounds").iterdir())
+    records = [json.loads(path.read_text())["record"]["body"] for path in rounds]
+    carried = [one for record in records for one in record["preferences"]]
     assert 0 < len(carried) <= accepted
+    manifest = RunManifest.read(directory / "coordinator" / MANIFEST_FILE)
+    limit, groups = max_published_bytes(manifest), rollouts_of(manifest).sampling.groups
+    blobs = BlobStore(directory / "coordinator" / "public" / "blobs")
+    said = [[len(judgments_in(one, manifest, blobs, limit)) for one in record["units"]] for record in records]
+    assert all(count == groups for units in said[1:] for count in units), "of two peers each judges the other"
+    assert not any(said[0])
     again = murmur(
         *("audit", "run", document["run_id"], "--dir", str(directory), "--replay", "sampled", "--json")
     )
