@@ -37,9 +37,10 @@ def _known(rollouts: RolloutConfig, one: RewardWeight) -> str:
     if one.source == "human":
         assert rollouts.people is not None, "a weight and people come together"
         count = len(rollouts.people.addresses)
+        said = "one person prefers" if count == 1 else f"{count} people prefer"
         return (
-            f"what {count} {'person' if count == 1 else 'people'} prefer: Bradley and Terry's values of the signed "
-            f"preferences that records carry until {rollouts.lag - 1} rounds later"
+            f"what {said}: Bradley and Terry's values of the signed preferences that records carry until "
+            f"{rollouts.lag - 1} rounds later"
         )
     assert rollouts.judge is not None, "a weight and a judge come together"
     return (
