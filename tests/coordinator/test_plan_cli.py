@@ -21,7 +21,7 @@ from protocol.keys import PeerKey
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, CUDA_FP32, NumericProfile
 from protocol.rollout_config import PeopleConfig
 from tests.protocol.makers import manifest
-from training.preset import preset
+from training.preset import Signals, preset
 from verification.calibration import (
     Attack,
     Calibration,
@@ -360,10 +360,8 @@ def test_a_policys_preset_is_planned_with_its_own_calibration() -> None:
 
 
 def test_a_run_that_asks_people_is_planned_with_a_calibration_of_its_own_lag() -> None:
-    asking = preset("sort").model_copy(
-        update={"people": PeopleConfig(addresses=("0x" + "33" * 20,)), "people_weight": 0.5}
-    )
-    manifest = manifest_of(asking.fields())
+    people = PeopleConfig(addresses=("0x" + "33" * 20,))
+    manifest = manifest_of(preset("sort").fields(Signals(people=people, people_weight=0.5)))
     with pytest.raises(ConfigError) as found:
         check_covers(manifest, packaged_calibration(manifest).calibration)
     assert "--kind rollout --env NAME" in found.value.hint
