@@ -221,12 +221,13 @@ def create(
 
     fund_wei = parse_amount(fund)
     chosen = preset_of(kind, env)
+    voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
+    voices.check(chosen)
     if chosen is not None and data is not None:
         raise UsageError(
             "a policy learns from its environment, not from --data",
             hint="leave --data out, or --kind training",
         )
-    voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
     asked = voices.open_judge(chosen, lambda line: typer.echo(line, err=True))
     fields = {} if chosen is None else chosen.fields(voices.signals(asked))
     fields |= {} if manifest is None else read_fields(manifest)

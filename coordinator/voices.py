@@ -71,7 +71,7 @@ class Voices:
             ("people", bool(self.people), self.people_weight),
         ):
             if asked and chosen is None:
-                raise UsageError(f"--{name}: samples of a policy are compared", hint="add --kind rollout")
+                raise UsageError(f"--{name} is about samples of a policy", hint="add --kind rollout")
             if asked and not weight:
                 hint = f"--{name}-weight 1, or leave --{name} out"
                 raise UsageError(f"what --{name} says has no weight", hint=hint)
@@ -79,6 +79,15 @@ class Voices:
             raise UsageError(
                 "nobody would reward anything", hint="--judge or --people, or another --own-weight"
             )
+        if self.judge is not None and chosen is not None and chosen.open().environment.spec.players > 1:
+            raise UsageError(
+                f"a judge scores one player, and several play {chosen.environment}", hint="leave --judge out"
+            )
+        if self.judge is not None and self.judge != TUNED:
+            from training.judges import read_judge
+
+            read_judge(Path(self.judge))
+        self._people()
 
     def open_judge(self, chosen: "Preset | None", say: Callable[[str], None]) -> "Judge | None":
         """Return the judge that was asked for, tuned now if it never was; `say` is told how far it is.

@@ -156,13 +156,15 @@ def up(
         raise UsageError("every drawn unit is judged by two verifiers", hint="--verifiers 2 or more")
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     chosen = preset_of(kind, env)
+    voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
+    voices.check(chosen)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
         cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind, judged=judge is not None),
         rounds=rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds),
         preset=chosen,
-        voices=Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight),
+        voices=voices,
         seed=seed,
         directory=make_directory(directory or Path("runs") / name),
         port=port,

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from protocol.canonical import ZERO_DIGEST, canonical_json, digest, tagged_digest
-from protocol.errors import ConfigError, Malformed, UsageError
+from protocol.errors import ConfigError, Malformed
 from protocol.rollout_config import SAMPLE, JudgeConfig
 from protocol.tensors import Floats, parameter_layout, unpack
 from training.base import base_model, keeping, kept
@@ -113,15 +113,7 @@ def tuned_judge(preset: Preset, directory: Path | None = None, progress: Progres
 
 
 def tuned_config(preset: Preset) -> JudgeConfig:
-    """Return how the tuned judge is asked; its parameters have no address yet.
-
-    Raises:
-        UsageError: several play the environment, and a judge scores one.
-    """
-    if preset.open().environment.spec.players > 1:
-        raise UsageError(
-            f"a judge scores one player, and several play {preset.environment}", hint="leave --judge out"
-        )
+    """Return how the tuned judge is asked; its parameters have no address yet."""
     answer = len("1.0\n")
     tokens = preset.sampling.tokens + len(ASKED) + answer
     return JudgeConfig(

@@ -46,8 +46,13 @@ def test_a_voice_without_weight_is_refused(voices: Voices, why: str) -> None:
 
 @pytest.mark.parametrize("voices", [Voices(people=(ONE,)), Voices(judge="tuned")])
 def test_nobody_compares_what_a_text_teaches(voices: Voices) -> None:
-    with pytest.raises(UsageError, match="samples of a policy"):
+    with pytest.raises(UsageError, match="about samples of a policy"):
         voices.check(None)
+
+
+def test_a_judge_scores_one_player() -> None:
+    with pytest.raises(UsageError, match="several play nim"):
+        Voices(judge="tuned").check(preset("nim"))
 
 
 def test_a_file_that_is_not_there_is_explained(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.canonical import ZERO_DIGEST, digest
-from protocol.errors import ConfigError, Malformed, UsageError
+from protocol.errors import ConfigError, Malformed
 from protocol.judging import Judgment, decode, encode, judging, max_judgments_bytes
 from protocol.manifest import RunManifest
 from protocol.model_config import ModelConfig
@@ -202,5 +202,3 @@ def test_a_preset_weighs_its_judge_and_leaves_the_environments_word_out_if_asked
         ("judged", 2.0, "ai_judge"),
     ]
     assert rollouts.judge == config
-    with pytest.raises(UsageError, match="several play nim"):
-        tuned_config(preset("nim"))
