@@ -27,10 +27,12 @@ from training.environments.registry import Opened, open_environment
 from training.tuning import TuningConfig
 
 PROFILE: Final = CPU_FP32.model_copy(
-    update={"tolerance": 8e-4, "fresh_tolerance": 4e-3, "slash_tolerance": 1.6e-3}
+    update={"tolerance": 9e-3, "fresh_tolerance": 9e-2, "slash_tolerance": 1e-1}
 )
-"""A policy's steps are noisier than those on a text: honest replays differ by up to 1.5e-4 between instruction sets,
-and by 7.2e-4 from zero moments (`murmur verifier calibrate --kind rollout`).
+"""A policy's steps are noisier than those on a text. Over 900 segments of `sort` honest replays on other instruction
+sets differ by 1.5e-5 in the median and by 1.7e-3 once, from zero moments by 1.2e-4 and by 1.7e-2 once, and from exact
+arithmetic by up to 3.5e-3: tolerances are five times the largest, and what is slashed is far beyond. Steps that are
+left out are at least 0.47 away; TF32 passes (`murmur verifier calibrate --kind rollout`).
 """
 
 

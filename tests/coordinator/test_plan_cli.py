@@ -356,7 +356,8 @@ def test_a_policys_preset_is_planned_with_its_own_calibration() -> None:
     told = make_plan(manifest, Terms(stake_wei=10**20, unbonding_blocks=3000), None)
     names = {line.name for line in told.lines}
     assert {"cpu-fp32: cherry-picker", "cpu-fp32: reward-liar", "cpu-fp32: skip-steps"} <= names
-    assert not [line.name for line in told.lines if line.pays]
+    # Its tolerance leaves room for honest steps that differ more than those rounded to TF32.
+    assert [line.name for line in told.lines if line.pays] == ["cpu-fp32: tf32"]
 
 
 def test_a_run_that_asks_people_is_planned_with_a_calibration_of_its_own_lag() -> None:
