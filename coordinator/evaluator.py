@@ -43,9 +43,8 @@ class RolloutsRequest(Frozen):
     """Name what the units of a round published, by number; those that are not in the store are left out."""
 
     units: dict[Number, Digest] = Field(max_length=MAX_UNITS)
-    judging: tuple[Digest, ...] = Field(
-        default=(), max_length=MAX_UNITS
-    )  # of the round after, whose judges judged it
+    # What units of the round after published, among whom are its judges.
+    judging: tuple[Digest, ...] = Field(default=(), max_length=MAX_UNITS)
 
 
 class LocalRequest(Frozen):
@@ -82,12 +81,10 @@ def heldout(loaded: Loaded, request: HeldoutRequest) -> Result:
 
 def _judge(work: Workbench) -> Floats | None:
     """Return the parameters of the run's judge; None where it has none, or they are not here."""
-    if work.manifest.rollouts is None or work.manifest.rollouts.judge is None:
+    judge = work.manifest.judge
+    if judge is None or not work.store.has(judge.parameters):
         return None
-    judge = work.manifest.rollouts.judge
     layout = parameter_layout(judge.model)
-    if not work.store.has(judge.parameters):
-        return None
     return unpack(layout, work.store.get(judge.parameters, max_size=layout.file_bytes))[0]
 
 
@@ -97,10 +94,13 @@ def _readable(manifest: RunManifest, blob: bytes) -> bool:
 
     groups = rollouts_of(manifest).sampling.groups
     try:
-        found = read_judgments(manifest, blob)
-        return all(len(scores_of(manifest, one)) and one.group < groups for one in found)
+        for one in read_judgments(manifest, blob):
+            scores_of(manifest, one)
+            if one.group >= groups:
+                return False
     except Malformed:
         return False
+    return True
 
 
 def rollouts(loaded: Loaded, request: RolloutsRequest) -> Result:

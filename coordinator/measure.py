@@ -176,7 +176,7 @@ class Measurements:
         round_ = due[0]
         self.described.add(round_)  # whatever comes of it: its blobs may be gone
         await self._describe(round_, ())
-        if self.manifest.rollouts.judge is not None and round_ - 1 in self.published:
+        if self.manifest.judge is not None and round_ - 1 in self.published:
             await self._describe(round_ - 1, tuple(self.published[round_].values()))
         return True
 

@@ -15,6 +15,7 @@ def render_preferences(manifest: RunManifest) -> str:
         Malformed: the run asks no people.
     """
     rollouts, people = people_of(manifest)
+    count = len(people.addresses)
     weighed = next(one for one in rollouts.rewards if one.source == "human" and one.weight)
     sides = (
         element("section", element("h2", name.capitalize()), element("div", id=name), class_="side")
@@ -34,7 +35,8 @@ def render_preferences(manifest: RunManifest) -> str:
         element("p", link("the run", "/")),
         element(
             "p",
-            f"{len(people.addresses)} people compare samples of this run. What they sign becomes the reward ",
+            f"The run asks {count} {'person' if count == 1 else 'people'} to compare samples. What is signed becomes "
+            "the reward ",
             element("strong", weighed.component),
             f", weight {weighed.weight:g}, of the samples that the policy learns from.",
         ),

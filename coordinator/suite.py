@@ -153,9 +153,8 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
         else:
             bits = exact or cheat in BITS
             yield Attack(cheat.value, cheat.kind.does, saving, "measured", caught, proven, tried, reach, bits)
-    rollouts = manifest.rollouts
-    for policy_cheat in PolicyCheat if rollouts is not None else ():
-        if policy_cheat is PolicyCheat.FLATTERER and (rollouts is None or rollouts.judge is None):
+    for policy_cheat in PolicyCheat if manifest.rollouts is not None else ():
+        if policy_cheat is PolicyCheat.FLATTERER and manifest.judge is None:
             continue  # there is nothing to lie about
         does = policy_cheat.kind.does
         if policy_cheat is PolicyCheat.REWARD_LIAR:

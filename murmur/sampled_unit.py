@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.rollouts import PROJECTIONS, Group, Sample, quantise, rollouts_of
@@ -65,7 +64,7 @@ class SampledUnit:
             for place, key in enumerate(self.keys)
         ]
         drawn = generate(
-            _policy(self.manifest, self.parameters),
+            Transformer.loaded(self.manifest.model, self.parameters),
             self.manifest.model,
             tasks,
             sampling.model_copy(update={"temperature": sampling.temperature * temperature}),
@@ -77,7 +76,9 @@ class SampledUnit:
     def made_right(self, groups: Groups) -> Groups:
         """Return groups whose every claim but the choice of tokens is what an honest peer would say of them."""
         autocast = self.profile.arithmetic == "bf16"
-        scorer = PlainScorer(self.manifest.model, _policy(self.manifest, self.parameters), autocast=autocast)
+        scorer = PlainScorer(
+            self.manifest.model, Transformer.loaded(self.manifest.model, self.parameters), autocast=autocast
+        )
         samples = [sample for group in groups for sample in group]
         judged = judge(scorer, samples, self.keys, rollouts_of(self.manifest).sampling.temperature)
         return self._grouped(
@@ -123,10 +124,3 @@ class SampledUnit:
     def _grouped(self, samples: Sequence[Sample]) -> Groups:
         size = rollouts_of(self.manifest).sampling.group_size
         return tuple(tuple(samples[first : first + size]) for first in range(0, len(samples), size))
-
-
-def _policy(manifest: RunManifest, parameters: Floats) -> Transformer:
-    model = Transformer(manifest.model, torch.device("cpu"))
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters)))
-    return model

@@ -96,8 +96,8 @@ class State:
     def owned(self) -> frozenset[str]:
         """Return the addresses of every blob that must stay in the store."""
         blobs = {self.parameters} | ({self.previous} if self.previous is not None else set())
-        if self.manifest.rollouts is not None and self.manifest.rollouts.judge is not None:
-            blobs.add(self.manifest.rollouts.judge.parameters)
+        if self.manifest.judge is not None:
+            blobs.add(self.manifest.judge.parameters)
         for round_, unit in self.units.items():
             if round_ not in self.released:
                 blobs |= unit.seeds if round_ in self.dropped else unit.files

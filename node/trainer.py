@@ -131,7 +131,7 @@ class Bench:
     def _judgments(self, request: TrainRequest, progress: Progress) -> tuple[Judgment, ...]:
         """Score what the beacon has this unit judge of the round before."""
         manifest = self.manifest
-        if manifest.rollouts is None or manifest.rollouts.judge is None:
+        if manifest.judge is None:
             return ()
         docket = Docket(manifest, request.beacon, request.round, request.lessons.judged, self._published)
         charges = docket.charges(request.number)

@@ -265,8 +265,8 @@ class Shop:
     async def _bring_lessons(self, lessons: Lessons) -> None:
         """Bring what a unit builds on, and the judge that it is."""
         await self._bring_blobs((blob, (number,)) for blob, number in holders(lessons).items())
-        if self.manifest.rollouts is not None and self.manifest.rollouts.judge is not None:
-            judge = self.manifest.rollouts.judge
+        judge = self.manifest.judge
+        if judge is not None:
             await self._bring(judge.parameters, parameter_layout(judge.model).file_bytes)
 
     async def _bring_blobs(self, wanted: Iterable[tuple[str, Sequence[int]]]) -> None:

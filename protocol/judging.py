@@ -53,10 +53,9 @@ def judge_of(manifest: RunManifest) -> JudgeConfig:
     Raises:
         ValueError: it has none.
     """
-    judge = rollouts_of(manifest).judge
-    if judge is None:
+    if manifest.judge is None:
         raise ValueError("the run has no judge")
-    return judge
+    return manifest.judge
 
 
 @lru_cache(maxsize=8)

@@ -16,7 +16,7 @@ from protocol.drand import QUICKNET, SCHEME, DrandChain, check_public_key
 from protocol.errors import Malformed
 from protocol.frozen import Address, Arithmetic, Digest, Frozen, ProfileName, Wei
 from protocol.model_config import ModelConfig
-from protocol.rollout_config import RolloutConfig
+from protocol.rollout_config import JudgeConfig, RolloutConfig
 
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_UNIT_SAMPLES = 1 << 20
@@ -370,6 +370,11 @@ class RunManifest(Frozen):
                 f"local chain ({LOCAL_CHAIN_ID}) takes it, any other takes kind drand"
             )
         return self
+
+    @property
+    def judge(self) -> JudgeConfig | None:
+        """Return the model that scores the run's rollouts; None: there is none."""
+        return None if self.rollouts is None else self.rollouts.judge
 
     @property
     def segments(self) -> int:

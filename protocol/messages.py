@@ -35,9 +35,8 @@ Reason = Annotated[
 ]  # printable ASCII: shown on terminals and pages
 ListenAddress = Annotated[str, Field(max_length=200, pattern=r"^/[a-zA-Z0-9./:_-]+$")]
 Role = Literal["contributor", "verifier", "coordinator", "person"]
-Place = Annotated[
-    int, Field(ge=0, lt=4096)
-]  # of a group in a unit, a sample in a group, a person in the manifest
+Place = Annotated[int, Field(ge=0, lt=4096)]
+"""Of a group in a unit, a sample in a group, a person in the manifest."""
 SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
 
 _DOMAIN_TYPE = keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")

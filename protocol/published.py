@@ -51,9 +51,7 @@ def max_published_bytes(manifest: RunManifest) -> int:
     if manifest.rollouts is None:
         return largest
     largest += _LENGTH.size + Shape.of(manifest).max_file_bytes
-    return (
-        largest if manifest.rollouts.judge is None else largest + _LENGTH.size + max_judgments_bytes(manifest)
-    )
+    return largest if manifest.judge is None else largest + _LENGTH.size + max_judgments_bytes(manifest)
 
 
 def write_published(manifest: RunManifest, found: Published) -> bytes:
@@ -68,7 +66,7 @@ def write_published(manifest: RunManifest, found: Published) -> bytes:
     if len(found.groups) != manifest.rollouts.sampling.groups:
         raise ValueError(f"{len(found.groups)} groups, and a unit has {manifest.rollouts.sampling.groups}")
     parts = [container, rollouts.encode(found.groups, Shape.of(manifest))]
-    if manifest.rollouts.judge is not None:
+    if manifest.judge is not None:
         parts.append(judging.encode(manifest, found.judgments))
     return b"".join(_LENGTH.pack(len(part)) + part for part in parts[:-1]) + parts[-1]
 
@@ -136,7 +134,7 @@ def _split(manifest: RunManifest, data: bytes) -> list[bytes]:
         raise Malformed(f"published blob of {len(data)} bytes exceeds {max_published_bytes(manifest)}")
     parts: list[bytes] = []
     if manifest.rollouts is not None:
-        for _ in range(1 if manifest.rollouts.judge is None else 2):
+        for _ in range(1 if manifest.judge is None else 2):
             if len(data) < _LENGTH.size:
                 raise Malformed("published blob is truncated")
             (length,) = _LENGTH.unpack_from(data)

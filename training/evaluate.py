@@ -62,11 +62,10 @@ def heldout_loss(
     manifest: RunManifest, parameters: Floats, shard: Shard, windows: int = WINDOWS, device: str = "cpu"
 ) -> float:
     """Return the mean loss in nats a byte of parameters float32[P] over the held-out windows."""
-    model = Transformer(manifest.model, torch.device(device))
+    model = Transformer.loaded(manifest.model, parameters, device)
     offsets = heldout_windows(manifest, windows)
     total = 0.0
     with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
         for first in range(0, offsets.size, _BATCH):
             rows = offsets[first : first + _BATCH]
             tokens = torch.from_numpy(batch(shard, rows, manifest.model.context)).to(device)
@@ -94,9 +93,7 @@ def heldout_success(
     """
     rollouts = rollouts_of(manifest)
     opened = open_environment_of(rollouts)
-    model, tokenizer = Transformer(manifest.model, torch.device(device)), tokenizer_of(manifest)
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
+    model, tokenizer = Transformer.loaded(manifest.model, parameters, device), tokenizer_of(manifest)
     seeds, earned = heldout_seeds(tasks), []
     for first in range(0, tasks, _ROLLOUTS):
         drawn = [
@@ -127,9 +124,7 @@ def ask_judge(manifest: RunManifest, judge: Floats, texts: Sequence[str], device
     """
     config, run = judge_of(manifest), judging(manifest)
     tokenizer = tokenizer_of(run)
-    model = Transformer(run.model, torch.device(device))
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(judge, dtype=np.float32)))
+    model = Transformer.loaded(run.model, judge, device)
     asked = [
         Task(
             Judging(config, prompt_of(config, tokenizer, text)),

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 
 from protocol.canonical import ZERO_DIGEST, canonical_json, digest, tagged_digest
@@ -141,9 +139,7 @@ def judge_corpus(preset: Preset, parameters: Floats, tuning: TuningConfig = TUNI
 
 def _sampled(preset: Preset, parameters: Floats, seeds: range) -> list[tuple[str, float]]:
     opened, tokenizer = preset.open(), ByteTokenizer(preset.model.vocab)
-    model = Transformer(preset.model, torch.device("cpu"))
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(parameters, np.float32)))
+    model = Transformer.loaded(preset.model, parameters)
     weights = [one.weight for one in opened.environment.spec.components]
     found: list[tuple[str, float]] = []
     for start in range(0, len(seeds), _ROLLOUTS):

@@ -162,8 +162,8 @@ def check_judge(manifest: RunManifest) -> None:
     Raises:
         ConfigError: its tokenizer is not here, or its prompt does not fit.
     """
-    if manifest.rollouts is not None and manifest.rollouts.judge is not None:
-        prompt_of(manifest.rollouts.judge, tokenizer_of(judging(manifest)), "")
+    if manifest.judge is not None:
+        prompt_of(manifest.judge, tokenizer_of(judging(manifest)), "")
 
 
 def judgments_of(

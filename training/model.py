@@ -6,6 +6,7 @@ Hashing, the codec and the optimizer all work on the flat vector, whose order is
 """
 
 import math
+from typing import Self
 
 import numpy as np
 import torch
@@ -92,6 +93,14 @@ class Transformer:
                 leaf.grad = self.gradient[place].view(shape)
             self._tensors[name] = leaf
         self._rotations = _rotations(model, device, dtype)
+
+    @classmethod
+    def loaded(cls, model: ModelConfig, parameters: Floats, device: str = "cpu") -> Self:
+        """Return a model with a copy of parameters float32[P]."""
+        found = cls(model, torch.device(device))
+        with torch.no_grad():
+            found.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
+        return found
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the mean next-token loss in nats a token of int64[batch, time + 1], time <= context."""

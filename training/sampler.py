@@ -3,9 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-import numpy as np
-import torch
-
 from protocol.manifest import NumericProfile, RunManifest
 from protocol.rollouts import Group, rollouts_of
 from protocol.tensors import Floats
@@ -37,9 +34,7 @@ class Sampler:
         self.manifest = manifest
         self.address = address
         self.autocast = profile.arithmetic == "bf16"
-        self.model = Transformer(manifest.model, torch.device(device))
-        with torch.no_grad():
-            self.model.parameters.copy_(torch.from_numpy(np.array(parameters, dtype=np.float32)))
+        self.model = Transformer.loaded(manifest.model, parameters, device)
 
     @cached_property
     def environment(self) -> Pinned:

@@ -32,7 +32,7 @@ def experience(
             return None
         known[one] = found
     source = round_ - manifest.rollouts.lag
-    judged = manifest.rollouts.judge is not None
+    judged = manifest.judge is not None
     return Lessons(
         learned=_standing(known, source),
         judging=_standing(known, source + 1) if judged and source >= 0 else (),
@@ -46,7 +46,7 @@ def learned_rounds(manifest: RunManifest, round_: int) -> range:
     if manifest.rollouts is None:
         return range(0)
     first = round_ - manifest.rollouts.lag
-    return range(max(0, first), round_) if first >= 0 or manifest.rollouts.judge else range(0)
+    return range(max(0, first), round_) if first >= 0 or manifest.judge else range(0)
 
 
 def _preferences(

@@ -57,7 +57,7 @@ def check_published(
     if manifest.rollouts is not None:
         try:
             check_rollouts(manifest, beacon, round_, reveal.number, found.groups)
-            if manifest.rollouts.judge is not None:
+            if manifest.judge is not None:
                 assert docket is not None, "whoever merges knows what is to be judged"
                 check_judgments(docket, reveal.number, found.judgments)
         except OwnFault as error:  # the environment fails on it, for everybody

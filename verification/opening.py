@@ -154,8 +154,8 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
         needed.append(NeededFile("published", opening.published, opening.published_bytes))
         largest = max_published_bytes(manifest)
         needed += (NeededFile("experience", blob, largest, public=True) for blob in unit.lessons.blobs)
-        if manifest.rollouts.judge is not None:
-            judge = manifest.rollouts.judge
+        judge = manifest.judge
+        if judge is not None:
             bytes_ = parameter_layout(judge.model).file_bytes
             needed.append(NeededFile("judge", judge.parameters, bytes_, public=True))
     if opening.residual_before is not None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 import numpy as np
-import torch
 
 from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, RunManifest
@@ -158,9 +157,7 @@ def _exact(sampling: Sampling) -> Scorer:
 def _scorer(sampling: Sampling, own: NumericProfile, device: str) -> Scorer:
     if own.arithmetic == "exact":
         return _exact(sampling)
-    model = Transformer(sampling.manifest.model, torch.device(device))
-    with torch.no_grad():
-        model.parameters.copy_(torch.from_numpy(np.array(sampling.parameters, np.float32)))
+    model = Transformer.loaded(sampling.manifest.model, sampling.parameters, device)
     return PlainScorer(sampling.manifest.model, model, autocast=own.arithmetic == "bf16")
 
 

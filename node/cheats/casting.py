@@ -90,12 +90,11 @@ def check_cheat(manifest: RunManifest, cheat: AnyCheat | None) -> None:
     Raises:
         ConfigError: it is one with rollouts, or of judges, in a run without.
     """
-    rollouts = manifest.rollouts
-    if isinstance(cheat, PolicyCheat) and rollouts is None:
+    if isinstance(cheat, PolicyCheat) and manifest.rollouts is None:
         raise ConfigError(
             f"{cheat} cheats with rollouts, and the run has none", hint="choose another --cheat"
         )
-    if cheat is PolicyCheat.FLATTERER and (rollouts is None or rollouts.judge is None):
+    if cheat is PolicyCheat.FLATTERER and manifest.judge is None:
         raise ConfigError(
             f"{cheat} lies about what the run's judge says, and it has none", hint="choose another --cheat"
         )

@@ -12,7 +12,6 @@ import argparse
 from statistics import median
 
 import numpy as np
-import torch
 
 from protocol.canonical import ZERO_DIGEST
 from tests.bench._rows import Rows
@@ -44,8 +43,7 @@ def main(arguments: list[str]) -> int:
     base, judge = base_model(chosen), tuned_judge(chosen)
     manifest = manifest_of(chosen, "judges", Signals(judge=judge.config))
     opened, tokenizer = chosen.open(), tokenizer_of(manifest)
-    model = Transformer(chosen.model, torch.device("cpu"))
-    model.parameters.data.copy_(torch.from_numpy(np.array(base.parameters)))
+    model = Transformer.loaded(chosen.model, base.parameters)
     tasks = [
         Task(opened.another(), seed, noise_key(ZERO_DIGEST, ZERO_DIGEST, seed, 0))
         for seed in heldout_seeds(options.tasks)

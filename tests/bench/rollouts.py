@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from murmur.machines import BASE, MACHINES, Machine
 from protocol.canonical import ZERO_DIGEST, digest
@@ -126,8 +125,7 @@ def sample(folder: Path, machine: str, seeds: int) -> None:
     """Sample with every policy, in both arithmetics, in one batch and a group at a time."""
     for place, policy in enumerate(POLICIES):
         manifest, vector = policy.manifest(), np.load(folder / f"{place}.npy")
-        model = Transformer(policy.model, torch.device("cpu"))
-        model.parameters.copy_(torch.from_numpy(vector))
+        model = Transformer.loaded(policy.model, vector)
         make, weights = instances(manifest), digest(vector.tobytes())
         for profile in ARITHMETICS:
             autocast = profile.arithmetic == "bf16"

@@ -22,9 +22,8 @@ class Pinned:
     """Hold a run's environment, with the components that judges and people add to its own."""
 
     environment: Environment
-    another: Callable[
-        [], Environment
-    ]  # gives one more instance, for an episode that is played at the same time
+    # Gives one more instance, for an episode that is played at the same time.
+    another: Callable[[], Environment]
 
 
 @lru_cache(maxsize=16)
