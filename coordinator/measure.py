@@ -114,9 +114,8 @@ class Measurements:
     locals: dict[tuple[int, int], tuple[str, str]]  # (round, number) -> (parameters, moments)
     described: set[int] = field(default_factory=set)  # rounds whose rollouts are
     parameters: Mapping[int, str] = field(default_factory=dict)  # by round; grows while the run goes on
-    published: Mapping[int, Mapping[int, str]] = field(
-        default_factory=dict
-    )  # blobs by recorded round and number
+    # Blobs by recorded round and number: of rounds to describe, and of those before them.
+    published: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     skipped: set[int] = field(default_factory=set)
     _woken: trio.Event = field(default_factory=trio.Event)
 
@@ -170,19 +169,25 @@ class Measurements:
         return True
 
     async def _describe_one(self) -> bool:
-        due = sorted(self.published.keys() - self.described)
+        published = self.published  # waking replaces it meanwhile
+        due = sorted(published.keys() - self.described)
         if self.manifest.rollouts is None or not due:
             return False
         round_ = due[0]
         self.described.add(round_)  # whatever comes of it: its blobs may be gone
-        await self._describe(round_, ())
-        if self.manifest.judge is not None and round_ - 1 in self.published:
-            await self._describe(round_ - 1, tuple(self.published[round_].values()))
+        await self._describe(round_, published[round_])
+        if self.manifest.judge is not None and round_ - 1 in published:
+            await self._describe(round_ - 1, published[round_ - 1], tuple(published[round_].values()))
         return True
 
-    async def _describe(self, round_: int, judging: tuple[str, ...]) -> None:
-        """Write down what a round's units say, with what the judges among later units have said of it."""
-        units = {str(number): blob for number, blob in self.published[round_].items()}
+    async def _describe(self, round_: int, blobs: Mapping[int, str], judging: tuple[str, ...] = ()) -> None:
+        """Write down what a round's units say.
+
+        Args:
+            blobs: that they published, by number.
+            judging: blobs of the round after, whose judges have scored them.
+        """
+        units = {str(number): blob for number, blob in blobs.items()}
         found = (await self.calculator.call("rollouts", {"units": units, "judging": judging}))["units"]
         readable = {int(number): one for number, one in found.items() if "unreadable" not in one}
 

@@ -141,18 +141,22 @@ class Service:
         self.state = self._restore(store.facts())
 
     def _published(self) -> dict[int, dict[int, str]]:
-        """Return the blobs that units of recorded rounds showed, merged or not, by round and number."""
+        """Return the blobs that units showed, merged or not, by round and number.
+
+        Of recorded rounds that were not described yet, and of those before them, which the units there judge.
+        """
         if self._peer.manifest.rollouts is None:
             return {}
         fresh = self.state.records.keys() - self._measurements.described
-        shown = {round_: self._peer.pool.reveals(round_) for round_ in fresh}
+        told = self.state.records.keys() & (fresh | {round_ - 1 for round_ in fresh})
+        shown = {round_: self._peer.pool.reveals(round_) for round_ in told}
         return {
             round_: {
                 unit.number: unit.blob or shown[round_][unit.number].body.blob
                 for unit in self.state.records[round_].body.units
                 if unit.blob is not None or unit.number in shown[round_]
             }
-            for round_ in fresh
+            for round_ in told
         }
 
     def _restore(self, facts: StoredFacts) -> State:

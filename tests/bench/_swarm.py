@@ -5,6 +5,7 @@ Each round every peer samples its own tasks with the round's parameters; whoever
 the network, the chain, and draws: how tokens were picked is believed.
 """
 
+import argparse
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,15 +24,16 @@ from protocol.tensors import Floats
 from protocol.update import Symbols
 from protocol.update import encode as encode_update
 from tests.bench._clock import Clock
+from tests.bench._rows import Rows
 from training.assignment import assignment, task_seeds
 from training.base import base_model
 from training.codec import compress
 from training.evaluate import Heldout, heldout_success
 from training.experience import Experience
-from training.inner import InnerState
+from training.inner import InnerState, prepare_process
 from training.outer import OuterState, aggregate, initial_state, parameters_file
 from training.policy import Batch, PolicyBatch, PolicyTrainer
-from training.preset import Preset, Signals
+from training.preset import Preset, Signals, preset
 from training.rewards import group_rewards
 from training.sampler import Sampler
 from training.tuning import Progress
@@ -237,3 +239,19 @@ def run(swarm: Swarm, measured: Collection[int], tuning: Progress | None = None)
         course.rounds.append(one)
         measure(one.number + 1, one.state.parameters)
     return course
+
+
+def few_rounds(name: str, description: str | None, arguments: list[str]) -> tuple[Swarm, Rows]:
+    """Read the options of a benchmark that looks at a few rounds of an honest swarm, two of which learn at least."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.bench {name}", description=description)
+    parser.add_argument("--env", default="sort")
+    parser.add_argument("--peers", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--json", action="store_true", help="one document a row")
+    options = parser.parse_args(arguments)
+    prepare_process(1)
+    chosen = preset(options.env)
+    if options.rounds < chosen.lag + 2:
+        parser.error(f"--rounds {chosen.lag + 2} at least, of which two learn")
+    shorter = chosen.model_copy(update={"rounds": options.rounds})
+    return Swarm(shorter, (HonestSteps(),) * options.peers), Rows(options.json)

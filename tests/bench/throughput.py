@@ -7,7 +7,6 @@ of all processes, both over the rounds that learn. On few cores a network cannot
 and waits for blocks and for each other between. Linux only.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -18,13 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from node.honesty import HonestSteps
 from tests.bench._clock import Clock
-from tests.bench._rows import Rows
-from tests.bench._swarm import Swarm
+from tests.bench._swarm import Swarm, few_rounds
 from training.base import base_model
-from training.inner import prepare_process
-from training.preset import preset
 
 ROUND = re.compile(r"^round (\d+) of \d+:")
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
@@ -100,18 +95,7 @@ def network(swarm: Swarm, directory: Path) -> dict[str, object]:
 
 def main(arguments: list[str]) -> int:
     """Print a row for one process and one for the network."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench throughput", description=__doc__)
-    parser.add_argument("--env", default="sort")
-    parser.add_argument("--peers", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="one document a row")
-    options = parser.parse_args(arguments)
-    prepare_process(1)
-    chosen = preset(options.env)
-    if options.rounds < chosen.lag + 2:
-        parser.error(f"--rounds {chosen.lag + 2} at least, of which two learn")
-    swarm = Swarm(chosen.model_copy(update={"rounds": options.rounds}), (HonestSteps(),) * options.peers)
-    rows = Rows(options.json)
+    swarm, rows = few_rounds("throughput", __doc__, arguments)
     rows.add(alone(swarm))
     with tempfile.TemporaryDirectory(prefix="murmur-throughput-") as name:
         rows.add(network(swarm, Path(name)))

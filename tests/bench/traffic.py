@@ -7,7 +7,6 @@ a trainer of its own kind: workers send rollouts as JSON, and are sent whole wei
 messages are not in it, nor what a swarm's peers pass on for each other.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -18,13 +17,9 @@ import numpy as np
 import torch
 import zstandard
 
-from node.honesty import HonestSteps
 from protocol.rollouts import Group, Shape, decode
 from protocol.tensors import Floats
-from tests.bench._rows import Rows
-from tests.bench._swarm import Course, Swarm, run
-from training.inner import prepare_process
-from training.preset import preset
+from tests.bench._swarm import Course, Swarm, few_rounds, run
 
 
 def as_json(groups: tuple[Group, ...]) -> bytes:
@@ -102,18 +97,7 @@ def mean(blobs: list[bytes]) -> float:
 
 def main(arguments: list[str]) -> int:
     """Print a row a form."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench traffic", description=__doc__)
-    parser.add_argument("--env", default="sort")
-    parser.add_argument("--peers", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="one document a row")
-    options = parser.parse_args(arguments)
-    prepare_process(1)
-    chosen = preset(options.env)
-    if options.rounds < chosen.lag + 2:
-        parser.error(f"--rounds {chosen.lag + 2} at least: of two rounds that learn, weights differ")
-    swarm = Swarm(chosen.model_copy(update={"rounds": options.rounds}), (HonestSteps(),) * options.peers)
-    rows = Rows(options.json)
-    for row in forms(swarm, run(swarm, ()), chosen.lag):
+    swarm, rows = few_rounds("traffic", __doc__, arguments)
+    for row in forms(swarm, run(swarm, ()), swarm.preset.lag):
         rows.add(row)
     return 0

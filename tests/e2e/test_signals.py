@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from coordinator.queries import Reader
+from coordinator.tables import database_url, open_engine
 from protocol.blobs import BlobStore
 from protocol.daemon import MANIFEST_FILE
 from protocol.judging import Judgment
@@ -84,6 +86,9 @@ def test_what_judges_and_a_person_say_is_carried_learned_from_and_audited(tmp_pa
     said = [[len(judgments_in(one, manifest, blobs, limit)) for one in record["units"]] for record in records]
     assert all(count == groups for units in said[1:] for count in units), "of two peers each judges the other"
     assert not any(said[0])
+    reader = Reader(open_engine(database_url(directory / "coordinator"), writer=False))
+    judged = [unit["components"]["judged"] for unit in reader.rollouts(0)["units"]]
+    assert min(judged) > 0, "the page tells what judges said a round later"
     again = murmur(
         *("audit", "run", document["run_id"], "--dir", str(directory), "--replay", "sampled", "--json")
     )
