@@ -62,8 +62,14 @@ def heldout_loss(
     manifest: RunManifest, parameters: Floats, shard: Shard, windows: int = WINDOWS, device: str = "cpu"
 ) -> float:
     """Return the mean loss in nats a byte of parameters float32[P] over the held-out windows."""
+    return mean_loss(manifest, parameters, shard, heldout_windows(manifest, windows), device)
+
+
+def mean_loss(
+    manifest: RunManifest, parameters: Floats, shard: Shard, offsets: Offsets, device: str = "cpu"
+) -> float:
+    """Return the mean loss in nats a byte of parameters float32[P] over windows that start at int64[n]."""
     model = Transformer.loaded(manifest.model, parameters, device)
-    offsets = heldout_windows(manifest, windows)
     total = 0.0
     with torch.no_grad():
         for first in range(0, offsets.size, _BATCH):

@@ -17,7 +17,7 @@ import numpy as np
 from protocol.manifest import CodecConfig, RunManifest
 from protocol.tensors import Floats
 from protocol.update import SparseSymbols, decode, encode
-from tests.bench.gap import Peer, bench_manifest
+from tests.bench._peers import Peer, bench_manifest
 from training.codec import compress, decode_dense
 from training.inner import prepare_process
 from training.model import initial_parameters

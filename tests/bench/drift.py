@@ -19,7 +19,7 @@ import numpy as np
 from murmur.machines import BASE, MACHINES
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Layout, parameter_layout
-from tests.bench.gap import Peer, beacon, bench_manifest
+from tests.bench._peers import Peer, beacon, bench_manifest
 from training.assignment import assignment
 from training.corpus import Shard
 from training.distance import segment_distances

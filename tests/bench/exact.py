@@ -17,8 +17,8 @@ import numpy as np
 
 from murmur.machines import BASE
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, NumericProfile, RunManifest
+from tests.bench._peers import beacon, bench_manifest
 from tests.bench.drift import BY_NAME, MANIFEST, Case, cases, load, record, run_on, run_segment, save
-from tests.bench.gap import beacon, bench_manifest
 from training.assignment import assignment
 from training.corpus import Shard
 from training.distance import segment_distances

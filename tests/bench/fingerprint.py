@@ -18,6 +18,7 @@ from protocol.canonical import ZERO_DIGEST
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, sign
+from tests.bench._peers import bench_manifest
 from tests.bench.drift import (
     BY_NAME,
     MANIFEST,
@@ -30,7 +31,6 @@ from tests.bench.drift import (
     run_on,
     run_segment,
 )
-from tests.bench.gap import bench_manifest
 from training.assignment import assignment
 from training.corpus import Shard
 from training.inner import InnerState, InnerTrainer, prepare_process

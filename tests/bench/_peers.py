@@ -1,0 +1,94 @@
+"""Honest contributors without network and chain: the product's assignment, inner steps, codec and outer step."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
+from protocol.manifest import RunManifest
+from protocol.tensors import Floats, pack, parameter_layout
+from protocol.update import Symbols
+from training.assignment import assignment
+from training.codec import compress
+from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
+from training.inner import InnerState, InnerTrainer
+from training.model import initial_parameters
+from training.program import program_digest
+
+
+def bench_manifest(
+    directory: Path, seed: int, rounds: int = 40, **parts: object
+) -> tuple[RunManifest, Shard]:
+    """Return a run over the packaged corpus, default but for the named parts, and its shard."""
+    path = prepare_corpus(None, directory)
+    fields = {
+        "name": f"gap-{seed}",
+        "chain_id": 31337,
+        "ledger": "0x" + "00" * 20,
+        "coordinator": "0x" + "00" * 20,
+        "rounds": rounds,
+        "dataset": dataset_config(DEFAULT_NAME, path),
+        "initial_parameters": ZERO_DIGEST,
+        "program": program_digest(),
+        **parts,
+    }
+    manifest = RunManifest.model_validate(fields)
+    start = pack(parameter_layout(manifest.model), initial_parameters(manifest.model, seed))
+    manifest = manifest.model_copy(update={"initial_parameters": digest(start)})
+    return manifest, Shard.open(manifest.dataset, directory)
+
+
+def beacon(seed: int, round_: int) -> str:
+    """Stand for the block hash that fixes a round's draws."""
+    return tagged_digest("murmur/bench", seed, round_)
+
+
+class Peer:
+    """Train as a contributor does: moments and residual carried from round to round."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        shard: Shard,
+        number: int,
+        lazy_steps: int = 1,
+        *,
+        drawn: Any = None,
+        trainer: InnerTrainer | None = None,
+    ) -> None:
+        """Take every `lazy_steps`-th step only; 1 is honest.
+
+        Args:
+            drawn: stands for the run whose batches are taken, so that runs that differ elsewhere see the same.
+            trainer: takes the steps, and nobody else's meanwhile; None: one of its own.
+        """
+        self._manifest, self._number, self._lazy = manifest, number, lazy_steps
+        self._drawn = drawn or manifest
+        self._trainer = trainer or InnerTrainer(manifest, shard)
+        self._state: InnerState | None = None
+        self._residual: Floats | None = None
+
+    def start(self, parameters: Floats) -> InnerState:
+        """Return what the next unit starts from: `parameters` with the moments carried so far."""
+        carried = self._state
+        if carried is None:
+            return InnerState.fresh(parameters)
+        return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
+
+    def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
+        """Take a round's inner steps from `parameters`; return the end and the mean loss."""
+        self._trainer.load(self.start(parameters))
+        offsets = assignment(self._drawn, beacon(seed, round_), round_, self._number)
+        first = round_ * self._manifest.inner.steps
+        losses = []
+        for step in range(0, len(offsets), self._lazy):
+            losses += self._trainer.run(offsets[step : step + 1], first + step)
+        self._state = self._trainer.state()
+        return self._state.parameters, float(np.mean(losses))
+
+    def update(self, seed: int, round_: int, parameters: Floats) -> Symbols:
+        """Return the symbols of a round's update."""
+        end, _ = self.unit(seed, round_, parameters)
+        symbols, self._residual = compress(self._manifest.codec, parameters - end, self._residual)
+        return symbols

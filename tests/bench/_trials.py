@@ -1,0 +1,112 @@
+"""Inner steps as they might be: what AdamW's moments start a round from, and how its first steps go.
+
+A trial is measured before anything is built, so its arithmetic is plain torch instead of the product's kernel.
+"""
+
+from typing import Literal
+
+import torch
+
+from protocol.frozen import Frozen
+from protocol.manifest import RunManifest
+from protocol.tensors import Floats, parameter_layout
+from training.assignment import Offsets
+from training.corpus import Shard
+from training.inner import InnerState, InnerTrainer, learning_rate
+
+
+class Trial(Frozen):
+    """Say how a round's inner steps begin. What starts anew is a function of public inputs alone."""
+
+    moments: Literal["carried", "fresh", "averaged"] = "carried"  # averaged: over peers, at each round's end
+    second: Literal["zero", "factored", "tensor", "elementwise", "merged"] = "zero"  # where v starts
+    blend: float = 0.0  # share of plain squares in a factored start
+    batches: int = 0  # whose gradients, at the start, make v; 0: the first step's own, which costs nothing
+    first: Literal["zero", "gradient", "merged"] = "zero"  # where m starts
+    corrected: bool = True  # whether m is corrected for its bias
+    gentle: int = 0  # steps over which a round's rate rises
+    beta1: float | None = None
+    beta2: float | None = None
+
+
+class TrialTrainer(InnerTrainer):
+    """Take a trial's steps; one trainer serves every peer in turn."""
+
+    def __init__(self, manifest: RunManifest, shard: Shard, trial: Trial) -> None:
+        super().__init__(manifest, shard)
+        self._trial = trial
+        self._taken = 0
+        self._start: torch.Tensor | None = None
+        self._merged = torch.zeros(0)
+        self._merged_squares = torch.zeros(0)
+
+    def begin(self, state: InnerState, offsets: Offsets, merged: Floats, squares: Floats) -> None:
+        """Start a unit.
+
+        Args:
+            merged: float32[P], what the last outer step took off the parameters, in units of a unit's learning rates.
+            squares: float32[P], decayed squares of the same.
+        """
+        self.load(state)
+        self._taken, self._start = 0, None
+        self._merged, self._merged_squares = torch.from_numpy(merged), torch.from_numpy(squares)
+        if self._trial.second in ("zero", "merged") or not self._trial.batches:
+            return
+        total = torch.zeros_like(self._exp_avg)
+        for row in offsets[: self._trial.batches]:
+            self.backward(row)
+            self._clip()
+            total += self.gradient.square()
+        self._start = self._smoothed(total / self._trial.batches)
+
+    def descend(self, step: int) -> None:
+        """Clip the gradient and take the trial's step at the rate of a global step."""
+        trial, inner = self._trial, self._manifest.inner
+        self._clip()
+        with torch.no_grad():
+            gradient, primed = self.gradient, trial.second != "zero"
+            if primed and not self._taken:
+                self._prime(gradient)
+            self._taken += 1
+            self._steps += 1
+            count = int(self._steps)
+            beta1 = inner.beta1 if trial.beta1 is None else trial.beta1
+            beta2 = inner.beta2 if trial.beta2 is None else trial.beta2
+            self._exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
+            self._exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            first = self._exp_avg / (1 - beta1**count) if trial.corrected else self._exp_avg
+            second = self._exp_avg_sq if primed else self._exp_avg_sq / (1 - beta2**count)
+            rate = learning_rate(inner, step, self._manifest.total_steps)
+            if trial.gentle:
+                rate *= min(1.0, self._taken / trial.gentle)
+            self._leaf.mul_(1 - rate * inner.weight_decay)
+            self._leaf.addcdiv_(first, second.sqrt().add_(inner.eps), value=-rate)
+
+    def _prime(self, gradient: torch.Tensor) -> None:
+        squares = gradient.square()
+        if self._trial.second == "merged":
+            smooth = self._smoothed(self._merged_squares)
+            start = smooth * (squares.sum() / smooth.sum()) if smooth.sum() else self._smoothed(squares)
+        else:
+            start = self._smoothed(squares) if self._start is None else self._start
+        self._exp_avg_sq.copy_(start)
+        if self._trial.first == "gradient":
+            self._exp_avg.copy_(gradient)
+        elif self._trial.first == "merged":
+            self._exp_avg.copy_(self._merged * start.sqrt())
+
+    def _smoothed(self, squares: torch.Tensor) -> torch.Tensor:
+        """Return squares [P] as the trial smooths them: Adafactor's rank one (arXiv 1804.04235), or a tensor's mean."""
+        if self._trial.second == "elementwise":
+            return squares.clone()
+        found = torch.empty_like(squares)
+        layout = parameter_layout(self._manifest.model)
+        for name, shape in layout.tensors:
+            part = squares[layout.slices[name]].view(shape)
+            if len(shape) == 1 or self._trial.second == "tensor":
+                smooth = part.mean().expand(shape)
+            else:
+                rows, columns = part.mean(1, keepdim=True), part.mean(0, keepdim=True)
+                smooth = rows * columns / rows.mean().clamp(min=1e-30)
+            found[layout.slices[name]] = smooth.flatten()
+        return found.lerp_(squares, self._trial.blend)

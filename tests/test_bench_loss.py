@@ -1,0 +1,132 @@
+"""Losses at equal tokens: what cells are, how they are kept, and how rates are chosen."""
+
+import json
+
+import numpy as np
+import pytest
+
+from protocol.errors import OwnFault
+from protocol.model_config import ModelConfig
+from tests.bench import _cells, loss
+from tests.bench._cells import Cell, Figures, train
+from tests.bench._trials import Trial
+
+TINY = Cell(size="tiny", peers=2, rounds=2, steps=3, batch=2, warmup=0)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    model = ModelConfig(width=16, layers=1, heads=1, feed_forward=16, context=8)
+    monkeypatch.setitem(_cells.SIZES, "tiny", model)
+    monkeypatch.setattr(_cells, "WINDOWS", 64)
+
+
+def trained(directory, **fields) -> tuple[Figures, int]:
+    steps: list[int] = []
+    return train(TINY.model_copy(update=fields), directory, steps.append), sum(steps)
+
+
+@pytest.mark.parametrize("scheme", loss.SCHEMES)
+def test_every_scheme_learns_and_tells_its_steps(tmp_path, scheme):
+    figures, steps = trained(tmp_path, scheme=scheme, lr=0.02)
+    assert figures.choose is not None
+    assert figures.report is not None
+    assert max(figures.choose, figures.report) < np.log(256)
+    assert steps == TINY.model_copy(update={"scheme": scheme}).work
+    assert (figures.bytes == 0) == (scheme == "local")
+
+
+def test_one_peer_of_diloco_with_outer_rate_one_is_that_peer_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(_cells, "LOCAL_PEERS", 1)
+    alone, _ = trained(tmp_path, scheme="local")
+    together, _ = trained(tmp_path, scheme="diloco", peers=1, outer_lr=1.0)
+    assert together.report == pytest.approx(alone.report, abs=1e-5)
+
+
+def test_a_trial_of_carried_moments_is_what_the_product_does(tmp_path):
+    figures, _ = trained(tmp_path)
+    tried, _ = trained(tmp_path, trial=Trial())
+    assert tried.report == pytest.approx(figures.report, abs=1e-4)
+    fresh, _ = trained(tmp_path, trial=Trial(moments="fresh", second="factored"))
+    assert abs(fresh.report - figures.report) > 1e-4
+
+
+def test_what_diverges_has_no_loss(tmp_path, monkeypatch):
+    def diverge(*_):
+        raise OwnFault("the loss is no longer finite")
+
+    monkeypatch.setattr(_cells.Training, "ours", diverge)
+    figures, _ = trained(tmp_path)
+    assert figures.choose is None
+    assert not loss.better(figures, Figures(9.0, 9.0, 1.0))
+    assert loss.better(Figures(9.0, 9.0, 1.0), figures)
+
+
+def counted(monkeypatch, figures):
+    """Have cells computed by a function, and return those that were asked for."""
+    asked = []
+
+    def count(cell, *_):
+        asked.append(cell)
+        return figures(cell)
+
+    monkeypatch.setattr(loss, "train", count)
+    return asked
+
+
+def test_a_run_that_was_interrupted_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+    def interrupt(cell):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return Figures(1.0, float(cell.seed), 7.0)
+
+    asked = counted(monkeypatch, interrupt)
+    cells = [TINY.model_copy(update={"seed": seed}) for seed in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        [loss.Keep(tmp_path, tmp_path).figures(cell) for cell in cells]
+    kept = [loss.Keep(tmp_path, tmp_path).figures(cell) for cell in cells]
+    assert [one.report for one in kept] == [0.0, 1.0, 2.0, 3.0]
+    assert [cell.seed for cell in asked] == [0, 1, 2, 2, 3]
+    lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == [cell.key for cell in cells]
+
+
+def test_any_field_makes_another_cell_but_a_trial_that_was_not_asked_for():
+    changed = [TINY.model_copy(update=one) for one in ({"k": 64}, {"lr": 1e-3}, {"trial": Trial()})]
+    assert len({cell.key for cell in (TINY, *changed)}) == 4
+    assert "trial" not in TINY.model_dump(exclude_none=True)
+
+
+def test_rates_climb_until_both_neighbours_are_worse(tmp_path, monkeypatch):
+    def valley(cell):
+        outer = abs(cell.outer_lr - 1.0) + cell.momentum if cell.scheme == "diloco" else 0.0
+        return Figures(abs(np.log(cell.lr / 1.6e-2)) + outer, 0.0, 1.0)
+
+    asked = counted(monkeypatch, valley)
+    found = loss.choose(loss.Keep(None, tmp_path), "diloco", TINY)
+    assert (found.lr, found.outer_lr, found.momentum) == (1.6e-2, 1.0, 0.0)
+    assert {cell.seed for cell in asked} == {loss.TUNING_SEED}
+    assert len(asked) == len({cell.key for cell in asked})
+
+
+def test_a_table_shows_the_half_that_did_not_choose_in_pairs(tmp_path, monkeypatch):
+    base = {"ours": 2.0, "diloco": 2.1, "ddp": 1.9, "local": 2.3}
+
+    def figures(cell):
+        report = base[cell.scheme] + 0.1 * cell.seed + (0.01 * cell.seed if cell.scheme == "ours" else 0)
+        return Figures(1.0, report, {"ours": 10.0, "local": 0.0}.get(cell.scheme, 400.0))
+
+    counted(monkeypatch, figures)
+    ours, *_, local = loss.rows(loss.Keep(None, tmp_path), "tiny", TINY, [0, 1, 2])
+    assert ours["loss"] == pytest.approx(2.11)
+    assert ours["minus diloco, ±"] == [-0.09, pytest.approx(4.303 * 0.01 / 3**0.5, abs=1e-4)]
+    assert ours["bytes diloco/this"] == 40.0
+    assert local["bytes diloco/this"] is None
+
+
+def test_fields_of_a_cell_and_its_trial_are_named_in_words():
+    cell = loss.parse("k=128 outer_lr=1.5 trial.moments=fresh trial.gentle=5", TINY)
+    assert (cell.k, cell.outer_lr, cell.trial) == (128, 1.5, Trial(moments="fresh", gentle=5))
+    assert loss.parse("", TINY) == TINY
+    with pytest.raises(ValueError, match="mystery"):
+        loss.parse("mystery=1", TINY)
