@@ -12,6 +12,7 @@ from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger
 from coordinator.prefer_cli import prefer
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from protocol import options
+from protocol.checkpoints import CHECKPOINTS_MIB
 from protocol.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
 ]
 Data = Annotated[Path | None, typer.Option(help="Text to train on (.xz too), if not the packaged one.")]
+
+CheckpointMib = Annotated[
+    int,
+    typer.Option(
+        "--checkpoint-mib",
+        min=0,
+        help="MiB of disk for checkpoints of the global parameters; the first and the last round's stay beyond it.",
+    ),
+]
 
 API_TIMEOUT_S = 10.0
 MAX_API_BYTES = 64 << 20
@@ -61,6 +71,7 @@ def start(
         str | None, typer.Option(help="SQLAlchemy URL, if not SQLite in the directory.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the evaluator.")] = 1,
+    checkpoint_mib: CheckpointMib = CHECKPOINTS_MIB,
     control: Annotated[
         list[int] | None,
         typer.Option(help="Number of a peer that is also trained alone, for comparison; repeatable."),
@@ -89,6 +100,7 @@ def start(
         "data_dir": data_dir,
         "database": database,
         "threads": threads,
+        "checkpoint_mib": checkpoint_mib,
         "control": () if no_control else tuple(control) if control else None,
     }
     config = parse_config(CoordinatorConfig, values)
@@ -122,6 +134,7 @@ def stand_in(
     data: Data = None,
     data_dir: options.DataDir = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the evaluator.")] = 1,
+    checkpoint_mib: CheckpointMib = CHECKPOINTS_MIB,
     network: options.NetworkName = None,
 ) -> None:
     """Carry a run on whose coordinator is gone, with an operator's key, wallet and stake, until stopped.
@@ -157,6 +170,7 @@ def stand_in(
         "data": data,
         "data_dir": data_dir or directory / "data",
         "threads": threads,
+        "checkpoint_mib": checkpoint_mib,
         "control": (),
     }
     config = parse_config(CoordinatorConfig, values)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from protocol.checkpoints import CHECKPOINTS_DIRECTORY, CHECKPOINTS_MIB
 from protocol.daemon import DaemonConfig
 from protocol.messages import Number
 
@@ -22,6 +23,7 @@ class CoordinatorConfig(DaemonConfig):
     control: tuple[Number, ...] | None = None  # who is also trained alone; None: the first two of round 0
     operator: Path | None = None  # directory of who stands in: its key and its wallet
     heard: Path | None = None  # public folder whose messages a stand-in begins with
+    checkpoint_mib: Annotated[int, Field(ge=0, lt=2**33)] = CHECKPOINTS_MIB  # cap on checkpoints, in MiB
 
     @property
     def home(self) -> Path:
@@ -32,3 +34,8 @@ class CoordinatorConfig(DaemonConfig):
     def public(self) -> Path:
         """Return the folder that auditors read."""
         return self.directory / PUBLIC_DIRECTORY
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return where checkpoints are kept."""
+        return self.directory / CHECKPOINTS_DIRECTORY

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import trio
@@ -152,6 +153,12 @@ class Measurements:
     def _due(self) -> list[int]:
         known = self.measured | self.skipped
         return [round_ for round_ in sorted(self.parameters) if round_ not in known]
+
+    @property
+    def pending(self) -> int:
+        """Return the first round whose parameters are still to be measured."""
+        known = self.measured | self.skipped
+        return next(round_ for round_ in count() if round_ not in known)
 
     def _skip(self) -> None:
         if due := self._due():

@@ -28,6 +28,7 @@ from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
 from coordinator.measure import EVALUATOR_NICE, Calculator, Measurements
 from coordinator.sending import Sending
+from coordinator.settling import settled_rounds
 from coordinator.standin import check_author, check_stake, outlook
 from coordinator.state import (
     Admitted,
@@ -60,9 +61,11 @@ from coordinator.tables import database_url
 from coordinator.writer import Writer
 from protocol.blobs import BlobStore
 from protocol.chain import OPENING_ROUND
+from protocol.checkpoints import Checkpoints
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import Malformed, MurmurError, NetworkError, Premature
+from protocol.keeper import Keeper
 from protocol.keys import PeerKey
 from protocol.lessons import Lessons
 from protocol.messages import Body, Signed, parse_message, sign
@@ -122,6 +125,8 @@ class Service:
         self._clerk = Clerk(chain, sender)
         self._prover = Prover(chain, sender, sender.address, config.directory, own=key.address)
         self._publisher = Publisher(archive)
+        checkpoints = Checkpoints(config.checkpoints)
+        self._keeper = Keeper(checkpoints, peer.store, config.checkpoint_mib << 20)
         self._aggregator = Calculator(config, peer.store, "aggregator")
         control = BlobStore(config.directory / CONTROL_DIRECTORY)
         self._measurements = Measurements(
@@ -196,6 +201,7 @@ class Service:
             nursery.start_soon(self._serve_api, listener)
             nursery.start_soon(self._aggregator.prepare)  # before a round waits for it
             nursery.start_soon(self._measurements.run)
+            nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._show)
             for message in self._unpublished:
                 nursery.start_soon(self._publish, message)
@@ -259,6 +265,7 @@ class Service:
         here = self._peer.store.has if self._stands_in else lambda address: True
         parameters = {r: one for r, one in self.state.parameters.items() if here(one)}
         self._measurements.wake(parameters, self._published())
+        self._keeper.wake(parameters, min(settled_rounds(self.state), self._measurements.pending))
         if self._stands_in:
             self._peer.ask_since = succeeding.asks_since(self.state, self._chain)
         if self.state.trouble and self.state.trouble != self._told:

@@ -156,3 +156,10 @@ def settled(state: State, chain: ChainView) -> bool:
     done = rewards is not None and rewards.next_epoch >= len(state.settling.due)
     closed = chain.finished() is not None or (bool(state.stand_in) and state.finish is not None)
     return complete and done and closed
+
+
+def settled_rounds(state: State) -> int:
+    """Return the first round whose epoch is not complete: nothing that is said of earlier ones changes any pay."""
+    epoch = len(state.settling.earned)
+    complete = epoch >= state.manifest.epochs
+    return state.manifest.rounds if complete else state.manifest.rounds_of(epoch)[0]

@@ -50,6 +50,10 @@ def start(
             "Default: 4 GiB.",
         ),
     ] = None,
+    checkpoint_mib: Annotated[
+        int | None,
+        typer.Option(min=0, help="Keep checkpoints of the global parameters, in so many MiB; default: none."),
+    ] = None,
     public_mib: options.PublicMib = None,
     peer_password_file: options.PeerPasswordFile = None,
     cheat: Annotated[str | None, typer.Option(help=CHEATS_HELP)] = None,
@@ -78,6 +82,7 @@ def start(
         "profile": profile,
         "threads": threads,
         **({} if state_cap is None else {"state_cap": state_cap}),
+        "checkpoint_mib": checkpoint_mib,
         "public_mib": public_mib,
         "peer_password_file": peer_password_file,
         "cheat": cheat,

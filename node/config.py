@@ -20,6 +20,9 @@ class NodeConfig(PeerDaemonConfig):
     cheat: AnyCheat | None = None
     state_cap: Annotated[int, Field(ge=0, lt=2**53)] = STATE_CAP  # bytes of undrawn units' states
     profile: ProfileName | None = None  # None: the run's first on the device's class
+    checkpoint_mib: Annotated[int, Field(ge=0, lt=2**33)] | None = (
+        None  # cap on checkpoints; None: none is kept
+    )
 
     def profile_in(self, manifest: RunManifest) -> NumericProfile:
         """Return the numeric profile that units are computed and committed under.

@@ -40,8 +40,10 @@ from node.status import Tally
 from node.unit import Unit
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
+from protocol.checkpoints import CHECKPOINTS_DIRECTORY, Checkpoints
 from protocol.daemon import JOURNAL_FILE, STATUS_FILE, check_key, settle_journal, write_status
 from protocol.errors import Equivocation, Held, MurmurError, Premature
+from protocol.keeper import Keeper
 from protocol.keys import PeerKey
 from protocol.messages import Body, Opening, Ready, Reveal, Signed, sign
 from protocol.peer import Peer, join_run
@@ -95,6 +97,10 @@ class Node:
             number=shop.number,
             max_bytes=config.public_bytes,
         )
+        self._keeper: Keeper | None = None
+        if config.checkpoint_mib is not None:
+            checkpoints = Checkpoints(config.directory / CHECKPOINTS_DIRECTORY)
+            self._keeper = Keeper(checkpoints, peer.store, config.checkpoint_mib << 20)
         self._honesty = honesty
         self._nursery = nursery
         self._events: deque[Event] = deque()
@@ -143,6 +149,8 @@ class Node:
         program = await self._shop.prepare()
         await self._say_ready(program)
         self._nursery.start_soon(self._shelf.run)
+        if self._keeper is not None:
+            self._nursery.start_soon(self._keeper.run)
         while True:
             if self._fault is not None:
                 raise self._fault
@@ -164,6 +172,8 @@ class Node:
             )
             await self._flush()
             self._begin_round()
+            if self._keeper is not None and self.state.held:
+                self._keeper.wake({self.state.round: self.state.parameters})
             seen = self.state.round == state.round and self.state.others == others
             if not self._events and seen:
                 await self._peer.changed()
