@@ -10,13 +10,15 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -28,6 +30,7 @@ from coordinator.preference_api import Submit, add_preferences
 from coordinator.queries import MAX_PAGE, Reader
 from coordinator.rollout_page import render_rollouts
 from coordinator.tables import open_engine
+from protocol.checkpoints import MAX_ROUND, Checkpoints
 from protocol.clock import Clock, unix_time
 
 STALE_S = 30.0
@@ -58,12 +61,15 @@ def problem(status: int, detail: str) -> JSONResponse:
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
-def create_app(engine: Engine, clock: Clock, submit: Submit | None = None) -> FastAPI:
+def create_app(
+    engine: Engine, clock: Clock, submit: Submit | None = None, checkpoints: Checkpoints | None = None
+) -> FastAPI:
     """Return the API over a database.
 
     Args:
         clock: tells the age of what is shown.
         submit: hands the coordinator what people bring; None: nothing can be brought.
+        checkpoints: of the run; None: there are none.
     """
     app = FastAPI(title="Murmur coordinator", version="1", docs_url=None, redoc_url=None)
     reader = Reader(engine)
@@ -137,6 +143,8 @@ def create_app(engine: Engine, clock: Clock, submit: Submit | None = None) -> Fa
         """Return the signed reward tables, for `murmur rewards claim --settlement`."""
         return known(run).settlement()
 
+    add_checkpoints(app, checkpoints, known)
+
     @app.get("/livez")
     def livez() -> dict[str, str]:
         """Tell that this process answers."""
@@ -170,6 +178,29 @@ def create_app(engine: Engine, clock: Clock, submit: Submit | None = None) -> Fa
 
     add_preferences(app, Comparisons(engine), clock, submit)
     return app
+
+
+def add_checkpoints(app: FastAPI, kept: Checkpoints | None, known: Callable[[str], Reader]) -> None:
+    """Offer the run's checkpoints.
+
+    Args:
+        known: refuses another run than the coordinator's.
+    """
+
+    @app.get("/v1/runs/{run}/checkpoints")
+    def run_checkpoints(run: RunId) -> dict[str, Any]:
+        """List the rounds whose global parameters are kept, with their roots and sizes."""
+        known(run)
+        return {"checkpoints": [asdict(one) for one in (kept.kept() if kept is not None else [])]}
+
+    @app.get("/v1/runs/{run}/checkpoints/{round}")
+    def run_checkpoint(run: RunId, round: Annotated[int, Path(ge=0, lt=MAX_ROUND)]) -> Response:
+        """Return the global parameters at the start of a round, as the file that its root is the hash of."""
+        known(run)
+        found = [one for one in (kept.kept() if kept is not None else []) if one.round == round]
+        if kept is None or not found:
+            raise HTTPException(404, f"no checkpoint of round {round} is kept")
+        return FileResponse(kept.path(found[-1]), media_type="application/octet-stream")
 
 
 def _add_edges(app: FastAPI) -> None:
@@ -207,12 +238,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--database", required=True)
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--checkpoints", type=FilePath, required=True)
     arguments = parser.parse_args()
     questions = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not reach the coordinator
     handover = Handover(sys.stdin.buffer, questions)
     threading.Thread(target=handover.end_with, daemon=True).start()
-    app = create_app(open_engine(arguments.database, writer=False), unix_time, handover.submit)
+    engine, checkpoints = open_engine(arguments.database, writer=False), Checkpoints(arguments.checkpoints)
+    app = create_app(engine, unix_time, handover.submit, checkpoints)
     config = uvicorn.Config(
         app,
         log_level="warning",

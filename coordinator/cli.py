@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.pot_cli import fund, release_bond
+from coordinator.checkpoint_cli import checkpoints, export, sample
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
@@ -16,8 +17,6 @@ from protocol.checkpoints import CHECKPOINTS_MIB
 from protocol.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
-    import httpx
-
     from coordinator.run import RunPlan
 
 app = typer.Typer(no_args_is_help=True, help="Run the coordinator of a run.")
@@ -28,6 +27,9 @@ run_app.command()(plan)
 run_app.command()(fund)
 run_app.command()(release_bond)
 run_app.command()(prefer)
+run_app.command()(checkpoints)
+run_app.command()(sample)
+run_app.command()(export)
 
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the wallet's password; else it is asked for.")
@@ -42,9 +44,6 @@ CheckpointMib = Annotated[
         help="MiB of disk for checkpoints of the global parameters; the first and the last round's stay beyond it.",
     ),
 ]
-
-API_TIMEOUT_S = 10.0
-MAX_API_BYTES = 64 << 20
 
 
 @app.callback()
@@ -380,30 +379,19 @@ def _from_database(directory: Path) -> dict[str, Any]:
 
 
 def _from_api(url: str) -> dict[str, Any]:
-    import httpx
+    from coordinator.run_source import URL_HINT, ask, open_client
 
-    try:
-        with httpx.Client(base_url=url, timeout=API_TIMEOUT_S) as client:
-            runs = _get(client, "/v1/runs")
-            if not runs:
-                raise NetworkError(f"{url} has not begun a run")
-            summary: dict[str, Any] = _get(client, f"/v1/runs/{runs[0]['run']}")
-            return summary
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NetworkError(
-            f"{url} did not answer as a coordinator: {error}", hint="see status.json for its URL"
-        ) from error
-
-
-def _get(client: "httpx.Client", path: str) -> Any:
-    with client.stream("GET", path) as response:
-        response.raise_for_status()
-        data = bytearray()
-        for piece in response.iter_bytes():
-            data += piece
-            if len(data) > MAX_API_BYTES:
-                raise ValueError(f"more than {MAX_API_BYTES} bytes")
-    return json.loads(data)
+    with open_client(url) as client:
+        runs = ask(client, "/v1/runs")
+        try:
+            summary = ask(client, f"/v1/runs/{runs[0]['run']}") if runs else None
+        except (KeyError, TypeError) as error:
+            raise NetworkError(f"{url} did not answer as a coordinator: {error}", hint=URL_HINT) from error
+    if summary is None:
+        raise NetworkError(f"{url} has not begun a run")
+    if not isinstance(summary, dict):
+        raise NetworkError(f"{url} did not answer as a coordinator", hint=URL_HINT)
+    return summary
 
 
 def _print(value: dict[str, Any], as_json: bool) -> None:

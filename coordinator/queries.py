@@ -105,6 +105,12 @@ class Reader:
             query = _played(session).where(RoundRow.round > after).order_by(RoundRow.round).limit(limit)
             return [_round(row) for row in session.scalars(query)]
 
+    def parameters(self) -> dict[int, str]:
+        """Return the roots of the global parameters by round; that of the round after the last is the run's result."""
+        with Session(self._engine) as session:
+            rows = session.execute(select(RoundRow.round, RoundRow.parameters)).all()
+        return {round_: root for round_, root in rows if root is not None}
+
     def last_rounds(self, count: int) -> list[dict[str, Any]]:
         """Return the newest rounds, the newest first."""
         with Session(self._engine) as session:
@@ -400,7 +406,7 @@ def _wire(session: Session, manifest: RunManifest) -> dict[str, Any]:
         "updates": merged or 0,
         "update_bytes_mean": mean,
         "bits_per_parameter": None if mean is None else 8 * mean / size,
-        "dense_ratio": None if mean is None else 4 * size / mean,  # fp32 bytes over update bytes
+        "dense_ratio": 4 * size / mean if mean else None,  # fp32 bytes over update bytes
     }
 
 

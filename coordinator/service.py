@@ -398,8 +398,11 @@ class Service:
         self._peer.touch()
 
     async def _serve_api(self, listener: socket.socket) -> None:
-        url = self._config.database or database_url(self._config.directory)
-        await serving.serve(listener, url, self._config.directory / "api.log", self._take_preference)
+        config = self._config
+        url = config.database or database_url(config.directory)
+        await serving.serve(
+            listener, url, config.checkpoints, config.directory / "api.log", self._take_preference
+        )
 
     async def _take_preference(self, wire: bytes) -> None:
         """Take in what a person brought to the API, and tell it to the network."""

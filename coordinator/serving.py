@@ -43,15 +43,19 @@ async def bind(port: int) -> socket.socket:
     raise ConfigError(f"port {port} cannot be used: {reason}", hint="choose another --api-port")
 
 
-async def serve(listener: socket.socket, database: str, log_path: Path, take: Take) -> None:
+async def serve(
+    listener: socket.socket, database: str, checkpoints: Path, log_path: Path, take: Take
+) -> None:
     """Keep the API's process alive on a listening socket until cancelled.
 
     Args:
         database: SQLAlchemy URL.
+        checkpoints: their directory.
         take: takes in what people brought to it.
     """
     descriptor = listener.fileno()
     argv = [sys.executable, "-m", "coordinator.api", "--database", database, "--fd", str(descriptor)]
+    argv += ["--checkpoints", str(checkpoints)]
     pause = FIRST_PAUSE_S
     while True:
         began = trio.current_time()

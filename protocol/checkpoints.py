@@ -82,7 +82,9 @@ class Checkpoints:
         return read_verified(self.path(checkpoint), checkpoint.root, max_bytes=max_bytes)
 
     def add(self, round_: int, root: str, blob: Path) -> bool:
-        """Keep a round's parameters, given their blob; tell whether they were not here yet.
+        """Keep a round's parameters, given their blob, in place of any others of that round.
+
+        Tell whether they were not here yet.
 
         Raises:
             BlobMissing: there is no such blob.
@@ -106,6 +108,9 @@ class Checkpoints:
         finally:
             part.unlink(missing_ok=True)
         _persist_names(self.directory)
+        for one in self.kept():
+            if one.round == round_ and one.root != root:  # of blocks that the chain took back
+                self.path(one).unlink(missing_ok=True)
         return True
 
     def prune(self, max_bytes: int) -> list[Checkpoint]:

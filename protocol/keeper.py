@@ -25,6 +25,7 @@ class Keeper:
         self._store = store
         self._max_bytes = max_bytes
         self._next = max((one.round for one in checkpoints.kept()), default=-1) + 1
+        self._seen: dict[int, str] = {}
         self._parameters: Mapping[int, str] = {}
         self._settled = 0
         self._swept = 0
@@ -43,14 +44,23 @@ class Keeper:
     async def run(self) -> None:
         """Keep for ever. What cannot be kept is logged and left out."""
         while True:
-            due = [round_ for round_ in sorted(self._parameters) if round_ >= self._next]
-            for round_ in due:
-                await trio.to_thread.run_sync(self._keep, round_, self._parameters[round_])
-                self._next = round_ + 1
+            due = [
+                (round_, root)
+                for round_, root in sorted(self._parameters.items())
+                if self._is_due(round_, root)
+            ]
+            for round_, root in due:
+                await trio.to_thread.run_sync(self._keep, round_, root)
+                self._seen[round_] = root
+                self._next = max(self._next, round_ + 1)
             if not due:
                 self._sweep()
                 await self._woken.wait()
                 self._woken = trio.Event()
+
+    def _is_due(self, round_: int, root: str) -> bool:
+        """Tell whether a round is later than all that are kept, or starts from other parameters than it did."""
+        return round_ >= self._next or self._seen.get(round_, root) != root
 
     def _keep(self, round_: int, root: str) -> None:
         try:

@@ -83,7 +83,7 @@ def audit_run(
         raise UsageError("--dir is of use with a run id only", hint="a run id has 64 hex digits")
     only = None if rounds is None else parse_rounds(rounds)
     with open_sources(path) as sources:
-        report = _audit_sources(
+        report = audit_folder(
             sources,
             run,
             rpc,
@@ -189,17 +189,28 @@ def parse_rounds(text: str) -> range:
     return found
 
 
-def _audit_sources(
+def audit_folder(
     sources: "Sources",
     run: str | None,
     rpc: Network | None,
     *,
     replay: Extent | None,
-    only: range | None,
-    anchors_out: Path | None,
-    data: Path | None,
-    device: str,
+    only: range | None = None,
+    anchors_out: Path | None = None,
+    data: Path | None = None,
+    device: str = "cpu",
 ) -> "AuditReport":
+    """Recompute the run of a public folder, as `murmur audit run` does.
+
+    Args:
+        run: its id; None: whichever the folder's manifest is of.
+        anchors_out: file to write, with what the chain says.
+        data: text that the dataset is made of, where its shard is not at hand; None: the packaged one.
+
+    Raises:
+        LedgerError: the chain does not answer, or there is none to write anchors of.
+        ConfigError: there is no public folder, or the local chain's program is not installed.
+    """
     from tempfile import TemporaryDirectory
 
     from training.corpus import Shard, prepare_corpus, shard_path

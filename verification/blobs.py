@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from protocol.canonical import digest
+from protocol.checkpoints import Checkpoints
+from protocol.errors import NetworkError
 
 
 def find_blob(roots: Iterable[Path]) -> Callable[[str, int], bytes | None]:
@@ -23,6 +25,22 @@ def find_blob(roots: Iterable[Path]) -> Callable[[str, int], bytes | None]:
                 continue
             if len(data) <= max_bytes and digest(data) == address:
                 return data
+        return None
+
+    return find
+
+
+def find_checkpoint(directory: Path) -> Callable[[str, int], bytes | None]:
+    """Return a function that reads global parameters by their address from a directory of checkpoints."""
+    checkpoints = Checkpoints(directory)
+
+    def find(address: str, max_bytes: int) -> bytes | None:
+        for one in checkpoints.kept():
+            if one.root == address:
+                try:
+                    return checkpoints.read(one, max_bytes=max_bytes)
+                except NetworkError:
+                    continue
         return None
 
     return find

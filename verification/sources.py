@@ -15,11 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from protocol.beacons import SignatureSource
+from protocol.checkpoints import CHECKPOINTS_DIRECTORY
 from protocol.errors import ConfigError, LedgerError, Malformed, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.networks import Network
 from verification.archive import Archive
-from verification.blobs import find_blob
+from verification.blobs import find_blob, find_checkpoint
 from verification.bundle import FindBlob
 from verification.public import AuditChain
 from verification.tarball import MARK, unpacked_folder
@@ -60,9 +61,16 @@ class Sources:
 
     @property
     def find(self) -> FindBlob:
-        """Return a reader of public blobs and of every daemon's files here."""
+        """Return a reader of public blobs, of every daemon's files here, and of the coordinator's checkpoints."""
         around = sorted(path for path in self.directory.glob("*/blobs") if path != self.public / "blobs")
-        return find_blob([self.public / "blobs", self.directory / "blobs", *around])
+        blob = find_blob([self.public / "blobs", self.directory / "blobs", *around])
+        checkpoint = find_checkpoint(self.public.parent / CHECKPOINTS_DIRECTORY)
+
+        def find(address: str, max_bytes: int) -> bytes | None:
+            data = blob(address, max_bytes)
+            return checkpoint(address, max_bytes) if data is None else data
+
+        return find
 
     @property
     def names(self) -> dict[str, int]:

@@ -44,7 +44,8 @@ def test_a_preference_reaches_the_pool_and_its_refusal_the_person(tmp_path: Path
             stack.enter_context(listener)
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
             nursery = await stack.enter_async_context(trio.open_nursery())
-            nursery.start_soon(serving.serve, listener, database_url(tmp_path), tmp_path / "api.log", take)
+            places = (tmp_path / "checkpoints", tmp_path / "api.log")
+            nursery.start_soon(serving.serve, listener, database_url(tmp_path), *places, take)
             await wait_for(client)
             message = preference(compared.manifest, 1, 0, 1)
             body = {**message.body.model_dump(exclude={"person"}), "round": 1}

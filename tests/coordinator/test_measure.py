@@ -54,3 +54,11 @@ def test_a_round_is_described_again_with_what_its_judges_said() -> None:
 
 def test_without_a_judge_a_round_is_described_once() -> None:
     assert asked_of(rollout_manifest()) == [{"units": {"1": "a4", "2": "b4"}, "judging": ()}]
+
+
+def test_what_was_given_up_is_not_pending_any_more() -> None:
+    unused: Any = None
+    found = Measurements(rollout_manifest(), unused, unused, unused, unused, (), {0, 1, 3}, {})
+    assert found.pending == 2
+    found.skipped.add(2)
+    assert found.pending == 4

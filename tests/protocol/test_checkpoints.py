@@ -40,6 +40,14 @@ def test_a_checkpoint_is_listed_and_read_back(tmp_path: Path) -> None:
     assert not checkpoints.add(1, *roots[1])
 
 
+def test_a_round_has_one_checkpoint_though_the_chain_took_blocks_back(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.add(1, *kept_blob(tmp_path, b"before"))
+    checkpoints.add(1, *kept_blob(tmp_path, b"after"))
+    (one,) = checkpoints.kept()
+    assert checkpoints.read(one, max_bytes=100) == b"after"
+
+
 def test_it_outlives_its_blob(tmp_path: Path) -> None:
     store, checkpoints = BlobStore(tmp_path / "blobs"), Checkpoints(tmp_path / "checkpoints")
     root = store.put(b"parameters")
@@ -166,6 +174,7 @@ def test_the_keeper_keeps_beside_everything_else_and_lets_settled_blobs_go(tmp_p
     store, checkpoints = BlobStore(tmp_path / "blobs"), Checkpoints(tmp_path / "checkpoints")
     parameters = {round_: store.put(bytes([round_]) * 1000) for round_ in range(6)}
     parameters[6] = parameters[2]  # a round that merged nothing may come back to what was
+    later = store.put(b"another branch of the chain")
     keeper = Keeper(checkpoints, store, 100_000)
 
     async def live() -> None:
@@ -176,6 +185,9 @@ def test_the_keeper_keeps_beside_everything_else_and_lets_settled_blobs_go(tmp_p
                 await trio.lowlevel.checkpoint()
             keeper.wake(parameters, settled=5)
             while store.has(parameters[4]):
+                await trio.lowlevel.checkpoint()
+            keeper.wake({6: later}, settled=5)
+            while checkpoints.kept()[-1].root != later:
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
 
