@@ -8,13 +8,21 @@ Container, little-endian:
 
     header    magic 4s | version u8 | codec u8 | chunk or block u32 | k or bits u32 | size u64
               | exponent i16
-    length    u32, of the stream
-    stream    one zstd frame with its content size. Sparse: the gaps between indices, one byte each, 255
-              standing for "255 and more", then the excess of each such gap as u16. Dense: code
-              + 2**(bits-1) - 1, one byte each
-    codes     sparse only: four 2-bit codes a byte, the first in the lowest bits
-    levels    sparse: two u16 a chunk, low and high magnitude. Dense: one u16 a block
+    frame     one zstd frame with its content size, whose content is planes one after the other
     checksum  BLAKE3 of everything before it
+
+Planes of a sparse update:
+
+    gaps      u8 an entry: places left out since the entry before, or since its chunk's start; 255 for more
+    signs     one bit an entry, the first in the highest bit: negative
+    high      one bit an entry: of the high magnitude
+    low       u8 a chunk: level of the low magnitude less that of the chunk before, modulo 256
+    rise      u8 a chunk: level of the high magnitude less that of the low one
+    excess    of each gap of 255 and more, less 255: all low bytes, then all high bytes of a u16
+
+Planes of a dense update: code + 2**(bits-1) - 1, u8 each; then the low and the high bytes of the scales.
+
+A plane holds one kind of symbol and is a zstd block (or several) of its own, so that it has its own Huffman table.
 """
 
 import struct
@@ -31,7 +39,7 @@ from protocol.errors import Malformed
 from protocol.manifest import CodecConfig
 
 MAGIC: Final = b"MURU"
-VERSION: Final = 1
+VERSION: Final = 2
 MIN_EXPONENT: Final = -96
 MAX_EXPONENT: Final = 0
 """Bounds that keep every value a normal float32 below 2**23, and sums of them far from overflow."""
@@ -39,13 +47,19 @@ MAX_EXPONENT: Final = 0
 _SPARSE: Final = 0
 _DENSE: Final = 1
 _HEADER: Final = struct.Struct("<4sBBIIQh")
-_LENGTH: Final = struct.Struct("<I")
 _ESCAPE: Final = 255
-_LEVEL: Final = 3  # zstd's default; gaps hold no long matches that a higher level would find
+_ZSTD_LEVEL: Final = (
+    1  # Huffman does the work: planes repeat nothing, and short chance matches of higher levels cost
+)
 
 Integers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint16]
 Bytes = npt.NDArray[np.uint8]
+
+MAGNITUDES: Final[Integers] = np.array(
+    [level if level < 32 else (16 + level % 16) << level // 16 - 1 for level in range(208)], np.int64
+)
+"""The magnitude that each level stands for, rising: all integers below 2**16 of at most five significant bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +75,22 @@ class SparseSymbols:
     exponent: int
     indices: Words  # [kept], position inside the chunk, strictly increasing in each chunk
     codes: Bytes  # [kept], bit 0: negative, bit 1: high magnitude
-    levels: Words  # [chunks, 2], low <= high, in units of 2**exponent
+    levels: Bytes  # [chunks, 2], low <= high, indices of MAGNITUDES, which are in units of 2**exponent
 
     @property
     def positions(self) -> Integers:
         """Return where the entries lie in the flat vector: int64[kept], strictly increasing."""
-        chunks: Integers = np.arange(self.indices.size, dtype=np.int64) // self.k
-        positions: Integers = chunks * self.chunk + self.indices
+        starts = np.arange(0, self.size, self.chunk, dtype=np.int64)
+        positions: Integers = np.repeat(starts, self.k)[: self.indices.size] + self.indices
         return positions
 
     @property
     def integers(self) -> Integers:
         """Return the values at `positions` in units of 2**exponent: int64[kept], magnitudes below 2**16."""
-        magnitudes = self.levels[np.arange(self.codes.size) // self.k, self.codes >> 1].astype(np.int64)
-        values: Integers = np.where(self.codes & 1, -magnitudes, magnitudes)
+        magnitudes = MAGNITUDES[self.levels]
+        by_code = np.concatenate((magnitudes, -magnitudes), axis=1)[:, (0, 2, 1, 3)]  # [chunks, codes]
+        first = np.repeat(np.arange(0, by_code.size, 4), self.k)[: self.codes.size]
+        values: Integers = by_code.reshape(-1)[first + self.codes]
         return values
 
 
@@ -119,7 +135,7 @@ def symbols_digest(symbols: Symbols) -> str:
     """Return the identity of an update: BLAKE3 over codec, size, exponent and every symbol, 64 hex digits."""
     match symbols:
         case SparseSymbols():
-            parts = (_le16(symbols.indices), symbols.codes.tobytes(), _le16(symbols.levels))
+            parts = (_le16(symbols.indices), symbols.codes.tobytes(), symbols.levels.tobytes())
         case DenseSymbols():
             parts = (symbols.codes.tobytes(), _le16(symbols.scales), b"")
     return tagged_digest("murmur/symbols", _header(symbols), *parts)
@@ -127,22 +143,17 @@ def symbols_digest(symbols: Symbols) -> str:
 
 def max_update_bytes(codec: CodecConfig, size: int) -> int:
     """Return the largest container that `decode` reads for this codec and number of parameters."""
-    fixed = _HEADER.size + _LENGTH.size + _fixed_bytes(codec, size) + DIGEST_BYTES
-    return fixed + _compressed_bound(_max_stream(codec, size))
+    return _HEADER.size + _compressed_bound(_max_planes(codec, size)) + DIGEST_BYTES
 
 
 def encode(symbols: Symbols) -> bytes:
     """Write symbols as a container. `decode` gives the same symbols back."""
-    match symbols:
-        case SparseSymbols():
-            stream = _gap_stream(symbols)
-            tail = _pack_codes(symbols.codes) + _le16(symbols.levels)
-        case DenseSymbols():
-            limit = 2 ** (symbols.bits - 1) - 1
-            stream = (symbols.codes.astype(np.int16) + limit).astype(np.uint8).tobytes()
-            tail = _le16(symbols.scales)
-    frame = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(stream)
-    body = b"".join((_header(symbols), _LENGTH.pack(len(frame)), frame, tail))
+    planes = _sparse_planes(symbols) if isinstance(symbols, SparseSymbols) else _dense_planes(symbols)
+    frame = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj(size=sum(plane.size for plane in planes))
+    parts = [_header(symbols)]
+    for plane in planes:
+        parts += (frame.compress(plane.data), frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    body = b"".join((*parts, frame.flush()))
     return body + blake3(body).digest()
 
 
@@ -156,21 +167,14 @@ def decode(data: bytes, *, codec: CodecConfig, size: int) -> Symbols:
     """
     if len(data) > max_update_bytes(codec, size):
         raise Malformed(f"update of {len(data)} bytes exceeds {max_update_bytes(codec, size)}")
-    start = _HEADER.size + _LENGTH.size
-    fixed = _fixed_bytes(codec, size)
-    if len(data) < start + fixed + DIGEST_BYTES:
+    if len(data) < _HEADER.size + DIGEST_BYTES:
         raise Malformed("update is truncated")
     exponent = _read_header(data, codec, size)
-    (frame_bytes,) = _LENGTH.unpack_from(data, _HEADER.size)
-    if len(data) != start + frame_bytes + fixed + DIGEST_BYTES:
-        raise Malformed("update of a length that its header does not give")
     if blake3(memoryview(data)[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         raise Malformed("update with a wrong checksum")
-    stream = _decompress(data[start : start + frame_bytes], codec, size)
-    tail = data[start + frame_bytes : -DIGEST_BYTES]
-    if codec.kind == "sparse":
-        return _read_sparse(stream, tail, codec, size, exponent)
-    return _read_dense(stream, tail, codec, size, exponent)
+    planes = np.frombuffer(_decompress(data[_HEADER.size : -DIGEST_BYTES], codec, size), np.uint8)
+    read = _read_sparse if codec.kind == "sparse" else _read_dense
+    return read(planes, codec, size, exponent)
 
 
 def _header(symbols: Symbols) -> bytes:
@@ -198,113 +202,121 @@ def _read_header(data: bytes, codec: CodecConfig, size: int) -> int:
     return int(exponent)
 
 
-def _fixed_bytes(codec: CodecConfig, size: int) -> int:
-    if codec.kind == "sparse":
-        return -(-kept_count(codec, size) // 4) + 4 * chunk_count(size, codec.chunk)
-    return 2 * chunk_count(size, codec.block)
-
-
-def _max_stream(codec: CodecConfig, size: int) -> int:
+def _fixed_planes(codec: CodecConfig, size: int) -> int:
+    """Return the bytes of an update's planes, but for the excess of a sparse one."""
     if codec.kind == "dense":
-        return size
+        return size + 2 * chunk_count(size, codec.block)
     kept = kept_count(codec, size)
-    # An escaped gap skips at least 255 positions and takes one, so a chunk has room for few of them.
-    escapes = chunk_count(size, codec.chunk) * (codec.chunk // (_ESCAPE + 1))
-    return kept + 2 * min(kept, escapes)
+    return kept + 2 * chunk_count(kept, 8) + 2 * chunk_count(size, codec.chunk)
+
+
+def _max_planes(codec: CodecConfig, size: int) -> int:
+    """Return the most bytes that planes can have: a gap with an excess takes more than 255 places."""
+    excess = min(kept_count(codec, size), size // _ESCAPE) if codec.kind == "sparse" else 0
+    return _fixed_planes(codec, size) + 2 * excess
 
 
 def _compressed_bound(raw: int) -> int:
-    return raw + (raw >> 8) + 1024  # above ZSTD_COMPRESSBOUND for every size
+    return raw + (raw >> 8) + 1024  # above ZSTD_COMPRESSBOUND for every size, and ends of blocks
 
 
 def _le16(values: Words) -> bytes:
     return values.astype("<u2", copy=False).tobytes()
 
 
-def _starts(kept: int, k: int) -> npt.NDArray[np.bool_]:
-    """Mark the first entry of every chunk."""
-    first: npt.NDArray[np.bool_] = np.arange(kept) % k == 0
-    return first
+def _byte_planes(values: Words) -> Bytes:
+    """Return all low bytes, then all high bytes."""
+    return np.concatenate((values & 0xFF, values >> 8)).astype(np.uint8)
 
 
-def _gap_stream(symbols: SparseSymbols) -> bytes:
-    indices = symbols.indices.astype(np.int32)
-    before = np.concatenate((np.full(1, -1, np.int32), indices[:-1]))
-    gaps = indices - np.where(_starts(indices.size, symbols.k), -1, before) - 1
+def _words(planes: Bytes) -> Words:
+    words: Words = np.ascontiguousarray(planes.reshape(2, -1).T).view("<u2").reshape(-1).astype(np.uint16)
+    return words
+
+
+def _sparse_planes(symbols: SparseSymbols) -> tuple[Bytes, ...]:
+    gaps = np.diff(symbols.indices.astype(np.int32), prepend=0) - 1
+    gaps[:: symbols.k] = symbols.indices[:: symbols.k]
     excess = (gaps[gaps >= _ESCAPE] - _ESCAPE).astype(np.uint16)
-    return np.minimum(gaps, _ESCAPE).astype(np.uint8).tobytes() + _le16(excess)
+    low, high = symbols.levels.T
+    return (
+        np.minimum(gaps, _ESCAPE).astype(np.uint8),
+        np.packbits(symbols.codes & 1),
+        np.packbits(symbols.codes >> 1),
+        np.diff(low, prepend=np.uint8(0)),  # modulo 256
+        high - low,
+        _byte_planes(excess),
+    )
+
+
+def _dense_planes(symbols: DenseSymbols) -> tuple[Bytes, ...]:
+    limit = 2 ** (symbols.bits - 1) - 1
+    return (symbols.codes.astype(np.int16) + limit).astype(np.uint8), _byte_planes(symbols.scales)
 
 
 def _decompress(frame: bytes, codec: CodecConfig, size: int) -> bytes:
-    limit = _max_stream(codec, size)
+    limit = _max_planes(codec, size)
     try:
         parameters = zstandard.get_frame_parameters(frame)
         # zstandard ignores max_output_size when the frame names a content size: that name is checked first.
         if parameters.content_size > limit or parameters.dict_id:
-            raise Malformed("update whose stream would expand beyond its bound")
-        stream = zstandard.ZstdDecompressor().decompress(frame, max_output_size=limit, allow_extra_data=False)
+            raise Malformed("update whose planes would expand beyond their bound")
+        planes = zstandard.ZstdDecompressor().decompress(frame, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise Malformed("update with a broken stream") from error
-    if len(stream) != parameters.content_size:
-        raise Malformed("update with a stream of another length than it names")
-    return stream
+        raise Malformed("update with a broken frame") from error
+    if len(planes) != parameters.content_size:
+        raise Malformed("update with planes of another length than it names")
+    if len(planes) < _fixed_planes(codec, size):
+        raise Malformed("update with too few symbols")
+    return planes
 
 
-def _read_sparse(stream: bytes, tail: bytes, codec: CodecConfig, size: int, exponent: int) -> SparseSymbols:
+def _read_sparse(planes: Bytes, codec: CodecConfig, size: int, exponent: int) -> SparseSymbols:
     kept, chunks = kept_count(codec, size), chunk_count(size, codec.chunk)
-    indices = _read_indices(stream, codec, size)
-    packed = -(-kept // 4)
-    codes = _unpack_codes(tail[:packed], kept)
-    levels = np.frombuffer(tail, "<u2", offset=packed).reshape(chunks, 2).astype(np.uint16)
-    if (levels[:, 0] > levels[:, 1]).any():
-        raise Malformed("update with a low magnitude above the high one")
-    return SparseSymbols(size, codec.chunk, codec.k, exponent, indices, codes, levels)
+    lengths = (kept, chunk_count(kept, 8), chunk_count(kept, 8), chunks, chunks)
+    gaps, signs, high, low, rise, excess = np.split(planes, np.cumsum(lengths))
+    levels = np.empty((chunks, 2), np.uint8)
+    levels[:, 0] = np.cumsum(low, dtype=np.uint8)
+    if (MAGNITUDES.size - 1 - rise.astype(np.int16) < levels[:, 0]).any():
+        raise Malformed("update with a level out of range")
+    levels[:, 1] = levels[:, 0] + rise
+    codes = _bits(signs, kept) + 2 * _bits(high, kept)
+    return SparseSymbols(
+        size, codec.chunk, codec.k, exponent, _indices(gaps, excess, codec, size), codes, levels
+    )
 
 
-def _read_indices(stream: bytes, codec: CodecConfig, size: int) -> Words:
-    kept, chunks = kept_count(codec, size), chunk_count(size, codec.chunk)
-    if len(stream) < kept:
-        raise Malformed("update with too few indices")
-    gaps = np.frombuffer(stream, np.uint8, count=kept).astype(np.int64)
+def _indices(gaps: Bytes, excess: Bytes, codec: CodecConfig, size: int) -> Words:
+    chunks = chunk_count(size, codec.chunk)
     escaped = np.flatnonzero(gaps == _ESCAPE)
-    if len(stream) != kept + 2 * escaped.size:
+    if excess.size != 2 * escaped.size:
         raise Malformed("update with other escapes than its indices need")
-    gaps[escaped] += np.frombuffer(stream, "<u2", offset=kept)
-    # One running sum over all chunks; what stood before each chunk is taken off again.
-    running = np.cumsum(gaps + 1)
-    first = np.arange(0, kept, codec.k)
-    base = np.concatenate((np.zeros(1, np.int64), running[first[1:] - 1]))
-    indices = running - np.repeat(base, codec.k)[:kept] - 1
-    last = indices[np.append(first[1:], kept) - 1]
-    lengths = np.full(chunks, codec.chunk)
-    lengths[-1] = size - (chunks - 1) * codec.chunk
-    if (last >= lengths).any():
+    flat = np.zeros(chunks * codec.k, np.int32)  # zeros behind the entries of a short last chunk
+    flat[: gaps.size] = gaps
+    flat[: gaps.size] += 1
+    flat[escaped] += _words(excess)
+    steps = flat.reshape(chunks, codec.k)
+    steps[:, 0] -= 1
+    # At most 4096 steps of at most 2**16 + 255 each: no sum overflows.
+    indices = np.cumsum(steps, axis=1, dtype=np.int32)
+    if indices[:-1, -1].max(initial=0) >= codec.chunk or indices[-1, -1] >= size - (chunks - 1) * codec.chunk:
         raise Malformed("update with an index outside its chunk")
-    return indices.astype(np.uint16)
+    return indices.reshape(-1)[: gaps.size].astype(np.uint16)
 
 
-def _read_dense(stream: bytes, tail: bytes, codec: CodecConfig, size: int, exponent: int) -> DenseSymbols:
-    if len(stream) != size:
+def _read_dense(planes: Bytes, codec: CodecConfig, size: int, exponent: int) -> DenseSymbols:
+    if planes.size != _fixed_planes(codec, size):
         raise Malformed("update with another number of codes than parameters")
     limit = 2 ** (codec.bits - 1) - 1
-    raw = np.frombuffer(stream, np.uint8)
+    raw, scales = np.split(planes, [size])
     if (raw > 2 * limit).any():
         raise Malformed("update with a code out of range")
     codes = (raw.astype(np.int16) - limit).astype(np.int8)
-    scales = np.frombuffer(tail, "<u2").astype(np.uint16)
-    return DenseSymbols(size, codec.block, codec.bits, exponent, codes, scales)
+    return DenseSymbols(size, codec.block, codec.bits, exponent, codes, _words(scales))
 
 
-def _pack_codes(codes: Bytes) -> bytes:
-    padded = np.zeros(-(-codes.size // 4) * 4, np.uint8)
-    padded[: codes.size] = codes
-    quads = padded.reshape(-1, 4)
-    return (quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6).astype(np.uint8).tobytes()
-
-
-def _unpack_codes(data: bytes, count: int) -> Bytes:
-    packed = np.frombuffer(data, np.uint8)
-    codes = np.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], axis=1).reshape(-1).astype(np.uint8)
-    if codes[count:].any():
+def _bits(plane: Bytes, count: int) -> Bytes:
+    bits = np.unpackbits(plane)
+    if bits[count:].any():
         raise Malformed("update with symbols beyond its end")
-    return codes[:count]
+    return bits[:count]

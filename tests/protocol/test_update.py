@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 import zstandard
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from protocol.errors import Malformed
 from protocol.manifest import CodecConfig
 from protocol.update import (
+    MAGNITUDES,
     MAX_EXPONENT,
     MIN_EXPONENT,
     DenseSymbols,
@@ -27,8 +26,7 @@ from protocol.update import (
     symbols_digest,
 )
 
-LENGTH_AT = 24
-STREAM_AT = 28
+FRAME_AT = 24
 CHECKSUM = 32
 
 
@@ -37,7 +35,7 @@ def sparse_symbols(rng: np.random.Generator, codec: CodecConfig, size: int) -> S
     lengths = [min(codec.chunk, size - start) for start in range(0, size, codec.chunk)]
     picks = [np.sort(rng.choice(length, min(codec.k, length), replace=False)) for length in lengths]
     indices = np.concatenate(picks).astype(np.uint16)
-    levels = np.sort(rng.integers(0, 2**16, (chunks, 2)), axis=1).astype(np.uint16)
+    levels = np.sort(rng.integers(0, MAGNITUDES.size, (chunks, 2)), axis=1).astype(np.uint8)
     codes = rng.integers(0, 4, indices.size).astype(np.uint8)
     exponent = int(rng.integers(MIN_EXPONENT, MAX_EXPONENT + 1))
     return SparseSymbols(size, codec.chunk, codec.k, exponent, indices, codes, levels)
@@ -60,15 +58,12 @@ def resealed(body: bytes) -> bytes:
     return body + blake3(body).digest()
 
 
-def with_stream(data: bytes, frame: bytes) -> bytes:
-    (length,) = struct.unpack_from("<I", data, LENGTH_AT)
-    tail = data[STREAM_AT + length : -CHECKSUM]
-    return resealed(data[:LENGTH_AT] + struct.pack("<I", len(frame)) + frame + tail)
+def with_frame(data: bytes, frame: bytes) -> bytes:
+    return resealed(data[:FRAME_AT] + frame)
 
 
-def stream_of(data: bytes) -> bytes:
-    (length,) = struct.unpack_from("<I", data, LENGTH_AT)
-    return zstandard.ZstdDecompressor().decompress(data[STREAM_AT : STREAM_AT + length])
+def planes_of(data: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(data[FRAME_AT:-CHECKSUM])
 
 
 codecs = st.one_of(
@@ -165,13 +160,16 @@ def test_a_short_last_chunk_keeps_what_it_has() -> None:
     assert decode(encode(symbols), codec=codec, size=207).integers.size == 107
 
 
-def test_levels_out_of_order_are_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+@pytest.mark.parametrize(
+    "pair", [(9, 8), (9, MAGNITUDES.size), (MAGNITUDES.size, MAGNITUDES.size), (255, 255)]
+)
+def test_levels_without_a_magnitude_or_out_of_order_are_refused(
+    codec: CodecConfig, symbols: SparseSymbols, pair: tuple[int, int]
+) -> None:
     levels = symbols.levels.copy()
-    levels[1] = (9, 8)
+    levels[1] = pair
     refuse(
-        encode(SparseSymbols(10_000, 4096, 16, -9, symbols.indices, symbols.codes, levels)),
-        codec,
-        "magnitude",
+        encode(SparseSymbols(10_000, 4096, 16, -9, symbols.indices, symbols.codes, levels)), codec, "level"
     )
 
 
@@ -190,45 +188,48 @@ def test_another_codec_size_version_or_magic_is_refused(codec: CodecConfig, symb
     refuse(data, CodecConfig(kind="dense"), "codec|exceeds|truncated")
     refuse(data, codec, "parameters", size=10_001)
     refuse(b"MURX" + data[4:], codec, "not an update")
-    refuse(data[:4] + b"\x02" + data[5:], codec, "version")
+    refuse(data[:4] + b"\x01" + data[5:], codec, "version")
 
 
 def test_truncated_and_extended_containers_are_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
     data = encode(symbols)
-    for cut in (0, 10, STREAM_AT, len(data) - 1):
-        refuse(data[:cut], codec, "truncated|length")
-    refuse(data + b"\0", codec, "length")
+    for cut in (0, 10, FRAME_AT, FRAME_AT + CHECKSUM, len(data) - 1):
+        refuse(data[:cut], codec, "truncated|checksum")
+        refuse(resealed(data[:cut]), codec, "truncated|not an update|broken")
+    refuse(data + b"\0", codec, "checksum")
+    refuse(resealed(data[:-CHECKSUM] + b"\0"), codec, "broken")
     refuse(data + bytes(max_update_bytes(codec, 10_000)), codec, "exceeds")
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["size in its header", "size left out"])
 def test_a_decompression_bomb_is_refused(codec: CodecConfig, symbols: SparseSymbols, named: bool) -> None:
     bomb = zstandard.ZstdCompressor(write_content_size=named).compress(bytes(2**26))
-    refuse(with_stream(encode(symbols), bomb), codec, "length|expand|broken|exceeds")
+    refuse(with_frame(encode(symbols), bomb), codec, "expand|broken|exceeds")
     small = zstandard.ZstdCompressor(write_content_size=named).compress(bytes(200_000))
-    refuse(with_stream(encode(symbols), small), codec, "expand|broken")
+    refuse(with_frame(encode(symbols), small), codec, "expand|broken")
 
 
-def test_a_stream_with_more_behind_its_frame_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+def test_more_behind_the_frame_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
     data = encode(symbols)
-    frame = zstandard.compress(stream_of(data))
-    refuse(with_stream(data, frame + zstandard.compress(b"")), codec, "broken")
-    refuse(with_stream(data, frame + b"\0"), codec, "broken")
+    frame = zstandard.compress(planes_of(data))
+    refuse(with_frame(data, frame + zstandard.compress(b"")), codec, "broken")
+    refuse(with_frame(data, frame + b"\0"), codec, "broken")
 
 
-def test_a_stream_with_other_escapes_is_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
+def test_other_escapes_than_indices_need_are_refused(codec: CodecConfig, symbols: SparseSymbols) -> None:
     data = encode(symbols)
-    stream = stream_of(data)
-    refuse(with_stream(data, zstandard.compress(stream + b"\1\0")), codec, "escapes")
-    refuse(with_stream(data, zstandard.compress(stream[:20])), codec, "too few")
+    planes = planes_of(data)
+    refuse(with_frame(data, zstandard.compress(planes + b"\1\0")), codec, "escapes")
+    refuse(with_frame(data, zstandard.compress(planes[:20])), codec, "too few")
 
 
 def test_code_bits_beyond_the_end_are_refused(seed: int) -> None:
     codec = CodecConfig(kind="sparse", chunk=64, k=3)
     data = encode(sparse_symbols(np.random.default_rng(seed), codec, 64))
-    body = bytearray(data[:-CHECKSUM])
-    body[-5] |= 0xC0  # the unused fourth code of the last byte before four bytes of levels
-    refuse(resealed(bytes(body)), codec, "beyond", size=64)
+    for place in (3, 4):  # three entries' signs, then three magnitude bits
+        planes = bytearray(planes_of(data))
+        planes[place] |= 1
+        refuse(with_frame(data, zstandard.compress(bytes(planes))), codec, "beyond", size=64)
 
 
 def test_a_dense_code_out_of_range_is_refused(seed: int) -> None:
@@ -241,7 +242,7 @@ def test_a_dense_code_out_of_range_is_refused(seed: int) -> None:
 
 def test_the_digest_is_of_the_meaning_not_of_the_bytes(codec: CodecConfig, symbols: SparseSymbols) -> None:
     data = encode(symbols)
-    again = with_stream(data, zstandard.ZstdCompressor(level=19).compress(stream_of(data)))
+    again = with_frame(data, zstandard.ZstdCompressor(level=19).compress(planes_of(data)))
     assert symbols_digest(decode(again, codec=codec, size=10_000)) == symbols_digest(symbols)
 
 

@@ -10,7 +10,15 @@ from hypothesis.extra import numpy as arrays
 
 from protocol.errors import OwnFault
 from protocol.manifest import CodecConfig
-from protocol.update import MAX_EXPONENT, MIN_EXPONENT, SparseSymbols, decode, encode, symbols_digest
+from protocol.update import (
+    MAGNITUDES,
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    SparseSymbols,
+    decode,
+    encode,
+    symbols_digest,
+)
 from training.codec import compress, decode_dense
 
 SPARSE = CodecConfig(kind="sparse", chunk=256, k=16, decay=0.95)
@@ -48,6 +56,63 @@ def test_ties_go_to_the_lowest_index(values: np.ndarray, k: int) -> None:
     np.testing.assert_array_equal(symbols.positions, expected)
     assert symbols_digest(decode(encode(symbols), codec=codec, size=values.size)) == symbols_digest(symbols)
     np.testing.assert_array_equal(residual, values - decode_dense(symbols, values.size))
+
+
+def ties(name: str, size: int) -> np.ndarray:
+    """Return float32[size] in which equal magnitudes lie wherever a selection could stumble over them."""
+    random = np.random.default_rng(size)
+    spread = random.normal(size=size).astype(np.float32)
+    half = np.float32(0.5) * np.sign(spread)
+    return {
+        "all equal": np.full(size, -3.25, np.float32),
+        "zeros of both signs": np.where(spread < 0, np.float32(-0.0), np.float32(0.0)),
+        "denormals": np.ldexp(random.integers(-3, 4, size), -149).astype(np.float32),
+        "few above many equal": np.where(np.arange(size) % 97 == 5, spread * 8, half).astype(np.float32),
+        "the last place shared": np.where(
+            np.abs(spread) > 2.5, spread, np.where(np.abs(spread) > 1.5, half, 0)
+        ),
+        "all in one group": np.where(np.arange(size) % 128 == 3, spread * 100, spread).astype(np.float32),
+        "rising": np.arange(size, dtype=np.float32) / size,
+        "two magnitudes": np.where(random.random(size) < 0.5, np.float32(1), np.float32(-2)),
+        "few values": random.integers(-4, 5, size).astype(np.float32),
+        "one": (np.arange(size) == size // 2).astype(np.float32),
+    }[name].astype(np.float32)
+
+
+TIES = (
+    "all equal",
+    "zeros of both signs",
+    "denormals",
+    "few above many equal",
+    "the last place shared",
+    "all in one group",
+    "rising",
+    "two magnitudes",
+    "few values",
+    "one",
+)
+
+
+@pytest.mark.parametrize("name", TIES)
+@pytest.mark.parametrize(("chunk", "k"), [(4096, 1), (4096, 64), (4096, 1024), (4096, 4096), (1009, 64)])
+def test_selection_is_that_of_a_stable_sort(name: str, chunk: int, k: int) -> None:
+    values = ties(name, 4 * chunk + 77)
+    symbols, residual = compress(CodecConfig(kind="sparse", chunk=chunk, k=k), values)
+    expected = [
+        start + reference_places(values[start : start + chunk], k) for start in range(0, values.size, chunk)
+    ]
+    np.testing.assert_array_equal(symbols.positions, np.concatenate(expected))
+    assert residual.tobytes() == (values - decode_dense(symbols, values.size)).tobytes()
+
+
+def test_selection_in_several_blocks_is_that_in_one() -> None:
+    codec = CodecConfig(kind="sparse", chunk=4096, k=64)
+    values = vector(10, size=150 * 4096 + 100)
+    symbols, _ = compress(codec, values)
+    expected = [
+        start + reference_places(values[start : start + 4096], 64) for start in range(0, values.size, 4096)
+    ]
+    np.testing.assert_array_equal(symbols.positions, np.concatenate(expected))
 
 
 @given(
@@ -91,8 +156,8 @@ def test_levels_are_the_means_below_and_above_the_mean() -> None:
     assert isinstance(symbols, SparseSymbols)
     kept = np.abs(values[symbols.positions].astype(np.float64))
     high = kept > kept.mean()
-    levels = symbols.levels[0] * 2.0**symbols.exponent
-    np.testing.assert_allclose(levels, [kept[~high].mean(), kept[high].mean()], rtol=1e-4)
+    levels = MAGNITUDES[symbols.levels[0]] * 2.0**symbols.exponent
+    np.testing.assert_allclose(levels, [kept[~high].mean(), kept[high].mean()], rtol=2**-5)
     np.testing.assert_array_equal(symbols.codes, (values[symbols.positions] < 0) + 2 * high)
 
 

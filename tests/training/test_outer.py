@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from protocol.errors import Malformed
 from protocol.manifest import OuterConfig, RunManifest
 from protocol.tensors import parameter_layout
-from protocol.update import MAX_EXPONENT, MIN_EXPONENT, DenseSymbols, SparseSymbols, Symbols
+from protocol.update import MAGNITUDES, MAX_EXPONENT, MIN_EXPONENT, DenseSymbols, SparseSymbols, Symbols
 from training.codec import compress, decode_dense
 from training.model import initial_parameters
 from training.outer import (
@@ -100,17 +100,20 @@ def test_half_of_the_peers_cannot_raise_the_clip(manifest: RunManifest, state: O
     assert np.linalg.norm(step) < 2 * manifest.outer.lr * np.linalg.norm(decode_dense(loud[0], step.size))
 
 
+LARGEST = MAGNITUDES.size - 1
+
+
 def extreme(size: int, exponent: int, level: int, chunk: int = 512, k: int = 512) -> SparseSymbols:
     chunks = -(-size // chunk)
     indices = (np.arange(size) % chunk).astype(np.uint16)
     return SparseSymbols(
-        size, chunk, k, exponent, indices, np.full(size, 2, np.uint8), np.full((chunks, 2), level, np.uint16)
+        size, chunk, k, exponent, indices, np.full(size, 2, np.uint8), np.full((chunks, 2), level, np.uint8)
     )
 
 
 @given(
     exponents=st.lists(st.integers(MIN_EXPONENT, MAX_EXPONENT), min_size=1, max_size=5),
-    levels=st.lists(st.sampled_from([0, 1, 2, 40_000, 65_535]), min_size=5, max_size=5),
+    levels=st.lists(st.sampled_from([0, 1, 2, 196, LARGEST]), min_size=5, max_size=5),
 )
 def test_extreme_exponents_stay_exact(manifest: RunManifest, exponents: list[int], levels: list[int]) -> None:
     size = parameter_layout(manifest.model).size
@@ -118,7 +121,7 @@ def test_extreme_exponents_stay_exact(manifest: RunManifest, exponents: list[int
     zero = OuterState(np.zeros(size, np.float32))
     after = aggregate(manifest, zero, updates)
     # Every entry of an update is equal, so the clipped mean is one number.
-    values = [level * 2.0**e for e, level in zip(exponents, levels, strict=False)]
+    values = [MAGNITUDES[level] * 2.0**e for e, level in zip(exponents, levels, strict=False)]
     limit = sorted(values)[(len(values) - 1) // 2]
     expected = -sum(min(value, limit) for value in values) / len(values) * manifest.outer.lr
     np.testing.assert_allclose(after.parameters, expected, rtol=1e-6, atol=abs(limit) * 1e-9)
@@ -126,7 +129,7 @@ def test_extreme_exponents_stay_exact(manifest: RunManifest, exponents: list[int
 
 def test_a_full_round_of_the_largest_updates_does_not_overflow(manifest: RunManifest) -> None:
     size = parameter_layout(manifest.model).size
-    largest = extreme(size, MAX_EXPONENT, 65_535)
+    largest = extreme(size, MAX_EXPONENT, LARGEST)
     single = SparseSymbols(
         size,
         512,
@@ -134,20 +137,22 @@ def test_a_full_round_of_the_largest_updates_does_not_overflow(manifest: RunMani
         MAX_EXPONENT,
         np.zeros(-(-size // 512), np.uint16),
         np.zeros(-(-size // 512), np.uint8),
-        np.full((-(-size // 512), 2), 65_535, np.uint16),
+        np.full((-(-size // 512), 2), LARGEST, np.uint8),
     )
     zero = OuterState(np.zeros(size, np.float32))
     for update in (largest, single):
         many = aggregate(manifest, zero, [update] * 300)
         np.testing.assert_array_equal(many.parameters, aggregate(manifest, zero, [update]).parameters)
-        assert many.parameters.min() == pytest.approx(-65_535, rel=1e-6)
+        assert many.parameters.min() == pytest.approx(-MAGNITUDES[LARGEST], rel=1e-6)
 
 
 def test_dense_and_sparse_norms_are_exact(size: int) -> None:
     codes = np.full(size, -127, np.int8)
     dense = DenseSymbols(size, 64, 8, MIN_EXPONENT, codes, np.full(-(-size // 64), 65_535, np.uint16))
     assert squared_norms([dense]) == [size * (127 * 65_535) ** 2]
-    assert squared_norms([extreme(size, MIN_EXPONENT + 3, 65_535)]) == [size * 65_535**2 * 64]
+    assert squared_norms([extreme(size, MIN_EXPONENT + 3, LARGEST)]) == [
+        size * int(MAGNITUDES[LARGEST]) ** 2 * 64
+    ]
 
 
 def test_updates_of_another_size_are_refused(manifest: RunManifest, state: OuterState) -> None:
