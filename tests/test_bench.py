@@ -1,16 +1,22 @@
 """Measurements run on request; these keep what they share in working order."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from node.honesty import HonestSteps
 from protocol.canonical import digest
+from protocol.manifest import CodecConfig, InnerConfig
+from protocol.model_config import ModelConfig
 from tests.bench._clock import Clock
 from tests.bench._swarm import Swarm, UncorrectedTrainer, manifest_of
 from tests.bench.dishonest import Inverter
 from tests.bench.generation import measure
+from tests.bench.wire import Rounds, log2_choices, summary, wire_manifest
+from training.corpus import Shard
 from training.inner import InnerState
 from training.model import initial_parameters
 from training.policy import PolicyBatch, PolicyTrainer
@@ -67,3 +73,54 @@ def test_every_part_of_making_and_checking_a_unit_is_measured():
     assert found.groups == 2
     assert found.drawn_groups * manifest.segments == found.groups
     assert all(spent > 0 for spent in found.seconds.values())
+
+
+def wire_rounds(keep: Path | None, rounds: int = 3, k: int = 8) -> Rounds:
+    tokens = np.random.default_rng(0).zipf(1.3, 20_000).clip(max=300).astype(np.uint16)
+    model = ModelConfig(vocab=301, width=32, layers=1, heads=2, feed_forward=32, context=16)
+    codec = CodecConfig(kind="sparse", chunk=512, k=k)
+    manifest = wire_manifest(tokens, rounds, model, InnerConfig(steps=3, batch=2), codec)
+    return Rounds(manifest, Shard(Path("pairs"), tokens), 0, 2, keep)
+
+
+def test_layouts_of_an_update_weigh_what_they_must():
+    found = summary(wire_rounds(None).play())
+    table = {row["layout"]: row for row in found["table"]}
+    assert table["Murmur"]["bits_per_parameter"] == found["bits_per_parameter"] == found["by_round"][1]
+    assert [table[name]["bits_per_index"] for name in ("9-bit indices, 2-bit values", "Elias-Fano")] == [9, 8]
+    assert table["bound: uniform"]["bits_per_index"] == pytest.approx(log2_choices(512, 8) / 8, rel=0.01)
+    assert table["9-bit indices, a byte a value"]["dense_ratio"] == pytest.approx(32 * 64 / 17, rel=0.01)
+    assert all(found[name] > 0 for name in ("encode_mb_s", "decode_mb_s", "aggregate_mb_s"))
+    assert found["encode_memory"] >= 1
+
+
+def test_log2_choices_counts_choices():
+    assert log2_choices(10, 3) == pytest.approx(math.log2(120))
+
+
+def test_an_interrupted_measurement_goes_on_with_the_same_figures(tmp_path, monkeypatch):
+    whole = summary(wire_rounds(None).play())
+    interrupted = wire_rounds(tmp_path)
+    monkeypatch.setattr("tests.bench.wire.aggregate", stop_in_round(2))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.play()
+    monkeypatch.undo()
+    resumed = wire_rounds(tmp_path)
+    assert len(resumed.found) == 1
+    assert summary(resumed.play())["table"] == whole["table"]
+    with pytest.raises(SystemExit, match="other settings"):
+        wire_rounds(tmp_path, k=9)
+
+
+def stop_in_round(number):
+    from training.outer import aggregate
+
+    calls = []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return aggregate(*arguments)
+
+    return stopping
