@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from coordinator.comparing import Comparisons
 from coordinator.handing import Handover
+from coordinator.metrics import run_readings
 from coordinator.page import STYLE, render
 from coordinator.preference_api import Submit, add_preferences
 from coordinator.queries import MAX_PAGE, Reader
@@ -32,6 +33,7 @@ from coordinator.rollout_page import render_rollouts
 from coordinator.tables import open_engine
 from protocol.checkpoints import MAX_ROUND, Checkpoints
 from protocol.clock import Clock, unix_time
+from protocol.metrics import CONTENT_TYPE, exposition
 
 STALE_S = 30.0
 PAGE_ROUNDS = 20
@@ -144,6 +146,12 @@ def create_app(
         return known(run).settlement()
 
     add_checkpoints(app, checkpoints, known)
+
+    @app.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """Return the run's metrics as Prometheus scrapes them."""
+        summary = None if reader.run_id() is None else reader.summary(clock())
+        return Response(exposition(lambda: run_readings(summary)), media_type=CONTENT_TYPE)
 
     @app.get("/livez")
     def livez() -> dict[str, str]:

@@ -71,6 +71,7 @@ def start(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the evaluator.")] = 1,
     checkpoint_mib: CheckpointMib = CHECKPOINTS_MIB,
+    tensorboard: options.TensorBoard = None,
     control: Annotated[
         list[int] | None,
         typer.Option(help="Number of a peer that is also trained alone, for comparison; repeatable."),
@@ -100,6 +101,7 @@ def start(
         "database": database,
         "threads": threads,
         "checkpoint_mib": checkpoint_mib,
+        "tensorboard": tensorboard,
         "control": () if no_control else tuple(control) if control else None,
     }
     config = parse_config(CoordinatorConfig, values)

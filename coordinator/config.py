@@ -23,6 +23,7 @@ class CoordinatorConfig(DaemonConfig):
     control: tuple[Number, ...] | None = None  # who is also trained alone; None: the first two of round 0
     operator: Path | None = None  # directory of who stands in: its key and its wallet
     heard: Path | None = None  # public folder whose messages a stand-in begins with
+    tensorboard: Path | None = None  # where event files are written; None: none are
     checkpoint_mib: Annotated[int, Field(ge=0, lt=2**33)] = CHECKPOINTS_MIB  # cap on checkpoints, in MiB
 
     @property

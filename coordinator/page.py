@@ -146,6 +146,7 @@ def _facts(summary: dict[str, Any]) -> Markup:
             f"{found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void, "
             f"{found['unjudged']} unjudged, {found['undecided']} open",
         ),
+        *_throughput(summary["throughput"]),
         ("Verification cost", f"{figure(found['overhead'])} of training CPU"),
         ("Pot", f"{tokens(ledger.get('funded_wei', 0))} funded, {tokens(ledger.get('paid_wei', 0))} claimed"),
         ("Slashed", tokens(ledger.get("slashed_wei", 0))),
@@ -155,6 +156,24 @@ def _facts(summary: dict[str, Any]) -> Markup:
     return element(
         "dl", *(element("div", element("dt", name), element("dd", value)) for name, value in facts)
     )
+
+
+def _throughput(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    share = found["train_cpu_share"]
+    trained = "–" if share is None else f"{share:.0%}"
+    return [
+        (
+            "Throughput",
+            f"{found['tokens_per_s']:,.0f} tokens/s merged, {found['flops_per_s'] / 1e9:,.2f} model GFLOP/s",
+        ),
+        (
+            "Time of a round",
+            f"{figure(found['seconds'], 1)} s; peers say they trained for {trained} of it, the rest is communication, "
+            "checks and waiting",
+        ),
+    ]
 
 
 def _people(rollouts: dict[str, Any] | None) -> Markup:

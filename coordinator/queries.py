@@ -29,6 +29,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import RewardTable
 from protocol.rollout_config import RolloutConfig
 from protocol.tensors import parameter_layout
+from training.flops import training_flops
 from training.preferences import preference_values
 
 MAX_PAGE = 500
@@ -88,6 +89,7 @@ class Reader:
                 if manifest.rollouts is None
                 else _policy(session, manifest, manifest.rollouts),
                 "peers": _peers(session, facts.get("ledger", {}).get("claimed_wei", {})),
+                "throughput": _throughput(session, manifest),
                 "wire": _wire(session, manifest),
                 "verification": _verification(session, manifest),
                 "ledger": {
@@ -358,6 +360,12 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
     outcomes = select(UnitRow.number, UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None))
     for number, outcome, count in session.execute(outcomes.group_by(UnitRow.number, UnitRow.outcome)):
         units[number][str(outcome)] = count
+    spent = {
+        number: seconds or 0.0
+        for number, seconds in session.execute(
+            select(UnitRow.number, func.sum(UnitRow.train_cpu_s)).group_by(UnitRow.number)
+        )
+    }
     records = _records(session)
     shown = ("committed", "listed", "revealed", "merged", "drawn", *OUTCOMES)
     paid = {account.lower(): amount for account, amount in claimed.items()}
@@ -375,6 +383,7 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
             "earned_wei": row.earned_wei,
             "claimed_wei": paid.get(row.wallet.lower(), "0"),
             "units": {name: units.get(row.number, Counter())[name] for name in shown},
+            "train_cpu_s": spent.get(row.number, 0.0),  # as the peer says
             "verdicts": records.get(row.number, Counter())["right"],
             "record": {name: records.get(row.number, Counter())[name] for name in RECORD},
         }
@@ -395,6 +404,36 @@ def _records(session: Session) -> dict[int, Counter[str]]:
         for verifier, count in session.execute(query):
             found.setdefault(verifier, Counter())[name] = count
     return found
+
+
+def _throughput(session: Session, manifest: RunManifest) -> dict[str, Any] | None:
+    """Return how fast the newest recorded round was; None before there is one, and of a policy.
+
+    Tokens are those of merged units, by what the manifest assigns; seconds are this coordinator's, from the round's
+    begin to its record; the peers' CPU seconds are their own word.
+    """
+    query = select(RoundRow).where(RoundRow.ended_at.is_not(None), RoundRow.began_at.is_not(None))
+    row = session.scalar(query.order_by(RoundRow.round.desc()).limit(1))
+    if row is None or manifest.rollouts is not None:
+        return None
+    seconds = max((row.ended_at or 0.0) - (row.began_at or 0.0), 1e-3)
+    tokens = (row.merged or 0) * manifest.inner.steps * manifest.inner.batch * manifest.model.context
+    revealed = session.scalar(
+        select(func.count())
+        .select_from(UnitRow)
+        .where(UnitRow.round == row.round, UnitRow.revealed.is_(True))
+    )
+    flops = training_flops(manifest)
+    return {
+        "round": row.round,
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_s": tokens / seconds,
+        "flops_per_token": flops,
+        "flops_per_s": flops * tokens / seconds,
+        "update_bytes": row.update_bytes or 0,
+        "train_cpu_share": (row.train_cpu_s or 0.0) / (revealed * seconds) if revealed else None,
+    }
 
 
 def _wire(session: Session, manifest: RunManifest) -> dict[str, Any]:

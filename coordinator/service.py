@@ -22,7 +22,7 @@ from contracts.identity import open_peer_key
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.wallet import open_wallet
-from coordinator import rounds, serving, succeeding
+from coordinator import board, rounds, serving, succeeding
 from coordinator.clerk import Clerk
 from coordinator.config import CONTROL_DIRECTORY, CoordinatorConfig
 from coordinator.files import Publisher, read_manifest
@@ -202,6 +202,7 @@ class Service:
             nursery.start_soon(self._aggregator.prepare)  # before a round waits for it
             nursery.start_soon(self._measurements.run)
             nursery.start_soon(self._keeper.run)
+            nursery.start_soon(board.keep_board, self._config)
             nursery.start_soon(self._show)
             for message in self._unpublished:
                 nursery.start_soon(self._publish, message)

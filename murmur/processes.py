@@ -23,6 +23,7 @@ class Wiring:
     api_port: int
     listen_port: int  # of the coordinator, which the others meet first
     coordinator: PeerKey
+    tensorboard: Path | None = None  # where event files are written
 
     @property
     def bootstrap(self) -> str:
@@ -36,7 +37,7 @@ class Wiring:
         common += ["--data-dir", str(self.directory / "data")]
         match identity.role:
             case Role.CONTRIBUTOR:
-                command = ["node", "start", *common, *self._network()]
+                command = ["node", "start", *common, *self._network(), *self._board()]
                 command += ["--cheat", identity.cheat] if identity.cheat else []
             case Role.VERIFIER:
                 command = ["verifier", "start", *common, *self._network()]
@@ -51,8 +52,12 @@ class Wiring:
                     listen,
                     "--api-port",
                     str(self.api_port),
+                    *self._board(),
                 ]
         return Child(identity.name, murmur_argv(*command), home / "log.txt", env=thread_env())
+
+    def _board(self) -> list[str]:
+        return [] if self.tensorboard is None else ["--tensorboard", str(self.tensorboard)]
 
     def _network(self) -> list[str]:
         # A port of its own, kept over restarts, so that a restarted node is found where it was.

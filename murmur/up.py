@@ -20,6 +20,7 @@ from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, Peop
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
 from protocol.errors import ConfigError, NetworkError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
+from protocol.options import TensorBoard
 from verification.cheats import Cheat, PolicyCheat
 from verification.liars import VerifierCheat
 
@@ -76,6 +77,7 @@ class UpOptions:
     keep_running: bool
     preset: "Preset | None" = None  # of a run of rollouts
     voices: Voices = field(default_factory=Voices)
+    tensorboard: Path | None = None  # where event files are written; None: none are
 
 
 def parse_cheats(
@@ -141,6 +143,7 @@ def up(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave chain and live page up at the end, until Ctrl-C.")
     ] = False,
+    tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Run a whole network on this machine: train, cheat, catch, pay, audit.
@@ -169,6 +172,7 @@ def up(
         directory=make_directory(directory or Path("runs") / name),
         port=port,
         keep_running=keep_running,
+        tensorboard=None if tensorboard is None else tensorboard.absolute(),
     )
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -372,6 +376,7 @@ class LocalRun:
             api_port=options.port or free_port(),
             listen_port=free_port(),
             coordinator=key,
+            tensorboard=options.tensorboard,
         )
 
     def _chain_view(self, wiring: "Wiring") -> "ChainRun":

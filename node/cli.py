@@ -50,6 +50,18 @@ def start(
             "Default: 4 GiB.",
         ),
     ] = None,
+    peak_tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak of the device in TFLOP/s, for the model FLOPs utilisation; default: a short product of "
+            "matrices is timed once."
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Answer Prometheus on this port of this machine; 0: a free one; default: none."),
+    ] = None,
+    tensorboard: options.TensorBoard = None,
     checkpoint_mib: Annotated[
         int | None,
         typer.Option(min=0, help="Keep checkpoints of the global parameters, in so many MiB; default: none."),
@@ -82,6 +94,9 @@ def start(
         "profile": profile,
         "threads": threads,
         **({} if state_cap is None else {"state_cap": state_cap}),
+        "peak_tflops": peak_tflops,
+        "metrics_port": metrics_port,
+        "tensorboard": tensorboard,
         "checkpoint_mib": checkpoint_mib,
         "public_mib": public_mib,
         "peer_password_file": peer_password_file,

@@ -1,5 +1,6 @@
 """What a contributor's operator sets."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from protocol.manifest import NumericProfile, RunManifest
 from verification.cheats import AnyCheat
 
 TRAINER_LOG_FILE = "trainer.log"
+PEAK_FILE = "peak.json"
 
 
 class NodeConfig(PeerDaemonConfig):
@@ -20,6 +22,11 @@ class NodeConfig(PeerDaemonConfig):
     cheat: AnyCheat | None = None
     state_cap: Annotated[int, Field(ge=0, lt=2**53)] = STATE_CAP  # bytes of undrawn units' states
     profile: ProfileName | None = None  # None: the run's first on the device's class
+    peak_tflops: Annotated[float, Field(gt=0, le=1e6)] | None = None  # of the device; None: measured once
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = (
+        None  # on loopback; 0: any free one; None: no metrics
+    )
+    tensorboard: Path | None = None  # where event files are written; None: none are
     checkpoint_mib: Annotated[int, Field(ge=0, lt=2**33)] | None = (
         None  # cap on checkpoints; None: none is kept
     )

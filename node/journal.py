@@ -5,6 +5,7 @@ one for the same run, kind and round is refused. So a kill at any moment costs a
 never make this peer contradict itself. The file is `protocol.journal`'s.
 """
 
+from collections.abc import Iterator
 from typing import cast, get_args
 
 from pydantic import ValidationError
@@ -137,6 +138,12 @@ class Journal(SigningJournal):
         """Return how many units were trained and signed for."""
         row = self._database.execute("SELECT count(*) FROM unit WHERE run = ?", (run,)).fetchone()
         return int(row[0])
+
+    def history(self, run: str) -> Iterator[Unit]:
+        """Yield every unit that was signed for, by round."""
+        query = "SELECT body FROM unit WHERE run = ? ORDER BY round"
+        for (body,) in self._database.execute(query, (run,)):
+            yield self._unit(body)
 
     def units(self, run: str) -> tuple[dict[int, Unit], frozenset[int]]:
         """Return the units that may still matter, by round, and the rounds whose draw is settled."""

@@ -37,6 +37,7 @@ from node.inclusion import Forcer, Forcing
 from node.journal import Journal
 from node.machine import State
 from node.status import Tally
+from node.telemetry import Telemetry
 from node.unit import Unit
 from node.workshop import Shop
 from protocol.chain import OPENING_ROUND, ChainView, Operator
@@ -84,8 +85,10 @@ class Node:
         nursery: trio.Nursery,
         alerts: AlertsOf,
         forcing: Forcing | None,
+        telemetry: Telemetry,
     ) -> None:
         self._config = config
+        self._telemetry = telemetry
         self._alerts = alerts
         self._forcer = Forcer(forcing, peer.chain, shop.number)
         self._peer = peer
@@ -239,6 +242,8 @@ class Node:
             log.error("%s", error)
         else:
             self._outbox.append(message)
+            if effect.unit is not None:
+                self._nursery.start_soon(self._telemetry.add, effect.unit)
 
     async def _flush(self) -> None:
         """Publish what was signed; what the pool cannot judge yet waits for the next look."""
@@ -321,7 +326,9 @@ class Node:
     async def _show(self) -> None:
         while True:
             self._tally.update(self._peer.chain, self._peer.pool)
-            write_status(self._config.directory / STATUS_FILE, self.status())
+            status = self.status()
+            write_status(self._config.directory / STATUS_FILE, status)
+            self._telemetry.show(status)
             await trio.sleep(STATUS_INTERVAL_S)
 
     def status(self, stopped: MurmurError | None = None) -> dict[str, Any]:
@@ -329,12 +336,14 @@ class Node:
         peer, state, number = self._peer, self.state, self._shop.number
         operator = peer.chain.operator(number)
         unit = state.units.get(state.round) or state.units.get(state.round - 1)
+        figures = None if unit is None else unit.work.figures
         return {
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "pid": os.getpid(),
             "run": peer.run,
             "run_name": peer.manifest.name,
             "number": number,
+            "profile": self._shop.profile,
             "peer": peer.key.address,
             "peer_id": peer.key.peer_id,
             "cheat": self._config.cheat,
@@ -346,6 +355,8 @@ class Node:
             "phase": "finished" if self._finished else state.phase,
             "training": self._shop.progress,
             "loss": None if unit is None else unit.work.loss,
+            "figures": None if figures is None else figures.to_json(),
+            "metrics": self._telemetry.url,
             "parameters": state.parameters,
             "signs_from": state.signs_from,
             "units": {"trained": self._journal.trained(peer.run), **asdict(self._tally.counts)},
@@ -395,8 +406,10 @@ async def run_node(
             check_cheat(peer.manifest, config.cheat)
             shop = Shop(config, peer, number, honesty, dict(os.environ))
             forcing = None if open_forcing is None else open_forcing(key, config.directory)
+            events = None if config.tensorboard is None else config.tensorboard / f"peer-{number}"
             try:
-                await _live(config, peer, journal, shop, honesty, alerts, forcing)
+                with Telemetry(config.metrics_port, events, journal.history(peer.run)) as telemetry:
+                    await _live(config, peer, journal, shop, honesty, alerts, forcing, telemetry)
             finally:
                 if forcing is not None:
                     forcing.close()
@@ -410,10 +423,11 @@ async def _live(
     honesty: Honesty,
     alerts: AlertsOf,
     forcing: Forcing | None,
+    telemetry: Telemetry,
 ) -> None:
     try:
         async with trio.open_nursery() as nursery:
-            node = Node(config, peer, journal, shop, honesty, nursery, alerts, forcing)
+            node = Node(config, peer, journal, shop, honesty, nursery, alerts, forcing, telemetry)
             try:
                 await node.run()
             except MurmurError as error:

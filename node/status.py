@@ -108,6 +108,28 @@ class Tally:
         setattr(self.counts, outcome, getattr(self.counts, outcome) + by)
 
 
+def _speed(figures: Mapping[str, Any] | None) -> list[str]:
+    """Return lines about the last unit: how fast it was made, and where the time went since the one before."""
+    if figures is None:
+        return []
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    busy = None if not figures["interval_s"] else min(1.0, figures["unit_s"] / figures["interval_s"])
+    lines = [
+        f"time     making units {share(busy)}, communication {share(figures['communication_share'])}, "
+        f"waiting {share(figures['waiting_share'])}; {figures['bytes_up']:,} bytes up, {figures['bytes_down']:,} down"
+    ]
+    if figures["tokens_per_s"] is not None:
+        whole = figures["round_tokens_per_s"]
+        round_ = "" if whole is None else f", {whole:,.0f} over the round"
+        peak = "" if figures["peak_flops"] is None else f" of {figures['peak_flops'] / 1e9:,.1f} GFLOP/s"
+        mfu = f"MFU {share(figures['mfu'])}{peak}"
+        lines.insert(0, f"speed    {figures['tokens_per_s']:,.0f} tokens/s while training{round_}; {mfu}")
+    return lines
+
+
 def describe(status: Mapping[str, Any]) -> str:
     """Return the status for a person: a line a topic, the last error with what to do about it."""
     units, chain, training = status["units"], status["chain"], status["training"]
@@ -118,6 +140,7 @@ def describe(status: Mapping[str, Any]) -> str:
         f"number   {status['number']}, peer {status['peer_id']}",
         f"round    {status['round']} of {status['rounds']}: {status['phase']}{step}{loss}",
         "units    " + ", ".join(f"{count} {name}" for name, count in units.items()),
+        *_speed(status.get("figures")),
         f"money    staked {status['stake_wei']}, slashed {status['slashed_wei']}, earned {status['earned_wei']} (wei)",
         f"network  {len(status['network']['peers'])} peers, chain at block {chain['height']}",
         f"updated  {status['updated_at']}",

@@ -6,10 +6,16 @@ address. Its only state between calls is the program loaded, so killing it costs
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import isfinite
 from statistics import fmean
+from typing import Any
+
+import numpy as np
 
 from node.cheats.casting import steps_of
+from node.figures import Figures
 from node.honesty import HonestSteps
 from node.unit import Files, Work
 from protocol.blobs import pieces_digest
@@ -23,10 +29,12 @@ from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment, assignment_digest, task_seeds
-from training.codec import compress
+from training.codec import compress, decode_dense
 from training.experience import Experience
+from training.flops import training_flops
 from training.inner import InnerState, prepare_process, read_moments
 from training.judging import Docket, judgments_of
+from training.peak import measured_peak
 from training.program import program_digest
 from training.sampler import Sampler
 from training.trainer import Material, Trainer, trainer_for
@@ -70,7 +78,7 @@ class Bench:
             Malformed: one of them is not a file of this run.
             OwnFault: the loss or the update is not finite.
         """
-        began = time.process_time()
+        began, began_wall = time.process_time(), time.perf_counter()
         manifest = self.manifest
         start = self._start(request)
         residual = None if request.residual is None else self._residual(request.residual)
@@ -82,14 +90,18 @@ class Bench:
         trainer = self._shard_trainer or self._trainer(self._experience(request.lessons))
         files, losses = [self._put(start, keep=request.keep)], list[float]()
         trainer.load(self._steps.start(start))
+        train_s = 0.0
         for first in range(0, manifest.inner.steps, steps):
             rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
+            stepping = time.perf_counter()
             losses += self._steps.run(trainer, rows, step)
+            train_s += time.perf_counter() - stepping
             files.append(self._put(trainer.view(), keep=request.keep))
             progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
         end, moments = trainer.state(), files[-1].moments
         if not request.keep:
             moments = self._store.put_pieces(end.moments_pieces(manifest.model))
+        norms = trainer.gradient_norms()
         change = self._steps.change(start.parameters - end.parameters)
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
         published = Published(symbols, groups, judgments)
@@ -106,7 +118,32 @@ class Bench:
             blob_bytes=len(blob),
             cpu_s=time.process_time() - began,
             loss=fmean(losses),
+            figures=Figures(
+                steps=len(losses),
+                tokens=self._tokens(losses),
+                train_s=train_s,
+                unit_s=time.perf_counter() - began_wall,
+                gradient_norm=_finite(np.mean, norms),
+                gradient_norm_max=_finite(np.max, norms),
+                pseudo_gradient_norm=_finite(np.linalg.norm, change),
+                update_norm=_finite(np.linalg.norm, decode_dense(symbols, change.size)),
+                flops=self._flops(losses),
+            ),
         )
+
+    def peak(self) -> float:
+        """Return the FLOPs a second that the device reaches at its best, in the profile's arithmetic."""
+        return measured_peak(self._device, arithmetic=self._profile.arithmetic)
+
+    def _tokens(self, losses: Sequence[float]) -> int | None:
+        """Return how many tokens the steps were taken on; a policy's samples have as many as they happen to have."""
+        if self.manifest.rollouts is not None:
+            return None
+        return len(losses) * self.manifest.inner.batch * self.manifest.model.context
+
+    def _flops(self, losses: Sequence[float]) -> float | None:
+        tokens = self._tokens(losses)
+        return None if tokens is None else float(tokens * training_flops(self.manifest))
 
     def _trainer(self, material: Material) -> Trainer:
         return trainer_for(self._steps.recipe(self.manifest), material, self._profile, self._device)
@@ -165,6 +202,14 @@ class Bench:
         return Files(parameters=put(state.parameters_pieces(model)), moments=put(state.moments_pieces(model)))
 
 
+def _finite(measure: Callable[[Floats], Any], values: Floats | Sequence[float]) -> float | None:
+    """Return a figure of some values; None where there are none, or it is not finite."""
+    if not len(values):
+        return None
+    found = float(measure(np.asarray(values, np.float64)))
+    return found if isfinite(found) else None
+
+
 class Service:
     """Answer the daemon's calls: `load` first, then `train` and `aggregate`."""
 
@@ -175,7 +220,7 @@ class Service:
     @property
     def methods(self) -> dict[str, Method]:
         """Return the methods by the name they are called with."""
-        return {"load": self.load, "train": self.train, "aggregate": self.aggregate}
+        return {"load": self.load, "train": self.train, "aggregate": self.aggregate, "peak": self.peak}
 
     def load(self, params: Params, progress: Progress) -> Result:
         """Prepare for a run (`TrainerLoadRequest`) and return the program digest that this machine computes."""
@@ -189,6 +234,10 @@ class Service:
     def aggregate(self, params: Params, progress: Progress) -> Result:
         """Aggregate a round (`AggregateRequest`) and return the next parameters' address."""
         return {"parameters": self._bench.work.aggregate(AggregateRequest.model_validate(params))}
+
+    def peak(self, params: Params, progress: Progress) -> Result:
+        """Measure the device's peak, in FLOPs a second."""
+        return {"flops": self._bench.peak()}
 
     @property
     def _bench(self) -> Bench:

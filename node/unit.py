@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from node.figures import Figures
 from protocol.frozen import Digest, Frozen
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
@@ -33,6 +34,7 @@ class Work(Frozen):
     loss: Annotated[
         float, Field(ge=-1e30, le=1e30)
     ]  # mean over the unit's steps, nats a token; a policy's objective
+    figures: Figures | None = None  # for its owner; nobody else hears of them
 
 
 class Unit(Frozen):

@@ -9,7 +9,8 @@ from typing import Any
 
 import trio
 
-from node.config import TRAINER_LOG_FILE, NodeConfig
+from node.accounting import Accounting, keep_peak, kept_peak
+from node.config import PEAK_FILE, TRAINER_LOG_FILE, NodeConfig
 from node.events import (
     Aggregate,
     Aggregated,
@@ -27,6 +28,7 @@ from node.events import (
 )
 from node.honesty import Honesty
 from node.unit import Work
+from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
 from protocol.lessons import Lessons, holders
@@ -73,6 +75,7 @@ class Shop:
         self._peer = peer
         self._honesty = honesty
         self._receiving = trio.CapacityLimiter(RECEIVED_AT_ONCE)
+        self._accounting = Accounting(peer.network.stats, trio.current_time())
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
         self._update_bytes = max_published_bytes(peer.manifest)
         self._worker = Worker(
@@ -102,7 +105,24 @@ class Shop:
             profile=self.profile,
         )
         answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
-        return check_program(self.manifest, answer.get("program"))
+        program = check_program(self.manifest, answer.get("program"))
+        self._accounting.peak_flops = await self._peak()
+        return program
+
+    async def _peak(self) -> float:
+        """Return the FLOPs a second of the device at its best: configured, or measured once and kept."""
+        config = self._config
+        if config.peak_tflops is not None:
+            return config.peak_tflops * 1e12
+        path, place = (
+            config.directory / PEAK_FILE,
+            f"{config.device}, {config.threads} threads, {self.profile}",
+        )
+        known = kept_peak(path, place)
+        if known is None:
+            known = float((await self._worker.call("peak", {}))["flops"])
+            keep_peak(path, place, known)
+        return known
 
     async def close(self) -> None:
         """End the trainer's process."""
@@ -134,18 +154,21 @@ class Shop:
     async def _attempt(self, job: Job) -> Event:
         match job:
             case Fetch():
-                await self._bring(job.parameters, self._parameter_bytes)
+                with self._accounting.transfer():
+                    await self._bring(job.parameters, self._parameter_bytes)
                 return Fetched(job.parameters)
             case Train():
                 carried = [address for address in (job.moments, job.residual) if address is not None]
-                await self._bring(job.parameters, self._parameter_bytes)
-                await self._bring_lessons(job.lessons)
+                with self._accounting.transfer():
+                    await self._bring(job.parameters, self._parameter_bytes)
+                    await self._bring_lessons(job.lessons)
                 try:
                     work = await self._honesty.work(self, job)
                 except MurmurError:
                     if all(map(self.store.has, carried)):
                         raise
                     return CarryLost(job.round)
+                work = work.model_copy(update={"figures": self._accounting.close(work.figures, unix_time())})
                 return Trained(job.round, work, secrets.token_hex(32))
             case Restore():
                 return Restored(job.round, await self._restore(job))
@@ -235,16 +258,18 @@ class Shop:
             await trio.sleep(self._peer.config.poll_s)
 
     async def _aggregate(self, job: Aggregate) -> str:
-        await self._bring(job.parameters, self._parameter_bytes)
-        await self._bring_blobs(
-            [
-                *((blob, (number,)) for blob, number in zip(job.updates, job.numbers, strict=True)),
-                # whoever still has it: the coordinator keeps all
-                *((blob, ()) for blob in job.old - {*job.updates}),
-            ]
-        )
+        with self._accounting.transfer():
+            await self._bring(job.parameters, self._parameter_bytes)
+            await self._bring_blobs(
+                [
+                    *((blob, (number,)) for blob, number in zip(job.updates, job.numbers, strict=True)),
+                    # whoever still has it: the coordinator keeps all
+                    *((blob, ()) for blob in job.old - {*job.updates}),
+                ]
+            )
         request = AggregateRequest(parameters=job.parameters, updates=job.updates, retracted=job.retracted)
-        answer = await self._call("aggregate", request.model_dump(mode="json"))
+        with self._accounting.aggregation():
+            answer = await self._call("aggregate", request.model_dump(mode="json"))
         parameters = answer.get("parameters")
         if not isinstance(parameters, str):
             raise Malformed("the trainer named no parameters")

@@ -104,6 +104,13 @@ PeerPasswordFile = Annotated[
         help="File with the peer key's password, if the key is encrypted; else keyring or prompt.",
     ),
 ]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        help="Write TensorBoard event files here, a directory for each peer and one for the run.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"

@@ -44,6 +44,7 @@ class ExactDescent:
             for vector in (state.parameters, state.exp_avg, state.exp_avg_sq)
         )
         self._steps = state.steps
+        self._norms: list[float] = []
 
     def state(self) -> InnerState:
         """Return a copy of the state reached."""
@@ -61,6 +62,10 @@ class ExactDescent:
         """Return the gradient that the next step takes, float32[P]; writing to it changes the step."""
         return self._gradient
 
+    def gradient_norms(self) -> list[float]:
+        """Return the norms of the gradients since the state was loaded, before clipping, one a step taken."""
+        return [*self._norms]
+
     @torch.no_grad()
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
@@ -74,6 +79,7 @@ class ExactDescent:
         places = [place for place in self._layout.slices.values() if place.start >= self._frozen]
         sums = torch.cat([_sum(squares[place]) for place in places])
         norm = math.sqrt(float(_sum(sums)))
+        self._norms.append(norm)
         return wide[self._frozen :].mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
 
     def _adamw(self, gradient: Tensor, rate: float) -> None:

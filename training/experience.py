@@ -168,6 +168,10 @@ class ExperienceTrainer:
         """Leave the gradient of one row of draws int64[batch] in `gradient` and return its loss."""
         return self._trainer.backward(self._experience.batch(row))
 
+    def gradient_norms(self) -> list[float]:
+        """Return the norms of the gradients since the state was loaded, before clipping, one a step taken."""
+        return self._trainer.gradient_norms()
+
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._trainer.descend(step)

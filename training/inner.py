@@ -137,10 +137,12 @@ class Descent:
         self._exp_avg = torch.zeros_like(self._leaf)
         self._exp_avg_sq = torch.zeros_like(self._leaf)
         self._steps = torch.zeros((), device=self._leaf.device)
+        self._norms: list[torch.Tensor] = []
 
     def load(self, state: InnerState) -> None:
         """Take over a state; its arrays are copied."""
         device = self._leaf.device
+        self._norms = []
         with torch.no_grad():
             self._leaf.copy_(_to_tensor(state.parameters))
         self._steps = torch.tensor(float(state.steps), device=device)
@@ -164,6 +166,10 @@ class Descent:
         What is frozen has zeros, and the step does not touch it.
         """
         return self._model.gradient
+
+    def gradient_norms(self) -> list[float]:
+        """Return the norms of the gradients since the state was loaded, before clipping, one a step taken."""
+        return [float(norm) for norm in torch.stack(self._norms).tolist()] if self._norms else []
 
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
@@ -197,6 +203,7 @@ class Descent:
         """
         gradient = self._model.gradient[self._frozen :]
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+        self._norms.append(norm)  # read together later: one at a time would wait for the device in every step
         gradient.mul_((self._manifest.inner.clip_norm / (norm + CLIP_EPS)).clamp_(max=1.0).float())
 
 

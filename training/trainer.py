@@ -56,6 +56,10 @@ class Trainer(Protocol):
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         ...
 
+    def gradient_norms(self) -> list[float]:
+        """Return the norms of the gradients since the state was loaded, before clipping, one a step taken."""
+        ...
+
 
 Material = Shard | Experience
 """What inner steps are taken on, as a unit's draws name it."""

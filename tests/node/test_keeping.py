@@ -156,7 +156,7 @@ def test_a_unit_that_is_only_hashed_has_the_same_roots_and_leaves_what_is_carrie
     assert not any(place.store.has(files.parameters) for files in hashed.segments[1:])
     assert all(map(place.store.has, (hashed.moments, hashed.residual, hashed.blob)))
     written = bench.train(TrainRequest.model_validate(request(place)), lambda _: None)
-    assert written.model_copy(update={"cpu_s": hashed.cpu_s}) == hashed
+    assert written.model_copy(update={"cpu_s": hashed.cpu_s, "figures": hashed.figures}) == hashed
     assert all(place.store.has(files.parameters) for files in written.segments)
 
 
@@ -175,7 +175,7 @@ def test_states_computed_again_give_the_committed_roots(place: Place, profile: N
         place.store.delete(address)
     assert not place.store.has(second.segments[1].parameters)
     again = Bench(load, HonestSteps()).train(asked, lambda _: None)
-    assert again.model_copy(update={"cpu_s": second.cpu_s}) == second
+    assert again.model_copy(update={"cpu_s": second.cpu_s, "figures": second.figures}) == second
     commitment = sign(key(1), run, 1, "contributor", unit.commitment)
     expected = Carried(unit.commitment.moments_before, unit.commitment.residual_before)
     for segment in range(run.segments):

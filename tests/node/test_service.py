@@ -19,7 +19,8 @@ from node.service import AlertsOf, no_alerts, run_node
 from node.status import describe
 from protocol.canonical import ZERO_DIGEST
 from protocol.chain import PostedRoot
-from protocol.daemon import read_status
+from protocol.checkpoints import Checkpoints
+from protocol.daemon import read_status, stored_manifest
 from protocol.errors import ConfigError, MurmurError
 from protocol.keys import save_peer_key
 from protocol.manifest import RunManifest
@@ -138,7 +139,8 @@ def alarmed(number: int) -> list[dict[str, Any]]:
 async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Place, tmp_path: Path) -> None:
     chain = chain_of(place.manifest)
     async with coordinating(tmp_path, place.manifest, chain) as coordinator:
-        config = config_of(place, tmp_path, coordinator)
+        shown = {"metrics_port": 0, "tensorboard": tmp_path / "board", "checkpoint_mib": 1}
+        config = config_of(place, tmp_path, coordinator).model_copy(update=shown)
         async with contributing(config, chain, alarmed):
             await coordinator.collect(0)
             await coordinator.anchor(0)
@@ -148,6 +150,7 @@ async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Pla
         status = read_status(config.directory / "status.json", "node")
         assert (status["number"], status["error"]) == (1, None)
         assert "of 3" in describe(status)
+        _check_figures(status, config)
         assert "ALERT    case 5: segment 1 of round 0 is accused; 100 tokens at stake" in describe(status)
         async with contributing(config, chain):
             await coordinator.collect(1)
@@ -157,6 +160,26 @@ async def test_a_contributor_lives_rounds_and_goes_on_after_a_restart(place: Pla
         committed = coordinator.peer.pool.commitments(2)[1].body
         assert committed.parameters == coordinator.parameters
         assert committed.moments_before == coordinator.peer.pool.commitments(1)[1].body.moments_after
+
+
+def _check_figures(status: dict[str, Any], config: NodeConfig) -> None:
+    with Journal.open(config.directory / "journal.sqlite", key(1).address) as journal:
+        unit = next(journal.history(config.run))
+    assert unit.work.figures is not None
+    figures, manifest = unit.work.figures.to_json(), stored_manifest(config.directory, config.run)
+    assert manifest is not None
+    tokens = manifest.inner.steps * manifest.inner.batch * manifest.model.context
+    assert figures["tokens"] == tokens
+    assert 0 < figures["train_s"] <= figures["unit_s"] <= figures["interval_s"]
+    assert 0 < figures["mfu"] < 1
+    assert min(figures[name] for name in ("gradient_norm", "pseudo_gradient_norm", "update_norm")) > 0
+    assert figures["gradient_norm_max"] >= figures["gradient_norm"]
+    assert status["metrics"].startswith("http://127.0.0.1:")
+    assert json.loads((config.directory / "peak.json").read_text())["flops"] == figures["peak_flops"]
+    assert config.tensorboard is not None
+    assert len(list((config.tensorboard / "peer-1").glob("events.out.tfevents.*"))) == 1
+    kept = Checkpoints(config.directory / "checkpoints").kept()
+    assert [one.round for one in kept] == [0, 1]
 
 
 async def test_a_node_restored_from_an_old_backup_contradicts_nothing_it_said_since(

@@ -88,7 +88,7 @@ async def test_what_the_process_answers_can_be_rebuilt_from_the_blobs_it_wrote(p
         found = await worker.call("aggregate", asked)
         nothing = await worker.call("aggregate", asked | {"updates": []})
         await _refuses_rubbish(place, worker)
-    assert again.model_copy(update={"cpu_s": works[0].cpu_s}) == works[0]
+    assert again.model_copy(update={"cpu_s": works[0].cpu_s, "figures": works[0].figures}) == works[0]
     assert [one["step"] for one in seen] == [2, 4, 6] * 3
     for number, work in enumerate(works, 1):
         _check_segments(place, work, number)

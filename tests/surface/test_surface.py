@@ -1,20 +1,28 @@
-"""What others rely on is pinned: commands and options, routes, wire messages. Change it on purpose or not at all.
+"""What others rely on is pinned: commands, options, routes, messages, metrics. Change it on purpose or not at all.
 
 `python -m tests.surface.test_surface` writes the files anew.
 """
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import typer.main
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, update
+from sqlalchemy.orm import Session
 
 from coordinator.api import create_app
+from coordinator.metrics import run_readings
+from coordinator.queries import Reader
+from coordinator.tables import RoundRow, database_url, open_engine
 from murmur.cli import program
+from node.metrics import node_readings
 from protocol.manifest import RunManifest
 from protocol.messages import BODIES
+from tests.coordinator.kept_run import keep_run
+from tests.node.test_figures import STATUS
 
 HERE = Path(__file__).parent
 
@@ -59,7 +67,21 @@ def _bare(schema: Any) -> Any:
     return [_bare(one) for one in schema] if isinstance(schema, list) else schema
 
 
-SURFACES = {"commands": commands, "routes": routes, "messages": messages}
+def metrics() -> dict[str, list[str]]:
+    """Return every metric's name with its labels, of the coordinator's API and of a node."""
+    with TemporaryDirectory() as directory:
+        run = keep_run(Path(directory))
+        engine = open_engine(database_url(run.directory), writer=True)
+        with Session(engine) as session, session.begin():
+            session.execute(update(RoundRow).values(began_at=1.0, ended_at=2.0))
+        summary = Reader(engine).summary(0.0)
+        engine.dispose()
+    success = {"last": {"success": 0.5, "reward": 0.5}}
+    readings = [*run_readings({**summary, "policy": success}), *node_readings(STATUS)]
+    return {one.name + ("_total" if one.counter else ""): sorted(one.labels) for one in readings}
+
+
+SURFACES = {"commands": commands, "routes": routes, "messages": messages, "metrics": metrics}
 
 
 @pytest.mark.parametrize("name", SURFACES)

@@ -77,3 +77,23 @@ def test_a_device_of_another_class_is_refused_with_a_way_out(manifest: RunManife
     assert "--device cuda" in caught.value.hint
     with pytest.raises(ConfigError, match="not on cuda:1"):
         trainer_for(manifest, shard, CPU_EXACT, "cuda:1")
+
+
+@pytest.mark.parametrize("profile", [CPU_FP32, CPU_EXACT])
+def test_gradients_are_measured_before_they_are_clipped(
+    manifest: RunManifest, shard: Shard, profile: NumericProfile
+) -> None:
+    trainer = trainer_for(manifest, shard, profile)
+    start = InnerState.fresh(initial_parameters(manifest.model, 1))
+    rows = assignment(manifest, "cd" * 32, 0, 1)[:2]
+    trainer.load(start)
+    trainer.backward(rows[0])
+    norm = float(torch.linalg.vector_norm(trainer.gradient.double()))
+    trainer.load(start)
+    assert trainer.gradient_norms() == []
+    trainer.run(rows, 0)
+    found = trainer.gradient_norms()
+    assert len(found) == 2
+    assert found[0] == pytest.approx(norm, rel=1e-6)
+    trainer.load(start)
+    assert trainer.gradient_norms() == []
