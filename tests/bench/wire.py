@@ -295,6 +295,7 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "bits_per_index": round(float(index), 3),
                 "bits_per_parameter": round(float(bits), 4),
                 "dense_ratio": round(32 / float(bits), 1),
+                "index_by_round": [round(row["layouts"][name][0], 2) for row in found],
             }
         )
     return {
@@ -335,7 +336,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         rows = Rows(as_json=False)
         for row in found.pop("table"):
-            rows.add(row)
+            rows.add({name: value for name, value in row.items() if name != "index_by_round"})
         for name, value in found.items():
             print(name, value)
     return 0 if found["reached"] else 1
