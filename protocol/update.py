@@ -48,9 +48,8 @@ _SPARSE: Final = 0
 _DENSE: Final = 1
 _HEADER: Final = struct.Struct("<4sBBIIQh")
 _ESCAPE: Final = 255
-_ZSTD_LEVEL: Final = (
-    1  # Huffman does the work: planes repeat nothing, and short chance matches of higher levels cost
-)
+# Huffman does the work: planes repeat nothing, and the short chance matches of higher levels cost more than they save.
+_ZSTD_LEVEL: Final = 1
 
 Integers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint16]

@@ -5,12 +5,12 @@ error feedback and outer step, without network and chain. Its tokens are byte pa
 so that embeddings are as sparse as in a language model; a shard of the network holds single bytes. Figures are of the
 first peer, medians over the rounds; speeds are megabytes of the dense fp32 vector in a CPU-second of one thread.
 
-Other layouts carry the same entries. Bits of an index are those of its code alone; beside it they have a sign, a
-magnitude bit and two 16-bit levels a chunk, and the best-known network a byte and no levels. Bounds are lengths that an
-ideal coder of indices would reach, with the levels as they are sent here. The uniform one takes every choice of k
-places in a chunk as equally likely; rows and columns, that an entry's chance is its row's count times its column's,
-both sent ahead at their entropy; seen so far, that nothing is sent ahead, and each cell's chance follows from the cells
-before it in its row and its column.
+Other layouts carry the same entries. Bits of an index are those of its code alone, and of Murmur's all that is not two
+bits an entry and levels. Beside it other layouts have a sign, a magnitude bit and two 16-bit levels a chunk, and the
+best-known network a byte and no levels. Bounds are lengths that an ideal coder of indices would reach, with the levels
+as they are sent here. The uniform one takes every choice of k places in a chunk as equally likely; rows and columns,
+that an entry's chance is its row's count times its column's, both sent ahead at their entropy; seen so far, that
+nothing is sent ahead, and each cell's chance follows from the cells before it in its row and its column.
 
 Exits with 1 when an update takes more than 0.145 bit a parameter.
 """
@@ -40,6 +40,7 @@ from training.corpus import Shard, prepare_corpus
 from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
+from training.program import program_digest
 
 MODEL = ModelConfig(vocab=4096, width=320, layers=7, heads=5, feed_forward=832, context=64)
 CODEC = CodecConfig(kind="sparse", chunk=4096, k=64)
@@ -146,9 +147,8 @@ def written(codec: CodecConfig, change: Floats, residual: Floats | None) -> tupl
 
 def log2_choices(places: int, chosen: int) -> float:
     """Return the bits that name one of all choices of so many places."""
-    return (math.lgamma(places + 1) - math.lgamma(chosen + 1) - math.lgamma(places - chosen + 1)) / math.log(
-        2
-    )
+    every, taken, left = (math.lgamma(count + 1) for count in (places, chosen, places - chosen))
+    return (every - taken - left) / math.log(2)
 
 
 def entropy(values: np.ndarray) -> float:
@@ -232,7 +232,9 @@ class Rounds:
 
     def __init__(self, manifest: RunManifest, shard: Shard, seed: int, peers: int, keep: Path | None) -> None:
         self._manifest, self._seed, self._keep = manifest, seed, keep
-        self._settings = canonical_json({"run": manifest.run_id, "seed": seed, "peers": peers}).decode()
+        # The run does not name its program, so that batches are the same whatever else of it changes.
+        settings = {"run": manifest.run_id, "program": program_digest(), "seed": seed, "peers": peers}
+        self._settings = canonical_json(settings).decode()
         self._peers = [MeasuredPeer(manifest, shard, number) for number in range(1, peers + 1)]
         self._state = initial_state(manifest, initial_parameters(manifest.model, seed))
         self.found: list[dict[str, Any]] = []
