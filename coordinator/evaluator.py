@@ -140,7 +140,9 @@ def local(loaded: Loaded, request: LocalRequest) -> Result:
             moments = loaded.control.get(request.moments, max_size=moment_layout(model).file_bytes)
         start = InnerState.from_files(model, parameters, moments)
     shard = work.shard()
-    trainer = InnerTrainer(manifest, shard)
+    # Who trains alone has no rounds: its moments are carried, whatever the run's are.
+    alone = manifest.inner.model_copy(update={"moments": "carried"})
+    trainer = InnerTrainer(manifest.model_copy(update={"inner": alone}), shard)
     trainer.load(start)
     offsets = assignment(manifest, request.beacon, request.round, request.number)
     trainer.run(offsets, request.round * manifest.inner.steps)

@@ -387,7 +387,7 @@ class Laboratory:
             self.round,
             self.beacon(self.round),
             self.parameters[self.round],
-            None if before is None else before.moments,
+            None if before is None or not self.manifest.carries_moments else before.moments,
             None if before is None else before.residual,
             self._lessons(self.round),
         )
@@ -427,6 +427,7 @@ class Laboratory:
             expected=self._expected(number, round_),
             salt=salt,
             work=work,
+            carries_moments=self.manifest.carries_moments,
         )
         job = self._job(number)
         return Unit(

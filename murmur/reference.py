@@ -151,13 +151,14 @@ class Reference:
             for number in range(1, peers + 1):
                 states = self._unit(round_, number, state.parameters, carried.get(number))
                 if round_ * peers + number - 1 in chosen:
-                    # A peer's very first segment starts from zero moments too.
+                    # What starts from zero moments is for the strangers to show.
+                    carries = manifest.carries_moments and round_ > 0
                     own = [self._case(round_, number, j, states[j]) for j in range(manifest.segments)]
                     fresh = InnerState.fresh(state.parameters)
                     others = range(newcomer, newcomer + len(own))
                     newcomer += len(own)
                     strangers = [self._case(round_, other, 0, fresh) for other in others]
-                    yield tuple([one for one in own if round_ or one.segment] + strangers)
+                    yield tuple([one for one in own if one.segment or carries] + strangers)
                 carried[number] = states[-1]
                 change = state.parameters - states[-1].parameters
                 symbols, residuals[number] = compress(manifest.codec, change, residuals.get(number))
@@ -192,7 +193,7 @@ class Reference:
         """Return the states after 0, 1, .. n segments."""
         manifest, k = self.manifest, self.manifest.verification.segment_steps
         start = InnerState.fresh(parameters)
-        if before is not None:
+        if before is not None and manifest.carries_moments:
             start = InnerState(parameters, before.exp_avg, before.exp_avg_sq, before.steps)
         offsets = assignment(manifest, self.beacon(round_), round_, number)
         self._trainer.load(start)

@@ -300,15 +300,15 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         expected=state.expected,
         salt=event.salt,
         work=work,
+        carries_moments=state.manifest.carries_moments,
     )
-    previous = state.units[state.round - 1].work if state.carry == "unit" else None
     unit = Unit(
         round=state.round,
         commitment=body,
         commitment_id=message_id(state.manifest, state.round, body),
         salt=event.salt,
-        moments_before=None if previous is None else previous.moments,
-        residual_before=None if previous is None else previous.residual,
+        moments_before=job.moments,
+        residual_before=job.residual,
         lessons=job.lessons,
         work=work,
     )
@@ -554,7 +554,7 @@ def _next_job(state: State) -> Job | None:
         state.round,
         facts.beacon,
         state.parameters,
-        None if previous is None else previous.moments,
+        None if previous is None or not state.manifest.carries_moments else previous.moments,
         None if previous is None else previous.residual,
         lessons,
         keep=len(state.interest - state.dropped) < state.room,

@@ -9,7 +9,7 @@ from protocol.frozen import Digest, Frozen
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
-from protocol.state import moments_root, residual_root, segment_root, update_root
+from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried
 
 
@@ -93,6 +93,7 @@ def commit(
     expected: Carried,
     salt: str,
     work: Work,
+    carries_moments: bool = True,
 ) -> Commitment:
     """Bind a unit's work.
 
@@ -101,14 +102,16 @@ def commit(
         parameters: content address of the round's global parameters.
         expected: the roots that the peer carries into the round.
         salt: 32 random bytes as hex, which hide the update until its reveal.
+        carries_moments: whether the next round starts with the moments of this one.
     """
+    moments = moments_root(run, round_, number, work.moments) if carries_moments else NOTHING_CARRIED
     return Commitment(
         number=number,
         profile=profile,
         parameters=parameters,
         assignment=work.assignment,
         moments_before=expected.moments,
-        moments_after=moments_root(run, round_, number, work.moments),
+        moments_after=moments,
         residual_before=expected.residual,
         residual_after=residual_root(run, round_, number, work.residual),
         segments=tuple(

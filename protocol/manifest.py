@@ -46,6 +46,7 @@ class InnerConfig(Frozen):
     eps: float = Field(default=1e-5, gt=0, le=1)  # 1e-8 drowns in rounding: see training.distance
     weight_decay: float = Field(default=0.1, ge=0, le=10)
     clip_norm: float = Field(default=1.0, gt=0)
+    moments: Literal["carried", "fresh"] = "carried"  # into a round; what fresh ones are: training.inner
     warmup_steps: int = Field(default=40, ge=0)
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     # Blocks that learn, from the last, and what is behind them; None: every parameter.
@@ -326,6 +327,13 @@ class RunManifest(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _fresh_moments_see_every_step(self) -> "RunManifest":
+        # A round's last step ends what its moments began; a policy skips steps that have nothing to teach.
+        if self.rollouts is not None and self.inner.moments != "carried":
+            raise ValueError("a policy carries its moments: inner.moments must be carried")
+        return self
+
+    @model_validator(mode="after")
     def _a_unit_is_assigned_quickly(self) -> "RunManifest":
         # Everybody draws the samples of every unit one by one, whoever wrote the manifest.
         if self.inner.steps * self.inner.batch > MAX_UNIT_SAMPLES:
@@ -375,6 +383,11 @@ class RunManifest(Frozen):
     def judge(self) -> JudgeConfig | None:
         """Return the model that scores the run's rollouts; None: there is none."""
         return None if self.rollouts is None else self.rollouts.judge
+
+    @property
+    def carries_moments(self) -> bool:
+        """Tell whether a peer takes AdamW's moments from a round into the next."""
+        return self.inner.moments == "carried"
 
     @property
     def segments(self) -> int:

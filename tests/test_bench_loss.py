@@ -51,6 +51,13 @@ def test_a_trial_of_carried_moments_is_what_the_product_does(tmp_path):
     assert abs(fresh.report - figures.report) > 1e-4
 
 
+def test_the_trial_that_became_the_products_fresh_moments_is_it(tmp_path):
+    figures, _ = trained(tmp_path, moments="fresh")
+    trial = Trial(moments="fresh", second="factored", corrected=False, flush=True)
+    tried, _ = trained(tmp_path, trial=trial)
+    assert tried.report == pytest.approx(figures.report, abs=1e-4)
+
+
 def test_what_diverges_has_no_loss(tmp_path, monkeypatch):
     def diverge(*_):
         raise OwnFault("the loss is no longer finite")
@@ -130,3 +137,13 @@ def test_fields_of_a_cell_and_its_trial_are_named_in_words():
     assert loss.parse("", TINY) == TINY
     with pytest.raises(ValueError, match="mystery"):
         loss.parse("mystery=1", TINY)
+
+
+def test_what_a_momentum_holds_is_taken_at_once_or_spread_over_last_steps(tmp_path):
+    flushed, _ = trained(
+        tmp_path, trial=Trial(moments="fresh", second="factored", corrected=False, flush=True)
+    )
+    once, _ = trained(tmp_path, trial=Trial(moments="fresh", second="factored", spread=1))
+    spread, _ = trained(tmp_path, trial=Trial(moments="fresh", second="factored", spread=3))
+    assert once.report == pytest.approx(flushed.report, abs=1e-4)
+    assert abs(spread.report - once.report) > 1e-4

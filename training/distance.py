@@ -72,9 +72,9 @@ def segment_distances(
 def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) -> tuple[Reals, Reals]:
     """Return both moments as AdamW's next step feels them: m / (sqrt(v) + eps), and sqrt(v) over the same.
 
-    The divisor is the replay's, and both are corrected for their bias. Compared as they are, moments would weigh by
-    their size, and what the smallest become would be lost in the norm of their tensor; yet where v is smallest the
-    same shift of m or v moves a step most.
+    The divisor is the replay's, and both are corrected for their bias where steps are. Compared as they are, moments
+    would weigh by their size, and what the smallest become would be lost in the norm of their tensor; yet where v is
+    smallest the same shift of m or v moves a step most.
     """
     m, root = _corrected(inner, state)
     scale = _corrected(inner, replayed)[1] + inner.eps
@@ -82,6 +82,9 @@ def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) ->
 
 
 def _corrected(inner: InnerConfig, state: InnerState) -> tuple[Reals, Reals]:
+    if inner.moments == "fresh":
+        second = state.exp_avg_sq.astype(np.float64)
+        return state.exp_avg.astype(np.float64), np.copysign(np.sqrt(np.abs(second)), second)
     steps = max(state.steps, 1)  # moments before the first step are zero, which no correction changes
     m = state.exp_avg.astype(np.float64) / (1 - power(inner.beta1, steps))
     v = state.exp_avg_sq.astype(np.float64) / (1 - power(inner.beta2, steps))

@@ -16,7 +16,14 @@ from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.exact_math import cosine, exact_sum, power, sqrt
 from training.exact_model import ExactTransformer
-from training.inner import CLIP_EPS, InnerState, check_vocabulary, copy_state
+from training.inner import (
+    CLIP_EPS,
+    InnerState,
+    check_vocabulary,
+    copy_state,
+    last_stretch,
+    smoothed_squares,
+)
 
 
 def exact_learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
@@ -70,7 +77,7 @@ class ExactDescent:
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         rate = exact_learning_rate(self._manifest.inner, step, self._manifest.total_steps)
-        self._adamw(self._clipped(self._gradient), rate)
+        self._adamw(self._clipped(self._gradient), rate, last_stretch(self._manifest.inner, step))
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient of what learns as float64, scaled down to the manifest's norm if it is longer."""
@@ -82,17 +89,26 @@ class ExactDescent:
         self._norms.append(norm)
         return wide[self._frozen :].mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
 
-    def _adamw(self, gradient: Tensor, rate: float) -> None:
-        """Take AdamW's step in single float64 operations, each state rounded to float32 once."""
-        inner = self._manifest.inner
+    def _adamw(self, gradient: Tensor, rate: float, stretch: float) -> None:
+        """Take AdamW's step in single float64 operations, each state rounded to float32 once.
+
+        Args:
+            stretch: how many times as long as its rate says the step is, but for the decay.
+        """
+        inner, learning = self._manifest.inner, slice(self._frozen, None)
+        fresh = inner.moments == "fresh"
+        if fresh and not self._steps:
+            start = smoothed_squares(gradient, self._layout, self._frozen, exact_sum)
+            self._exp_avg_sq[learning] = start.float()
         self._steps += 1
-        learning = slice(self._frozen, None)
         first, second = self._exp_avg[learning].double(), self._exp_avg_sq[learning].double()
         first.mul_(inner.beta1).add_(gradient * (1.0 - inner.beta1))
         second.mul_(inner.beta2).add_(gradient.mul_(gradient).mul_(1.0 - inner.beta2))
         self._exp_avg[learning], self._exp_avg_sq[learning] = first.float(), second.float()
-        rate_corrected = rate / (1.0 - power(inner.beta1, self._steps))
-        root_correction = math.sqrt(1.0 - power(inner.beta2, self._steps))
+        rate_corrected, root_correction = rate * stretch, 1.0
+        if not fresh:
+            rate_corrected /= 1.0 - power(inner.beta1, self._steps)
+            root_correction = math.sqrt(1.0 - power(inner.beta2, self._steps))
         below = sqrt(second).div_(root_correction).add_(inner.eps)
         change = first.div_(below).mul_(rate_corrected).float()
         # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.

@@ -1,10 +1,24 @@
-"""Inner steps: AdamW on one peer's assigned batches, its moments carried from round to round.
+"""Inner steps: AdamW on one peer's assigned batches.
 
 `InnerTrainer.run` is the step that a verifier replays. On one machine and one build of torch it is
 deterministic, whatever the number of threads; between instruction sets it differs by rounding only.
+
+A manifest says what becomes of AdamW's moments between rounds. *Carried*, a peer takes them along, so that its next
+round follows from its own history. *Fresh*, a round follows from what is public alone, and three things make up for
+what it does not remember:
+
+* The second moment starts as the squares of the round's first gradient, smoothed to rank one a matrix and to their
+  mean in a vector (Adafactor's estimate, Shazeer and Stern, arXiv 1804.04235), instead of zero.
+* The first moment starts as zero and is not corrected for that, so that no single gradient decides the first steps;
+  nor is the second, which needs no correction.
+* The round's last step is 1 / (1 - beta1) times as long. That is what all later steps together would take of the
+  first moment if no further gradient came, so every gradient of the round has moved the parameters as far as any.
+
+Without the last of these a gradient of a round's end is lost for its larger part: `tests/bench/notes` has figures.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -15,13 +29,20 @@ from torch.optim.adamw import adamw
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.model_config import ModelConfig
-from protocol.tensors import Floats, frozen, moment_layout, parameter_layout, pieces, unpack
+from protocol.tensors import Floats, Layout, frozen, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
 
 CLIP_EPS: Final = 1e-6
 """Added to a gradient's norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
+
+
+UNCORRECTED: Final = 2.0**40
+"""A step count at which AdamW's corrections for a start from zero are one, whatever the decay."""
+
+Total = Callable[[torch.Tensor, int], torch.Tensor]
+"""Sum float64 values over one dimension, which stays with length one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +103,34 @@ def learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
     warmup = min(1.0, (step + 1) / inner.warmup_steps) if inner.warmup_steps else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * step / total_steps))
     return inner.lr * warmup * (inner.min_lr_fraction + (1 - inner.min_lr_fraction) * cosine)
+
+
+def last_stretch(inner: InnerConfig, step: int) -> float:
+    """Return how many times as long a global step is as its learning rate says: fresh moments end with a long one."""
+    last = inner.moments == "fresh" and (step + 1) % inner.steps == 0
+    return 1.0 / (1.0 - inner.beta1) if last else 1.0
+
+
+def smoothed_squares(gradient: torch.Tensor, layout: Layout, first: int, total: Total) -> torch.Tensor:
+    """Return what a fresh second moment starts from: float64[P - first], of rank one in every matrix.
+
+    Args:
+        gradient: float64[P - first], of the parameters from `first` on, where a tensor of the layout starts.
+        total: sums in float64; whoever wants the same bits everywhere passes `training.exact_math.exact_sum`.
+    """
+    found = gradient * gradient
+    for name, shape in layout.tensors:
+        place = layout.slices[name]
+        if place.start < first:
+            continue
+        squares = found[place.start - first : place.stop - first].view(*shape)
+        if len(shape) == 1:
+            squares.copy_((total(squares, 0) / shape[0]).expand(shape))
+            continue
+        rows, columns = total(squares, 1), total(squares, 0)
+        whole = total(rows, 0).clamp(min=torch.finfo(torch.float64).tiny)
+        torch.mul(rows, columns / whole, out=squares)
+    return found
 
 
 def prepare_process(threads: int | None) -> None:
@@ -174,8 +223,13 @@ class Descent:
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
-        inner = self._manifest.inner
-        learning = slice(self._frozen, None)
+        inner, fresh = self._manifest.inner, self._manifest.inner.moments == "fresh"
+        learning, stretch = slice(self._frozen, None), last_stretch(inner, step)
+        if fresh and not self._steps:
+            layout = parameter_layout(self._manifest.model)
+            gradient = self._model.gradient[learning].double()
+            self._exp_avg_sq[learning] = smoothed_squares(gradient, layout, self._frozen, _total).float()
+        counted = torch.full_like(self._steps, UNCORRECTED) if fresh else self._steps
         # The function under torch.optim.AdamW: the class first imports the whole compiler, 2 s of every process.
         with torch.no_grad():
             adamw(
@@ -184,16 +238,18 @@ class Descent:
                 [self._exp_avg[learning]],
                 [self._exp_avg_sq[learning]],
                 [],
-                [self._steps],
+                [counted],
                 fused=True,
                 amsgrad=False,
                 beta1=inner.beta1,
                 beta2=inner.beta2,
-                lr=learning_rate(inner, step, self._manifest.total_steps),
-                weight_decay=inner.weight_decay,
+                lr=learning_rate(inner, step, self._manifest.total_steps) * stretch,
+                weight_decay=inner.weight_decay / stretch,
                 eps=inner.eps,
                 maximize=False,
             )
+        if fresh:
+            self._steps += 1
 
     def _clip(self) -> None:
         """Scale the gradient down to the manifest's norm if it is longer.
@@ -269,6 +325,10 @@ def replay(
     trainer.load(state)
     trainer.run(offsets, first_step)
     return trainer.state()
+
+
+def _total(values: torch.Tensor, dim: int) -> torch.Tensor:
+    return values.sum(dim, keepdim=True)
 
 
 def _to_tensor(vector: Floats) -> torch.Tensor:

@@ -130,6 +130,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
             eps=1e-8,
             weight_decay=0.1,
             clip_norm=1.0,
+            moments="carried",
             warmup_steps=4,
             min_lr_fraction=0.1,
         ),

@@ -73,5 +73,16 @@ def check_commitment(
         raise Malformed("commitment starts from other parameters")
     if commitment.assignment != assignment:
         raise Malformed("commitment to other batches than the assigned ones")
+    check_carried(manifest, commitment, expected)
+
+
+def check_carried(manifest: RunManifest, commitment: Commitment, expected: Carried) -> None:
+    """Check the roots of what a peer carries into a round, and that it carries no moments out where the run has none.
+
+    Raises:
+        Malformed: something differs.
+    """
     if Carried(commitment.moments_before, commitment.residual_before) != expected:
         raise Malformed("commitment breaks the chain of carried moments or residual")
+    if not manifest.carries_moments and commitment.moments_after != NOTHING_CARRIED:
+        raise Malformed("commitment carries moments out of a round of a run whose moments are fresh")

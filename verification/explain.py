@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from protocol.manifest import RunManifest
 from protocol.messages import INCONCLUSIVE, PASSED, PROVEN_FALSE, REJECTED, Verdict
-from protocol.state import NOTHING_CARRIED
 from verification.assigned import assigned_work, weighed_rewards
 from verification.bundle import Bundle
+from verification.commit import Carried
 from verification.judge import is_fresh
 from verification.opening import needed_files
 from verification.proof import BundleReport
@@ -117,14 +117,20 @@ def _subject(bundle: Bundle) -> Section:
 
 def _promise(bundle: Bundle, report: BundleReport) -> Section:
     manifest, body, entry = bundle.manifest, bundle.commitment.body, bundle.entry
-    fresh = body.moments_before == NOTHING_CARRIED
+    carried = Carried(body.moments_before, body.residual_before)
     profile = manifest.verification.profile(body.profile)
-    start = (
-        "It started with nothing carried over: zero optimizer moments and a zero residual."
-        if fresh
-        else "It carried the optimizer moments and the residual of its unit of the round before, under the roots that "
-        "it had committed there."
-    )
+    if carried == Carried():
+        start = "It started with nothing carried over: zero optimizer moments and a zero residual."
+    elif not manifest.carries_moments:
+        start = (
+            "It carried the residual of its unit of the round before, under the root that it had committed there; "
+            "optimizer moments start anew in every round of this run."
+        )
+    else:
+        start = (
+            "It carried the optimizer moments and the residual of its unit of the round before, under the roots that "
+            "it had committed there."
+        )
     arithmetic = (
         f"It said that it computed under the profile {body.profile}, which this run does not have."
         if profile is None
@@ -157,7 +163,7 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
         "commitments": bundle.facts.commitments_count,
         "parameters": body.parameters,
         "assignment": body.assignment,
-        "carried": not fresh,
+        "carried": carried != Carried(),
         "segment_roots": len(body.segments),
         "profile": body.profile,
         "merged": None if entry is None else entry.merged,

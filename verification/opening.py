@@ -14,7 +14,7 @@ from protocol.published import max_published_bytes
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from protocol.tensors import moment_layout, pack, parameter_layout
 from training.outer import outer_layout
-from verification.commit import Carried
+from verification.commit import check_carried
 from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual, NeededFile
 
 
@@ -64,8 +64,7 @@ def check_listed(manifest: RunManifest, unit: DrawnUnit) -> None:
         Malformed: it should not have been listed.
     """
     body = unit.commitment.body
-    if Carried(body.moments_before, body.residual_before) != unit.carried:
-        raise Malformed("commitment breaks the chain of carried moments or residual")
+    check_carried(manifest, body, unit.carried)
     if len(body.segments) != manifest.segments + 1:
         raise Malformed(f"commitment with {len(body.segments)} segment roots")
     if manifest.verification.profile(body.profile) is None:
@@ -105,7 +104,6 @@ def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[
             body.segments[start + 1],
         ),
         ("final state", state(last, said.final_parameters, said.final_moments), body.segments[last]),
-        ("final moments", moments_root(run, round_, number, said.final_moments), body.moments_after),
         ("residual after", residual_root(run, round_, number, said.residual_after), body.residual_after),
         ("update", update_root(run, round_, number, said.symbols, said.salt), body.update),
         (
@@ -114,6 +112,9 @@ def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[
             body.residual_before,
         ),
     ]
+    if manifest.carries_moments:
+        after = moments_root(run, round_, number, said.final_moments)
+        checks.append(("final moments", after, body.moments_after))
     if start == 0:
         if body.moments_before == NOTHING_CARRIED:
             checks.append(("first moments", said.start_moments, zero_moments(manifest.model)))

@@ -16,8 +16,9 @@ from murmur.measuring import STEP_CHEATS
 from node.cheats.casting import steps_of
 from protocol.blobs import BlobStore
 from protocol.errors import UsageError
-from protocol.manifest import CPU_FP32, VerificationConfig
+from protocol.manifest import CPU_FP32, InnerConfig, VerificationConfig
 from protocol.messages import PASSED
+from protocol.state import NOTHING_CARRIED
 from protocol.tensors import pack, parameter_layout
 from tests.verification.testbed import tiny_manifest
 from training.model import initial_parameters
@@ -62,6 +63,17 @@ def results(laboratory: Laboratory) -> dict[str, AttackResult]:
 def test_every_cheat_is_tried_and_caught(results: dict[str, AttackResult]) -> None:
     assert list(results) == list(Cheat)
     assert [one.name for one in results.values() if not one.caught] == []
+
+
+def test_every_cheat_is_caught_where_moments_start_anew_in_every_round(tmp_path: Path) -> None:
+    inner = InnerConfig(steps=6, batch=2, warmup_steps=2, moments="fresh")
+    laboratory = tiny_laboratory(tmp_path, inner=inner)
+    unit = laboratory.honest_unit()
+    body = unit.commitment
+    assert (body.moments_before, body.moments_after) == (NOTHING_CARRIED, NOTHING_CARRIED)
+    assert body.residual_before != NOTHING_CARRIED
+    found = measure_attacks(laboratory)
+    assert [one.name for one in found if not one.caught] == []
 
 
 @pytest.mark.parametrize("cheat", sorted(STEPS))

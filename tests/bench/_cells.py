@@ -15,13 +15,13 @@ from protocol.manifest import CodecConfig, DatasetConfig, InnerConfig, OuterConf
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 from protocol.update import Symbols, encode
-from tests.bench._peers import Peer, beacon, bench_manifest
+from tests.bench._peers import Peer, alone, beacon, bench_manifest
 from tests.bench._trials import Trial, TrialTrainer
 from training.assignment import Offsets, assignment
 from training.codec import compress, decode_dense
 from training.corpus import Shard
 from training.evaluate import heldout_windows, mean_loss
-from training.inner import InnerState, InnerTrainer
+from training.inner import InnerState, InnerTrainer, learning_rate
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
 
@@ -54,6 +54,7 @@ class Cell(Frozen):
     k: int = 256
     bits: int = 4
     decay: float = 0.95
+    moments: Literal["fresh"] | None = None  # None: carried
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     trial: Trial | None = None
@@ -76,7 +77,13 @@ class Cell(Frozen):
             self.seed,
             self.rounds,
             model=SIZES[self.size],
-            inner=InnerConfig(steps=self.steps, batch=self.batch, lr=self.lr, warmup_steps=self.warmup),
+            inner=InnerConfig(
+                steps=self.steps,
+                batch=self.batch,
+                lr=self.lr,
+                warmup_steps=self.warmup,
+                moments=self.moments or "carried",
+            ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
         )
@@ -142,7 +149,7 @@ class Training:
 
     def ddp(self) -> list[Floats]:
         """Average the gradients of all peers before every step, and send each in fp32."""
-        cell, trainer = self._cell, InnerTrainer(self.manifest, self._shard)
+        cell, trainer = self._cell, InnerTrainer(alone(self.manifest), self._shard)
         trainer.load(InnerState.fresh(self._start))
         for round_ in range(cell.rounds):
             drawn = np.stack(
@@ -194,8 +201,12 @@ class Training:
             state = self._outer(state, updates, round_)
         return [state.parameters]
 
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.manifest.inner, step, self.manifest.total_steps)
+
     def _peer(self, number: int) -> Peer:
-        return Peer(self.manifest, self._shard, number, drawn=self._drawn)
+        run = self.manifest if self._cell.scheme == "ours" else alone(self.manifest)
+        return Peer(run, self._shard, number, drawn=self._drawn)
 
     def _outer(self, state: OuterState, updates: list[Symbols], round_: int) -> OuterState:
         cell = self._cell
@@ -231,6 +242,7 @@ class Training:
                     start = InnerState(parameters, before.exp_avg, before.exp_avg_sq, before.steps)
                 trainer.begin(start, offsets, merged, squares)
                 trainer.run(offsets, round_ * cell.steps)
+                trainer.finish((round_ + 1) * cell.steps - 1)
                 end = carried[place] = trainer.state()
                 change = parameters - end.parameters
                 symbols, residuals[place] = compress(self.manifest.codec, change, residuals[place])
@@ -239,8 +251,10 @@ class Training:
             if trial.moments == "averaged":
                 carried = [_mean_moments(carried)] * cell.peers
             state = self._outer(state, updates, round_)
-            moved = (parameters - state.parameters) / np.float32(cell.lr * cell.steps)
-            merged, squares = moved, np.float32(0.9) * squares + moved * moved
+            rates = (self._rate(round_ * cell.steps + step) for step in range(cell.steps))
+            moved = (parameters - state.parameters) / np.float32(sum(rates))
+            merged = np.float32(trial.memory) * merged + np.float32(1 - trial.memory) * moved
+            squares = np.float32(0.9) * squares + moved * moved
             parameters = state.parameters
         return [parameters]
 

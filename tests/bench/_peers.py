@@ -39,13 +39,19 @@ def bench_manifest(
     return manifest, Shard.open(manifest.dataset, directory)
 
 
+def alone(manifest: RunManifest) -> RunManifest:
+    """Return the run of who trains alone: without rounds, moments are carried whatever the run's are."""
+    inner = manifest.inner.model_copy(update={"moments": "carried"})
+    return manifest.model_copy(update={"inner": inner})
+
+
 def beacon(seed: int, round_: int) -> str:
     """Stand for the block hash that fixes a round's draws."""
     return tagged_digest("murmur/bench", seed, round_)
 
 
 class Peer:
-    """Train as a contributor does: moments and residual carried from round to round."""
+    """Train as a contributor does, with the residual, and where the run says so the moments, of the round before."""
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class Peer:
     def start(self, parameters: Floats) -> InnerState:
         """Return what the next unit starts from: `parameters` with the moments carried so far."""
         carried = self._state
-        if carried is None:
+        if carried is None or not self._manifest.carries_moments:
             return InnerState.fresh(parameters)
         return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
 

@@ -21,9 +21,19 @@ class Trial(Frozen):
     moments: Literal["carried", "fresh", "averaged"] = "carried"  # averaged: over peers, at each round's end
     second: Literal["zero", "factored", "tensor", "elementwise", "merged"] = "zero"  # where v starts
     blend: float = 0.0  # share of plain squares in a factored start
+    prior: float = (
+        0.0  # gradients that v's start counts for, beside which it is a mean; 0: as if it were the mean
+    )
     batches: int = 0  # whose gradients, at the start, make v; 0: the first step's own, which costs nothing
-    first: Literal["zero", "gradient", "merged"] = "zero"  # where m starts
+    first: Literal["zero", "gradient", "merged", "reset"] = (
+        "zero"  # where m starts; reset: at zero, though v is carried
+    )
+    memory: float = 0.0  # weight of earlier rounds in what was merged
+    scale: float = 1.0  # of m made from what was merged
     corrected: bool = True  # whether m is corrected for its bias
+    flush: bool = False  # whether a round ends with the steps that m would still have led to
+    spread: int = 0  # last steps over which instead what m holds is taken, evenly; 1 is a flush
+    eager: float = 0.0  # with `spread`: step t takes at least eager / (t + 1) of what m holds
     gentle: int = 0  # steps over which a round's rate rises
     beta1: float | None = None
     beta2: float | None = None
@@ -49,6 +59,8 @@ class TrialTrainer(InnerTrainer):
         """
         self.load(state)
         self._taken, self._start = 0, None
+        if self._trial.first == "reset":
+            self._exp_avg.zero_()
         self._merged, self._merged_squares = torch.from_numpy(merged), torch.from_numpy(squares)
         if self._trial.second in ("zero", "merged") or not self._trial.batches:
             return
@@ -72,15 +84,47 @@ class TrialTrainer(InnerTrainer):
             count = int(self._steps)
             beta1 = inner.beta1 if trial.beta1 is None else trial.beta1
             beta2 = inner.beta2 if trial.beta2 is None else trial.beta2
-            self._exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
             self._exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            first = self._exp_avg / (1 - beta1**count) if trial.corrected else self._exp_avg
-            second = self._exp_avg_sq if primed else self._exp_avg_sq / (1 - beta2**count)
+            second = self._second(beta2)
             rate = learning_rate(inner, step, self._manifest.total_steps)
             if trial.gentle:
                 rate *= min(1.0, self._taken / trial.gentle)
             self._leaf.mul_(1 - rate * inner.weight_decay)
+            if trial.spread:
+                # m is the sum of what is yet to be taken, of which every step takes a share.
+                left = inner.steps - step % inner.steps
+                soon = trial.eager / (self._taken + 1)
+                share = min(1.0, max(1 - beta1, soon, 1 / left if left <= trial.spread else 0.0))
+                held = self._exp_avg.add_(gradient)
+                self._leaf.addcdiv_(held, second.sqrt().add_(inner.eps), value=-rate * share)
+                held.mul_(1 - share)
+                return
+            self._exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
+            first = self._exp_avg / (1 - beta1**count) if trial.corrected else self._exp_avg
             self._leaf.addcdiv_(first, second.sqrt().add_(inner.eps), value=-rate)
+
+    def finish(self, last_step: int) -> None:
+        """End a unit: with `flush`, take at once what the momentum would add up to without another gradient."""
+        inner, trial = self._manifest.inner, self._trial
+        if not trial.flush:
+            return
+        beta1 = inner.beta1 if trial.beta1 is None else trial.beta1
+        rate = learning_rate(inner, last_step, self._manifest.total_steps) * beta1 / (1 - beta1)
+        second = self._second(inner.beta2 if trial.beta2 is None else trial.beta2)
+        with torch.no_grad():
+            self._leaf.addcdiv_(self._exp_avg, second.sqrt().add_(inner.eps), value=-rate)
+
+    def _second(self, beta2: float) -> torch.Tensor:
+        """Return v over the weight of what is in it."""
+        trial, kept = self._trial, beta2 ** int(self._steps)
+        if trial.second == "zero":
+            return self._exp_avg_sq / (1 - kept)
+        # With a prior v starts at (1 - beta2) * prior times its start, which weighs as so many gradients do.
+        return (
+            self._exp_avg_sq / (1 - kept + (1 - beta2) * trial.prior * kept)
+            if trial.prior
+            else self._exp_avg_sq
+        )
 
     def _prime(self, gradient: torch.Tensor) -> None:
         squares = gradient.square()
@@ -89,11 +133,12 @@ class TrialTrainer(InnerTrainer):
             start = smooth * (squares.sum() / smooth.sum()) if smooth.sum() else self._smoothed(squares)
         else:
             start = self._smoothed(squares) if self._start is None else self._start
-        self._exp_avg_sq.copy_(start)
+        beta2 = self._manifest.inner.beta2 if self._trial.beta2 is None else self._trial.beta2
+        self._exp_avg_sq.copy_(start * ((1 - beta2) * self._trial.prior if self._trial.prior else 1.0))
         if self._trial.first == "gradient":
             self._exp_avg.copy_(gradient)
         elif self._trial.first == "merged":
-            self._exp_avg.copy_(self._merged * start.sqrt())
+            self._exp_avg.copy_(self._merged * start.sqrt() * self._trial.scale)
 
     def _smoothed(self, squares: torch.Tensor) -> torch.Tensor:
         """Return squares [P] as the trial smooths them: Adafactor's rank one (arXiv 1804.04235), or a tensor's mean."""

@@ -19,7 +19,7 @@ import numpy as np
 from protocol.manifest import CodecConfig, InnerConfig, OuterConfig, RunManifest
 from protocol.tensors import parameter_layout
 from protocol.update import encode
-from tests.bench._peers import Peer, bench_manifest
+from tests.bench._peers import Peer, alone, bench_manifest
 from training.corpus import Shard
 from training.evaluate import heldout_loss
 from training.inner import prepare_process
@@ -38,7 +38,10 @@ def local_loss(manifest: RunManifest, shard: Shard, seed: int) -> float:
     """Return the held-out loss of training alone, mean of two peers."""
     losses = []
     for number in range(1, LOCAL_PEERS + 1):
-        peer, parameters = Peer(manifest, shard, number), initial_parameters(manifest.model, seed)
+        peer, parameters = (
+            Peer(alone(manifest), shard, number, drawn=manifest),
+            initial_parameters(manifest.model, seed),
+        )
         for round_ in range(manifest.rounds):
             parameters, _ = peer.unit(seed, round_, parameters)
         losses.append(heldout_loss(manifest, parameters, shard))

@@ -6,6 +6,7 @@ import pytest
 
 from node.events import Aggregate, Cancel, Fetch, Progress, Publish, Release, Start, Train
 from protocol.messages import Commitment, Judgement, Opening, Reveal, UnitRecord, sign
+from protocol.state import NOTHING_CARRIED
 from tests.node.world import Contributor, World, manifest, name, work
 from tests.verification.testbed import key
 from verification.commit import Carried, check_commitment
@@ -220,6 +221,16 @@ def test_a_void_judgement_resets_what_is_carried(outcome: str) -> None:
     assert (peer.job.round, peer.job.moments, peer.job.residual) == (2, None, None)
     peer.do()
     assert Carried(*_before(world, 2, 1)) == Carried()
+
+
+def test_where_moments_are_fresh_only_the_residual_is_carried() -> None:
+    world = World(manifest(inner={"moments": "fresh"}))
+    peer = Contributor(world, 1).ready_to_train()
+    round_of(world, 0, peer)
+    peer.do()
+    before, unit = peer.state.units[0], peer.state.units[1]
+    assert _before(world, 1, 1) == (NOTHING_CARRIED, before.commitment.residual_after)
+    assert (unit.moments_before, unit.residual_before) == (None, before.work.residual)
 
 
 def _before(world: World, round_: int, number: int) -> tuple[str, str]:

@@ -117,6 +117,22 @@ def test_only_the_last_layers_learn(make_manifest: Callable[..., RunManifest], s
     assert segment_distances(manifest, start, *ends)["parameters.embedding"] > 1e-3
 
 
+@pytest.mark.parametrize("layers", [None, 1])
+def test_fresh_moments_follow_float32(
+    make_manifest: Callable[..., RunManifest], shard: Shard, lively: Floats, layers: int | None
+) -> None:
+    inner = InnerConfig(steps=6, batch=3, warmup_steps=0, moments="fresh", last_layers=layers)
+    manifest = make_manifest(inner=inner)
+    start, offsets = InnerState.fresh(lively), assignment(manifest, BEACON, 0, 1)
+    ends = []
+    for trainer in (InnerTrainer(manifest, shard), ExactTrainer(manifest, shard)):
+        trainer.load(start)
+        trainer.run(offsets, 0)
+        ends.append(trainer.state())
+    assert max(segment_distances(manifest, start, *ends).values()) < 1e-4
+    assert ends[0].steps == ends[1].steps == 6
+
+
 def test_a_run_cannot_teach_more_layers_than_there_are(make_manifest: Callable[..., RunManifest]) -> None:
     with pytest.raises(ValueError, match="last_layers exceeds the model's 2 layers"):
         make_manifest(inner=InnerConfig(steps=4, batch=3, last_layers=3))

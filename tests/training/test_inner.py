@@ -158,6 +158,57 @@ def test_steps_equal_the_reference_optimizer(manifest: RunManifest, shard: Shard
     assert np.abs(ours.parameters - start.parameters).max() > 1e-3
 
 
+def fresh_run(make_manifest: Callable[..., RunManifest], **inner: object) -> RunManifest:
+    values = {"steps": 4, "batch": 3, "lr": 1e-2, "warmup_steps": 0, "moments": "fresh", **inner}
+    return make_manifest(inner=InnerConfig.model_validate(values))
+
+
+def test_fresh_moments_start_from_the_first_gradient_and_end_with_what_they_hold(
+    make_manifest: Callable[..., RunManifest], shard: Shard, start: InnerState
+) -> None:
+    """Follow the rule with plain operations on each tensor."""
+    manifest = fresh_run(make_manifest)
+    inner, layout = manifest.inner, parameter_layout(manifest.model)
+    ours, _ = trained(manifest, shard, start, 1)
+    model = Transformer(manifest.model, torch.device("cpu"))
+    vector = torch.from_numpy(start.parameters.copy())
+    m, v = torch.zeros_like(vector), torch.zeros_like(vector)
+    for step, row in enumerate(assignment(manifest, BEACON, 0, 1)):
+        with torch.no_grad():
+            model.parameters.copy_(vector)
+        model.gradient.zero_()
+        model.loss(torch.from_numpy(batch(shard, row, manifest.model.context))).backward()
+        g = model.gradient * min(1.0, inner.clip_norm / float(model.gradient.norm()))
+        if step == 0:
+            for name, shape in layout.tensors:
+                squares = g[layout.slices[name]].view(shape).square()
+                if len(shape) == 2:
+                    squares = (
+                        squares.mean(1, keepdim=True) * squares.mean(0) / squares.mean().clamp(min=1e-30)
+                    )
+                v[layout.slices[name]] = (squares if len(shape) == 2 else squares.mean()).flatten()
+        m, v = inner.beta1 * m + (1 - inner.beta1) * g, inner.beta2 * v + (1 - inner.beta2) * g * g
+        rate = learning_rate(inner, step, manifest.total_steps)
+        moved = rate * m / (v.sqrt() + inner.eps)
+        vector = vector * (1 - rate * inner.weight_decay) - moved
+    # What later steps would take of m: beta1 + beta1**2 + ... times as much as the last one took.
+    vector -= moved * inner.beta1 / (1 - inner.beta1)
+    np.testing.assert_allclose(ours.parameters, vector.numpy(), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(ours.exp_avg_sq, v.numpy(), rtol=1e-4, atol=1e-12)
+    assert ours.steps == inner.steps
+    assert np.abs(ours.parameters - start.parameters).max() > 1e-2
+
+
+def test_segments_of_fresh_moments_replay_one_by_one(
+    make_manifest: Callable[..., RunManifest], shard: Shard, start: InnerState
+) -> None:
+    manifest = fresh_run(make_manifest)
+    whole, _ = trained(manifest, shard, start, 1)
+    offsets = assignment(manifest, BEACON, 0, 1)
+    middle = replay(manifest, shard, start, offsets[:2], 0)
+    assert_same(replay(manifest, shard, middle, offsets[2:], 2), whole)
+
+
 def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
     inner = InnerConfig(lr=4e-3, warmup_steps=40, min_lr_fraction=0.1)
     rates = [learning_rate(inner, step, 600) for step in range(600)]
