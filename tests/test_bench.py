@@ -86,7 +86,9 @@ def wire_rounds(keep: Path | None, rounds: int = 3, k: int = 8) -> Rounds:
 def test_layouts_of_an_update_weigh_what_they_must():
     found = summary(wire_rounds(None).play())
     table = {row["layout"]: row for row in found["table"]}
-    assert table["Murmur"]["bits_per_parameter"] == found["bits_per_parameter"] == sorted(found["by_round"])[1]
+    assert (
+        table["Murmur"]["bits_per_parameter"] == found["bits_per_parameter"] == sorted(found["by_round"])[1]
+    )
     assert [table[name]["bits_per_index"] for name in ("9-bit indices, 2-bit values", "Elias-Fano")] == [9, 8]
     assert table["bound: uniform"]["bits_per_index"] == pytest.approx(log2_choices(512, 8) / 8, rel=0.01)
     assert table["9-bit indices, a byte a value"]["dense_ratio"] == pytest.approx(32 * 64 / 17, rel=0.01)
