@@ -206,9 +206,13 @@ def add_checkpoints(app: FastAPI, kept: Checkpoints | None, known: Callable[[str
         """Return the global parameters at the start of a round, as the file that its root is the hash of."""
         known(run)
         found = [one for one in (kept.kept() if kept is not None else []) if one.round == round]
-        if kept is None or not found:
-            raise HTTPException(404, f"no checkpoint of round {round} is kept")
-        return FileResponse(kept.path(found[-1]), media_type="application/octet-stream")
+        try:
+            if kept is None or not found:
+                raise FileNotFoundError
+            path = kept.path(found[-1])
+            return FileResponse(path, media_type="application/octet-stream", stat_result=path.stat())
+        except FileNotFoundError:  # or let go meanwhile
+            raise HTTPException(404, f"no checkpoint of round {round} is kept") from None
 
 
 def _add_edges(app: FastAPI) -> None:

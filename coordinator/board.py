@@ -1,14 +1,18 @@
 """The run as TensorBoard shows it: scalars by round, written from the database beside the service's work."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import trio
+from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import CoordinatorConfig
 from coordinator.queries import MAX_PAGE, Reader
 from coordinator.tables import database_url, open_engine
 from protocol.event_files import EventFiles
+
+log = logging.getLogger(__name__)
 
 BOARD: Final = "run"
 LOOK_S: Final = 5.0
@@ -27,7 +31,10 @@ async def keep_board(config: CoordinatorConfig) -> None:
     board = Board(EventFiles(config.tensorboard / BOARD), Reader(engine))
     try:
         while True:
-            await trio.to_thread.run_sync(board.look)
+            try:
+                await trio.to_thread.run_sync(board.look)
+            except SQLAlchemyError as error:
+                log.warning("the database cannot be read now, and event files wait: %s", error)
             await trio.sleep(LOOK_S)
     finally:
         board.events.close()

@@ -193,7 +193,7 @@ def _parameters(source: "RunSource", wanted: str) -> tuple[Checkpoint, bytes]:
     from training.outer import outer_layout
 
     path = Path(wanted)
-    if not path.is_file():
+    if wanted == "last" or wanted.isdigit() or not path.is_file():
         found = find_checkpoint(source, wanted)
         return found, source.read(found)
     limit = outer_layout(source.manifest).file_bytes

@@ -337,6 +337,7 @@ def describe_summary(summary: dict[str, Any]) -> list[str]:
         f"run        {summary['run']} ({summary['name']})",
         f"phase      {summary['phase']}, round {summary['round']} of {summary['rounds']} {summary['detail']}",
         _learnt(loss, summary["policy"]),
+        *_speed(summary.get("throughput")),
         f"drawn      {found['drawn']}: {found['passed']} passed, {found['false']} proven false, {found['void']} void",
         f"pot        {format_amount(int(ledger.get('funded_wei', 0)))} funded, "
         f"{format_amount(int(ledger.get('paid_wei', 0)))} claimed, "
@@ -351,6 +352,15 @@ def describe_summary(summary: dict[str, Any]) -> list[str]:
             f"{peer['number']:>4} {peer['role']:12} {work}, earned {format_amount(int(peer['earned_wei']))}"
         )
     return ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
+
+
+def _speed(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    return [
+        f"speed      {found['tokens_per_s']:,.0f} tokens/s merged, {found['flops_per_s'] / 1e9:,.2f} model GFLOP/s, "
+        f"{found['seconds']:,.1f} s a round"
+    ]
 
 
 def _learnt(loss: dict[str, Any], policy: dict[str, Any] | None) -> str:

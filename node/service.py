@@ -409,6 +409,8 @@ async def run_node(
             events = None if config.tensorboard is None else config.tensorboard / f"peer-{number}"
             try:
                 with Telemetry(config.metrics_port, events, journal.history(peer.run)) as telemetry:
+                    if telemetry.url is not None:
+                        log.info("metrics are at %s", telemetry.url)
                     await _live(config, peer, journal, shop, honesty, alerts, forcing, telemetry)
             finally:
                 if forcing is not None:

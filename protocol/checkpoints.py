@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Final
@@ -44,10 +46,26 @@ def spared(rounds: Collection[int], room: int) -> frozenset[int]:
     logarithmic scale, so that those that stay are spread evenly over it, as training curves are read (Biderman et al.,
     arXiv 2304.01373). Asked anew every round, the choice is close to what would have been made at the end.
     """
-    kept = sorted(set(rounds))
-    while len(kept) > max(room, 2):
-        gaps = [log((after + 1) / (before + 1)) for before, after in zip(kept, kept[2:], strict=False)]
-        del kept[1 + gaps.index(min(gaps))]
+    order = sorted(set(rounds))
+    kept, surplus = set(order), len(order) - max(room, 2)
+    before, after = {b: a for a, b in pairwise(order)}, dict(pairwise(order))
+
+    def gap(round_: int) -> float:
+        return log((after[round_] + 1) / (before[round_] + 1))
+
+    closest = [(gap(round_), round_) for round_ in order[1:-1]] if surplus > 0 else []
+    heapify(closest)
+    while surplus > 0:
+        width, round_ = heappop(closest)
+        if round_ not in kept or width != gap(round_):
+            continue  # told before a neighbour went
+        kept.remove(round_)
+        surplus -= 1
+        low, high = before[round_], after[round_]
+        after[low], before[high] = high, low
+        for one in (low, high):
+            if one not in (order[0], order[-1]):
+                heappush(closest, (gap(one), one))
     return frozenset(kept)
 
 

@@ -5,12 +5,15 @@ program that shows them). What a writer says it can say again from its own recor
 at every start and no step is there twice.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 from protocol.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 SUFFIX: Final = ".murmur"
 _FLUSH_S: Final = 10.0
@@ -26,6 +29,7 @@ class EventFiles:
             ConfigError: the library is not installed, or the directory cannot be written.
         """
         writer, self._event, self._summary = _library()
+        self._directory, self._failed = directory, False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for old in directory.glob(f"events.out.tfevents.*{SUFFIX}"):
@@ -46,15 +50,26 @@ class EventFiles:
             for tag, value in values.items()
             if value is not None and isfinite(value)
         ]
-        self._writer.add_event(self._event(wall_time=at, step=step, summary=self._summary(value=told)))
+        event = self._event(wall_time=at, step=step, summary=self._summary(value=told))
+        self._try(lambda: self._writer.add_event(event))
 
     def flush(self) -> None:
         """Make readers see what was written."""
-        self._writer.flush()
+        self._try(self._writer.flush)
 
     def close(self) -> None:
         """Write what is left, and end."""
-        self._writer.close()
+        self._try(self._writer.close)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        """Write no more once the disk has failed: a run does not end for want of its curves."""
+        if self._failed:
+            return
+        try:
+            act()
+        except OSError as error:
+            self._failed = True
+            log.error("no more event files are written into %s: %s", self._directory, error)
 
 
 def _library() -> tuple[Any, Any, Any]:

@@ -21,6 +21,7 @@ from node.status import describe
 from node.telemetry import Telemetry
 from node.unit import Unit
 from protocol.errors import ConfigError
+from protocol.event_files import EventFiles
 from protocol.metrics import exposition
 from protocol.stats import NetworkStats
 from tests.node.test_journal import KEY, MANIFEST, RUN, unit_of
@@ -235,6 +236,21 @@ def test_event_files_are_read_back_and_begun_anew_at_every_start(tmp_path: Path)
     assert [step for step, *_ in scalars(directory, "norm/gradient")] == [1]
     assert other.exists(), "only our own files are replaced"
     assert len(list(directory.glob("*.murmur"))) == 1
+
+
+def test_a_disk_that_fails_ends_the_curves_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = EventFiles(tmp_path)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(events._writer, "flush", full)
+    events.scalars(0, 0.0, {"a": 1.0})
+    events.flush()
+    events.scalars(1, 0.0, {"a": 2.0})
+    events.close()
 
 
 def test_without_the_library_event_files_are_refused_at_once(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -106,6 +108,22 @@ def test_first_last_and_evenly_spread_ones_stay() -> None:
     assert (kept[0], kept[-1], len(kept)) == (0, 1023, 8)
     ratios = [(after + 1) / (before + 1) for before, after in pairwise(kept)]
     assert max(ratios) / min(ratios) < 3
+
+
+def test_one_goes_after_the_other_whose_neighbours_are_closest() -> None:
+    def slowly(rounds: list[int], room: int) -> set[int]:
+        kept = sorted(rounds)
+        while len(kept) > room:
+            gaps = [
+                math.log((after + 1) / (before + 1)) for before, after in zip(kept, kept[2:], strict=False)
+            ]
+            del kept[1 + gaps.index(min(gaps))]
+        return set(kept)
+
+    generator = random.Random(5)
+    for count, room in ((3, 2), (30, 7), (90, 13), (90, 80)):
+        rounds = generator.sample(range(1000), count)
+        assert spared(rounds, room) == slowly(rounds, room)
 
 
 def test_asked_round_by_round_the_choice_stays_spread() -> None:
