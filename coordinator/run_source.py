@@ -55,9 +55,6 @@ class RunSource(Protocol):
     def summary(self) -> dict[str, Any] | None:
         """Return what `Reader.summary` does; None where only a coordinator would know."""
 
-    def rounds(self) -> Iterator[dict[str, Any]]:
-        """Yield the rounds as `Reader.rounds` does."""
-
     def units(self) -> Iterator[dict[str, Any]]:
         """Yield the units as `Reader.units` does."""
 
@@ -147,12 +144,6 @@ class FolderSource:
     def summary(self) -> dict[str, Any] | None:
         """Return what the coordinator's database says; None in a node's directory."""
         return None if self._reader is None else self._reader.summary(unix_time())
-
-    def rounds(self) -> Iterator[dict[str, Any]]:
-        """Yield the rounds that the coordinator's database holds."""
-        reader = self._reader
-        if reader is not None:
-            yield from _pages(lambda after: reader.rounds(after, MAX_PAGE), -1, lambda row: int(row["round"]))
 
     def units(self) -> Iterator[dict[str, Any]]:
         """Yield the units that the coordinator's database holds."""
@@ -260,13 +251,6 @@ class ApiSource:
             raise NetworkError(f"{self.place} did not answer as a coordinator")
         return found
 
-    def rounds(self) -> Iterator[dict[str, Any]]:
-        """Yield the rounds that the coordinator names."""
-        path = f"{self._run}/rounds?limit={MAX_PAGE}&after="
-        return _pages(
-            lambda after: ask(self.client, f"{path}{after}")["rounds"], -1, lambda row: int(row["round"])
-        )
-
     def units(self) -> Iterator[dict[str, Any]]:
         """Yield the units that the coordinator names."""
         path = f"{self._run}/units?limit={MAX_PAGE}"
@@ -298,7 +282,10 @@ class ApiSource:
 
     def _take(self, found: dict[int, str], told: Any) -> None:
         manifest, chain = self.manifest, self.chain
-        message = parse_message(canonical_json(told))
+        try:
+            message = parse_message(canonical_json(told))
+        except (ValueError, RecursionError) as error:
+            raise NetworkError(f"{self.place} serves a message that is none: {error!s:.200}") from error
         place = (message.run, message.chain_id, message.ledger.lower())
         if place != (manifest.run_id, manifest.chain_id, manifest.ledger.lower()):
             return

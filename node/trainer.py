@@ -6,11 +6,10 @@ address. Its only state between calls is the program loaded, so killing it costs
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from math import isfinite
+from math import isfinite, ldexp, sqrt
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -27,13 +26,15 @@ from protocol.messages import Number, Round
 from protocol.published import Published, max_published_bytes, write_published
 from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
+from protocol.update import MIN_EXPONENT
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment, assignment_digest, task_seeds
-from training.codec import compress, decode_dense
+from training.codec import compress
 from training.experience import Experience
 from training.flops import training_flops
 from training.inner import InnerState, prepare_process, read_moments
 from training.judging import Docket, judgments_of
+from training.outer import squared_norms
 from training.peak import measured_peak
 from training.program import program_digest
 from training.sampler import Sampler
@@ -123,10 +124,10 @@ class Bench:
                 tokens=self._tokens(losses),
                 train_s=train_s,
                 unit_s=time.perf_counter() - began_wall,
-                gradient_norm=_finite(np.mean, norms),
-                gradient_norm_max=_finite(np.max, norms),
-                pseudo_gradient_norm=_finite(np.linalg.norm, change),
-                update_norm=_finite(np.linalg.norm, decode_dense(symbols, change.size)),
+                gradient_norm=_finite(fmean(norms)) if norms else None,
+                gradient_norm_max=_finite(max(norms)) if norms else None,
+                pseudo_gradient_norm=_norm(change),
+                update_norm=_finite(ldexp(sqrt(squared_norms([symbols])[0]), MIN_EXPONENT)),
                 flops=self._flops(losses),
             ),
         )
@@ -202,12 +203,13 @@ class Bench:
         return Files(parameters=put(state.parameters_pieces(model)), moments=put(state.moments_pieces(model)))
 
 
-def _finite(measure: Callable[[Floats], Any], values: Floats | Sequence[float]) -> float | None:
-    """Return a figure of some values; None where there are none, or it is not finite."""
-    if not len(values):
-        return None
-    found = float(measure(np.asarray(values, np.float64)))
-    return found if isfinite(found) else None
+def _norm(values: Floats) -> float | None:
+    """Return a norm, summed in float64 without a copy; None where it is not finite."""
+    return _finite(float(np.sqrt(np.einsum("i,i->", values, values, dtype=np.float64))))
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 class Service:

@@ -20,6 +20,7 @@ from protocol.canonical import digest
 from protocol.errors import ConfigError, Malformed, OwnFault
 from protocol.manifest import CPU_BF16, CPU_EXACT, CPU_FP32, NumericProfile
 from protocol.messages import sign
+from protocol.published import read_update
 from protocol.tensors import moment_layout, pack, parameter_layout, unpack
 from protocol.update import decode, symbols_digest
 from protocol.worker import Worker, WorkerDied
@@ -27,7 +28,7 @@ from tests.node.conftest import Place
 from tests.node.world import name, unit_of
 from tests.verification.testbed import key
 from training.assignment import assignment, assignment_digest
-from training.codec import compress
+from training.codec import compress, decode_dense
 from training.corpus import Shard
 from training.inner import InnerState, replay
 from training.outer import aggregate, load_parameters, parameters_file
@@ -94,6 +95,22 @@ async def test_what_the_process_answers_can_be_rebuilt_from_the_blobs_it_wrote(p
         _check_segments(place, work, number)
     assert place.store.get(found["parameters"], max_size=1 << 20) == _aggregated(place, works)
     assert nothing == {"parameters": place.manifest.initial_parameters}
+
+
+def test_norms_are_those_of_what_was_made(place: Place) -> None:
+    load = TrainerLoadRequest.model_validate(place.load())
+    work = Bench(load, HonestSteps()).train(TrainRequest.model_validate(request(place)), lambda _: None)
+    figures = work.figures
+    assert figures is not None
+    change = state(place, work, 0).parameters - state(place, work, -1).parameters
+    assert figures.pseudo_gradient_norm == pytest.approx(np.linalg.norm(change), rel=1e-6)
+    size, manifest = change.size, place.manifest
+    symbols = read_update(manifest, place.store.get(work.blob, max_size=1 << 20))
+    assert figures.update_norm == pytest.approx(np.linalg.norm(decode_dense(symbols, size)), rel=1e-6)
+    assert figures.steps == manifest.inner.steps
+    assert figures.gradient_norm is not None
+    assert figures.gradient_norm_max is not None
+    assert 0 < figures.gradient_norm <= figures.gradient_norm_max
 
 
 async def _refuses_rubbish(place: Place, worker: Worker) -> None:
