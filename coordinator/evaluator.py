@@ -9,6 +9,7 @@ rates and carried moments as its units in the run, but nothing is exchanged and 
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -23,8 +24,9 @@ from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
+from training.gate import judge_round
 from training.program import check_program, program_digest
-from training.workbench import AggregateRequest, LoadRequest, WeighRequest, Workbench
+from training.workbench import AggregateRequest, LoadRequest, Weighing, WeighRequest, Workbench
 
 
 class EvaluatorRequest(LoadRequest):
@@ -154,6 +156,12 @@ def local(loaded: Loaded, request: LocalRequest) -> Result:
     }
 
 
+def weigh(work: Workbench, request: WeighRequest) -> Weighing:
+    """Judge a round's merged updates, by their loss where the run has a gate (`Workbench.weigh`)."""
+    shard = work.shard() if work.manifest.merging.gate_windows else None
+    return work.weigh(request, partial(judge_round, work.manifest, shard, request))
+
+
 def methods() -> dict[str, Method]:
     """Return the calls that the child answers."""
     here: list[Loaded] = []
@@ -173,7 +181,7 @@ def methods() -> dict[str, Method]:
         return {"parameters": loaded().work.aggregate(AggregateRequest.model_validate(params))}
 
     def call_weigh(params: Params, progress: Progress) -> Result:
-        return {"count": loaded().work.weigh(WeighRequest.model_validate(params))}
+        return asdict(weigh(loaded().work, WeighRequest.model_validate(params)))
 
     def call_heldout(params: Params, progress: Progress) -> Result:
         return heldout(loaded(), HeldoutRequest.model_validate(params))

@@ -69,8 +69,9 @@ from verification.commit import carried, check_commitment
 from verification.inclusion import MAX_LISTED
 from verification.lateness import is_late, is_void
 from verification.merge import check_reveal
-from verification.retract import MAX_RETRACTED, merged_blobs, sources, waiting
+from verification.retract import MAX_RETRACTED, aggregate_request, moving_units, waiting
 from verification.sample import count_listed, doubt
+from verification.weighing import weigh, weigh_request
 from verification.witness import check_receipt
 
 COPY = "waiting for a peer's copy"
@@ -433,24 +434,26 @@ def _take_forced(state: State, current: CurrentRound, chain: ChainView) -> Step:
 def _finish_record(
     state: State, current: CurrentRound, chain: ChainView, effects: tuple[Effect, ...]
 ) -> Step:
-    """Say the record; where something waits to be taken back, first have it weighed against the round's updates."""
+    """Say the record; first have the updates judged, and weighed against what waits to be taken back."""
     heard, round_ = witnessing.round_receipts(state, current, chain), current.round
     earlier = records_in_force(state, chain, round_)
     draft = compose(state, current, heard, entries_of(state, current, chain))
     draft = preferring.carry(state, draft, earlier, round_)
     queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
-    merged = merged_blobs(draft)
-    if not queue or not merged:
+    if not moving_units(draft) or not (queue or state.manifest.merging.judges):
         return replace(state, current=replace(current, asked=True)), (*effects, Say(round_, draft))
+    salts = {number: message.body.salt for number, message in current.reveals.items()}
+    request = weigh_request(round_, draft, salts, earlier, queue)
     current = replace(current, asked=True, draft=draft, waiting=queue)
-    return replace(state, current=current), (*effects, Weigh(round_, merged, sources(earlier, queue)))
+    return replace(state, current=current), (*effects, Weigh(request))
 
 
 def _weighed(state: State, event: Weighed) -> Step:
     current = state.current
     if current is None or current.round != event.round or current.draft is None:
         return state, ()
-    record = current.draft.model_copy(update={"retracted": current.waiting[: event.count]})
+    weighed = weigh(current.draft, event.merits)
+    record = weighed.model_copy(update={"retracted": current.waiting[: event.count]})
     return replace(state, current=replace(current, draft=None)), (Say(event.round, record),)
 
 
@@ -541,8 +544,7 @@ def _anchor(state: State, current: CurrentRound, chain: ChainView) -> Step:
     # The record of the next round says what it started from, where there is one.
     if round_ + 1 not in state.parameters and chain.record_hash(round_ + 1) is None:
         earlier = records_in_force(state, chain, round_)
-        old = sources(earlier, done.standing.retracted)
-        effects += (Aggregate(round_, record.body.parameters, merged_blobs(done.standing), old),)
+        effects += (Aggregate(round_, aggregate_request(done.standing, earlier)),)
     shown = dict(state.shown)
     for unit in record.body.units:
         if unit.symbols is not None:

@@ -75,8 +75,8 @@ from protocol.published import max_published_bytes
 from protocol.speakers import speaker_name
 from training.environments.pinned import check_environment
 from training.judging import Docket
+from training.merging import Merit
 from training.outer import outer_layout
-from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import Archive
 from verification.duty import confirmed_record
 from verification.experience import experience
@@ -369,19 +369,17 @@ class Service:
 
     async def _aggregate(self, effect: Aggregate) -> None:
         """Take the outer step; blobs that this store has lost come from the peers."""
-        request = AggregateRequest(
-            parameters=effect.parameters, updates=effect.updates, retracted=effect.retracted
-        )
-        await self._bring(effect.round, (effect.parameters, *request.blobs))
-        found = await self._aggregator.insist("aggregate", request.model_dump(mode="json"))
+        await self._bring(effect.round, effect.request.blobs)
+        found = await self._aggregator.insist("aggregate", effect.request.model_dump(mode="json"))
         self._deliver(Aggregated(effect.round + 1, str(found["parameters"])))
 
     async def _weigh(self, effect: Weigh) -> None:
-        """Find out how much the round takes back."""
-        request = WeighRequest(updates=effect.updates, retracted=effect.waiting)
-        await self._bring(effect.round, request.blobs)
+        """Find out what the round's updates are worth, and how much it takes back."""
+        request = effect.request
+        await self._bring(request.round, request.blobs)
         found = await self._aggregator.insist("weigh", request.model_dump(mode="json"))
-        self._deliver(Weighed(effect.round, int(found["count"])))
+        merits = tuple(Merit(**one) for one in found["merits"])
+        self._deliver(Weighed(request.round, merits, int(found["count"])))
 
     async def _bring(self, round_: int, blobs: Iterable[str]) -> None:
         manifest = self._peer.manifest

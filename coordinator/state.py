@@ -28,7 +28,8 @@ from protocol.messages import (
     Signed,
     Verdict,
 )
-from training.workbench import RetractedRound
+from training.merging import Merit
+from training.workbench import AggregateRequest, WeighRequest
 from verification.archive import RoundDossier
 from verification.judge import Outcome
 from verification.lateness import in_force, is_void
@@ -79,9 +80,10 @@ class Aggregated:
 
 @dataclass(frozen=True)
 class Weighed:
-    """A round takes back so many of the units that wait for it."""
+    """What a round's merged updates are worth, and how many of the units that wait it takes back."""
 
     round: int
+    merits: tuple[Merit, ...]  # in the order of the request
     count: int
 
 
@@ -219,21 +221,17 @@ class FetchUpdate:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Take the outer step over a round's merged updates."""
+    """Take the outer step over the updates of a round that move the parameters."""
 
     round: int
-    parameters: str
-    updates: tuple[str, ...]
-    retracted: tuple[RetractedRound, ...] = ()  # taken back in it
+    request: AggregateRequest
 
 
 @dataclass(frozen=True)
 class Weigh:
-    """Ask how many of what waits to be taken back a round's norm bound allows."""
+    """Have a round's merged updates judged, and ask how much of what waits its norm bound lets it take back."""
 
-    round: int
-    updates: tuple[str, ...]  # merged in it
-    waiting: tuple[RetractedRound, ...]  # oldest first
+    request: WeighRequest
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Literal
 from node.facts import Facts
 from node.unit import Unit, Work
 from protocol.lessons import NOTHING, Lessons
-from protocol.messages import Body, Reveal
-from training.workbench import RetractedRound
+from protocol.messages import Body, Reveal, UnitRecord
+from training.workbench import MovingUpdates, RetractedRound
+from verification.retract import moving_updates
 
 Carry = Literal["nothing", "unit", "lost"]
 """What a peer brings into a round: nothing, the end of its unit of the round before, or something lost."""
@@ -36,13 +37,17 @@ class Train:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Ask for the next round's parameters; `updates` are the blobs of the merged units in record order."""
+    """Ask for the next round's parameters."""
 
     round: int
     parameters: str
-    updates: tuple[str, ...]
-    numbers: tuple[int, ...]  # whose updates they are
+    units: tuple[UnitRecord, ...]  # whose updates move them, in the record's order
     retracted: tuple[RetractedRound, ...] = ()  # what the record takes back
+
+    @property
+    def moving(self) -> MovingUpdates:
+        """Return the updates as an aggregation takes them."""
+        return moving_updates(self.units)
 
     @property
     def old(self) -> frozenset[str]:

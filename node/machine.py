@@ -53,7 +53,7 @@ from protocol.messages import (
 from training.workbench import RetractedRound
 from verification.commit import Carried, carried
 from verification.experience import experience, learned_rounds
-from verification.retract import sources
+from verification.retract import moving_units, sources
 from verification.sample import Draw
 from verification.seal import ends_are_due
 
@@ -330,7 +330,7 @@ def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State
         carry=progress.carry,
         held=True,
         previous=state.parameters,
-        served={**state.served, state.round: _served(state, state.job.updates)},
+        served={**state.served, state.round: _served(state, state.job.moving.updates)},
         job=None,
         kept=None,
     )
@@ -446,7 +446,7 @@ def _retracted(state: State, record: RoundRecord) -> tuple[RetractedRound, ...] 
     """Return what is needed to take back what a record says, or None while an old record was not heard.
 
     Raises:
-        Malformed: a unit was not merged in an earlier round.
+        Malformed: a unit moved nothing in an earlier round.
     """
     named = {one.round for one in record.retracted if one.round < state.round}
     earlier = {round_: state.facts.of(round_).confirmed for round_ in named}
@@ -542,10 +542,8 @@ def _next_job(state: State) -> Job | None:
     facts = state.facts.of(state.round)
     record = facts.confirmed
     if record is not None:
-        merged = [(unit.blob, unit.number) for unit in record.units if unit.merged and unit.blob is not None]
-        blobs, numbers = tuple(blob for blob, _ in merged), tuple(number for _, number in merged)
         old = _retracted(state, record)
-        return None if old is None else Aggregate(state.round, state.parameters, blobs, numbers, old)
+        return None if old is None else Aggregate(state.round, state.parameters, moving_units(record), old)
     lessons = state.lessons
     if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None or lessons is None:
         return None

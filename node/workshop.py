@@ -258,16 +258,22 @@ class Shop:
             await trio.sleep(self._peer.config.poll_s)
 
     async def _aggregate(self, job: Aggregate) -> str:
+        moving = job.moving
         with self._accounting.transfer():
             await self._bring(job.parameters, self._parameter_bytes)
             await self._bring_blobs(
                 [
-                    *((blob, (number,)) for blob, number in zip(job.updates, job.numbers, strict=True)),
+                    *((unit.blob, (unit.number,)) for unit in job.units if unit.blob is not None),
                     # whoever still has it: the coordinator keeps all
-                    *((blob, ()) for blob in job.old - {*job.updates}),
+                    *((blob, ()) for blob in job.old - {*moving.updates}),
                 ]
             )
-        request = AggregateRequest(parameters=job.parameters, updates=job.updates, retracted=job.retracted)
+        request = AggregateRequest(
+            parameters=job.parameters,
+            updates=moving.updates,
+            weights=moving.weights,
+            retracted=job.retracted,
+        )
         with self._accounting.aggregation():
             answer = await self._call("aggregate", request.model_dump(mode="json"))
         parameters = answer.get("parameters")

@@ -5,6 +5,7 @@ from protocol.canonical import tagged_digest
 ASSIGNMENT = "murmur/assignment"
 ROLLOUTS = "murmur/rollouts"
 JUDGES = "murmur/judges"
+GATE = "murmur/gate"
 SAMPLING = "murmur/sampling"
 WITNESSES = "murmur/witnesses"
 

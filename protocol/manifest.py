@@ -60,6 +60,24 @@ class OuterConfig(Frozen):
     momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
+class MergingConfig(Frozen):
+    """Set which of a round's updates move the parameters (`training.merging`)."""
+
+    gate_windows: int = Field(default=32, ge=0, le=65_536)  # on which updates are judged; 0: there is no gate
+    similarity: float = Field(
+        default=0.25, ge=0, le=1
+    )  # least share of the median cosine; 0: none is compared
+
+    @property
+    def judges(self) -> bool:
+        """Tell whether updates are judged at all."""
+        return bool(self.gate_windows or self.similarity)
+
+
+UNJUDGED: Final = MergingConfig(gate_windows=0, similarity=0)
+"""Take every merged update as it is: clipped, and no more."""
+
+
 class CodecConfig(Frozen):
     """Choose how a pseudo-gradient becomes symbols. `k` is for sparse, `bits` and `block` are for dense."""
 
@@ -304,6 +322,7 @@ class RunManifest(Frozen):
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     codec: CodecConfig = CodecConfig()
+    merging: MergingConfig = MergingConfig()
     rollouts: RolloutConfig | None = None
     dataset: DatasetConfig  # of a policy: what it was tuned on before
     verification: VerificationConfig = VerificationConfig()
@@ -344,6 +363,8 @@ class RunManifest(Frozen):
     def _rollouts_fit_the_model(self) -> "RunManifest":
         if self.rollouts is None:
             return self
+        if self.merging.gate_windows:
+            raise ValueError("no text says what a policy's update is worth: merging.gate_windows is to be 0")
         sampling = self.rollouts.sampling
         if sampling.tokens > self.model.context:
             raise ValueError(

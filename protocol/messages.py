@@ -21,6 +21,8 @@ from protocol.manifest import RunManifest
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record
 MAX_PREFERENCES = 64  # in one record
+MAX_WEIGHT = 128  # of one update, so that those of a record sum to no more than the outer step takes
+SCORE_UNIT: Final = 2**16
 PASSED: Final = 1  # verdict outcomes, as the ledger reads them
 REJECTED: Final = 2
 PROVEN_FALSE: Final = 3
@@ -144,9 +146,25 @@ class UnitRecord(Frozen):
     suspect: int = Field(default=0, ge=0, le=10_000)  # units left under suspicion, this one included
     counts: bool = True
     merged: bool
-    reason: Reason = ""  # empty when merged
+    weight: int = Field(default=1, ge=0, le=MAX_WEIGHT)  # of its update in the mean; 0: it moves nothing
+    score: int | None = Field(
+        default=None, ge=-3 * SCORE_UNIT, le=3 * SCORE_UNIT
+    )  # of its peer, after the round
+    reason: Reason = ""  # why it is not merged, or moves nothing
     symbols: Digest | None = None
     blob: Digest | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Tell whether its update moves the parameters."""
+        return self.merged and self.weight > 0 and self.blob is not None
+
+    @property
+    def fate(self) -> str:
+        """Return what became of it, in words."""
+        if not self.merged:
+            return f"not merged: {self.reason}"
+        return "merged" if self.weight else f"merged with no weight: {self.reason}"
 
 
 class Judgement(Frozen):
@@ -163,7 +181,7 @@ class Judgement(Frozen):
 
 
 class Retraction(Frozen):
-    """Name a merged unit, since found invalid, whose contribution a round takes back."""
+    """Name a unit, since found invalid, whose contribution a round takes back."""
 
     round: Round
     number: Number

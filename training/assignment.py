@@ -26,6 +26,18 @@ def heldout_start(dataset: DatasetConfig) -> int:
     return dataset.tokens - int(dataset.tokens * dataset.heldout)
 
 
+def assignable(manifest: RunManifest) -> int:
+    """Return at how many places a sample of the shard can start that may be assigned.
+
+    Raises:
+        ConfigError: the assignable part of the shard is shorter than one sample.
+    """
+    places = heldout_start(manifest.dataset) - manifest.model.context
+    if places < 1:
+        raise ConfigError("the dataset is shorter than one sample", hint="give a longer text with --data")
+    return places
+
+
 def assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> Offsets:
     """Return where each sample of one unit starts in the shard: int64[steps, batch].
 
@@ -39,11 +51,7 @@ def assignment(manifest: RunManifest, beacon: str, round_: int, number: int) -> 
     Raises:
         ConfigError: the assignable part of the shard is shorter than one sample.
     """
-    places = heldout_start(manifest.dataset) - manifest.model.context
-    if manifest.rollouts is not None:
-        places = 2**63
-    if places < 1:
-        raise ConfigError("the dataset is shorter than one sample", hint="give a longer text with --data")
+    places = assignable(manifest) if manifest.rollouts is None else 2**63
     round_seed = seed(ASSIGNMENT, beacon, manifest.run_id, round_)
     return _offsets(round_seed, number, manifest.inner.steps, manifest.inner.batch, places).copy()
 

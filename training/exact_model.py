@@ -8,14 +8,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
-from training.exact_math import Fixed, exact_sum, exp, matmul, rotation_table, scatter_sum, sigmoid, sqrt
+from training.exact_math import Fixed, exact_sum, exp, log, matmul, rotation_table, scatter_sum, sigmoid, sqrt
 
+_LOSS_BITS: Final = 32
+_WORST_LOSS: Final = 128.0  # nats a token, so that 2**22 tokens sum up in 64 bits
 Gradients = dict[str, Tensor]
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
@@ -45,6 +48,21 @@ class ExactTransformer:
         return self.gradient_of(
             parameters, tokens[:, :-1], partial(_cross_entropy, targets=tokens[:, 1:].flatten())
         )
+
+    @torch.no_grad()
+    def summed_loss(self, parameters: Tensor, tokens: Tensor) -> int:
+        """Return the summed next-token loss of int64[batch, time + 1] in units of 2**-32 nats: the same everywhere.
+
+        No token counts for more than 128 nats.
+
+        Raises:
+            OwnFault: a value is not finite.
+        """
+        logits = self._forward(parameters, tokens[:, :-1]).head.out
+        shifted, _, total = _shifted(logits)
+        rows = torch.arange(len(shifted))
+        losses = log(total)[:, 0] - shifted[rows, tokens[:, 1:].flatten()].double()
+        return int((losses.clamp_(max=_WORST_LOSS) * 2.0**_LOSS_BITS).round_().long().sum())
 
     @torch.no_grad()
     def gradient_of(self, parameters: Tensor, inputs: Tensor, objective: Objective) -> tuple[float, Tensor]:
@@ -250,11 +268,16 @@ def _causal_softmax(scores: Tensor, shared: int) -> Tensor:
     return powers.div_(exact_sum(powers.double(), -1).float())
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[float, Tensor]:
-    """Return the mean loss of float32[rows, vocab] at int64[rows], and the logits' gradient."""
+def _shifted(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits less each row's largest and their exponentials, float32[rows, vocab], and sums float64[rows, 1]."""
     shifted = logits - logits.amax(-1, keepdim=True)
     powers = exp(shifted)
-    total = exact_sum(powers.double(), -1)
+    return shifted, powers, exact_sum(powers.double(), -1)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """Return the mean loss of float32[rows, vocab] at int64[rows], and the logits' gradient."""
+    shifted, powers, total = _shifted(logits)
     rows = torch.arange(len(targets))
     loss = float((torch.log(total)[:, 0] - shifted[rows, targets]).mean())
     d_logits = powers.div_(total.float())

@@ -1,19 +1,19 @@
 """The outer step: the clipped mean of a round's updates, which every peer computes for itself.
 
-With updates u_i = integers * 2**e_i, tau the lower median of their norms and c_i = min(1, tau / |u_i|):
+With updates u_i = integers * 2**e_i of weights w_i, tau the lower median of their norms and c_i = min(1, tau / |u_i|):
 
-    gradient    = sum_i c_i u_i / n - sum_j retracted_j          int64 fixed point, so in any order
+    gradient    = sum_i w_i c_i u_i / sum_i w_i - sum_j retracted_j   int64 fixed point, so in any order
     momentum'   = momentum * mu + gradient                       rounded to float32
     parameters' = parameters - lr * (gradient + mu * momentum')  Nesterov; mu = 0 is plain SGD
 
 Norms and clip factors are exact integers; what follows the sum is one correctly rounded float64 operation at
 a time on each element, never a reduction. So the result is the same bytes on every instruction set.
 
-Bounds: on the grid 2**g a clipped value is at most tau < 2**(g + 46), so 2**16 updates sum below 2**62.
+Bounds: on the grid 2**g a clipped value is at most tau < 2**(g + 46), so weights of 2**16 together sum below 2**62.
 
 An update found invalid after its round is taken back: `contribution` is its share of that round's gradient, with c,
-n and grid of that round. Shares are rounded towards zero one by one and the mean as a whole, so on the grid the n
-shares of a round differ from its mean by less than n + 1 units, 2**-45 of tau each. A round takes back what waits,
+weights and grid of that round. Shares are rounded towards zero one by one and the mean as a whole, so on the grid the
+n shares of a round differ from its mean by less than n + 1 units, 2**-45 of tau each. A round takes back what waits,
 oldest first, while the norms of these shares sum to at most its own tau; the oldest goes even alone beyond it, since
 its own round's bound let it in and nothing else would ever follow it. A round that merges nothing takes nothing back.
 
@@ -35,7 +35,8 @@ from protocol.manifest import RunManifest
 from protocol.tensors import Floats, Layout, pack, parameter_layout, unpack
 from protocol.update import MIN_EXPONENT, Symbols
 
-MAX_UPDATES: Final = 2**16
+MAX_WEIGHT: Final = 2**16
+"""Of all updates of a round together."""
 _FACTOR_BITS: Final = 32  # precision of a clip factor
 _GRID_BITS: Final = 46  # bits of tau on the grid of the sum
 
@@ -98,25 +99,28 @@ def aggregate(
     state: OuterState,
     updates: Sequence[Symbols],
     retracted: Sequence[Contribution] = (),
+    weights: Sequence[int] = (),
 ) -> OuterState:
-    """Take the outer step over a round's merged updates, in any order. No updates leave everything unchanged.
+    """Take the outer step over a round's updates, in any order. No updates leave everything unchanged.
 
     Args:
         retracted: shares of earlier rounds that this one takes back, in the order of its record.
+        weights: of each update, at least one; none: all weigh the same.
 
     Raises:
-        Malformed: an update of another size than the parameters, more than 2**16 updates, or more taken back
-            than the round's bound allows.
+        Malformed: an update of another size than the parameters, weights that are not one for each, below one or
+            beyond 2**16 together, or more taken back than the round's bound allows.
     """
-    if len(updates) > MAX_UPDATES:
-        raise Malformed(f"{len(updates)} updates in one round, at most {MAX_UPDATES}")
+    weights = weights or (1,) * len(updates)
+    if len(weights) != len(updates) or min(weights, default=1) < 1 or sum(weights) > MAX_WEIGHT:
+        raise Malformed(f"{len(updates)} updates of {len(weights)} weights, at most {MAX_WEIGHT} together")
     if any(one.size != state.parameters.size for one in (*updates, *retracted)):
         raise Malformed("an update of another size than the parameters")
     if fitting(updates, retracted) < len(retracted):
         raise Malformed(f"taking back {len(retracted)} updates exceeds the norm bound of the round")
     if not updates:
         return state
-    gradient = _clipped_mean(updates)
+    gradient = _clipped_mean(updates, weights)
     for share in retracted:
         gradient[share.positions] -= np.ldexp(share.integers.astype(np.float64), share.grid)
     momentum, direction = None, gradient
@@ -128,21 +132,20 @@ def aggregate(
     return OuterState(_rounded(state.parameters.astype(np.float64) - step), momentum)
 
 
-def contribution(updates: Sequence[Symbols], index: int) -> Contribution:
+def contribution(updates: Sequence[Symbols], index: int, weights: Sequence[int] = ()) -> Contribution:
     """Return what one update of a round gave to the round's gradient, rounded towards zero on the round's grid.
 
     Args:
-        updates: all merged updates of that round, in any order.
+        updates: all updates that moved the parameters in that round, in any order.
         index: of the one among them.
+        weights: of each; none: all weighed the same.
     """
-    squares = squared_norms(updates)
-    median, square, update = lower_median(squares), squares[index], updates[index]
-    grid = _grid(median)
-    values = _on_grid(update, *_clip_factor(median, square), grid)
-    share: Integers = np.sign(values) * (np.abs(values) // len(updates))
-    return Contribution(
-        update.size, update.positions, share, grid, _root(min(square, median)) // len(updates)
-    )
+    weights = weights or (1,) * len(updates)
+    clipped, update, weight, total = Clipped(updates), updates[index], weights[index], sum(weights)
+    values = clipped.values(index)
+    share: Integers = np.sign(values) * (np.abs(values) * weight // total)
+    norm = clipped.norm(index) * weight // total
+    return Contribution(update.size, update.positions, share, clipped.grid, norm)
 
 
 def fitting(updates: Sequence[Symbols], waiting: Sequence[Contribution]) -> int:
@@ -164,16 +167,37 @@ def lower_median(values: Sequence[int]) -> int:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def _clipped_mean(updates: Sequence[Symbols]) -> Doubles:
-    """Return the equally weighted mean of the updates, each clipped to the lower median norm: float64[P]."""
-    squares = squared_norms(updates)
-    median = lower_median(squares)
-    grid = _grid(median)
+class Clipped:
+    """Read a round's updates as clipped to the lower median of their norms, on the grid of their sum.
+
+    Args:
+        updates: at least one.
+    """
+
+    def __init__(self, updates: Sequence[Symbols]) -> None:
+        self._updates = updates
+        self._squares = squared_norms(updates)
+        self._median = lower_median(self._squares)
+        self.grid = _grid(self._median)
+
+    def values(self, index: int) -> Integers:
+        """Return the values of one at its `positions` in units of 2**grid: int64, magnitudes below 2**46."""
+        factor, bits = _clip_factor(self._median, self._squares[index])
+        return _on_grid(self._updates[index], factor, bits, self.grid)
+
+    def norm(self, index: int) -> int:
+        """Return the norm of one, rounded down, in units of 2**(MIN_EXPONENT - 32)."""
+        return _root(min(self._squares[index], self._median))
+
+
+def _clipped_mean(updates: Sequence[Symbols], weights: Sequence[int]) -> Doubles:
+    """Return the weighted mean of the updates, each clipped to the lower median norm: float64[P]."""
+    clipped = Clipped(updates)
     total: Integers = np.zeros(updates[0].size, np.int64)
-    for update, square in zip(updates, squares, strict=True):
-        total[update.positions] += _on_grid(update, *_clip_factor(median, square), grid)
-    mean = np.sign(total) * (np.abs(total) // len(updates))
-    result: Doubles = np.ldexp(mean.astype(np.float64), grid)
+    for index, (update, weight) in enumerate(zip(updates, weights, strict=True)):
+        total[update.positions] += clipped.values(index) * weight
+    mean = np.sign(total) * (np.abs(total) // sum(weights))
+    result: Doubles = np.ldexp(mean.astype(np.float64), clipped.grid)
     return result
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from protocol.canonical import canonical_json
 from protocol.errors import UsageError
 from protocol.frozen import Frozen
-from protocol.manifest import CPU_FP32, CodecConfig, InnerConfig, OuterConfig
+from protocol.manifest import CPU_FP32, UNJUDGED, CodecConfig, InnerConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import (
     EnvironmentConfig,
@@ -124,6 +124,7 @@ class Preset(Frozen):
             "inner": self.inner,
             "outer": self.outer,
             "codec": self.codec,
+            "merging": UNJUDGED,
             "rounds": self.rounds,
             "rollouts": rollouts,
             "verification": {"segment_steps": self.segment_steps, "profiles": [PROFILE]},

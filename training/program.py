@@ -13,6 +13,7 @@ from protocol.manifest import (
     DatasetConfig,
     DeadlineConfig,
     InnerConfig,
+    MergingConfig,
     OuterConfig,
     PayConfig,
     RunManifest,
@@ -33,6 +34,7 @@ from protocol.update import Symbols, decode, encode, symbols_digest
 from training.activations import fingerprint, projections
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
+from training.merging import judge_updates
 from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
 from training.preferences import preference_values
 from training.rewards import total_reward
@@ -41,6 +43,7 @@ from training.sampling import choose, noise_at, noise_key
 _ADDRESS = "0x" + "00" * 20
 _PEERS = 3
 _PAIRS = ((0, 1), (1, 2), (0, 2), (3, 0), (1, 2), (4, 1))  # which samples people prefer to which
+_WEIGHTS = (3, 1, 2)
 _ROUNDS = 2
 
 
@@ -136,6 +139,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
         ),
         outer=outer,
         codec=codec,
+        merging=MergingConfig(gate_windows=1, similarity=0.25),
         dataset=DatasetConfig(name="golden", root=ZERO_DIGEST, tokens=100_003, heldout=0.05),
         verification=VerificationConfig(segment_steps=1, verifiers=2),
         deadlines=DeadlineConfig(ready=1, commit=2, reveal=2, verify=2),
@@ -164,6 +168,7 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
     residuals: list[Floats | None] = [None] * _PEERS
     found: list[str] = []
     before: list[Symbols] = []
+    scores: list[int | None] = [None] * _PEERS
     for round_ in range(_ROUNDS):
         updates: list[Symbols] = []
         for number in range(_PEERS):
@@ -178,10 +183,18 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
                 assignment_digest(offsets),
             ]
         # Of the round before, the one that set the clip and the one that was clipped are taken back.
-        retracted = [contribution(before, index) for index in range(1, len(before))]
-        state, before = aggregate(manifest, state, updates, retracted), updates
+        retracted = [contribution(before, index, _WEIGHTS) for index in range(1, len(before))]
+        merits = judge_updates(manifest, state, updates, scores, _any_loss)
+        scores = [one.score for one in merits]
+        found += [digest(repr(merit).encode()) for merit in merits]
+        state, before = aggregate(manifest, state, updates, retracted, _WEIGHTS), updates
         found.append(digest(parameters_file(manifest, state)))
     return found
+
+
+def _any_loss(parameters: Floats) -> int:
+    """Stand for a loss: any function of the bits will do."""
+    return int.from_bytes(bytes.fromhex(digest(parameters.astype("<f4").tobytes()))[:4], "little")
 
 
 def _rollout_trace() -> list[str]:

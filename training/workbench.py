@@ -3,7 +3,7 @@
 Nothing here loads torch, so that a child that only aggregates stays small, and the daemons can make the requests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,11 +13,12 @@ from pydantic import Field
 from protocol.blobs import BlobStore
 from protocol.frozen import Digest, Frozen, ProfileName
 from protocol.manifest import RunManifest
-from protocol.messages import MAX_UNITS
+from protocol.messages import MAX_UNITS, MAX_WEIGHT, Number, Round
 from protocol.published import max_published_bytes, read_update
 from protocol.update import Symbols
 from training.corpus import Shard, prepare_corpus, shard_path
 from training.environments.pinned import check_environment
+from training.merging import Merit
 from training.outer import (
     Contribution,
     OuterState,
@@ -62,30 +63,56 @@ class TrainerLoadRequest(DeviceLoadRequest):
     profile: ProfileName | None = None  # None: the first that the machine computes
 
 
-class RetractedRound(Frozen):
-    """Name the updates of a round of which some are taken back: all that were merged, and their places."""
+class MovingUpdates(Frozen):
+    """Name the blobs of the updates that move the parameters in a round, and the weight of each."""
 
     updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
+    weights: tuple[Annotated[int, Field(ge=1, le=MAX_WEIGHT)], ...] = Field(max_length=MAX_UNITS)
+
+
+class RetractedRound(MovingUpdates):
+    """Name the updates of a round of which some are taken back: all that moved the parameters, and their places."""
+
     taken: tuple[Annotated[int, Field(ge=0, lt=MAX_UNITS)], ...] = Field(max_length=MAX_UNITS)
 
 
-class WeighRequest(Frozen):
-    """Name the update blobs of a round, and what waits to be taken back, oldest first."""
+class AggregateRequest(MovingUpdates):
+    """Name the parameters of a round, the updates that move them, and what is taken back, oldest first."""
 
-    updates: tuple[Digest, ...] = Field(max_length=MAX_UNITS)
+    parameters: Digest
     retracted: tuple[RetractedRound, ...] = Field(default=(), max_length=MAX_UNITS)
 
     @property
     def blobs(self) -> tuple[str, ...]:
-        """Return every update that is needed, each once."""
+        """Return every blob that is needed, each once."""
         old = (blob for round_ in self.retracted for blob in round_.updates)
-        return tuple(dict.fromkeys((*self.updates, *old)))
+        return tuple(dict.fromkeys((self.parameters, *self.updates, *old)))
 
 
-class AggregateRequest(WeighRequest):
-    """Name the parameters of a round, the update blobs of its record, and what the record takes back."""
+class MergedUnit(Frozen):
+    """Name what a merged unit is judged by."""
 
-    parameters: Digest
+    number: Number
+    salt: Digest  # of its reveal
+    score: int | None  # of its peer, before the round
+
+
+class WeighRequest(AggregateRequest):
+    """Name a round's merged updates, which are to be judged, and what waits to be taken back."""
+
+    round: Round
+    units: tuple[MergedUnit, ...] = Field(max_length=MAX_UNITS)  # of the updates, in their order
+
+
+Judge = Callable[[OuterState, Sequence[Symbols]], tuple[Merit, ...]]
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """Say what a round's merged updates are worth, in their order, and how much of what waits it takes back."""
+
+    merits: tuple[Merit, ...]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -139,17 +166,24 @@ class Workbench:
                 bound allows.
         """
         manifest, state = self.manifest, self.parameters(request.parameters)
-        after = aggregate(manifest, state, self._updates(request.updates), self._shares(request.retracted))
+        updates, shares = self._updates(request.updates), self._shares(request.retracted)
+        after = aggregate(manifest, state, updates, shares, request.weights)
         return self.store.put(parameters_file(manifest, after))
 
-    def weigh(self, request: WeighRequest) -> int:
-        """Return how many of what waits, from the oldest on, a round with these updates takes back.
+    def weigh(self, request: WeighRequest, judge: Judge) -> Weighing:
+        """Judge a round's merged updates, and find out how much of what waits it takes back.
+
+        Args:
+            judge: says what updates are worth that start from a state (`training.gate.judge_round`).
 
         Raises:
             NetworkError: a blob is missing or damaged.
-            Malformed: one of them is not an update of this run.
+            Malformed: one of them is not a file or update of this run.
         """
-        return fitting(self._updates(request.updates), self._shares(request.retracted))
+        updates, state = self._updates(request.updates), self.parameters(request.parameters)
+        merits = judge(state, updates)
+        moving = [update for update, one in zip(updates, merits, strict=True) if one.passed]
+        return Weighing(merits, fitting(moving, self._shares(request.retracted)))
 
     def _updates(self, blobs: Iterable[str]) -> list[Symbols]:
         limit = max_published_bytes(self.manifest)
@@ -159,5 +193,5 @@ class Workbench:
         found = []
         for round_ in retracted:
             updates = self._updates(round_.updates)
-            found += [contribution(updates, index) for index in round_.taken]
+            found += [contribution(updates, index, round_.weights) for index in round_.taken]
         return found

@@ -155,11 +155,9 @@ def _keeping(run: PublicRun, spool: BlobStore) -> PublicRun:
     known = run.find
 
     def keep(round_: int, data: bytes) -> None:
-        if (
-            round_ < len(run.dossiers)
-            and run.dossiers[round_].openings
-            and known(digest(data), len(data)) is None
-        ):
+        if round_ >= len(run.dossiers) or known(digest(data), len(data)) is not None:
+            return
+        if run.dossiers[round_].openings or run.manifest.merging.judges:
             spool.put(data)
 
     def find(address: str, max_bytes: int) -> bytes | None:
@@ -197,7 +195,13 @@ def _check(
         ruled, judged = audit_findings.check_findings(run, replay, units)
         return replayed + ruled, f"{executed}; {judged}"
 
-    checks.append(_made("replays", check_replays, run))
+    def check_weights(run: PublicRun) -> Found:
+        """Every merged update has the weight that what it does to the loss, and its direction, give it."""
+        from verification import audit_weights  # torch
+
+        return audit_weights.check_weights(run, replay, shard)
+
+    checks += [_made("weights", check_weights, run), _made("replays", check_replays, run)]
     return tuple(checks)
 
 

@@ -2,7 +2,7 @@
 
 from protocol.errors import Malformed, ProofRejected
 from training.outer import fitting
-from verification.audit_rounds import Found, merged_updates, retracted_shares
+from verification.audit_rounds import Found, moved_by, retracted_shares
 from verification.public import PublicRun
 from verification.retract import MAX_RETRACTED, waiting
 
@@ -17,7 +17,7 @@ def check_retractions(run: PublicRun) -> Found:
         fits = 0
         if queue:
             try:
-                fits = fitting(merged_updates(run, round_), retracted_shares(run, round_, queue))
+                fits = fitting(moved_by(run, round_), retracted_shares(run, round_, queue))
             except Malformed as error:
                 raise ProofRejected(f"an update that round {round_} needs: {error.message}") from error
         due = queue[:fits]

@@ -26,7 +26,7 @@ from verification.commit import carried, check_commitment
 from verification.experience import experience
 from verification.merge import check_published, check_reveal, copied_from
 from verification.public import PublicRun
-from verification.retract import merged_blobs, sources
+from verification.retract import moving_units, moving_updates, sources
 
 Found = tuple[int, str]
 """How many things were compared, and a word about them."""
@@ -257,7 +257,8 @@ def check_aggregation(run: PublicRun) -> Found:
             raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
         try:
             shares = retracted_shares(run, round_, run.standing[round_].retracted)
-            state = aggregate(manifest, state, merged_updates(run, round_), shares)
+            weights = moving_updates(moving_units(run.standing[round_])).weights
+            state = aggregate(manifest, state, moved_by(run, round_), shares, weights)
         except Malformed as error:
             raise ProofRejected(f"round {round_} cannot be aggregated: {error.message}") from error
         file = parameters_file(manifest, state)
@@ -294,14 +295,14 @@ def _start(run: PublicRun) -> tuple[int, str, OuterState]:
     return 0, manifest.initial_parameters, load_parameters(manifest, data)
 
 
-def merged_updates(run: PublicRun, round_: int) -> list[Symbols]:
-    """Return the updates that a record merges, in its order.
+def moved_by(run: PublicRun, round_: int) -> list[Symbols]:
+    """Return the updates that move the parameters in a round, in its record's order.
 
     Raises:
         ProofInconclusive: one of them is missing.
         Malformed: one of them is not an update of this run.
     """
-    return _decoded(run, merged_blobs(run.standing[round_]))
+    return decoded(run, moving_updates(moving_units(run.standing[round_])).updates)
 
 
 def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction]) -> list[Contribution]:
@@ -309,17 +310,23 @@ def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction
 
     Raises:
         ProofInconclusive: an update of their rounds is missing.
-        Malformed: a unit was not merged before the round, or an update is not one of this run.
+        Malformed: a unit moved nothing before the round, or an update is not one of this run.
     """
     earlier = {one: run.standing[one] for one in range(round_)}
     found = []
     for source in sources(earlier, retracted):
-        updates = _decoded(run, source.updates)
-        found += [contribution(updates, place) for place in source.taken]
+        updates = decoded(run, source.updates)
+        found += [contribution(updates, place, source.weights) for place in source.taken]
     return found
 
 
-def _decoded(run: PublicRun, blobs: Iterable[str]) -> list[Symbols]:
+def decoded(run: PublicRun, blobs: Iterable[str]) -> list[Symbols]:
+    """Return updates by the addresses of their blobs.
+
+    Raises:
+        ProofInconclusive: one of them is missing.
+        Malformed: one of them is not an update of this run.
+    """
     manifest = run.manifest
     updates = []
     for address in blobs:

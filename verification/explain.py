@@ -140,9 +140,11 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
     merged = "The record says nothing about the unit, or more than one thing."
     if entry is not None:
         merged = (
-            "The round's record merged its update into the model."
-            if entry.merged
-            else f"The round's record left its update out: {entry.reason}."
+            f"The round's record left its update out: {entry.reason}."
+            if not entry.merged
+            else "The round's record merged its update into the model."
+            if entry.weight
+            else f"The round's record gave its update no weight, because {entry.reason}; so it was certain to be drawn."
         )
     known = () if report.confirmed is None else report.confirmed.known
     sure = ("forced" if bundle.forced else "commitments_root") in known

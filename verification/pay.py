@@ -133,7 +133,7 @@ def _round_pay(settled: SettledRound, epoch: SettledEpoch, number: int) -> Round
     if unit is None:
         counts, reason = 0, "no unit was listed"
     elif not unit.merged:
-        counts, reason = 0, f"it was not merged: {unit.reason}"
+        counts, reason = 0, f"it was {unit.fate}"
     elif (settled.round, number) in epoch.unpaid:
         counts, reason = 0, "it carried a residual that was proven forged"
     elif outcome != "passed":

@@ -336,7 +336,7 @@ def _check_record(bundle: Bundle) -> str:
     if bundle.record.body.parameters != bundle.commitment.body.parameters:
         raise ProofRejected("the unit does not start from the record's parameters")
     _check_previous(bundle)
-    return "merged" if entry.merged else f"not merged: {entry.reason}"
+    return entry.fate
 
 
 def _check_previous(bundle: Bundle) -> None:

@@ -1,10 +1,10 @@
 """Which units are taken back: a pure rule of the records, which names every one of them by (round, number).
 
-A merged unit that a record declares void or false is invalid. Where a unit was false because its residual was forged,
-nothing says since when: all units of that peer are invalid that belong to the same chain of residuals, back to the
-one that started from zero and on to the last that carried it, drawn or not. (Units are judged beside later rounds, so
-a forged residual runs on for a round or two.) What is invalid waits, oldest first, until the aggregation of a later
-round takes it back (`training.outer.fitting` says how many at once).
+A unit that moved the parameters and that a record declares void or false is invalid. Where a unit was false because
+its residual was forged, nothing says since when: all units of that peer are invalid that belong to the same chain of
+residuals, back to the one that started from zero and on to the last that carried it, drawn or not. (Units are judged
+beside later rounds, so a forged residual runs on for a round or two.) What is invalid waits, oldest first, until the
+aggregation of a later round takes it back (`training.outer.fitting` says how many at once).
 
 What is judged after the last record, and what still waits then, stays in the final parameters.
 """
@@ -14,8 +14,8 @@ from itertools import groupby
 from typing import Final
 
 from protocol.errors import Malformed
-from protocol.messages import Judgement, Retraction, RoundRecord
-from training.workbench import RetractedRound
+from protocol.messages import Judgement, Retraction, RoundRecord, UnitRecord
+from training.workbench import AggregateRequest, MovingUpdates, RetractedRound
 from verification.cases import combined, forges
 from verification.commit import carries_on
 
@@ -27,7 +27,7 @@ Units = frozenset[tuple[int, int]]
 
 
 def waiting(records: Sequence[RoundRecord]) -> tuple[Retraction, ...]:
-    """Return the merged units that the newest record may take back, oldest first, then by number.
+    """Return the units that the newest record may take back, oldest first, then by number.
 
     Args:
         records: what is in force of each (`verification.lateness.in_force`), from round 0 on; of the newest only
@@ -45,7 +45,7 @@ def waiting(records: Sequence[RoundRecord]) -> tuple[Retraction, ...]:
     return tuple(
         Retraction(round=round_, number=number)
         for round_, number in sorted(invalid - gone)
-        if round_ < newest and _merged(records[round_], number)
+        if round_ < newest and any(unit.number == number for unit in moving_units(records[round_]))
     )
 
 
@@ -78,28 +78,52 @@ def sources(
         records: what is in force of each; at least those of the rounds named.
 
     Raises:
-        Malformed: a unit named was not merged in one of these rounds.
+        Malformed: a unit named moved nothing in one of these rounds.
     """
     found = []
     for round_, group in groupby(retracted, lambda one: one.round):
         if round_ not in records:
             raise Malformed(f"a unit of round {round_} is taken back, which is not before this one")
         record = records[round_]
-        merged = [unit.number for unit in record.units if unit.merged and unit.blob is not None]
-        places = {number: place for place, number in enumerate(merged)}
+        moving = moving_units(record)
+        places = {unit.number: place for place, unit in enumerate(moving)}
         numbers = [one.number for one in group]
         missing = [number for number in numbers if number not in places]
         if missing:
-            raise Malformed(f"number {missing[0]} is taken back, but was not merged in round {round_}")
+            raise Malformed(f"number {missing[0]} is taken back, but moved nothing in round {round_}")
         taken = tuple(places[number] for number in numbers)
-        found.append(RetractedRound(updates=merged_blobs(record), taken=taken))
+        moved = moving_updates(moving)
+        found.append(RetractedRound(updates=moved.updates, weights=moved.weights, taken=taken))
     return tuple(found)
 
 
-def merged_blobs(record: RoundRecord) -> tuple[str, ...]:
-    """Return the addresses of the updates that a record merges, in its order."""
-    return tuple(unit.blob for unit in record.units if unit.merged and unit.blob is not None)
+def aggregate_request(record: RoundRecord, earlier: Mapping[int, RoundRecord]) -> AggregateRequest:
+    """Return what the outer step of a round takes in.
+
+    Args:
+        record: what is in force of the round's.
+        earlier: the same of those before it, at least of those it takes something back from.
+
+    Raises:
+        Malformed: it takes back what moved nothing.
+    """
+    moving = moving_updates(moving_units(record))
+    return AggregateRequest(
+        parameters=record.parameters,
+        updates=moving.updates,
+        weights=moving.weights,
+        retracted=sources(earlier, record.retracted),
+    )
 
 
-def _merged(record: RoundRecord, number: int) -> bool:
-    return any(unit.number == number and unit.merged for unit in record.units)
+def moving_units(record: RoundRecord) -> tuple[UnitRecord, ...]:
+    """Return the units whose updates move the parameters, in the record's order."""
+    return tuple(unit for unit in record.units if unit.moves)
+
+
+def moving_updates(units: Iterable[UnitRecord]) -> MovingUpdates:
+    """Return the updates of such units, as an aggregation takes them."""
+    found = [(unit.blob, unit.weight) for unit in units if unit.blob is not None]
+    return MovingUpdates(
+        updates=tuple(blob for blob, _ in found), weights=tuple(weight for _, weight in found)
+    )

@@ -109,6 +109,8 @@ def draws(
     for unit in sorted(units, key=lambda unit: unit.number):
         number = unit.number
         probability = manifest.verification.schedule.probability(unit.earlier, unit.suspect)
+        if unit.merged and not unit.weight:
+            probability = 1.0  # its update does harm: was it honest work?
         if not chosen(round_seed, probability, _IS_DRAWN, number):
             continue
         segment = draw(round_seed, _SEGMENT, number) % manifest.segments

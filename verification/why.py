@@ -151,10 +151,16 @@ def _tell_unit(why: Why, run: PublicRun, round_: int, number: int) -> None:
     record = next(one for one in run.standing[round_].units if one.number == number)
     receipts = f"{named} of {len(dossier.receipts)} witnesses signed that they had it in time"
     why.say("received", f"{receipts}; {_timely(run, round_, record)}", receipts=named)
-    why.facts |= {"merged": record.merged, "reason": record.reason, "late": record.reason.startswith("late")}
-    merged = "merged" if record.merged else f"not merged: {record.reason}"
+    why.facts |= {
+        "merged": record.merged,
+        "weight": record.weight,
+        "reason": record.reason,
+        "late": record.reason.startswith("late"),
+    }
     why.say(
-        "recorded", f"{merged}; record in block {chain.anchor(round_)}", record_block=chain.anchor(round_)
+        "recorded",
+        f"{record.fate}; record in block {chain.anchor(round_)}",
+        record_block=chain.anchor(round_),
     )
     _tell_draw(why, run, (round_, number))
     _tell_cases(why, run)

@@ -28,6 +28,7 @@ from protocol.manifest import (
     CPU_EXACT,
     CPU_FP32,
     LOCAL_CHAIN_ID,
+    UNJUDGED,
     DatasetConfig,
     NumericProfile,
     RunManifest,
@@ -77,7 +78,7 @@ class Policy:
             dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
             initial_parameters=ZERO_DIGEST,
             program=ZERO_DIGEST,
-            **(fields | {"model": self.model, "rollouts": rollouts}),
+            **(fields | {"model": self.model, "merging": UNJUDGED, "rollouts": rollouts}),
         )
 
 

@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from protocol.blobs import pieces_digest
 from protocol.canonical import ZERO_DIGEST
-from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.manifest import UNJUDGED, DatasetConfig, InnerConfig, RunManifest, VerificationConfig
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import (
     EnvironmentConfig,
@@ -107,6 +107,7 @@ def run_manifest(
             last_layers=options.layers,
         ),
         verification=VerificationConfig(segment_steps=1),
+        merging=UNJUDGED,
         rollouts=RolloutConfig(
             environment=EnvironmentConfig(name=pin.name, version=pin.version, settings_hash=pin.config_hash),
             sampling=SamplingConfig(

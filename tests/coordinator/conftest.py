@@ -40,6 +40,7 @@ from protocol.canonical import digest, tagged_digest
 from protocol.chain import Case, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.keys import PeerKey
 from protocol.manifest import (
+    UNJUDGED,
     DatasetConfig,
     DeadlineConfig,
     InnerConfig,
@@ -67,6 +68,7 @@ from protocol.messages import (
 from protocol.model_config import ModelConfig
 from protocol.state import moments_root, residual_root, segment_root, update_root
 from training.assignment import assignment, assignment_digest
+from training.merging import Merit
 from verification.commit import carried
 from verification.sample import Draw
 from verification.seal import seal_digest
@@ -90,6 +92,7 @@ def make_manifest(**changes: object) -> RunManifest:
         "rounds": 3,
         "model": ModelConfig(vocab=256, width=16, layers=1, heads=1, feed_forward=16, context=8),
         "inner": InnerConfig(steps=4, batch=2),
+        "merging": UNJUDGED,
         "dataset": DatasetConfig(name="bytes", root="cd" * 32, tokens=10_000),
         "verification": verification(witnesses=0),
         "deadlines": DeadlineConfig(ready=20, commit=10, reveal=5, verify=6, appeal=1),
@@ -270,6 +273,7 @@ class World:
         self.parameters: dict[int, str] = {}
         self.decisions: list[Decision] = []
         self.effects: list[Effect] = []
+        self.merits: dict[int, Merit] = {}  # of updates that are not good, by number
         self.fits = 100  # units that a round's bound lets be taken back
         self.withheld: set[int] = set()  # numbers whose update never arrives from them
         self.held_by_witnesses: set[str] = set()  # blobs that arrive all the same
@@ -321,11 +325,19 @@ class World:
                 if reveal.body.number in self.withheld and blob not in self.held_by_witnesses:
                     return []
                 return [Fetched(reveal.round, reveal.body.number, blob)]
-            case Weigh(round_, _, queue):
-                return [Weighed(round_, min(self.fits, sum(len(old.taken) for old in queue)))]
-            case Aggregate(round_, parameters, updates, retracted):
-                parts = (parameters, *updates, *(old.model_dump_json() for old in retracted))
-                after = digest(" ".join(parts).encode()) if updates else parameters
+            case Weigh(request):
+                merits = tuple(
+                    self.merits.get(unit.number, Merit(passed=True, reason="")) for unit in request.units
+                )
+                waiting = sum(len(old.taken) for old in request.retracted)
+                return [Weighed(request.round, merits, min(self.fits, waiting))]
+            case Aggregate(round_, request):
+                parts = (
+                    request.parameters,
+                    *request.updates,
+                    *(old.model_dump_json() for old in request.retracted),
+                )
+                after = digest(" ".join(parts).encode()) if request.updates else request.parameters
                 self.parameters[round_ + 1] = after
                 return [Aggregated(round_ + 1, after)]
             case Decision():

@@ -81,10 +81,11 @@ def test_aggregation_in_the_child_is_the_one_that_everybody_computes(
     without = store.put(parameters_file(tiny, aggregate(tiny, state, updates[:2], shares)))
 
     async def talk(worker: Worker) -> tuple[str, ...]:
-        request = {"parameters": tiny.initial_parameters, "updates": blobs}
+        request = {"parameters": tiny.initial_parameters, "updates": blobs, "weights": [1] * 3}
         merged = await worker.call("aggregate", request)
-        none = await worker.call("aggregate", {**request, "updates": []})
-        old = {"updates": blobs[:2], "retracted": [{"updates": blobs, "taken": [0, 2]}]}
+        none = await worker.call("aggregate", {**request, "updates": [], "weights": []})
+        all_of_them = {"updates": blobs, "weights": [1] * 3, "taken": [0, 2]}
+        old = {"updates": blobs[:2], "weights": [1] * 2, "retracted": [all_of_them]}
         back = await worker.call("aggregate", {**request, **old})
         return merged["parameters"], none["parameters"], back["parameters"]
 
@@ -98,11 +99,14 @@ def test_what_waits_is_weighed_in_the_child(tmp_path: Path, tiny: RunManifest) -
     deltas = [generator.normal(0, scale, size).astype(np.float32) for scale in (1e-3, 1e-3, 3e-3, 3e-3)]
     blobs = [store.put(encode(compress(tiny.codec, delta, None)[0])) for delta in deltas]
 
+    units = [{"number": number, "salt": "5a" * 32, "score": None} for number in (1, 2)]
+
     async def talk(worker: Worker) -> list[int]:
         counts = []
         for taken in ([], [0], [1, 0], [0, 1, 0]):
-            old = [{"updates": blobs[2:], "taken": [place]} for place in taken]
-            found = await worker.call("weigh", {"updates": blobs[:2], "retracted": old})
+            old = [{"updates": blobs[2:], "weights": [1, 1], "taken": [place]} for place in taken]
+            request = {"updates": blobs[:2], "weights": [1, 1], "retracted": old, "round": 1, "units": units}
+            found = await worker.call("weigh", {**request, "parameters": tiny.initial_parameters})
             counts.append(found["count"])
         return counts
 
@@ -175,7 +179,9 @@ def test_a_machine_that_computes_another_program_is_refused(tmp_path: Path, tiny
 
 def test_a_missing_update_is_an_error_and_not_an_empty_round(tmp_path: Path, tiny: RunManifest) -> None:
     async def talk(worker: Worker) -> Any:
-        return await worker.call("aggregate", {"parameters": tiny.initial_parameters, "updates": ["ee" * 32]})
+        return await worker.call(
+            "aggregate", {"parameters": tiny.initial_parameters, "updates": ["ee" * 32], "weights": [1]}
+        )
 
     with pytest.raises(MurmurError, match="not in the store"):
         _run(tmp_path, talk)

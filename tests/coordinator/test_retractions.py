@@ -56,7 +56,7 @@ def test_a_void_unit_is_taken_back_in_the_next_record(world: Any) -> None:
     play(world, 2)
     assert [taken(world, round_) for round_ in range(3)] == [[], [(0, 2)], []]
     blobs = tuple(unit.blob for unit in world.record(0).units)
-    (old,) = next(one for one in world.wanted(Aggregate) if one.round == 1).retracted
+    (old,) = next(one for one in world.wanted(Aggregate) if one.round == 1).request.retracted
     assert (old.updates, old.taken) == (blobs, (1,))
 
 
@@ -105,7 +105,7 @@ def test_a_restart_while_it_is_weighed_gives_the_same_record(make_world: MakeWor
     killed.hold = set()
     killed.restart()
     assert killed.statements["record", 1, 0].id == undisturbed.statements["record", 1, 0].id
-    killed.feed(Weighed(1, 0))
+    killed.feed(Weighed(1, (), 0))
     assert taken(killed, 1) == [(0, 1)], "a second answer changes nothing"
 
 

@@ -323,7 +323,7 @@ class Contributor:
                 blobs |= {a for f in job.work.segments for a in (f.parameters, f.moments)} if same else set()
                 self._take(Restored(job.round, same))
             case Aggregate():
-                blobs |= set(job.updates)
+                blobs |= set(job.moving.updates)
                 after = parameters or self.world.parameters(job.round + 1)
                 blobs.add(after)
                 self._take(Aggregated(job.round, after))

@@ -3,7 +3,7 @@
 from eth_utils.crypto import keccak
 
 from protocol.keys import PeerKey
-from protocol.manifest import DatasetConfig, RunManifest
+from protocol.manifest import UNJUDGED, DatasetConfig, RunManifest
 from protocol.messages import Commitment, Opening, Preference, Signed, Verdict, sign
 from protocol.rollout_config import (
     EnvironmentConfig,
@@ -34,6 +34,7 @@ def manifest(**changes: object) -> RunManifest:
         "ledger": LEDGER,
         "coordinator": key("coordinator").address,
         "rounds": 6,
+        "merging": UNJUDGED,
         "dataset": DatasetConfig(name="text", root=digest_of("data"), tokens=100_000),
         "initial_parameters": digest_of("parameters"),
         "program": digest_of("program"),

@@ -58,11 +58,12 @@ def test_updates_are_aggregated_by_address(
     request = AggregateRequest(
         parameters=bench.store.put(parameters_file(manifest, state)),
         updates=tuple(bench.store.put(encode(update)) for update in updates),
+        weights=(1, 1, 1),
     )
     found = bench.parameters(bench.aggregate(request))
     assert found.parameters.tobytes() == aggregate(manifest, state, updates).parameters.tobytes()
     with pytest.raises(NetworkError, match="not in the store"):
-        bench.aggregate(request.model_copy(update={"updates": ("ee" * 32,)}))
+        bench.aggregate(request.model_copy(update={"updates": ("ee" * 32,), "weights": (1,)}))
     with pytest.raises(Malformed):
         bench.aggregate(request.model_copy(update={"updates": (bench.store.put(b"noise"),)}))
     with pytest.raises(Malformed):

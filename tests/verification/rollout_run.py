@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from protocol.canonical import ZERO_DIGEST, canonical_json, digest
-from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.manifest import UNJUDGED, DatasetConfig, InnerConfig, RunManifest, VerificationConfig
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import (
     EnvironmentConfig,
@@ -64,6 +64,7 @@ def rollout_manifest(name: str = "sort", **changes: Any) -> RunManifest:
         model=MODEL,
         inner=InnerConfig(steps=6, batch=1),
         verification=VerificationConfig(segment_steps=2),
+        merging=UNJUDGED,
         rollouts=rollout_config(name, **changes),
         dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
         initial_parameters=ZERO_DIGEST,

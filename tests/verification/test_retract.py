@@ -19,7 +19,7 @@ from verification.audit import audit
 from verification.blobs import find_blob
 from verification.commit import carries_on
 from verification.lateness import in_force
-from verification.retract import chained, merged_blobs, sources, waiting
+from verification.retract import chained, moving_units, moving_updates, sources, waiting
 
 
 def record(
@@ -137,7 +137,7 @@ def test_an_aggregation_needs_all_updates_of_the_old_rounds() -> None:
     records = {0: record(1, 2, 3, unmerged=(1,)), 1: record(1, 2)}
     named = tuple(Retraction(round=round_, number=number) for round_, number in ((0, 3), (1, 1), (1, 2)))
     old, newer = sources(records, named)
-    assert (old.updates, old.taken) == (merged_blobs(records[0]), (1,))
+    assert (old.updates, old.taken) == (moving_updates(moving_units(records[0])).updates, (1,))
     assert (newer.updates, newer.taken) == (("01" * 32, "02" * 32), (0, 1))
     for wrong in (Retraction(round=0, number=1), Retraction(round=2, number=1)):
         with pytest.raises(Malformed, match="taken back"):
@@ -180,7 +180,7 @@ def test_the_parameters_end_as_if_only_the_others_had_been_summed(make_bed: Call
     start = initial_parameters(manifest.model, seed=1).astype(np.float64)
     gradient = np.zeros_like(start)
     for round_ in range(2):
-        updates = bed.updates(merged_blobs(bed.records[round_].body))
+        updates = bed.updates(bed.moving(bed.records[round_].body).updates)
         for place in range(len(updates)):
             if (round_, place) != (0, 1):  # number 2
                 share = contribution(updates, place)

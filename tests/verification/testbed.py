@@ -14,6 +14,7 @@ from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
 from protocol.chain import PostedRoot
 from protocol.manifest import (
+    UNJUDGED,
     CodecConfig,
     DeadlineConfig,
     InnerConfig,
@@ -48,6 +49,7 @@ from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
+from training.gate import judge_round
 from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import (
@@ -61,13 +63,14 @@ from training.outer import (
 )
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
+from training.workbench import MovingUpdates
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.cases import confirmed_faults
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
 from verification.lateness import in_force, is_void
 from verification.replay import Units
-from verification.retract import chained, merged_blobs, sources, waiting
+from verification.retract import chained, moving_units, moving_updates, sources, waiting
 from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
 from verification.seal import needs_seal, seal_digest
@@ -80,6 +83,7 @@ from verification.settle import (
     vested,
 )
 from verification.unit import DrawnUnit, ReplayReport
+from verification.weighing import weigh, weigh_request
 from verification.witness import witnesses
 
 SALT = "5a" * 32
@@ -99,6 +103,7 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         "model": model,
         "inner": InnerConfig(steps=6, batch=2, lr=4e-3, warmup_steps=2),
         "codec": CodecConfig(chunk=512, k=32),
+        "merging": UNJUDGED,
         "dataset": dataset_config("testbed", shard),
         "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
         "deadlines": DeadlineConfig(verify=4, appeal=4),
@@ -392,14 +397,13 @@ class Testbed:
             )
             for number, one in zip(numbers, made, strict=True)
         )
-        body = self._take_back(
-            RoundRecord(
-                parameters=self.parameters,
-                units=units,
-                judged=judged,
-                receipts=tuple(one.id for one in receipts),
-            )
+        draft = RoundRecord(
+            parameters=self.parameters,
+            units=units,
+            judged=judged,
+            receipts=tuple(one.id for one in receipts),
         )
+        body = self._take_back(self._weigh(round_, draft))
         record = sign(key(0), manifest, round_, "coordinator", body)
         deadlines = manifest.deadlines
         chain.height += 1 + deadlines.reveal + deadlines.record if round_ in self.late else 3
@@ -516,10 +520,23 @@ class Testbed:
             for round_, one in sorted(self.records.items())
         }
 
+    def _weigh(self, round_: int, draft: RoundRecord) -> RoundRecord:
+        if not self.manifest.merging.judges:
+            return draft
+        salts = {unit.number: SALT for unit in draft.units}
+        request = weigh_request(round_, draft, salts, self._in_force())
+        state = load_parameters(self.manifest, self.public.get(draft.parameters, max_size=1 << 24))
+        updates = self.updates(request.updates)
+        return weigh(draft, judge_round(self.manifest, self.shard, request, state, updates))
+
     def _take_back(self, draft: RoundRecord) -> RoundRecord:
         queue = waiting([*self._in_force().values(), draft])
-        count = fitting(self.updates(merged_blobs(draft)), self._shares(queue))
+        count = fitting(self.updates(self.moving(draft).updates), self._shares(queue))
         return draft.model_copy(update={"retracted": queue[:count]})
+
+    @staticmethod
+    def moving(record: RoundRecord) -> MovingUpdates:
+        return moving_updates(moving_units(record))
 
     def updates(self, blobs: Iterable[str]) -> list[Symbols]:
         size = parameter_layout(self.manifest.model).size
@@ -529,14 +546,15 @@ class Testbed:
     def _shares(self, retracted: Sequence[Retraction]) -> list[Contribution]:
         found = []
         for old in sources(self._in_force(), retracted):
-            found += [contribution(self.updates(old.updates), place) for place in old.taken]
+            found += [contribution(self.updates(old.updates), place, old.weights) for place in old.taken]
         return found
 
     def _aggregate(self, record: RoundRecord) -> str:
         manifest = self.manifest
         state = load_parameters(manifest, self.public.get(record.parameters, max_size=1 << 24))
-        updates, shares = self.updates(merged_blobs(record)), self._shares(record.retracted)
-        return self.public.put(parameters_file(manifest, aggregate(manifest, state, updates, shares)))
+        moving, shares = self.moving(record), self._shares(record.retracted)
+        after = aggregate(manifest, state, self.updates(moving.updates), shares, moving.weights)
+        return self.public.put(parameters_file(manifest, after))
 
     def play_run(self, cheats: Mapping[tuple[int, int], Mapping[str, Cheat]] | None = None) -> None:
         """Play all rounds, settle them, finish, and write the public folder."""

@@ -1,0 +1,141 @@
+"""Which of a round's updates move the parameters: judged by what they do, with the same bits on every machine.
+
+An update can come from honest steps and do harm all the same, or from a peer that no draw has reached yet. So each
+is tested as the outer step would take it, clipped to the lower median of all norms (c_i u_i):
+
+    gate        gain_i = L(parameters) - L(parameters - lr / n * c_i u_i), in exact arithmetic on windows that were
+                drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within +-3, moves
+                the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first. The
+                update passes with score_i' > 0 and r_i > -2.
+    similarity  cosine of c_i u_i with the sum of the others that passed the gate; it passes with more than the
+                manifest's share of the median cosine, and above zero.
+
+The gate steps as far as the update moves the parameters in the mean: alone at the full outer rate honest updates
+overshoot and raise the loss. It comes first because a few peers who agree can turn the sum of all against the honest
+ones. What fails keeps its pay, if it was honest work, but has no weight. All arithmetic but the loss's is of integers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Final
+
+import numpy as np
+
+from protocol.manifest import RunManifest
+from protocol.messages import SCORE_UNIT
+from protocol.tensors import Floats
+from protocol.update import Symbols
+from training.outer import Clipped, OuterState
+
+MAX_RELATIVE: Final = 3 * SCORE_UNIT
+"""Bound of one round's word on a peer, so that no single window makes or breaks a score."""
+HARM: Final = -2 * SCORE_UNIT
+"""Of the median gain: an update that does so much worse in one round does not pass, whatever its peer did before."""
+_MEMORY: Final = 4
+_COSINE_BITS: Final = 32
+_CUT: Final = 24  # grid bits that a similarity does without, so that its products fit int64 for 2**9 updates
+
+Loss = Callable[[Floats], int]
+"""Return the loss of parameters float32[P] in units of 2**-32 nats, the same everywhere (`training.gate`)."""
+
+
+@dataclass(frozen=True)
+class Merit:
+    """Say whether an update moves the parameters, and what its peer's score is after the round."""
+
+    passed: bool
+    reason: str  # why not; empty when it passed
+    score: int | None = None  # in units of 1 / SCORE_UNIT of a median gain; None: the run has no gate
+
+
+def judge_updates(
+    manifest: RunManifest,
+    state: OuterState,
+    updates: Sequence[Symbols],
+    scores: Sequence[int | None],
+    loss: Loss | None,
+) -> tuple[Merit, ...]:
+    """Judge a round's merged updates.
+
+    Args:
+        state: what the round starts from.
+        scores: of their peers before the round; None: not judged yet.
+        loss: on the round's windows; None where the run has no gate.
+    """
+    if not updates:
+        return ()
+    clipped = Clipped(updates)
+    found = [Merit(passed=True, reason="") for _ in updates]
+    if manifest.merging.gate_windows:
+        assert loss is not None, "a run with a gate is judged with its windows"
+        found = _gated(_gains(manifest, state, updates, clipped, loss), scores)
+    if manifest.merging.similarity:
+        _compare(found, updates, clipped, manifest.merging.similarity)
+    return tuple(found)
+
+
+def _gains(
+    manifest: RunManifest, state: OuterState, updates: Sequence[Symbols], clipped: Clipped, loss: Loss
+) -> list[int]:
+    """Return by how much each update alone, at its share of the outer step, lowers the loss."""
+    start = loss(state.parameters)
+    rate = manifest.outer.lr / len(updates)
+    gains = []
+    for index, update in enumerate(updates):
+        moved = state.parameters.copy()
+        step = np.ldexp(clipped.values(index).astype(np.float64), clipped.grid) * rate
+        moved[update.positions] = moved[update.positions].astype(np.float64) - step
+        gains.append(start - loss(moved))
+    return gains
+
+
+def _gated(gains: Sequence[int], scores: Sequence[int | None]) -> list[Merit]:
+    """Move every score by what its peer's update gained, relative to the others', and say who passes."""
+    typical = sorted(map(abs, gains))[len(gains) // 2]
+    found = []
+    for gain, before in zip(gains, scores, strict=True):
+        relative = gain * SCORE_UNIT // max(typical, 1)
+        relative = max(-MAX_RELATIVE, min(MAX_RELATIVE, relative))
+        score = relative if before is None else before + (relative - before) // _MEMORY
+        reason = ""
+        if relative <= HARM:
+            reason = "it raises the loss"
+        elif score <= 0:
+            reason = "its peer's updates raise the loss"
+        found.append(Merit(passed=not reason, reason=reason, score=score))
+    return found
+
+
+def _compare(found: list[Merit], updates: Sequence[Symbols], clipped: Clipped, share: float) -> None:
+    """Doubt those that passed but point elsewhere than the others that did."""
+    places = [place for place, one in enumerate(found) if one.passed]
+    if len(places) < 3:
+        return
+    cosines = leave_one_out(updates, clipped, places)
+    middle = sorted(cosines)[len(cosines) // 2]
+    least = max(0, int(middle * share))
+    for place, cosine in zip(places, cosines, strict=True):
+        if cosine <= least:
+            found[place] = Merit(
+                passed=False, reason="it points away from the others", score=found[place].score
+            )
+
+
+def leave_one_out(updates: Sequence[Symbols], clipped: Clipped, places: Sequence[int]) -> list[int]:
+    """Return the cosine of each update with the sum of the others at these places, in units of 2**-32.
+
+    No update is longer than 2**22 once cut, nor the sum of 2**9 of them than 2**31: products fit int64 in any order.
+    """
+    total = np.zeros(updates[0].size, np.int64)
+    for place in places:
+        total[updates[place].positions] += clipped.values(place) >> _CUT
+    whole = int(np.dot(total, total))
+    cosines = []
+    for place in places:
+        own = clipped.values(place) >> _CUT
+        square = int(np.dot(own, own))
+        product = int(np.dot(own, total[updates[place].positions])) - square
+        others = whole - 2 * product - square
+        cosines.append((product << _COSINE_BITS) // max(1, isqrt(max(0, square * others))))
+    return cosines
