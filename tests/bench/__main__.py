@@ -11,10 +11,11 @@ NAMES = sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path
 
 def main(arguments: list[str]) -> int:
     """Hand over to the named benchmark's `main(arguments) -> exit code`."""
-    if not arguments or arguments[0] not in NAMES:
+    name = arguments[0].replace("-", "_") if arguments else ""
+    if name not in NAMES:
         print(f"usage: python -m tests.bench {{{','.join(NAMES)}}} [options]", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"tests.bench.{arguments[0]}")
+    module = importlib.import_module(f"tests.bench.{name}")
     return int(module.main(arguments[1:]))
 
 
