@@ -227,7 +227,10 @@ def _over_long(laboratory: RolloutLaboratory) -> Groups:
 
 
 def _cut_short(index: int, sample: Sample) -> Sample:
+    """Return the sample without its last token, unless that is all it said."""
     turns = sample.turns.copy()
+    if turns[-1, 1] - turns[-1, 0] == 1:
+        return sample
     turns[-1, 1] -= 1
     return replace(sample, tokens=sample.tokens[:-1], turns=turns, codes=sample.codes[:-1])
 

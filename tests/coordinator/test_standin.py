@@ -29,7 +29,8 @@ from coordinator.standin import check_author, outlook, prepare
 from protocol.errors import ConfigError
 from protocol.keys import PeerKey, save_peer_key
 from protocol.peer import PeerConfig, open_peer
-from tests.coordinator.conftest import SimulatedChain, make_manifest
+from tests.coordinator.conftest import make_manifest
+from tests.coordinator.simchain import SimulatedChain
 from tests.coordinator.test_service import (
     CONTRIBUTOR,
     TERMS,

@@ -7,7 +7,7 @@ import pytest
 from contracts.types import CaseOutcome
 from murmur.laboratory import ATTACKER, Laboratory, laboratory_manifest
 from protocol.errors import OwnFault
-from protocol.manifest import CodecConfig, InnerConfig, VerificationConfig
+from protocol.manifest import UNJUDGED, CodecConfig, InnerConfig, VerificationConfig
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from protocol.published import read_published
 from protocol.rollout_config import SamplingConfig
@@ -30,6 +30,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
         inner=InnerConfig(steps=4, batch=2, lr=1e-3, warmup_steps=0, weight_decay=0.0),
         codec=CodecConfig(chunk=512, k=32),
         verification=VerificationConfig(segment_steps=2),
+        merging=UNJUDGED,
         rollouts=rollout_config("nim", lag=1, sampling=sampling),
     )
     return Laboratory.open(directory, manifest, rounds=ROUNDS)

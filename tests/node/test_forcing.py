@@ -253,4 +253,4 @@ def test_what_was_forced_in_is_aggregated_like_anything_else() -> None:
     world.anchor(0, record)
     peer.look()
     started = [effect.job for effect in peer.effects if isinstance(effect, Start)]
-    assert started[-1].numbers == (1, 2)  # type: ignore[union-attr]
+    assert [unit.number for unit in started[-1].units] == [1, 2]  # type: ignore[union-attr]

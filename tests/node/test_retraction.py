@@ -15,7 +15,7 @@ def aggregated(peer: Contributor) -> str:
     """Finish a peer's aggregation, which gives what all of its job decides, and return that."""
     job = peer.job
     assert isinstance(job, Aggregate)
-    after = name(job.round, job.parameters, job.updates, job.retracted)
+    after = name(job.round, job.parameters, job.units, job.retracted)
     peer.do(after)
     return after
 
@@ -69,7 +69,7 @@ def test_all_peers_and_a_late_joiner_end_with_the_same_root() -> None:
     assert len(jobs) == 1
     (job,) = jobs
     assert isinstance(job, Aggregate)
-    assert job.retracted == (RetractedRound(updates=BLOBS, taken=(1,)),)
+    assert job.retracted == (RetractedRound(updates=BLOBS, weights=(1, 1), taken=(1,)),)
     assert len({aggregated(peer) for peer in (first, second, late)}) == 1
 
 

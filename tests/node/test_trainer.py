@@ -85,9 +85,10 @@ async def test_what_the_process_answers_can_be_rebuilt_from_the_blobs_it_wrote(p
         asked = {
             "parameters": place.manifest.initial_parameters,
             "updates": [work.blob for work in works],
+            "weights": [1] * len(works),
         }
         found = await worker.call("aggregate", asked)
-        nothing = await worker.call("aggregate", asked | {"updates": []})
+        nothing = await worker.call("aggregate", asked | {"updates": [], "weights": []})
         await _refuses_rubbish(place, worker)
     assert again.model_copy(update={"cpu_s": works[0].cpu_s, "figures": works[0].figures}) == works[0]
     assert [one["step"] for one in seen] == [2, 4, 6] * 3
@@ -117,7 +118,7 @@ async def _refuses_rubbish(place: Place, worker: Worker) -> None:
     with pytest.raises(BlobMissing):
         await worker.call("train", request(place, moments=name("gone")))
     rubbish = place.store.put(b"MURU" + np.full(64, np.nan, np.float32).tobytes())
-    asked = {"parameters": place.manifest.initial_parameters, "updates": [rubbish]}
+    asked = {"parameters": place.manifest.initial_parameters, "updates": [rubbish], "weights": [1]}
     with pytest.raises(Malformed):
         await worker.call("aggregate", asked)
     with pytest.raises(OwnFault):

@@ -116,7 +116,7 @@ def test_what_was_received_stays_until_it_is_aggregated() -> None:
     one.look()
     assert blobs <= one.disk.blobs
     assert isinstance(one.job, Aggregate)
-    assert set(one.job.updates) == blobs
+    assert set(one.job.moving.updates) == blobs
     one.do()
     assert all(effect.keep >= blobs for effect in one.effects[swept:] if isinstance(effect, Sweep))
 

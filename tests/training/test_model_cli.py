@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from protocol.errors import ConfigError, UsageError
-from protocol.manifest import RunManifest
+from protocol.manifest import UNJUDGED, RunManifest
 from protocol.model_config import ModelConfig
 from protocol.rollout_config import EnvironmentConfig, RewardWeight, RolloutConfig, SamplingConfig
 from protocol.tensors import parameter_layout, unpack
@@ -50,7 +50,7 @@ def run_on(make_manifest: Callable[..., RunManifest]) -> Callable[..., RunManife
             sampling=SamplingConfig(tokens=16, end_token=end_token),
             rewards=(RewardWeight(component="same", weight=1.0),),
         )
-        return make_manifest(model=model, rollouts=rollouts)
+        return make_manifest(model=model, merging=UNJUDGED, rollouts=rollouts)
 
     return build
 

@@ -56,7 +56,7 @@ def rollout_config(name: str = "sort", **changes: Any) -> RolloutConfig:
 
 def rollout_manifest(name: str = "sort", **changes: Any) -> RunManifest:
     return RunManifest(
-        name="rollouts",
+        name="rollouts 4",
         chain_id=31337,
         ledger="0x" + "11" * 20,
         coordinator="0x" + "22" * 20,

@@ -180,7 +180,7 @@ def test_the_parameters_end_as_if_only_the_others_had_been_summed(make_bed: Call
     start = initial_parameters(manifest.model, seed=1).astype(np.float64)
     gradient = np.zeros_like(start)
     for round_ in range(2):
-        updates = bed.updates(bed.moving(bed.records[round_].body).updates)
+        updates = bed.updates(bed.records[round_].body)
         for place in range(len(updates)):
             if (round_, place) != (0, 1):  # number 2
                 share = contribution(updates, place)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ from protocol.messages import (
     Opening,
     Receipt,
     ReceivedUpdate,
-    Retraction,
     RewardTable,
     RoundRecord,
     Seal,
@@ -43,8 +43,9 @@ from protocol.messages import (
     sign,
 )
 from protocol.model_config import ModelConfig
+from protocol.published import read_update
 from protocol.tensors import Floats, pack, parameter_layout, unpack
-from protocol.update import Symbols, decode, encode, symbols_digest
+from protocol.update import Symbols, encode, symbols_digest
 from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
@@ -53,24 +54,20 @@ from training.gate import judge_round
 from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import (
-    Contribution,
-    aggregate,
-    contribution,
-    fitting,
     initial_state,
     load_parameters,
     parameters_file,
 )
 from training.program import program_digest
 from training.trainer import Trainer, trainer_for
-from training.workbench import MovingUpdates
+from training.workbench import LoadRequest, Workbench
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.cases import confirmed_faults
 from verification.commit import Carried, carried
 from verification.judge import forged_residual, refused
 from verification.lateness import in_force, is_void
 from verification.replay import Units
-from verification.retract import chained, moving_units, moving_updates, sources, waiting
+from verification.retract import aggregate_request, chained, moving_units, moving_updates, waiting
 from verification.ruling import rule
 from verification.sample import NEWCOMER, Draw, Standing, count_listed, doubt, draws
 from verification.seal import needs_seal, seal_digest
@@ -177,6 +174,8 @@ class Testbed:
         self.states = BlobStore(directory / "states")
         prepare_process(1)
         self.units = Units(self.shard)
+        load = LoadRequest(manifest_path=directory, store=self.archive.blobs, data_dir=self.data_dir)
+        self.bench = Workbench(load, manifest, self.public)
         self.contributors = tuple(range(1, 1 + contributors))
         self.judges = tuple(range(1 + contributors, 1 + contributors + verifiers))
         roles = dict.fromkeys(self.contributors, "contributor") | dict.fromkeys(self.judges, "verifier")
@@ -403,7 +402,7 @@ class Testbed:
             judged=judged,
             receipts=tuple(one.id for one in receipts),
         )
-        body = self._take_back(self._weigh(round_, draft))
+        body = self._weighed(round_, draft)
         record = sign(key(0), manifest, round_, "coordinator", body)
         deadlines = manifest.deadlines
         chain.height += 1 + deadlines.reveal + deadlines.record if round_ in self.late else 3
@@ -520,41 +519,22 @@ class Testbed:
             for round_, one in sorted(self.records.items())
         }
 
-    def _weigh(self, round_: int, draft: RoundRecord) -> RoundRecord:
-        if not self.manifest.merging.judges:
-            return draft
+    def _weighed(self, round_: int, draft: RoundRecord) -> RoundRecord:
+        """Give merged updates their weights, and take back what fits."""
+        earlier = self._in_force()
+        queue = waiting([*earlier.values(), draft])
         salts = {unit.number: SALT for unit in draft.units}
-        request = weigh_request(round_, draft, salts, self._in_force())
-        state = load_parameters(self.manifest, self.public.get(draft.parameters, max_size=1 << 24))
-        updates = self.updates(request.updates)
-        return weigh(draft, judge_round(self.manifest, self.shard, request, state, updates))
+        request = weigh_request(round_, draft, salts, earlier, queue)
+        found = self.bench.weigh(request, partial(judge_round, self.manifest, self.shard, request))
+        return weigh(draft, found.merits).model_copy(update={"retracted": queue[: found.count]})
 
-    def _take_back(self, draft: RoundRecord) -> RoundRecord:
-        queue = waiting([*self._in_force().values(), draft])
-        count = fitting(self.updates(self.moving(draft).updates), self._shares(queue))
-        return draft.model_copy(update={"retracted": queue[:count]})
-
-    @staticmethod
-    def moving(record: RoundRecord) -> MovingUpdates:
-        return moving_updates(moving_units(record))
-
-    def updates(self, blobs: Iterable[str]) -> list[Symbols]:
-        size = parameter_layout(self.manifest.model).size
-        codec = self.manifest.codec
-        return [decode(self.public.get(blob, max_size=1 << 24), codec=codec, size=size) for blob in blobs]
-
-    def _shares(self, retracted: Sequence[Retraction]) -> list[Contribution]:
-        found = []
-        for old in sources(self._in_force(), retracted):
-            found += [contribution(self.updates(old.updates), place, old.weights) for place in old.taken]
-        return found
+    def updates(self, record: RoundRecord) -> list[Symbols]:
+        """Return the updates that move the parameters."""
+        blobs = moving_updates(moving_units(record)).updates
+        return [read_update(self.manifest, self.public.get(blob, max_size=1 << 24)) for blob in blobs]
 
     def _aggregate(self, record: RoundRecord) -> str:
-        manifest = self.manifest
-        state = load_parameters(manifest, self.public.get(record.parameters, max_size=1 << 24))
-        moving, shares = self.moving(record), self._shares(record.retracted)
-        after = aggregate(manifest, state, self.updates(moving.updates), shares, moving.weights)
-        return self.public.put(parameters_file(manifest, after))
+        return self.bench.aggregate(aggregate_request(record, self._in_force()))
 
     def play_run(self, cheats: Mapping[tuple[int, int], Mapping[str, Cheat]] | None = None) -> None:
         """Play all rounds, settle them, finish, and write the public folder."""
