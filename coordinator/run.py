@@ -29,6 +29,7 @@ from protocol.manifest import (
     SamplingSchedule,
 )
 from protocol.tensors import parameter_layout, unpack
+from training.recipe import with_recipe
 from verification.archive import Archive
 from verification.settle import max_payout
 
@@ -107,13 +108,16 @@ def initial_parameters_file(manifest: RunManifest, seed: int, start: Path | None
 
 
 def complete(given: Mapping[str, Any]) -> RunManifest:
-    """Return the manifest that fields make: rounds, schedule and beacon follow from the others where they are left out.
+    """Return the manifest that fields make.
+
+    Rounds, schedule and beacon follow from the others where they are left out; so do the updates' codec and the outer
+    step (`training.recipe`).
 
     Raises:
         UsageError: they make none.
     """
     try:
-        values = {"rounds": 40, **given}
+        values = with_recipe({"rounds": 40, **given})
         public = values.get("chain_id") != LOCAL_CHAIN_ID
         values.setdefault("beacon", DrandBeacon() if public else BlockBeacon())
         verification = dict(values.get("verification") or {})
@@ -151,8 +155,8 @@ def plan_run(
         data: text to train on; None takes the packaged one.
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
-            default. The draw probability follows from the rounds by `draw_probability`, the beacon from the chain, and
-            the time for reveals from the ledger's for forced commitments.
+            default. The draw probability follows from the rounds by `draw_probability`, codec and outer step by
+            `training.recipe`, the beacon from the chain, and the time for reveals from the ledger's for forced commitments.
 
     Raises:
         UsageError: the fields make no manifest.

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from protocol.errors import OwnFault
+from protocol.manifest import CodecConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from tests.bench import _cells, loss
 from tests.bench._cells import Cell, Figures, train
 from tests.bench._trials import Trial
+from training.recipe import with_recipe
 
 TINY = Cell(size="tiny", peers=2, rounds=2, steps=3, batch=2, warmup=0)
 
@@ -129,6 +131,15 @@ def test_a_table_shows_the_half_that_did_not_choose_in_pairs(tmp_path, monkeypat
     assert ours["minus diloco, ±"] == [-0.09, pytest.approx(4.303 * 0.01 / 3**0.5, abs=1e-4)]
     assert ours["bytes diloco/this"] == 40.0
     assert local["bytes diloco/this"] is None
+
+
+@pytest.mark.parametrize("rounds", [10, 100])
+def test_ours_is_what_a_run_of_that_length_would_be(tmp_path, rounds):
+    cell = loss.by_recipe(TINY.model_copy(update={"rounds": rounds}))
+    manifest, _ = cell.manifest(tmp_path)
+    filled = with_recipe({"rounds": rounds})
+    assert manifest.codec == CodecConfig(**filled["codec"])
+    assert manifest.outer == OuterConfig(**filled["outer"])
 
 
 def test_fields_of_a_cell_and_its_trial_are_named_in_words():

@@ -2,7 +2,7 @@
 
 `python -m tests.bench loss [--sizes 0.17M 1.2M] [--seeds 0 1 2] [--rounds 100] [--peers 8] [--keep DIRECTORY]`.
 Every variant sees the same batches: those that the product assigns to so many peers of 15 steps of 4 x 64 bytes a
-round. Ours goes through the product's inner steps, codec, container and outer step; DiLoCo (Nesterov over mean
+round. Ours goes through the product's inner steps, codec, container and outer step, as its recipe has them; DiLoCo (Nesterov over mean
 pseudo-gradients in fp32) and data parallelism (the mean gradient of all peers, every step) take the same inner steps
 and send raw fp32. `local` is the mean of two peers who never communicate.
 
@@ -26,10 +26,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
 
+from protocol.manifest import CodecConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
 from tests.bench._rows import Rows
 from training.inner import prepare_process
 from training.program import program_digest
+from training.recipe import recipe
 
 SCHEMES: Final = ("ours", "diloco", "ddp", "local")
 TUNING_SEED: Final = 100
@@ -134,6 +136,14 @@ def parse(text: str, base: Cell) -> Cell:
     return Cell.model_validate(values)
 
 
+def by_recipe(base: Cell) -> Cell:
+    """Return a cell with the updates and outer steps that the product chooses for its length."""
+    chosen = recipe(base.rounds)
+    codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
+    named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
+    return base.model_copy(update={**named, "outer_lr": outer.lr, "momentum": outer.momentum})
+
+
 def better(one: Figures, other: Figures) -> bool:
     """Tell whether one came to less on the half that chooses; what diverged is worse than all."""
     if one.choose is None or other.choose is None:
@@ -173,7 +183,8 @@ def rows(keep: Keep, size: str, base: Cell, seeds: Sequence[int]) -> list[dict[s
     """Return a row a variant of one size."""
     base = base.model_copy(update={"size": size})
     keep.planned = _plan(base, seeds)
-    chosen = {scheme: choose(keep, scheme, base) for scheme in SCHEMES}
+    bases = dict.fromkeys(SCHEMES, base) | {"ours": by_recipe(base)}
+    chosen = {scheme: choose(keep, scheme, bases[scheme]) for scheme in SCHEMES}
     cells = {
         scheme: [chosen[scheme].model_copy(update={"seed": seed}) for seed in seeds] for scheme in SCHEMES
     }

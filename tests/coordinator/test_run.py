@@ -99,6 +99,17 @@ def test_a_plan_names_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert plan.max_payout_wei == 20 * 4 * a_unit
 
 
+@pytest.mark.parametrize(("rounds", "kind", "rate"), [(20, "dense", 1.5), (40, "sparse", 2.0)])
+def test_updates_and_outer_steps_suit_the_length_unless_they_are_named(
+    folder: Path, tmp_path: Path, rounds: int, kind: str, rate: float
+) -> None:
+    manifest = _plan(folder, SimulatedLedger(), tmp_path, rounds=rounds).manifest
+    assert (manifest.codec.kind, manifest.outer.lr) == (kind, rate)
+    fields = {"codec": {"kind": "sparse", "k": 64}, "outer": {"lr": 1.0}}
+    named = _plan(folder, SimulatedLedger(), tmp_path, rounds=rounds, **fields).manifest
+    assert (named.codec.kind, named.codec.k, named.outer.lr) == ("sparse", 64, 1.0)
+
+
 def test_a_run_whose_reveals_close_before_everybody_can_be_forced_in_is_not_created(
     folder: Path, tmp_path: Path
 ) -> None:
