@@ -156,7 +156,8 @@ def plan_run(
         data_dir: where token shards are kept; None: data/ in the directory.
         fields: of the manifest, `rounds` and `name` among them; what is not given follows from the others or has its
             default. The draw probability follows from the rounds by `draw_probability`, codec and outer step by
-            `training.recipe`, the beacon from the chain, and the time for reveals from the ledger's for forced commitments.
+            `training.recipe`, the beacon from the chain, and the time for reveals from the ledger's for forced
+            commitments.
 
     Raises:
         UsageError: the fields make no manifest.

@@ -2,9 +2,9 @@
 
 `python -m tests.bench loss [--sizes 0.17M 1.2M] [--seeds 0 1 2] [--rounds 100] [--peers 8] [--keep DIRECTORY]`.
 Every variant sees the same batches: those that the product assigns to so many peers of 15 steps of 4 x 64 bytes a
-round. Ours goes through the product's inner steps, codec, container and outer step, as its recipe has them; DiLoCo (Nesterov over mean
-pseudo-gradients in fp32) and data parallelism (the mean gradient of all peers, every step) take the same inner steps
-and send raw fp32. `local` is the mean of two peers who never communicate.
+round. Ours goes through the product's inner steps, codec, container and outer step, with what its recipe chooses;
+DiLoCo (Nesterov over mean pseudo-gradients in fp32) and data parallelism (the mean gradient of all peers, every step)
+take the same inner steps and send raw fp32. `local` is the mean of two peers who never communicate.
 
 Each variant's rates are chosen first, size by size, on a seed that is not reported and on one half of the held-out
 windows; the tables show the other half. Rates climb a ladder until both neighbours are worse.
