@@ -136,3 +136,10 @@ async def test_the_board_is_kept_while_the_coordinator_runs(run: KeptRun, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="event files"):
         await keep_board(config.model_copy(update={"tensorboard": tmp_path / "file"}))
+
+
+def test_of_a_policy_its_held_out_tasks_are_told() -> None:
+    curve = [{"round": 1, "success": 0.25, "reward": 0.5, "components": {}}]
+    assert board._measured({"policy": {"curve": curve}, "loss": {"curve": []}}) == {
+        1: {"heldout/success": 0.25, "heldout/reward": 0.5}
+    }

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from murmur.keys_cli import keys_app
-from protocol.canonical import canonical_json
+from protocol.canonical import canonical_json, digest
 from protocol.errors import ConfigError
 from protocol.messages import parse_message
 
@@ -200,6 +200,25 @@ def test_a_run_trains_catches_four_kinds_of_cheats_pays_and_can_be_audited_again
     assert (cheated["epoch_wei"], cheated["cases"][0]["outcome"]) == ("0", "false")
     listed = murmur("rewards", "export", "--csv", "-", "--from", str(directory), "--peer", "peer-1")
     assert len(listed.stdout.splitlines()) == 1 + rounds, listed.stderr
+    check_checkpoints(directory, rounds)
+
+
+def check_checkpoints(directory: Path, rounds: int) -> None:
+    """Check that every round's parameters were kept, whole, and that the last ones speak and can be taken along."""
+    listed = murmur("run", "checkpoints", "--dir", str(directory), "--json")
+    assert listed.returncode == 0, listed.stderr
+    kept = json.loads(listed.stdout)["checkpoints"]
+    assert [one["round"] for one in kept] == list(range(rounds + 1))
+    for one in kept:
+        file = directory / "coordinator" / "checkpoints" / f"{one['round']:07d}-{one['root']}.safetensors"
+        assert digest(file.read_bytes()) == one["root"]
+    assert kept[-1]["root"] in (directory / "coordinator" / "public" / "settlement.json").read_text()
+    spoken = murmur("run", "sample", "--dir", str(directory), "--tokens", "50", "--json")
+    assert spoken.returncode == 0, spoken.stderr
+    assert json.loads(spoken.stdout)["tokens"] == 50
+    exported = murmur("run", "export", "--dir", str(directory), "--out", str(directory / "model"))
+    assert exported.returncode == 0, exported.stderr
+    assert kept[-1]["root"] in (directory / "model" / "README.md").read_text()
 
 
 def rotate(up: "subprocess.Popen[str]", directory: Path, name: str) -> str:
@@ -264,6 +283,7 @@ def test_a_run_survives_the_death_of_a_contributor_with_its_key_and_of_a_coordin
     check_money(document)
     assert document["audit"]["ok"]
     check_forced_in(document, directory)
+    check_checkpoints(directory, ROUNDS)
 
 
 def check_forced_in(document: dict[str, Any], directory: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -213,6 +214,39 @@ def test_the_keeper_keeps_beside_everything_else_and_lets_settled_blobs_go(tmp_p
     assert [one.round for one in checkpoints.kept()] == list(range(7))
     here = {round_ for round_ in parameters if store.has(parameters[round_])}
     assert here == {0, 2, 5, 6}
+
+
+def test_a_slow_disk_holds_up_nothing_but_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, checkpoints = BlobStore(tmp_path / "blobs"), Checkpoints(tmp_path / "checkpoints")
+    begun, stuck, add = threading.Event(), threading.Event(), checkpoints.add
+
+    def slowly(round_: int, root: str, blob: Path) -> bool:
+        begun.set()
+        assert stuck.wait(60)
+        return add(round_, root, blob)
+
+    monkeypatch.setattr(checkpoints, "add", slowly)
+    keeper = Keeper(checkpoints, store, 100_000)
+    parameters = {round_: store.put(bytes([round_]) * 1000) for round_ in range(4)}
+
+    async def live() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            for round_ in range(4):  # the rounds go on
+                keeper.wake({one: parameters[one] for one in range(round_ + 1)}, settled=round_)
+                await trio.lowlevel.checkpoint()
+            while not begun.is_set():
+                await trio.lowlevel.checkpoint()
+            assert checkpoints.kept() == []
+            assert all(map(store.has, parameters.values())), "what is not kept yet does not go"
+            stuck.set()
+            while len(checkpoints.kept()) < 4 or store.has(parameters[2]):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+    trio.run(live)
 
 
 def test_the_keeper_goes_on_after_what_is_gone(tmp_path: Path) -> None:
