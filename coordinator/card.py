@@ -28,7 +28,8 @@ class Contributor:
     number: int
     peer: str  # address of its key; empty where it is not known
     merged: int
-    retracted: int  # of these, found invalid and taken back again
+    doubted: int  # of these, without weight: judged to be of no use
+    retracted: int  # found invalid and taken back again
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def provenance(
     """
     if summary is None:
         return Provenance(manifest, checkpoint, None, None, None, audit)
-    merged, retracted = Counter[int](), Counter[int]()
+    merged, doubted, retracted = Counter[int](), Counter[int](), Counter[int]()
     for one in units:
         number, back = int(one["number"]), one["retracted"]
         if one["merged"] is True and int(one["round"]) < checkpoint.round:
             merged[number] += 1
+            doubted[number] += bool(one["reason"])
             retracted[number] += back is not None and int(back) < checkpoint.round
     peers = {int(one["number"]): str(one["peer"]) for one in summary["peers"]}
     contributors = tuple(
@@ -73,6 +75,7 @@ def provenance(
             number,
             peers.get(number, "") if _ADDRESS.fullmatch(peers.get(number, "")) else "",
             count,
+            doubted[number],
             retracted[number],
         )
         for number, count in sorted(merged.items())[:MAX_PEERS]
@@ -181,14 +184,15 @@ def _contributors(found: Provenance) -> list[str]:
     if not found.contributors:
         return ["Nobody: no unit was merged before this round."]
     rows = [
-        f"| {one.number} | {one.peer or 'unknown'} | {one.merged} | {one.retracted} |"
+        f"| {one.number} | {one.peer or 'unknown'} | {one.merged} | {one.doubted} | {one.retracted} |"
         for one in found.contributors
     ]
     return [
-        "Units that were merged before this round, by registration number, as the coordinator tells, and how many of",
-        "them were found invalid and taken back again before it:",
+        "Units that were merged before this round, by registration number, as the coordinator tells; how many of them",
+        "had no weight, because of what their update does to the others or to the loss; and how many were taken back",
+        "again as invalid:",
         "",
-        "| number | peer | merged | taken back |",
-        "|---:|---|---:|---:|",
+        "| number | peer | merged | without weight | taken back |",
+        "|---:|---|---:|---:|---:|",
         *rows,
     ]

@@ -159,7 +159,7 @@ def test_a_card_says_what_the_run_says(run: KeptRun, tmp_path: Path) -> None:
     for fact in (manifest.run_id, manifest.ledger, manifest.dataset.root, digest(run.world.files[2])):
         assert fact in body
     for number in (1, 2, 3):
-        assert f"| {number} | {run.world.keys[number].address} | 2 | 0 |" in body
+        assert f"| {number} | {run.world.keys[number].address} | 2 | 0 | 0 |" in body
     assert "Not audited." in body
 
 
@@ -193,8 +193,10 @@ def test_units_taken_back_are_told_apart(run: KeptRun) -> None:
         for one in source.units()
     ]
     kept = source.checkpoints()
-    assert "| 2 | 1 |" in model_card(provenance(run.manifest, kept[2], summary, units))
-    assert "| 1 | 0 |" in model_card(provenance(run.manifest, kept[1], summary, units))
+    assert "| 2 | 0 | 1 |" in model_card(provenance(run.manifest, kept[2], summary, units))
+    assert "| 1 | 0 | 0 |" in model_card(provenance(run.manifest, kept[1], summary, units))
+    useless = [{**one, "reason": "raises the loss" if one["number"] == 3 else ""} for one in units]
+    assert "| 2 | 2 | 0 |" in model_card(provenance(run.manifest, kept[2], summary, useless))
     assert "Nobody" in model_card(provenance(run.manifest, kept[0], summary, units))
 
 
