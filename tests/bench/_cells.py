@@ -250,6 +250,8 @@ class Training:
                 self._advance(cell.steps)
             if trial.moments == "averaged":
                 carried = [_mean_moments(carried)] * cell.peers
+            if trial.second == "published" and round_ % trial.period == 0:
+                trainer.publish([one.exp_avg_sq for one in carried if one is not None], cell.steps)
             state = self._outer(state, updates, round_)
             rates = (self._rate(round_ * cell.steps + step) for step in range(cell.steps))
             moved = (parameters - state.parameters) / np.float32(sum(rates))

@@ -3,8 +3,10 @@
 A trial is measured before anything is built, so its arithmetic is plain torch instead of the product's kernel.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from protocol.frozen import Frozen
@@ -19,7 +21,11 @@ class Trial(Frozen):
     """Say how a round's inner steps begin. What starts anew is a function of public inputs alone."""
 
     moments: Literal["carried", "fresh", "averaged"] = "carried"  # averaged: over peers, at each round's end
-    second: Literal["zero", "factored", "tensor", "elementwise", "merged"] = "zero"  # where v starts
+    # Where v starts. Published: at the mean over peers of what v was at the end of the last round that published it.
+    second: Literal["zero", "factored", "tensor", "elementwise", "merged", "published"] = "zero"
+    period: int = 1  # rounds between two publications
+    grid: float = 0.0  # step of log2 v in which it is published; 0: as it is
+    hold: bool = False  # whether steps divide by what was published, and not by what became of it since
     blend: float = 0.0  # share of plain squares in a factored start
     prior: float = (
         0.0  # gradients that v's start counts for, beside which it is a mean; 0: as if it were the mean
@@ -49,6 +55,7 @@ class TrialTrainer(InnerTrainer):
         self._start: torch.Tensor | None = None
         self._merged = torch.zeros(0)
         self._merged_squares = torch.zeros(0)
+        self.published: torch.Tensor | None = None
 
     def begin(self, state: InnerState, offsets: Offsets, merged: Floats, squares: Floats) -> None:
         """Start a unit.
@@ -62,7 +69,7 @@ class TrialTrainer(InnerTrainer):
         if self._trial.first == "reset":
             self._exp_avg.zero_()
         self._merged, self._merged_squares = torch.from_numpy(merged), torch.from_numpy(squares)
-        if self._trial.second in ("zero", "merged") or not self._trial.batches:
+        if self._trial.second in ("zero", "merged", "published") or not self._trial.batches:
             return
         total = torch.zeros_like(self._exp_avg)
         for row in offsets[: self._trial.batches]:
@@ -76,7 +83,7 @@ class TrialTrainer(InnerTrainer):
         trial, inner = self._trial, self._manifest.inner
         self._clip()
         with torch.no_grad():
-            gradient, primed = self.gradient, trial.second != "zero"
+            gradient, primed = self.gradient, self._primed
             if primed and not self._taken:
                 self._prime(gradient)
             self._taken += 1
@@ -114,10 +121,29 @@ class TrialTrainer(InnerTrainer):
         with torch.no_grad():
             self._leaf.addcdiv_(self._exp_avg, second.sqrt().add_(inner.eps), value=-rate)
 
+    def publish(self, seconds: Sequence[Floats], steps: int) -> None:
+        """Take the mean of peers' v after so many steps for what the next rounds start from."""
+        inner, trial = self._manifest.inner, self._trial
+        beta2 = inner.beta2 if trial.beta2 is None else trial.beta2
+        mean = torch.from_numpy(np.mean(seconds, axis=0, dtype=np.float32))
+        if not self._primed:
+            mean /= 1 - beta2**steps
+        if trial.grid:
+            mean = (mean.clamp(min=1e-30).log2() / trial.grid).round().mul(trial.grid).exp2()
+        self.published = mean
+
+    @property
+    def _primed(self) -> bool:
+        if self._trial.second == "published":
+            return self.published is not None
+        return self._trial.second != "zero"
+
     def _second(self, beta2: float) -> torch.Tensor:
         """Return v over the weight of what is in it."""
         trial, kept = self._trial, beta2 ** int(self._steps)
-        if trial.second == "zero":
+        if trial.hold and self.published is not None:
+            return self.published
+        if not self._primed:
             return self._exp_avg_sq / (1 - kept)
         # With a prior v starts at (1 - beta2) * prior times its start, which weighs as so many gradients do.
         return (
@@ -128,7 +154,9 @@ class TrialTrainer(InnerTrainer):
 
     def _prime(self, gradient: torch.Tensor) -> None:
         squares = gradient.square()
-        if self._trial.second == "merged":
+        if self.published is not None:
+            start = self.published
+        elif self._trial.second == "merged":
             smooth = self._smoothed(self._merged_squares)
             start = smooth * (squares.sum() / smooth.sum()) if smooth.sum() else self._smoothed(squares)
         else:
