@@ -1,8 +1,9 @@
 """What communication is worth: held-out loss of a run against that of peers who train alone.
 
 The run goes through the real assignment, inner steps, codec and outer step, without network and chain. `local`
-is an honest peer's schedule without outer steps (same start, batches and learning rates), mean of two peers.
-Exits with 1 when the gap is below the bound on any seed.
+is an honest peer's schedule without outer steps (same start, batches and learning rates), mean of two peers. What
+is not named is as a run of that length would have it (`training.recipe`). Exits with 1 when the gap is below the
+bound on any seed.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from training.evaluate import heldout_loss
 from training.inner import prepare_process
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
+from training.recipe import recipe
 
 PEERS = 4
 LOCAL_PEERS = 2
@@ -71,8 +73,9 @@ def run_loss(
 def measure(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
     """Return the figures of one seed."""
     prepare_process(1)
-    codec = CodecConfig()
-    inner, outer = InnerConfig(), OuterConfig()
+    chosen = recipe(arguments.rounds, arguments.kind)
+    codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
+    inner = InnerConfig()
     named = {key: value for key, value in vars(arguments).items() if value is not None}
 
     def replaced(config, **names):  # type: ignore[no-untyped-def]
