@@ -170,8 +170,8 @@ def _throughput(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         ),
         (
             "Time of a round",
-            f"{figure(found['seconds'], 1)} s; peers say they trained for {trained} of it, the rest is communication, "
-            "checks and waiting",
+            f"{figure(found['seconds'], 1)} s; CPU time of training, as each peer says, is {trained} of it; the rest "
+            "is communication, checks and waiting",
         ),
     ]
 

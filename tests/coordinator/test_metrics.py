@@ -75,7 +75,7 @@ def test_prometheus_scrapes_the_api(run: KeptRun) -> None:
     for name in ("murmur_peer_train_cpu_seconds", "murmur_run_train_cpu_ratio"):
         assert "as the peer itself says" in families[name].documentation
     assert "tokens/s merged" in page
-    assert "peers say they trained for 2% of it" in page
+    assert "CPU time of training, as each peer says, is 2% of it" in page
 
 
 def test_no_label_is_anothers_text(run: KeptRun, reader: Reader) -> None:
