@@ -24,7 +24,6 @@ from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment
-from training.gate import judge_round
 from training.program import check_program, program_digest
 from training.workbench import AggregateRequest, LoadRequest, Weighing, WeighRequest, Workbench
 
@@ -158,6 +157,8 @@ def local(loaded: Loaded, request: LocalRequest) -> Result:
 
 def weigh(work: Workbench, request: WeighRequest) -> Weighing:
     """Judge a round's merged updates, by their loss where the run has a gate (`Workbench.weigh`)."""
+    from training.gate import judge_round
+
     shard = work.shard() if work.manifest.merging.gate_windows else None
     return work.weigh(request, partial(judge_round, work.manifest, shard, request))
 
