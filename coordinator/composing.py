@@ -26,9 +26,11 @@ def compose(
     for entry in entries:
         number, ignored = entry.number, why_ignored(current, entry.number)
         standing = standings.get(number, NEWCOMER)
+        told = current.commitments.get(number)
         unit = UnitRecord(
             number=number,
             commitment=entry.commitment,
+            tier=0 if told is None else told.body.tier,
             earlier=standing.earlier,
             suspect=standing.suspect,
             counts=not ignored,
@@ -48,7 +50,8 @@ def compose(
         earlier.setdefault(body.symbols, (current.round, number))
         blob = current.delivered.get(number, body.blob)
         shown = {"merged": not reason, "reason": reason, "symbols": body.symbols, "blob": blob}
-        units.append(unit.model_copy(update=shown))
+        weight = state.manifest.tier_weights[unit.tier]
+        units.append(unit.model_copy(update=shown | {"weight": weight}))
     return RoundRecord(
         parameters=state.parameters[current.round],
         units=tuple(units),

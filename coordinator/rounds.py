@@ -324,12 +324,13 @@ def _admit(state: State, current: CurrentRound, beacon: str, roster: set[int]) -
 
 
 def _check_commitment(state: State, beacon: str, message: Signed[Commitment]) -> None:
-    number, round_ = message.body.number, message.round
+    body, number, round_ = message.body, message.body.number, message.round
     check_commitment(
         state.manifest,
-        message.body,
+        round_,
+        body,
         parameters=state.parameters[round_],
-        assignment=assignment_digest(assignment(state.manifest, beacon, round_, number)),
+        assignment=assignment_digest(assignment(state.manifest.at(body.tier), beacon, round_, number)),
         expected=carried(number, *_before(state, number)),
     )
 

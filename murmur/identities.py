@@ -1,5 +1,6 @@
 """Who takes part in a local network: names, and keys that follow from the seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Identity:
     name: str
     role: Role | None  # None: the coordinator, which does not stake
     cheat: str | None = None
+    cpu_share: float = 1.0  # of the time, in which a contributor's trainer computes
 
     @property
     def honest(self) -> bool:
@@ -28,11 +30,20 @@ class Identity:
         return self.cheat is None
 
 
-def cast(peers: int, cheats: list[str], verifiers: int) -> tuple[Identity, ...]:
-    """Name everybody: the coordinator, honest contributors, cheating ones, verifiers, and those who do not verify."""
+def cast(
+    peers: int, cheats: list[str], verifiers: int, cpu_shares: Sequence[float] = (1.0,)
+) -> tuple[Identity, ...]:
+    """Name everybody: the coordinator, honest contributors, cheating ones, verifiers, and those who do not verify.
+
+    Args:
+        cpu_shares: of the honest contributors, in turn.
+    """
     accusers = [cheat for cheat in cheats if cheat in VERIFIER_CHEATS]
     cheats = [cheat for cheat in cheats if cheat not in VERIFIER_CHEATS]
-    honest = [Identity(f"peer-{i + 1}", Role.CONTRIBUTOR) for i in range(peers)]
+    honest = [
+        Identity(f"peer-{i + 1}", Role.CONTRIBUTOR, cpu_share=cpu_shares[i % len(cpu_shares)])
+        for i in range(peers)
+    ]
     dishonest = [Identity(f"peer-{peers + i + 1}", Role.CONTRIBUTOR, cheat) for i, cheat in enumerate(cheats)]
     judges = [Identity(f"verifier-{i + 1}", Role.VERIFIER) for i in range(verifiers)]
     liars = [

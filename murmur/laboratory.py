@@ -324,6 +324,7 @@ class Laboratory:
         drawn = assignment(self.manifest, self.beacon(self.round), self.round, ATTACKER)
         check_commitment(
             self.manifest,
+            self.round,
             body,
             parameters=self.parameters[self.round],
             assignment=assignment_digest(drawn),

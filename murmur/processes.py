@@ -39,6 +39,7 @@ class Wiring:
             case Role.CONTRIBUTOR:
                 command = ["node", "start", *common, *self._network(), *self._board()]
                 command += ["--cheat", identity.cheat] if identity.cheat else []
+                command += [] if identity.cpu_share == 1 else ["--cpu-share", str(identity.cpu_share)]
             case Role.VERIFIER:
                 command = ["verifier", "start", *common, *self._network()]
                 command += ["--cheat", identity.cheat] if identity.cheat else []

@@ -33,17 +33,21 @@ from verification.ruling import silent
 
 def units_of(run: PublicRun, number: int, trained: int) -> Units:
     """Count what became of a contributor's units."""
-    committed = sum(run.commitment(round_, number) is not None for round_ in run.rounds)
+    commitments = [one for round_ in run.rounds if (one := run.commitment(round_, number)) is not None]
+    tiers = Counter(one.body.tier for one in commitments)
+    units = [unit for round_ in run.rounds for unit in run.standing[round_].units if unit.number == number]
     revealed = sum(reveal.body.number == number for dossier in run.dossiers for reveal in dossier.reveals)
     outcomes = [outcome for (_, owner), outcome in judged_units(run).items() if owner == number]
     return Units(
         trained=trained,
-        committed=committed,
+        committed=len(commitments),
         revealed=revealed,
         drawn=sum(drawn == number for _, drawn in run.draws),
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
+        unweighted=sum(unit.merged and not unit.weight for unit in units),
+        tiers=[tiers[tier] for tier in range(run.manifest.smallest_tier + 1)],
     )
 
 

@@ -189,7 +189,7 @@ class _World:
             number=1,
             profile=manifest.verification.profiles[0].name,
             segments=(ZERO_DIGEST,) * (manifest.segments + 1),
-            **dict.fromkeys((*names, *more), "11" * 32),
+            **dict.fromkeys((*names, *more), "11" * 32),  # type: ignore[arg-type]
         )
 
     def judge(self, round_: int, draw: Draw) -> Ruling:

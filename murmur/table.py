@@ -108,14 +108,21 @@ def print_summary(console: Console, summary: Summary) -> None:
         f"{checked.void} void, {checked.rejected} proven false{overhead}"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    tiered = any(len(peer.units.tiers) > 1 for peer in summary.peers)
     for title in ("peer", "behaviour", "units", "drawn", "passed", "false", "stake", "slashed", "claimed"):
         table.add_column(title, justify="left" if title in ("peer", "behaviour") else "right")
     for peer in summary.peers:
         units = peer.units
-        counts = [str(count) for count in (units.committed, units.drawn, units.passed, units.rejected)]
+        counts = [str(count) for count in (units.drawn, units.passed, units.rejected)]
+        of_tiers = f" ({' '.join(map(str, units.tiers))})" if tiered else ""
         money = [tokens(amount) for amount in (peer.stake_wei, peer.slashed_wei, peer.claimed_wei)]
         table.add_row(
-            peer.name, peer.cheat or "honest", *counts, *money, style=None if peer.honest else "red"
+            peer.name,
+            peer.cheat or "honest",
+            f"{units.committed}{of_tiers}",
+            *counts,
+            *money,
+            style=None if peer.honest else "red",
         )
     for judge in summary.verifiers:
         table.add_row(
@@ -126,6 +133,8 @@ def print_summary(console: Console, summary: Summary) -> None:
             style=None if judge.honest else "red",
         )
     console.print(table)
+    if tiered:
+        console.print("units in brackets: of each tier, the full one first")
     passed = sum(check.ok for check in summary.audit.checks)
     console.print(f"audit: {passed} of {len(summary.audit.checks)} checks hold {MARKS[summary.audit.ok]}")
     for line in summary.not_demonstrated:

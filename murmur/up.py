@@ -78,6 +78,7 @@ class UpOptions:
     preset: "Preset | None" = None  # of a run of rollouts
     voices: Voices = field(default_factory=Voices)
     tensorboard: Path | None = None  # where event files are written; None: none are
+    tiers: bool = False  # machines of several speeds, and tiers for them
 
 
 def parse_cheats(
@@ -143,6 +144,14 @@ def up(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave chain and live page up at the end, until Ctrl-C.")
     ] = False,
+    tiers: Annotated[
+        bool,
+        typer.Option(
+            "--tiers",
+            help="Let honest contributors' machines rest half, or four fifths, of the time, in turn, and the run have "
+            "smaller units for them.",
+        ),
+    ] = False,
     tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -161,6 +170,8 @@ def up(
     chosen = preset_of(kind, env)
     voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
     voices.check(chosen)
+    if tiers and chosen is not None:
+        raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
@@ -173,6 +184,7 @@ def up(
         port=port,
         keep_running=keep_running,
         tensorboard=None if tensorboard is None else tensorboard.absolute(),
+        tiers=tiers,
     )
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -251,7 +263,7 @@ class LocalRun:
     def live(self) -> "Summary":
         """Set up, run, claim, audit, and sum up."""
         from murmur.identities import cast
-        from murmur.local import check_port, found_ledger, free_port
+        from murmur.local import CPU_SHARES, check_port, found_ledger, free_port
         from murmur.table import print_summary
 
         options = self.options
@@ -259,7 +271,8 @@ class LocalRun:
             check_port(options.port)
         base = None if options.preset is None else tuned_base(options.preset, self._say_and_look)
         judge = options.voices.open_judge(options.preset, self._say_and_look)
-        identities = cast(options.peers, list(options.cheats), options.verifiers)
+        shares = CPU_SHARES if options.tiers else (1.0,)
+        identities = cast(options.peers, list(options.cheats), options.verifiers, shares)
         self._say(f"starting a chain in {options.directory}")
         rpc = self._start_chain(free_port())
         self._say(f"chain: {rpc}")
@@ -320,7 +333,7 @@ class LocalRun:
         from contracts.types import Role
         from coordinator.plan_cli import COST, ledger_terms
         from coordinator.run import create_run, plan_run
-        from murmur.local import DEADLINES, UpFacts, eager_mining, free_port
+        from murmur.local import DEADLINES, TIERS, UpFacts, eager_mining, free_port
         from murmur.processes import Wiring
         from verification.settle import max_payout
 
@@ -344,6 +357,7 @@ class LocalRun:
                 "rounds": options.rounds,
                 "min_peers": options.peers,
                 "deadlines": DEADLINES,
+                **({"tiers": TIERS} if options.tiers else {}),
             },
         )
         plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))

@@ -42,6 +42,20 @@ def start(
         typer.Option(help="Numeric profile of the run to compute under; default: its first for the device."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads to train with.")] = 1,
+    cpu_share: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=1, help="Share of the time in which the trainer computes; it rests otherwise."
+        ),
+    ] = 1.0,
+    tier: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=7,
+            help="Tier of the units, 0 the full one; without, the largest that this machine finishes in time.",
+        ),
+    ] = None,
     state_cap: Annotated[
         int | None,
         typer.Option(
@@ -93,6 +107,8 @@ def start(
         "device": device,
         "profile": profile,
         "threads": threads,
+        "cpu_share": cpu_share,
+        **({} if tier is None else {"tier": tier}),
         **({} if state_cap is None else {"state_cap": state_cap}),
         "peak_tflops": peak_tflops,
         "metrics_port": metrics_port,

@@ -32,6 +32,7 @@ class Train:
     moments: str | None
     residual: str | None
     lessons: Lessons = NOTHING  # what a policy builds on
+    tier: int = 0
     keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 
@@ -147,11 +148,12 @@ Effect = Start | Cancel | Publish | Force | Receive | StopReceiving | Progress |
 
 @dataclass(frozen=True)
 class Trained:
-    """Tell that a unit is trained. `salt`: 32 fresh random bytes as hex."""
+    """Tell that a unit is trained."""
 
     round: int
     work: Work
-    salt: str
+    salt: str  # 32 fresh random bytes as hex
+    wish: int | None = None  # tier for the units from the next round on; None: as it is
 
 
 @dataclass(frozen=True)

@@ -228,11 +228,13 @@ def _sound(
         if expected is None:
             continue
         try:
+            body = commitment.body
             check_commitment(
                 manifest,
-                commitment.body,
-                parameters=parameters or commitment.body.parameters,
-                assignment=assignment_digest(assignment(manifest, beacon, round_, number)),
+                round_,
+                body,
+                parameters=parameters or body.parameters,
+                assignment=assignment_digest(assignment(manifest.at(body.tier), beacon, round_, number)),
                 expected=expected,
             )
         except Malformed:

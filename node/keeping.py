@@ -62,6 +62,7 @@ def restore(
         beacon, unit = beacons.get(round_), units[round_]
         if beacon is not None:
             start = unit.commitment.parameters
-            again = Train(round_, beacon, start, unit.moments_before, unit.residual_before, unit.lessons)
+            before, tier = (unit.moments_before, unit.residual_before), unit.commitment.tier
+            again = Train(round_, beacon, start, *before, unit.lessons, tier)
             return Restore(round_, again, unit.work)
     return None

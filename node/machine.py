@@ -38,6 +38,7 @@ from node.events import (
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
 from node.keeping import STATE_CAP, Served, drop, restore, unit_bytes
+from node.tiers import next_tier
 from node.unit import Unit, commit, message_id, opening, reveal
 from node.witnessing import Watch, end, take, witness
 from protocol.errors import Malformed
@@ -301,6 +302,8 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         salt=event.salt,
         work=work,
         carries_moments=state.manifest.carries_moments,
+        tier=job.tier,
+        next_tier=next_tier(state.manifest, state.round, state.expected, event.wish),
     )
     unit = Unit(
         round=state.round,
@@ -378,15 +381,15 @@ def _open(
     committed = {one.number: one.commitment for one in record.units}
     if committed.get(state.number) != unit.commitment_id:
         return _release(state, round_, effects)
-    files: frozenset[str] | None = None
-    rollouts = state.manifest.rollouts is not None
+    files, rollouts = None, state.manifest.rollouts is not None
     asked: list[tuple[int, int, bool]] = []  # (segment, case, whether the end is due)
     since = state.facts.height - (facts.anchored + 1)
     draw = facts.draw
     if draw is not None and (round_, 0) not in judged and since <= draw.closes_after(state.manifest):
         asked.append((draw.segment, 0, ends_are_due(state.manifest, draw, since, facts.sealed)))
-    # A case announces on chain that its segment has to be open; a jury seals no fingerprints.
-    asked += ((case.segment, case.case, True) for case in facts.cases)
+    # A case announces on chain that its segment has to be open.
+    shown = [case for case in facts.cases if case.segment + 1 < len(unit.work.segments)]
+    asked += ((case.segment, case.case, True) for case in shown)  # a jury seals no fingerprints
     for segment, case, ends in asked:
         files = (files or frozenset()) | unit.opened_files(segment, ends=ends)
         said = (Opening.kind, round_, case)
@@ -464,7 +467,7 @@ def _speak(state: State, effects: list[Effect]) -> State:
     if forcing := forcing_due(facts, state.facts.height, state.round, state.number, unit.commitment_id):
         state = _once(state, effects, FORCED, forcing)
     if facts.units is not None and facts.units.get(state.number) == unit.commitment_id:
-        state = _once(state, effects, Reveal.kind, Publish(state.round, reveal(unit)))
+        return _once(state, effects, Reveal.kind, Publish(state.round, reveal(unit)))
     return state
 
 
@@ -555,6 +558,7 @@ def _next_job(state: State) -> Job | None:
         None if previous is None or not state.manifest.carries_moments else previous.moments,
         None if previous is None else previous.residual,
         lessons,
+        state.expected.tier_of(state.manifest),
         keep=len(state.interest - state.dropped) < state.room,
     )
     on_time = state.facts.height < facts.commit_closes

@@ -22,7 +22,8 @@ from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
 from protocol.judging import Judgment, judging
 from protocol.lessons import NOTHING, Lessons
-from protocol.messages import Number, Round
+from protocol.manifest import RunManifest
+from protocol.messages import Number, Round, Tier
 from protocol.published import Published, max_published_bytes, write_published
 from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
@@ -49,6 +50,7 @@ class TrainRequest(Frozen):
     round: Round
     number: Number
     beacon: Digest
+    tier: Tier = 0
     parameters: Digest
     moments: Digest | None
     residual: Digest | None
@@ -67,7 +69,9 @@ class Bench:
         prepare_process(request.threads)
         self._profile = own_profile(self.manifest, this_machine(request.device), request.profile)
         self._device = request.device
-        self._shard_trainer = None if self.manifest.rollouts else self._trainer(self.work.shard())
+        self._rest = 1 / request.cpu_share - 1  # seconds of rest for each of inner steps
+        self._shard = None if self.manifest.rollouts else self.work.shard()
+        self._of_tier: tuple[int, Trainer] | None = None  # the last unit's, which holds model and optimizer
 
     def train(self, request: TrainRequest, progress: Progress) -> Work:
         """Sample the unit's rollouts and judgments if it has any, take its inner steps, and write what it publishes.
@@ -80,7 +84,7 @@ class Bench:
             OwnFault: the loss or the update is not finite.
         """
         began, began_wall = time.process_time(), time.perf_counter()
-        manifest = self.manifest
+        manifest = self.manifest.at(request.tier)
         start = self._start(request)
         residual = None if request.residual is None else self._residual(request.residual)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
@@ -88,7 +92,7 @@ class Bench:
         steps = manifest.verification.segment_steps
         groups = self._rollouts(request, start.parameters, progress)
         judgments = self._judgments(request, progress)
-        trainer = self._shard_trainer or self._trainer(self._experience(request.lessons))
+        trainer = self._trainer_for(request)
         files, losses = [self._put(start, keep=request.keep)], list[float]()
         trainer.load(self._steps.start(start))
         train_s = 0.0
@@ -96,7 +100,9 @@ class Bench:
             rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
             stepping = time.perf_counter()
             losses += self._steps.run(trainer, rows, step)
-            train_s += time.perf_counter() - stepping
+            stepped = time.perf_counter() - stepping
+            train_s += stepped
+            time.sleep(self._rest * stepped)  # noqa: TID251 - what its owner leaves to other programs
             files.append(self._put(trainer.view(), keep=request.keep))
             progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
         end, moments = trainer.state(), files[-1].moments
@@ -121,14 +127,14 @@ class Bench:
             loss=fmean(losses),
             figures=Figures(
                 steps=len(losses),
-                tokens=self._tokens(losses),
+                tokens=_tokens(manifest, losses),
                 train_s=train_s,
                 unit_s=time.perf_counter() - began_wall,
                 gradient_norm=_finite(fmean(norms)) if norms else None,
                 gradient_norm_max=_finite(max(norms)) if norms else None,
                 pseudo_gradient_norm=_norm(change),
                 update_norm=_finite(ldexp(sqrt(squared_norms([symbols])[0]), MIN_EXPONENT)),
-                flops=self._flops(losses),
+                flops=_flops(manifest, losses),
             ),
         )
 
@@ -136,18 +142,16 @@ class Bench:
         """Return the FLOPs a second that the device reaches at its best, in the profile's arithmetic."""
         return measured_peak(self._device, arithmetic=self._profile.arithmetic)
 
-    def _tokens(self, losses: Sequence[float]) -> int | None:
-        """Return how many tokens the steps were taken on; a policy's samples have as many as they happen to have."""
-        if self.manifest.rollouts is not None:
-            return None
-        return len(losses) * self.manifest.inner.batch * self.manifest.model.context
+    def _trainer_for(self, request: TrainRequest) -> Trainer:
+        """Return what takes the unit's steps; a text's is kept from unit to unit."""
+        if self._shard is None:
+            return self._trainer(self.manifest, self._experience(request.lessons))
+        if self._of_tier is None or self._of_tier[0] != request.tier:
+            self._of_tier = request.tier, self._trainer(self.manifest.at(request.tier), self._shard)
+        return self._of_tier[1]
 
-    def _flops(self, losses: Sequence[float]) -> float | None:
-        tokens = self._tokens(losses)
-        return None if tokens is None else float(tokens * training_flops(self.manifest))
-
-    def _trainer(self, material: Material) -> Trainer:
-        return trainer_for(self._steps.recipe(self.manifest), material, self._profile, self._device)
+    def _trainer(self, manifest: RunManifest, material: Material) -> Trainer:
+        return trainer_for(self._steps.recipe(manifest), material, self._profile, self._device)
 
     def _experience(self, lessons: Lessons) -> Experience:
         return Experience.read(self.manifest, lessons, self._published)
@@ -201,6 +205,18 @@ class Bench:
         model = self.manifest.model
         put = self._store.put_pieces if keep else pieces_digest
         return Files(parameters=put(state.parameters_pieces(model)), moments=put(state.moments_pieces(model)))
+
+
+def _tokens(manifest: RunManifest, losses: Sequence[float]) -> int | None:
+    """Return how many tokens the steps were taken on; a policy's samples have as many as they happen to have."""
+    if manifest.rollouts is not None:
+        return None
+    return len(losses) * manifest.inner.batch * manifest.model.context
+
+
+def _flops(manifest: RunManifest, losses: Sequence[float]) -> float | None:
+    tokens = _tokens(manifest, losses)
+    return None if tokens is None else float(tokens * training_flops(manifest))
 
 
 def _norm(values: Floats) -> float | None:

@@ -79,8 +79,9 @@ class Unit(Frozen):
 
     @property
     def carried(self) -> Carried:
-        """Return the roots that the next round must start with while this unit stands."""
-        return Carried(self.commitment.moments_after, self.commitment.residual_after)
+        """Return what the next round must start with while this unit stands."""
+        said = self.commitment
+        return Carried(said.moments_after, said.residual_after, said.next_tier)
 
 
 def commit(
@@ -94,6 +95,8 @@ def commit(
     salt: str,
     work: Work,
     carries_moments: bool = True,
+    tier: int = 0,
+    next_tier: int = 0,
 ) -> Commitment:
     """Bind a unit's work.
 
@@ -103,11 +106,15 @@ def commit(
         expected: the roots that the peer carries into the round.
         salt: 32 random bytes as hex, which hide the update until its reveal.
         carries_moments: whether the next round starts with the moments of this one.
+        tier: of the unit.
+        next_tier: of the peer's units from the next round on.
     """
     moments = moments_root(run, round_, number, work.moments) if carries_moments else NOTHING_CARRIED
     return Commitment(
         number=number,
         profile=profile,
+        tier=tier,
+        next_tier=next_tier,
         parameters=parameters,
         assignment=work.assignment,
         moments_before=expected.moments,

@@ -27,6 +27,7 @@ from node.events import (
     Trained,
 )
 from node.honesty import Honesty
+from node.tiers import Pace
 from node.unit import Work
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE
@@ -74,6 +75,9 @@ class Shop:
         self._config = config
         self._peer = peer
         self._honesty = honesty
+        self._pace = Pace(
+            peer.manifest, config.tier_in(peer.manifest), trio.current_time, lambda: peer.chain.height
+        )
         self._receiving = trio.CapacityLimiter(RECEIVED_AT_ONCE)
         self._accounting = Accounting(peer.network.stats, trio.current_time())
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
@@ -103,6 +107,7 @@ class Shop:
             threads=config.threads,
             device=config.device,
             profile=self.profile,
+            cpu_share=config.cpu_share,
         )
         answer = await self._worker.call("load", request.params(), deadline_s=LOAD_DEADLINE_S)
         program = check_program(self.manifest, answer.get("program"))
@@ -158,6 +163,7 @@ class Shop:
                     await self._bring(job.parameters, self._parameter_bytes)
                 return Fetched(job.parameters)
             case Train():
+                began = trio.current_time()
                 carried = [address for address in (job.moments, job.residual) if address is not None]
                 with self._accounting.transfer():
                     await self._bring(job.parameters, self._parameter_bytes)
@@ -169,7 +175,7 @@ class Shop:
                         raise
                     return CarryLost(job.round)
                 work = work.model_copy(update={"figures": self._accounting.close(work.figures, unix_time())})
-                return Trained(job.round, work, secrets.token_hex(32))
+                return Trained(job.round, work, secrets.token_hex(32), self._pace.wish(job.tier, began))
             case Restore():
                 return Restored(job.round, await self._restore(job))
             case Aggregate():
@@ -235,6 +241,7 @@ class Shop:
             "round": job.round,
             "number": self.number,
             "beacon": job.beacon,
+            "tier": job.tier,
             "parameters": job.parameters,
             "moments": job.moments,
             "residual": job.residual,

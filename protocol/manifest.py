@@ -1,12 +1,14 @@
 """The run manifest: everything that defines a run, frozen. Its canonical-JSON BLAKE3 hash is the run id."""
 
 from functools import lru_cache
+from math import ceil, gcd
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -51,6 +53,16 @@ class InnerConfig(Frozen):
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     # Blocks that learn, from the last, and what is behind them; None: every parameter.
     last_layers: int | None = Field(default=None, ge=1, le=256)
+
+
+class TierConfig(Frozen):
+    """Set the unit of slower machines: steps and batch of which neither is larger than `inner`'s."""
+
+    steps: int = Field(ge=1, le=10_000)
+    batch: int = Field(ge=1, le=65_536)
+
+
+MAX_WEIGHT = 128  # of one update, so that those of a record sum to no more than the outer step takes
 
 
 class OuterConfig(Frozen):
@@ -320,6 +332,8 @@ class RunManifest(Frozen):
     min_peers: int = Field(default=1, ge=1)
     model: ModelConfig = ModelConfig()
     inner: InnerConfig = InnerConfig()
+    # Tiers below the full one, which is tier 0: each of fewer samples than the one before.
+    tiers: Annotated[tuple[TierConfig, ...], Field(max_length=7)] = ()
     outer: OuterConfig = OuterConfig()
     codec: CodecConfig = CodecConfig()
     merging: MergingConfig = MergingConfig()
@@ -337,6 +351,27 @@ class RunManifest(Frozen):
     def _segments_fill_the_round(self) -> "RunManifest":
         if self.inner.steps % self.verification.segment_steps:
             raise ValueError("inner steps must be a multiple of the segment length")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_shrink(self) -> "RunManifest":
+        if self.tiers and self.rollouts is not None:
+            raise ValueError("a policy's units are all of one tier")
+        before = self.inner.steps * self.inner.batch
+        for tier in self.tiers:
+            if (
+                tier.steps > self.inner.steps
+                or tier.batch > self.inner.batch
+                or tier.steps * tier.batch >= before
+            ):
+                raise ValueError(
+                    "each tier is to have fewer samples a unit than the one before, and within inner's"
+                )
+            if tier.steps % self.verification.segment_steps:
+                raise ValueError("a tier's steps must be a multiple of the segment length")
+            before = tier.steps * tier.batch
+        if self.tier_weights[0] > MAX_WEIGHT:
+            raise ValueError(f"the tiers' samples are no whole multiples of each other up to {MAX_WEIGHT}")
         return self
 
     @model_validator(mode="after")
@@ -411,6 +446,40 @@ class RunManifest(Frozen):
         return self.inner.moments == "carried"
 
     @property
+    def tier_samples(self) -> tuple[int, ...]:
+        """Return the samples that a unit of each tier is trained on."""
+        lower = (tier.steps * tier.batch for tier in self.tiers)
+        return (self.inner.steps * self.inner.batch, *lower)
+
+    @property
+    def tier_weights(self) -> tuple[int, ...]:
+        """Return the weight of each tier's updates in a round's mean: in proportion to their samples."""
+        return tuple(samples // gcd(*self.tier_samples) for samples in self.tier_samples)
+
+    @property
+    def smallest_tier(self) -> int:
+        """Return the tier of a peer that has not declared one."""
+        return len(self.tiers)
+
+    def unit_pay(self, tier: int) -> int:
+        """Return what a unit of a tier earns, in wei."""
+        return self.pay.unit_wei * self.tier_samples[tier] // self.tier_samples[0]
+
+    def at(self, tier: int) -> "RunManifest":
+        """Return the run as a unit of a tier has it: with its steps and batch, and the run's own id.
+
+        The learning-rate schedule spans the tier's own steps, so that all tiers have the same rate at a round's start.
+
+        Raises:
+            Malformed: the run has no such tier.
+        """
+        if tier == 0:
+            return self
+        if not 0 < tier <= len(self.tiers):
+            raise Malformed(f"tier {tier}, which the run does not have")
+        return _at(self, tier)
+
+    @property
     def segments(self) -> int:
         """Return the number of segments a unit has."""
         return self.inner.steps // self.verification.segment_steps
@@ -474,3 +543,26 @@ class RunManifest(Frozen):
 @lru_cache(maxsize=64)  # serialising takes milliseconds, and every draw of a replay asks
 def _run_id(manifest: RunManifest) -> str:
     return digest(manifest.to_bytes())
+
+
+class _TierView(RunManifest):
+    """Show a run with a tier's steps and batch; it is written as the whole run, and so has its id."""
+
+    _whole: RunManifest = PrivateAttr()
+
+    def to_bytes(self) -> bytes:
+        return self._whole.to_bytes()
+
+    def at(self, tier: int) -> RunManifest:
+        return self._whole.at(tier)
+
+
+@lru_cache(maxsize=64)
+def _at(manifest: RunManifest, tier: int) -> RunManifest:
+    own, inner = manifest.tiers[tier - 1], manifest.inner
+    warmup = ceil(inner.warmup_steps * own.steps / inner.steps)
+    own_inner = inner.model_copy(update={"steps": own.steps, "batch": own.batch, "warmup_steps": warmup})
+    fields = {name: getattr(manifest, name) for name in RunManifest.model_fields}
+    view = _TierView.model_construct(**(fields | {"inner": own_inner}))
+    view._whole = manifest
+    return view

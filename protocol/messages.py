@@ -16,12 +16,11 @@ from protocol.canonical import canonical_json, digest, parse_canonical_json
 from protocol.errors import Malformed
 from protocol.frozen import Address, Digest, Frozen, ProfileName, Wei
 from protocol.keys import PeerKey, recover_address
-from protocol.manifest import RunManifest
+from protocol.manifest import MAX_WEIGHT, RunManifest
 
 MAX_MESSAGE_BYTES = 60 * 1024  # gossip frames stay under 64 KiB
 MAX_UNITS = 512  # in one list or record
 MAX_PREFERENCES = 64  # in one record
-MAX_WEIGHT = 128  # of one update, so that those of a record sum to no more than the outer step takes
 SCORE_UNIT: Final = 2**16
 PASSED: Final = 1  # verdict outcomes, as the ledger reads them
 REJECTED: Final = 2
@@ -37,6 +36,7 @@ Reason = Annotated[
 ]  # printable ASCII: shown on terminals and pages
 ListenAddress = Annotated[str, Field(max_length=200, pattern=r"^/[a-zA-Z0-9./:_-]+$")]
 Role = Literal["contributor", "verifier", "coordinator", "person"]
+Tier = Annotated[int, Field(ge=0, le=7)]  # of a unit: 0 is the full one, larger ones are smaller
 Place = Annotated[int, Field(ge=0, lt=4096)]
 """Of a group in a unit, a sample in a group, a person in the manifest."""
 SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{130}$")]
@@ -78,6 +78,8 @@ class Commitment(Body):
     roles = ("contributor",)
     number: Number
     profile: ProfileName  # numeric profile of the manifest that the unit was computed under
+    tier: Tier = 0
+    next_tier: Tier = 0  # of the peer's units from the next round on
     parameters: Digest  # content address of the global parameters the round starts from
     assignment: Digest  # hash of the batches drawn for this peer
     moments_before: Digest
@@ -145,6 +147,7 @@ class UnitRecord(Frozen):
     earlier: int = Field(default=0, ge=0, le=10_000)  # units of it listed before, up to schedule.fresh_units
     suspect: int = Field(default=0, ge=0, le=10_000)  # units left under suspicion, this one included
     counts: bool = True
+    tier: Tier = 0
     merged: bool
     weight: int = Field(default=1, ge=0, le=MAX_WEIGHT)  # of its update in the mean; 0: it moves nothing
     score: int | None = Field(

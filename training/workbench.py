@@ -12,8 +12,8 @@ from pydantic import Field
 
 from protocol.blobs import BlobStore
 from protocol.frozen import Digest, Frozen, ProfileName
-from protocol.manifest import RunManifest
-from protocol.messages import MAX_UNITS, MAX_WEIGHT, Number, Round
+from protocol.manifest import MAX_WEIGHT, RunManifest
+from protocol.messages import MAX_UNITS, Number, Round
 from protocol.published import max_published_bytes, read_update
 from protocol.update import Symbols
 from training.corpus import Shard, prepare_corpus, shard_path
@@ -61,6 +61,7 @@ class TrainerLoadRequest(DeviceLoadRequest):
     """Name what a trainer works on and with, and its numeric profile."""
 
     profile: ProfileName | None = None  # None: the first that the machine computes
+    cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the time, in which inner steps are taken
 
 
 class MovingUpdates(Frozen):

@@ -47,7 +47,8 @@ def check_findings(run: PublicRun, extent: Extent, units: Units) -> Found:
 
 def _find(run: PublicRun, units: Units, case: CaseState) -> Finding | str:
     """Return what a juror should have found, or what is missing to know."""
-    if run.commitment(case.round, case.number) is None or case.segment >= run.manifest.segments:
+    commitment = run.commitment(case.round, case.number)
+    if commitment is None or case.segment >= run.manifest.at(commitment.body.tier).segments:
         return nothing_there("no such unit or segment")
     missing = f"nothing that was opened of case {case.case} is at hand"
     for opening in run.dossiers[case.round].openings:

@@ -146,15 +146,16 @@ def commitment_fault(run: PublicRun, round_: int, message: Signed[Commitment]) -
     beacon = run.chain.assignment_beacon(round_)
     if beacon is None:
         raise ProofInconclusive(f"the chain does not give the assignment beacon of round {round_}")
-    number = message.body.number
+    body, number = message.body, message.body.number
     previous = run.commitment(round_ - 1, number)
     before = run.standing[round_ - 1] if round_ else None
     try:
         check_commitment(
             run.manifest,
-            message.body,
+            round_,
+            body,
             parameters=run.records[round_].body.parameters,
-            assignment=assignment_digest(assignment(run.manifest, beacon, round_, number)),
+            assignment=assignment_digest(assignment(run.manifest.at(body.tier), beacon, round_, number)),
             expected=carried(number, None if previous is None else previous.body, before),
         )
     except Malformed as error:
@@ -171,6 +172,7 @@ def check_merging(run: PublicRun) -> Found:
         opened = run.reveals(round_)
         void = run.is_void(round_)
         for unit in record.body.units:
+            _check_unit_tier(run, round_, unit)
             # In a void round nothing merges, whatever its record says.
             if round_ in run.scope and not void and unit.counts:
                 late += _check_merged(run, round_, unit, _why_not(run, round_, unit, reveals, earlier))
@@ -179,6 +181,16 @@ def check_merging(run: PublicRun) -> Found:
                 _check_shown(round_, unit, opened.get(unit.number))
                 earlier.setdefault(unit.symbols, (round_, unit.number))
     return merged, f"merged units; {late} revealed ones left out as late"
+
+
+def _check_unit_tier(run: PublicRun, round_: int, unit: UnitRecord) -> None:
+    """Check that a record gives a unit the tier of its commitment: draws and pay follow from it."""
+    commitment = run.commitment(round_, unit.number)
+    if commitment is not None and unit.tier != commitment.body.tier:
+        raise ProofRejected(
+            f"the record of round {round_} gives number {unit.number} tier {unit.tier}, its commitment has "
+            f"{commitment.body.tier}"
+        )
 
 
 def _check_shown(round_: int, unit: UnitRecord, reveal: Reveal | None) -> None:

@@ -39,7 +39,7 @@ def check_weights(run: PublicRun, extent: Extent | None, shard: Callable[[], Sha
 def _check_unjudged(run: PublicRun) -> Found:
     units = [(round_, unit) for round_ in run.scope for unit in run.standing[round_].units if unit.merged]
     for round_, unit in units:
-        _compare(round_, unit, unweighed(unit))
+        _compare(round_, unit, unweighed(run.manifest, unit))
     return len(units), "merged updates, which this run does not judge"
 
 
@@ -47,7 +47,7 @@ def _judged(run: PublicRun, round_: int, record: RoundRecord, shard: Shard | Non
     """Return the merged units of a record as they are to be."""
     manifest = run.manifest
     draft = record.model_copy(
-        update={"units": tuple(unweighed(unit) for unit in record.units if unit.merged)}
+        update={"units": tuple(unweighed(manifest, unit) for unit in record.units if unit.merged)}
     )
     salts = {number: reveal.salt for number, reveal in run.reveals(round_).items()}
     request = weigh_request(

@@ -49,11 +49,11 @@ def counted_cases(
         drawn: by the round's beacon.
         outcome: of what was drawn.
     """
-    numbers = {unit.number for unit in units}
+    segments = {unit.number: manifest.at(unit.tier).segments for unit in units}
     found: list[Case] = []
     kinds = Counter[bool]()  # by whether it is a contest
     for case in chain.cases(round_):
-        if case.number not in numbers or case.segment >= manifest.segments:
+        if case.segment >= segments.get(case.number, 0):
             continue
         prior = _drawn(drawn, case)
         early = _in_time(case, _accusable_until(manifest, chain, round_))

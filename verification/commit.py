@@ -10,10 +10,15 @@ from protocol.state import NOTHING_CARRIED
 
 @dataclass(frozen=True)
 class Carried:
-    """Name the moments and the residual a peer brings into a round, by their roots."""
+    """Name the moments and the residual a peer brings into a round, by their roots, and the tier that it declared."""
 
     moments: str = NOTHING_CARRIED
     residual: str = NOTHING_CARRIED
+    tier: int | None = None  # None: none was declared
+
+    def tier_of(self, manifest: RunManifest) -> int:
+        """Return the tier of the unit that starts with this: the smallest where none was declared."""
+        return manifest.smallest_tier if self.tier is None else self.tier
 
 
 def holds_unit(number: int, record: RoundRecord) -> bool:
@@ -35,7 +40,8 @@ def carries_on(number: int, previous_record: RoundRecord | None) -> bool:
 def carried(number: int, previous: Commitment | None, previous_record: RoundRecord | None) -> Carried:
     """Return what a peer must carry into a round.
 
-    It starts with the roots its unit committed in the round before, merged or not; with nothing as a
+    It starts with the roots its unit committed in the round before, and the tier it declared there, merged or not; with
+    nothing as a
     newcomer, after a round without a commitment that counts or a void one, or once the record before says that a
     unit of its was found void or false.
 
@@ -47,26 +53,32 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     """
     if previous is None or not carries_on(number, previous_record):
         return Carried()
-    return Carried(previous.moments_after, previous.residual_after)
+    return Carried(previous.moments_after, previous.residual_after, previous.next_tier)
 
 
 def check_commitment(
-    manifest: RunManifest, commitment: Commitment, *, parameters: str, assignment: str, expected: Carried
+    manifest: RunManifest,
+    round_: int,
+    commitment: Commitment,
+    *,
+    parameters: str,
+    assignment: str,
+    expected: Carried,
 ) -> None:
-    """Check what is public of a commitment: start, batches, carried roots, and the number of segment roots.
+    """Check what is public of a commitment: start, tier, batches, carried roots, and the number of segment roots.
 
     Args:
         parameters: content address of the round's global parameters.
-        assignment: digest of the batches drawn for the peer.
+        assignment: digest of the batches drawn for the peer in its tier.
         expected: what the peer must carry, by `carried`.
 
     Raises:
         Malformed: something differs; the message says what.
     """
-    if len(commitment.segments) != manifest.segments + 1:
-        raise Malformed(
-            f"commitment with {len(commitment.segments)} segment roots instead of {manifest.segments + 1}"
-        )
+    check_tier(manifest, round_, commitment, expected)
+    segments = manifest.at(commitment.tier).segments
+    if len(commitment.segments) != segments + 1:
+        raise Malformed(f"commitment with {len(commitment.segments)} segment roots instead of {segments + 1}")
     if manifest.verification.profile(commitment.profile) is None:
         raise Malformed(f"commitment under profile {commitment.profile}, which the run does not have")
     if commitment.parameters != parameters:
@@ -82,7 +94,29 @@ def check_carried(manifest: RunManifest, commitment: Commitment, expected: Carri
     Raises:
         Malformed: something differs.
     """
-    if Carried(commitment.moments_before, commitment.residual_before) != expected:
+    if (commitment.moments_before, commitment.residual_before) != (expected.moments, expected.residual):
         raise Malformed("commitment breaks the chain of carried moments or residual")
     if not manifest.carries_moments and commitment.moments_after != NOTHING_CARRIED:
         raise Malformed("commitment carries moments out of a round of a run whose moments are fresh")
+
+
+def check_tier(manifest: RunManifest, round_: int, commitment: Commitment, expected: Carried) -> None:
+    """Check that a unit has the tier that was declared before its beacon, and may declare the one of the next.
+
+    A tier holds for an epoch: another begins with an epoch's first round, or follows the first unit of a newcomer.
+
+    Raises:
+        Malformed: another tier, one that the run does not have, or a change within an epoch.
+    """
+    tier = expected.tier_of(manifest)
+    if commitment.tier != tier:
+        raise Malformed(f"commitment of tier {commitment.tier}, declared was {tier}")
+    if commitment.next_tier > manifest.smallest_tier:
+        raise Malformed(f"commitment that declares tier {commitment.next_tier}, which the run does not have")
+    if commitment.next_tier != tier and not may_change_tier(manifest, round_, expected):
+        raise Malformed(f"commitment that changes its tier within epoch {manifest.epoch_of(round_)}")
+
+
+def may_change_tier(manifest: RunManifest, round_: int, expected: Carried) -> bool:
+    """Tell whether a unit may declare another tier for the next round than its own."""
+    return expected.tier is None or manifest.epoch_of(round_ + 1) != manifest.epoch_of(round_)

@@ -91,7 +91,12 @@ def accused_unit(
         return Finding(
             CaseOutcome.VOID, NO_RESULT, "commitment starts from other parameters than the round's"
         )
-    return not_countable(manifest, unit) or unit
+    finding = not_countable(manifest, unit)
+    if finding is not None:
+        return finding
+    if case.segment >= unit.view(manifest).segments:
+        return nothing_there(f"the unit of number {number} in round {round_} has no segment {case.segment}")
+    return unit
 
 
 def openings_of(manifest: RunManifest, pool: MessagePool, unit: DrawnUnit) -> list[Signed[Opening]]:

@@ -14,7 +14,7 @@ from protocol.published import max_published_bytes
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from protocol.tensors import moment_layout, pack, parameter_layout
 from training.outer import outer_layout
-from verification.commit import check_carried
+from verification.commit import check_carried, check_tier
 from verification.unit import NO_RESULT, DrawnUnit, Finding, ForgedResidual, NeededFile
 
 
@@ -58,14 +58,15 @@ def check_opening(manifest: RunManifest, unit: DrawnUnit, opening: Signed[Openin
 
 
 def check_listed(manifest: RunManifest, unit: DrawnUnit) -> None:
-    """Check that a commitment carries what it must and has the run's segments.
+    """Check that a commitment carries what it must, in the tier it must, and has that tier's segments.
 
     Raises:
         Malformed: it should not have been listed.
     """
     body = unit.commitment.body
     check_carried(manifest, body, unit.carried)
-    if len(body.segments) != manifest.segments + 1:
+    check_tier(manifest, unit.round, body, unit.carried)
+    if len(body.segments) != unit.view(manifest).segments + 1:
         raise Malformed(f"commitment with {len(body.segments)} segment roots")
     if manifest.verification.profile(body.profile) is None:
         raise Malformed(f"commitment under profile {body.profile}, which the run does not have")
@@ -87,7 +88,7 @@ def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[
     """Return (what, root from the opened addresses, committed root) of everything an opening shows."""
     run, round_, number = unit.commitment.run, unit.round, unit.number
     body = unit.commitment.body
-    start, last = unit.segment, manifest.segments
+    start, last = unit.segment, unit.view(manifest).segments
 
     def state(index: int, parameters: str, moments: str) -> str:
         return segment_root(run, round_, number, index, parameters, moments)

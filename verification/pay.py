@@ -16,6 +16,7 @@ class RoundPay:
 
     round: int
     units: int  # 0 or 1
+    unit_wei: int  # what a unit of its tier earns
     reason: str  # why the unit counts or not; empty for a verifier
     right: int  # verdicts that were right
     wrong: int
@@ -27,7 +28,6 @@ class EpochPay:
 
     epoch: int
     rounds: tuple[RoundPay, ...]
-    unit_wei: int
     verdict_wei: int
     fine_wei: int  # for a wrong verdict
     lost_percent: int
@@ -51,8 +51,11 @@ class EpochPay:
     @property
     def gross_wei(self) -> int:
         """Return the pay before a share of it is lost."""
-        earned = self.units * self.unit_wei + self.right * self.verdict_wei
-        return max(0, earned - self.wrong * self.fine_wei)
+        return max(0, sum(map(self.round_wei, self.rounds)))
+
+    def round_wei(self, one: RoundPay) -> int:
+        """Return what one of its rounds adds to the pay before a share is lost, or takes off."""
+        return one.units * one.unit_wei + one.right * self.verdict_wei - one.wrong * self.fine_wei
 
     @property
     def net_wei(self) -> int:
@@ -81,8 +84,7 @@ def epoch_pay(manifest: RunManifest, epoch: SettledEpoch, number: int) -> EpochP
             )
     found = EpochPay(
         epoch.epoch,
-        tuple(_round_pay(settled, epoch, number) for settled in epoch.rounds),
-        pay.unit_wei,
+        tuple(_round_pay(manifest, settled, epoch, number) for settled in epoch.rounds),
         pay.verdict_wei,
         pay.verdict_wei * pay.wrong_percent // 100,
         lost,
@@ -126,7 +128,7 @@ def in_state(found: Sequence[Vesting], state: Literal["vested", "unvested", "for
     return sum(one.earned_wei for one in found if one.state == state)
 
 
-def _round_pay(settled: SettledRound, epoch: SettledEpoch, number: int) -> RoundPay:
+def _round_pay(manifest: RunManifest, settled: SettledRound, epoch: SettledEpoch, number: int) -> RoundPay:
     unit = next((one for one in settled.record.units if one.number == number), None)
     outcome = settled.outcomes.get(number, "passed")
     drawn = number in settled.outcomes
@@ -143,4 +145,5 @@ def _round_pay(settled: SettledRound, epoch: SettledEpoch, number: int) -> Round
         counts, reason = 1, "it was merged and passed" if drawn else "it was merged and not drawn"
     right = sum(judge == number for judge in settled.judges)
     wrong = sum(judge == number for judge in settled.wrong)
-    return RoundPay(settled.round, counts, reason, right, wrong)
+    tier = 0 if unit is None else unit.tier
+    return RoundPay(settled.round, counts, manifest.unit_pay(tier), reason, right, wrong)

@@ -153,7 +153,7 @@ def _rows(run: "PublicRun", number: int) -> list[tuple[object, ...]]:
             *(last.facts.get("final_tx"), paid.get("tx")),
         )
         for one in pay.rounds:
-            wei = one.units * pay.unit_wei + one.right * pay.verdict_wei - one.wrong * pay.fine_wei
+            wei = pay.round_wei(one)
             reason = one.reason if operator.role == "contributor" else ""
             begin = (
                 run.run,

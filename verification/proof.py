@@ -333,6 +333,8 @@ def _check_record(bundle: Bundle) -> str:
         raise ProofRejected("the round record does not hold the unit's commitment once")
     if not entry.counts:
         raise ProofRejected(f"the round record says that the unit does not count: {entry.reason}")
+    if entry.tier != bundle.commitment.body.tier:
+        raise ProofRejected("the round record gives the unit another tier than its commitment has")
     if bundle.record.body.parameters != bundle.commitment.body.parameters:
         raise ProofRejected("the unit does not start from the record's parameters")
     _check_previous(bundle)
@@ -400,11 +402,12 @@ def _check_draw(bundle: Bundle) -> str:
 
 
 def _check_commitment(bundle: Bundle) -> str:
-    manifest = bundle.manifest
-    offsets = assignment(manifest, bundle.facts.assignment_beacon, bundle.round, bundle.number)
+    manifest, body = bundle.manifest, bundle.commitment.body
+    offsets = assignment(manifest.at(body.tier), bundle.facts.assignment_beacon, bundle.round, bundle.number)
     check_commitment(
         manifest,
-        bundle.commitment.body,
+        bundle.round,
+        body,
         parameters=bundle.record.body.parameters,
         assignment=assignment_digest(offsets),
         expected=bundle.carried,

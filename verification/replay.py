@@ -97,7 +97,7 @@ class Units:
             ProofInconclusive: as `replay`.
             OwnFault: this machine fails.
         """
-        began = process_time()
+        began, manifest = process_time(), unit.view(manifest)
         profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
@@ -133,6 +133,7 @@ class Units:
         Args:
             files: of the opening's end and final state; others are not read.
         """
+        manifest = unit.view(manifest)
         try:
             # First, so that no fault of the segment hides a forged residual.
             recomputed = recompute_update(
@@ -156,7 +157,7 @@ class Units:
         self, manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
     ) -> Finding:
         """Judge a segment as a juror does, in exact arithmetic; see `verification.finding`."""
-        began = process_time()
+        began, manifest = process_time(), unit.view(manifest)
         try:
             material = self._material(manifest, unit, files)
         except Malformed as error:

@@ -9,7 +9,7 @@ from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
 from protocol.lessons import NOTHING, Lessons
-from protocol.messages import Commitment, Opening, Signed, parse_message
+from protocol.messages import Commitment, Opening, Signed, Tier, parse_message
 from verification.commit import Carried
 from verification.unit import DrawnUnit, Finding, ReplayReport
 
@@ -24,6 +24,7 @@ class ReplayRequest(Frozen):
     sampling: Digest
     carried_moments: Digest
     carried_residual: Digest
+    carried_tier: Tier | None = None
     lessons: Lessons = NOTHING
 
     @classmethod
@@ -37,6 +38,7 @@ class ReplayRequest(Frozen):
             sampling=unit.sampling,
             carried_moments=unit.carried.moments,
             carried_residual=unit.carried.residual,
+            carried_tier=unit.carried.tier,
             lessons=unit.lessons,
         )
 
@@ -45,7 +47,7 @@ class ReplayRequest(Frozen):
         commitment = parse_message(canonical_json(self.commitment))
         if not isinstance(commitment.body, Commitment):
             raise OwnFault("the daemon sent something else than a commitment")
-        carried = Carried(self.carried_moments, self.carried_residual)
+        carried = Carried(self.carried_moments, self.carried_residual, self.carried_tier)
         return DrawnUnit(
             cast("Signed[Commitment]", commitment),
             self.segment,

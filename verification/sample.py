@@ -113,7 +113,7 @@ def draws(
             probability = 1.0  # its update does harm: was it honest work?
         if not chosen(round_seed, probability, _IS_DRAWN, number):
             continue
-        segment = draw(round_seed, _SEGMENT, number) % manifest.segments
+        segment = draw(round_seed, _SEGMENT, number) % manifest.at(unit.tier).segments
         ranked = sorted(judges, key=lambda judge: (draw(round_seed, _RANK, number, judge), judge))
         found.append(Draw(number, segment, tuple(ranked)))
     return tuple(found)

@@ -97,7 +97,7 @@ def earned_in_epoch(
             if (settled.round, unit.number) in unpaid:
                 continue
             if unit.merged and settled.outcomes.get(unit.number, "passed") == "passed":
-                earned[unit.number] = earned.get(unit.number, 0) + manifest.pay.unit_wei
+                earned[unit.number] = earned.get(unit.number, 0) + manifest.unit_pay(unit.tier)
         for judge in settled.judges:
             earned[judge] = earned.get(judge, 0) + manifest.pay.verdict_wei
         for judge in settled.wrong:

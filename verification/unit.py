@@ -42,6 +42,14 @@ class DrawnUnit:
         """Return the peer's registration number."""
         return self.commitment.body.number
 
+    def view(self, manifest: RunManifest) -> RunManifest:
+        """Return the run as the unit has it: with the steps and the batch of its tier.
+
+        Raises:
+            Malformed: the run has no such tier, so that the commitment should not have been listed.
+        """
+        return manifest.at(self.commitment.body.tier)
+
 
 @dataclass(frozen=True)
 class NeededFile:

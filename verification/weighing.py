@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from protocol.manifest import RunManifest
 from protocol.messages import Retraction, RoundRecord, UnitRecord
 from training.merging import Merit
 from training.workbench import MergedUnit, WeighRequest
@@ -57,9 +58,9 @@ def weigh(draft: RoundRecord, merits: Sequence[Merit]) -> RoundRecord:
     return draft.model_copy(update={"units": tuple(units)})
 
 
-def unweighed(unit: UnitRecord) -> UnitRecord:
-    """Return a merged unit before its update is judged."""
-    return unit.model_copy(update={"weight": 1, "reason": "", "score": None})
+def unweighed(manifest: RunManifest, unit: UnitRecord) -> UnitRecord:
+    """Return a merged unit before its update is judged: it has the weight of its tier."""
+    return unit.model_copy(update={"weight": manifest.tier_weights[unit.tier], "reason": "", "score": None})
 
 
 def weighed(unit: UnitRecord, merit: Merit) -> UnitRecord:

@@ -4,7 +4,8 @@ Nothing is taken from the coordinator's word: what it published is compared with
 pay is computed again from records, draws and verdicts.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from verification.audit_money import earnings, reward_tables, settled_epochs
 from verification.audit_rounds import Found
 from verification.duty import UnitKey
 from verification.judge import OUTCOME_NAMES
-from verification.pay import EpochPay, Vesting, epoch_pay, in_state, vesting
+from verification.pay import EpochPay, RoundPay, Vesting, epoch_pay, in_state, vesting
 from verification.public import PublicRun
 from verification.report import Check, exit_code
 
@@ -247,8 +248,8 @@ def _tell_pay(why: Why, run: PublicRun, operator: Operator) -> None:
         return
     pay = epoch_pay(run.manifest, settled, why.number)
     mine = next(one for one in pay.rounds if one.round == why.round)
-    amount = mine.units * pay.unit_wei + mine.right * pay.verdict_wei - mine.wrong * pay.fine_wei
-    terms, because = _terms(pay, mine.units, mine.right, mine.wrong), _because(why, mine.reason)
+    amount = pay.round_wei(mine)
+    terms, because = _terms(pay, (mine,)), _because(why, mine.reason)
     why.say("this round", f"{terms} = {tokens(amount)}{because}")
     why.facts["round_wei"] = str(amount)
     why.say(
@@ -301,12 +302,12 @@ def _because(why: Why, reason: str) -> str:
     return f" ({reason})" if why.facts["role"] == "contributor" else ""
 
 
-def _terms(pay: EpochPay, units: int, right: int, wrong: int) -> str:
-    terms = [
-        f"{_count(units, 'unit')} x {tokens(pay.unit_wei)}",
-        f"{_count(right, 'verdict')} x {tokens(pay.verdict_wei)}",
-    ]
-    shown = [term for term, count in zip(terms, (units, right), strict=True) if count]
+def _terms(pay: EpochPay, rounds: Sequence[RoundPay]) -> str:
+    units = Counter(one.unit_wei for one in rounds if one.units)  # by what their tier earns
+    right, wrong = sum(one.right for one in rounds), sum(one.wrong for one in rounds)
+    shown = [f"{_count(units[wei], 'unit')} x {tokens(wei)}" for wei in sorted(units, reverse=True)]
+    if right:
+        shown.append(f"{_count(right, 'verdict')} x {tokens(pay.verdict_wei)}")
     if wrong:
         shown.append(f"(-{_count(wrong, 'wrong verdict')} x {tokens(pay.fine_wei)})")
     return " + ".join(shown) or "nothing"
@@ -318,7 +319,7 @@ def _count(count: int, what: str) -> str:
 
 def formula(pay: EpochPay) -> str:
     """Return an epoch's pay as a formula with its numbers."""
-    terms = _terms(pay, pay.units, pay.right, pay.wrong)
+    terms = _terms(pay, pay.rounds)
     floor = ", not below 0" if pay.wrong and not pay.gross_wei else ""
     if not pay.lost_percent:
         return f"{terms} = {tokens(pay.net_wei)}{floor}"

@@ -74,6 +74,7 @@ def judge(place: Place, unit: Unit, segment: int) -> ReplayReport:
 def check(place: Place, unit: Unit) -> None:
     check_commitment(
         place.manifest,
+        unit.round,
         unit.commitment,
         parameters=place.manifest.initial_parameters,
         assignment=assignment_digest(assignment(place.manifest, BEACON, 0, 1)),
@@ -180,6 +181,7 @@ async def test_a_copied_commitment_passes_in_public_but_cannot_be_opened(shop: B
     unit = unit_of(world.manifest, 1, copied, None, number=3)
     check_commitment(
         world.manifest,
+        unit.round,
         unit.commitment,
         parameters=unit.commitment.parameters,
         assignment=assignment_digest(assignment(world.manifest, BEACON, 1, 3)),
@@ -238,6 +240,7 @@ async def test_garbage_is_bounded_and_holds_no_valid_commitment(shop: Bench1) ->
             with pytest.raises(Malformed):
                 check_commitment(
                     shop.manifest,
+                    message.round,
                     message.body,
                     parameters=shop.manifest.initial_parameters,
                     assignment=name("assignment"),

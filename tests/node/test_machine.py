@@ -64,6 +64,7 @@ def test_what_is_committed_and_revealed_passes_the_public_rules() -> None:
     for round_, signed, expected in ((0, first, Carried()), (1, second, carried)):
         check_commitment(
             world.manifest,
+            signed.round,
             signed.body,
             parameters=world.parameters(round_),
             assignment=work(round_, 1).assignment,

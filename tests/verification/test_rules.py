@@ -238,9 +238,9 @@ def test_what_is_public_of_a_commitment_is_checked(
 ) -> None:
     body = bed.make(0, 1).commitment.body
     expected = {"parameters": body.parameters, "assignment": body.assignment}
-    check_commitment(bed.manifest, body, **expected, expected=Carried())
+    check_commitment(bed.manifest, 0, body, **expected, expected=Carried())
     with pytest.raises(Malformed, match=reason):
-        check_commitment(bed.manifest, body.model_copy(update=changes), **expected, expected=Carried())
+        check_commitment(bed.manifest, 0, body.model_copy(update=changes), **expected, expected=Carried())
 
 
 def test_a_run_of_fresh_moments_carries_none_into_or_out_of_a_round(bed: Testbed) -> None:
@@ -248,11 +248,11 @@ def test_a_run_of_fresh_moments_carries_none_into_or_out_of_a_round(bed: Testbed
     manifest = bed.manifest.model_copy(update={"inner": inner})
     body = bed.make(0, 1).commitment.body.model_copy(update={"moments_after": NOTHING_CARRIED})
     expected = {"parameters": body.parameters, "assignment": body.assignment}
-    check_commitment(manifest, body, **expected, expected=Carried())
+    check_commitment(manifest, 0, body, **expected, expected=Carried())
     for field, reason in (("moments_after", "carries moments out"), ("moments_before", "chain of carried")):
         forged = body.model_copy(update={field: "cd" * 32})
         with pytest.raises(Malformed, match=reason):
-            check_commitment(manifest, forged, **expected, expected=Carried())
+            check_commitment(manifest, 0, forged, **expected, expected=Carried())
 
 
 FAR, NEAR = CPU_FP32.slash_tolerance * 2, CPU_FP32.slash_tolerance / 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from contracts.events import Claimed, RewardsFinalized, Slashed
+from node.tiers import next_tier
 from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
@@ -128,6 +129,7 @@ class Trial:
     start: Floats
     final: Floats
     residual_before: Floats | None
+    view: RunManifest  # the run as the unit has it
     symbols: object = None
     residual: Floats | None = None
     stage: str = "start"
@@ -141,7 +143,7 @@ class Trial:
             trainer = trainer_for(manifest, self.bed.shard, manifest.verification.profiles[0])
             trainer.load(self.trainer.state())
         offsets = self.offsets[first : first + k]
-        trainer.run(offsets, self.round * self.bed.manifest.inner.steps + first)
+        trainer.run(offsets, self.round * self.view.inner.steps + first)
         if trainer is not self.trainer:
             self.trainer.load(trainer.state())
         self.states.append(self.trainer.state())
@@ -192,6 +194,7 @@ class Testbed:
         self.judged: list[Judgement] = []
         self.undecided: list[Judgement] = []
         self.standings: Mapping[int, Standing] = {}
+        self.wishes: dict[int, int] = {}  # tiers that peers want, by number
         self.left_out: dict[int, set[int]] = {}  # by round: whom the list leaves out, who force themselves in
         self.late: set[int] = set()  # rounds whose record is anchored too late
         self.accused: dict[int, list[tuple[int, int]]] = {}  # by round: (number, segment)
@@ -226,11 +229,12 @@ class Testbed:
             raw = self.states.get(before.residual, max_size=1 << 24)
             residual, _ = unpack(parameter_layout(model), raw)
         state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
-        trainer = trainer_for(manifest, self.shard, manifest.verification.profiles[0])
+        view = manifest.at(expected.tier_of(manifest))
+        trainer = trainer_for(view, self.shard, manifest.verification.profiles[0])
         trainer.load(state)
-        offsets = assignment(manifest, beacon, round_, number)
-        trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual)
-        for segment in range(manifest.segments):
+        offsets = assignment(view, beacon, round_, number)
+        trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual, view)
+        for segment in range(view.segments):
             cheats.pop(f"segment{segment}", lambda t, s=segment: t.run(s))(trial)
         trial.final = trial.states[-1].parameters
         cheats.pop("end", lambda t: None)(trial)
@@ -246,7 +250,7 @@ class Testbed:
         ]
         container = encode(trial.symbols)
         work = Work(
-            assignment=assignment_digest(assignment(manifest, beacon, round_, number)),
+            assignment=assignment_digest(assignment(view, beacon, round_, number)),
             segments=tuple(files),
             moments=files[-1].moments,
             residual=self.states.put(pack(parameter_layout(model), trial.residual)),
@@ -268,6 +272,8 @@ class Testbed:
             expected=expected,
             salt=SALT,
             work=work,
+            tier=expected.tier_of(self.manifest),
+            next_tier=next_tier(self.manifest, round_, expected, self.wishes.get(number)),
         )
         signed = sign(key(number), self.manifest, round_, "contributor", body)
         unit = Unit(
@@ -391,6 +397,8 @@ class Testbed:
                 earlier=before[number].earlier,
                 suspect=before[number].suspect,
                 merged=True,
+                tier=one.commitment.body.tier,
+                weight=manifest.tier_weights[one.commitment.body.tier],
                 symbols=one.unit.work.symbols,
                 blob=one.unit.work.blob,
             )
