@@ -11,7 +11,7 @@ from verification.sample import NEWCOMER, doubt
 from verification.witness import RoundReceipts
 
 MAX_JUDGED = (
-    80  # judgements in a record, so that it stays a single message; what is left over goes into the next
+    70  # judgements in a record, so that it stays a single message; what is left over goes into the next
 )
 
 

@@ -148,8 +148,8 @@ def up(
         bool,
         typer.Option(
             "--tiers",
-            help="Let honest contributors' machines rest half, or four fifths, of the time, in turn, and the run have "
-            "smaller units for them.",
+            help="Have smaller units for slower machines, and let those of the second and third honest contributor "
+            "rest nine tenths of the time or more.",
         ),
     ] = False,
     tensorboard: TensorBoard = None,

@@ -355,6 +355,23 @@ T = TypeVar("T", bound=Body)
 T_co = TypeVar("T_co", bound=Body, covariant=True)
 
 
+def check_tiers(manifest: RunManifest, body: Body) -> None:
+    """Refuse a body that names a tier which the run does not have: whoever reads it further looks tiers up.
+
+    Raises:
+        Malformed: it does.
+    """
+    match body:
+        case Commitment():
+            tiers = {body.tier, body.next_tier}
+        case RoundRecord():
+            tiers = {unit.tier for unit in body.units}
+        case _:
+            return
+    if max(tiers, default=0) > manifest.smallest_tier:
+        raise Malformed(f"{body.kind} with tier {max(tiers)}, which the run does not have")
+
+
 @dataclass(frozen=True)
 class Signed(Generic[T_co]):
     """A statement and its signature; `author` is recovered, never claimed."""

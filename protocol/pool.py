@@ -33,6 +33,7 @@ from protocol.messages import (
     Seal,
     Signed,
     Verdict,
+    check_tiers,
     parse_message,
 )
 from protocol.preferences import check_preference, people_of
@@ -198,10 +199,7 @@ class MessagePool:
             raise Malformed("reward table of another round than its epoch's last")
         if isinstance(body, Finish) and message.round != manifest.rounds - 1:
             raise Malformed("closing word of another round than the last")
-        if isinstance(message.body, RoundRecord):
-            tiers = {unit.tier for unit in message.body.units}
-            if max(tiers, default=0) > self._manifest.smallest_tier:
-                raise Malformed("record with a tier that the run does not have")
+        check_tiers(manifest, body)
         if message.role != "coordinator" and message.round > self.round + ROUNDS_AHEAD:
             raise Premature("message of a round far ahead")
 

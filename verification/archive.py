@@ -36,6 +36,7 @@ from protocol.messages import (
     Seal,
     Signed,
     Verdict,
+    check_tiers,
     parse_message,
 )
 from protocol.pool import slot_of
@@ -286,6 +287,7 @@ class _Reader:
             raise Malformed(f"{kind.kind} for another ledger")
         if self._round is not None and message.round != self._round:
             raise Malformed(f"{kind.kind} of another round")
+        check_tiers(manifest, message.body)
         return cast("Signed[B]", message)
 
     def many(self, kind: type[B], values: Any, limit: int) -> tuple[Signed[B], ...]:

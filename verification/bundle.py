@@ -28,6 +28,7 @@ from protocol.messages import (
     Signed,
     UnitRecord,
     Verdict,
+    check_tiers,
     parse_message,
 )
 from protocol.pool import slot_of
@@ -281,6 +282,7 @@ def _manifest(document: BundleDocument) -> RunManifest:
 def _message(manifest: RunManifest, round_: int, kind: type[B], wire: Wire) -> Signed[B]:
     try:
         message = parse_message(canonical_json(wire))
+        check_tiers(manifest, message.body)
     except Malformed as error:
         raise ProofRejected(f"{kind.kind} in the bundle: {error.message}") from error
     if not isinstance(message.body, kind):

@@ -175,13 +175,15 @@ async def test_a_peer_with_a_cap_keeps_a_part_of_its_own(played: Testbed, tmp_pa
         for wire in messages(played):
             await peer.receive("memory", wire)
         size = outer_layout(played.manifest).file_bytes
-        kept = []
-        for number in (1, 2, 3):
-            shelf = Shelf(peer, parameter_bytes=size, number=number, max_bytes=size + 4000)
-            shelf.look()
-            kept.append(shelf.kept)
         whole = Shelf(peer, parameter_bytes=size)
         whole.look()
+        updates = whole.kept - {played.manifest.initial_parameters}
+        room = sum(len(played.public.get(one, max_size=1 << 20)) for one in updates) // 2
+        kept = []
+        for number in (1, 2, 3):
+            shelf = Shelf(peer, parameter_bytes=size, number=number, max_bytes=size + room)
+            shelf.look()
+            kept.append(shelf.kept)
         assert all(played.manifest.initial_parameters in one for one in kept)
         assert all(1 < len(one) < len(whole.kept) for one in kept)
         assert len(set(kept)) > 1

@@ -205,8 +205,8 @@ def test_an_epoch_that_is_not_decided_has_no_sum_yet(run: PublicRun, monkeypatch
 
 
 def test_formulas_carry_their_numbers() -> None:
-    one = pay.RoundPay(0, 1, "", 2, 1)
-    found = pay.EpochPay(0, (one,), 10**18, 2 * 10**17, 3 * 10**17, 50, "it did not open its unit of round 4")
+    one = pay.RoundPay(0, 1, 10**18, "", 2, 1)
+    found = pay.EpochPay(0, (one,), 2 * 10**17, 3 * 10**17, 50, "it did not open its unit of round 4")
     assert formula(found) == (
         "(1 unit x 1 + 2 verdicts x 0.2 + (-1 wrong verdict x 0.3)) x 50 % = 0.55, "
         "because it did not open its unit of round 4"
