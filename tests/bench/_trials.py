@@ -25,6 +25,7 @@ class Trial(Frozen):
     second: Literal["zero", "factored", "tensor", "elementwise", "merged", "published"] = "zero"
     period: int = 1  # rounds between two publications
     grid: float = 0.0  # step of log2 v in which it is published; 0: as it is
+    slices: bool = False  # whether each peer publishes a part of it alone, instead of all of them all
     hold: bool = False  # whether steps divide by what was published, and not by what became of it since
     blend: float = 0.0  # share of plain squares in a factored start
     prior: float = (
@@ -122,10 +123,13 @@ class TrialTrainer(InnerTrainer):
             self._leaf.addcdiv_(self._exp_avg, second.sqrt().add_(inner.eps), value=-rate)
 
     def publish(self, seconds: Sequence[Floats], steps: int) -> None:
-        """Take the mean of peers' v after so many steps for what the next rounds start from."""
+        """Take the mean of peers' v after so many steps, or a slice of each, for what the next rounds start from."""
         inner, trial = self._manifest.inner, self._trial
         beta2 = inner.beta2 if trial.beta2 is None else trial.beta2
         mean = torch.from_numpy(np.mean(seconds, axis=0, dtype=np.float32))
+        if trial.slices:
+            for place, second in enumerate(seconds):
+                mean[place :: len(seconds)] = torch.from_numpy(second[place :: len(seconds)])
         if not self._primed:
             mean /= 1 - beta2**steps
         if trial.grid:
