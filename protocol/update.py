@@ -92,6 +92,18 @@ class SparseSymbols:
         values: Integers = by_code.reshape(-1)[first + self.codes]
         return values
 
+    @property
+    def span(self) -> int:
+        """Return how many parameters hang together: an update can be taken apart at multiples."""
+        return self.chunk
+
+    def part(self, start: int, stop: int) -> "SparseSymbols":
+        """Return the update of the parameters from `start` up to `stop`, multiples of `span` (or the end)."""
+        first, last = start // self.chunk, chunk_count(stop, self.chunk)
+        kept = slice(first * self.k, last * self.k)
+        parts = self.indices[kept], self.codes[kept], self.levels[first:last]
+        return SparseSymbols(stop - start, self.chunk, self.k, self.exponent, *parts)
+
 
 @dataclass(frozen=True, eq=False)
 class DenseSymbols:
@@ -114,6 +126,18 @@ class DenseSymbols:
         """Return the values in units of 2**exponent: int64[size], magnitudes below 2**23."""
         scales: Integers = np.repeat(self.scales.astype(np.int64), self.block)[: self.size]
         return scales * self.codes
+
+    @property
+    def span(self) -> int:
+        """Return how many parameters hang together: an update can be taken apart at multiples."""
+        return self.block
+
+    def part(self, start: int, stop: int) -> "DenseSymbols":
+        """Return the update of the parameters from `start` up to `stop`, multiples of `span` (or the end)."""
+        scales = self.scales[start // self.block : chunk_count(stop, self.block)]
+        return DenseSymbols(
+            stop - start, self.block, self.bits, self.exponent, self.codes[start:stop], scales
+        )
 
 
 Symbols = SparseSymbols | DenseSymbols

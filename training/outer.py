@@ -39,6 +39,7 @@ MAX_WEIGHT: Final = 2**16
 """Of all updates of a round together."""
 _FACTOR_BITS: Final = 32  # precision of a clip factor
 _GRID_BITS: Final = 46  # bits of tau on the grid of the sum
+_BLOCK: Final = 2**18  # parameters aggregated at once: what is in the works stays in the cache
 
 Integers = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -53,6 +54,15 @@ class Contribution:
     integers: Integers  # int64, magnitudes below 2**46
     grid: int
     norm: int  # before rounding, in units of 2**(MIN_EXPONENT - 32)
+
+    def take_back(self, gradient: Doubles, block: slice) -> None:
+        """Subtract the share from the gradient of a block of parameters."""
+        if isinstance(self.positions, slice):
+            gradient -= np.ldexp(self.integers[block].astype(np.float64), self.grid)
+            return
+        first, last = np.searchsorted(self.positions, (block.start, block.stop))
+        values = np.ldexp(self.integers[first:last].astype(np.float64), self.grid)
+        gradient[self.positions[first:last] - block.start] -= values
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +130,21 @@ def aggregate(
         raise Malformed(f"taking back {len(retracted)} updates exceeds the norm bound of the round")
     if not updates:
         return state
-    gradient = _clipped_mean(updates, weights)
-    for share in retracted:
-        gradient[share.positions] -= np.ldexp(share.integers.astype(np.float64), share.grid)
-    momentum, direction = None, gradient
-    if state.momentum is not None:
-        mu = manifest.outer.momentum
-        momentum = _rounded(state.momentum.astype(np.float64) * mu + gradient)
-        direction = momentum.astype(np.float64) * mu + gradient
-    step = direction * manifest.outer.lr
-    return OuterState(_rounded(state.parameters.astype(np.float64) - step), momentum)
+    clipped, span = Clipped(updates), updates[0].span
+    size, step = state.parameters.size, max(1, _BLOCK // span) * span
+    parameters = np.empty_like(state.parameters)
+    momentum = None if state.momentum is None else np.empty_like(state.momentum)
+    for start in range(0, size, step):
+        block = slice(start, min(start + step, size))
+        direction = clipped.mean(weights, block)
+        for share in retracted:
+            share.take_back(direction, block)
+        if momentum is not None and state.momentum is not None:
+            mu = manifest.outer.momentum
+            momentum[block] = state.momentum[block].astype(np.float64) * mu + direction
+            direction += momentum[block].astype(np.float64) * mu
+        parameters[block] = state.parameters[block].astype(np.float64) - direction * manifest.outer.lr
+    return OuterState(parameters, momentum)
 
 
 def contribution(updates: Sequence[Symbols], index: int, weights: Sequence[int] = ()) -> Contribution:
@@ -189,16 +204,18 @@ class Clipped:
         """Return the norm of one, rounded down, in units of 2**(MIN_EXPONENT - 32)."""
         return _root(min(self._squares[index], self._median))
 
-
-def _clipped_mean(updates: Sequence[Symbols], weights: Sequence[int]) -> Doubles:
-    """Return the weighted mean of the updates, each clipped to the lower median norm: float64[P]."""
-    clipped = Clipped(updates)
-    total: Integers = np.zeros(updates[0].size, np.int64)
-    for index, (update, weight) in enumerate(zip(updates, weights, strict=True)):
-        total[update.positions] += clipped.values(index) * weight
-    mean = np.sign(total) * (np.abs(total) // sum(weights))
-    result: Doubles = np.ldexp(mean.astype(np.float64), clipped.grid)
-    return result
+    def mean(self, weights: Sequence[int], block: slice) -> Doubles:
+        """Return the weighted mean of the parameters in a block, which begins and ends as `Symbols.part` wants it."""
+        start, stop = block.start, block.stop
+        total: Integers = np.zeros(stop - start, np.int64)
+        for update, square, weight in zip(self._updates, self._squares, weights, strict=True):
+            part = update.part(start, stop)
+            total[part.positions] += _on_grid(part, *_clip_factor(self._median, square), self.grid) * weight
+        mean = np.zeros(stop - start)
+        moved = np.flatnonzero(total)  # few of a sparse round; divisions of integers are slow
+        sums = total[moved]
+        mean[moved] = np.ldexp((np.sign(sums) * (np.abs(sums) // sum(weights))).astype(np.float64), self.grid)
+        return mean
 
 
 def _grid(median: int) -> int:
@@ -238,7 +255,3 @@ def _on_grid(update: Symbols, factor: int, bits: int, grid: int) -> Integers:
 def _square_sum(values: Integers) -> int:
     squares = values * values  # below 2**46 each; summed in halves so that 2**31 of them still fit
     return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFFFFFF).sum())
-
-
-def _rounded(values: Doubles) -> Floats:
-    return values.astype(np.float32)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import Malformed
-from protocol.manifest import OuterConfig, RunManifest
+from protocol.manifest import CodecConfig, OuterConfig, RunManifest
 from protocol.tensors import parameter_layout
 from protocol.update import MAGNITUDES, MAX_EXPONENT, MIN_EXPONENT, DenseSymbols, SparseSymbols, Symbols
 from training.codec import compress, decode_dense
@@ -305,3 +305,20 @@ def test_with_momentum_a_share_fades_once_it_is_taken_back(nesterov: RunManifest
             state = aggregate(nesterov, state, calm, retracted if round_ == 1 else [])
         left.append(state.parameters.astype(np.float64))
     np.testing.assert_allclose(left[1] - left[0], moved, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("codec", [CodecConfig(chunk=100, k=7), CodecConfig(kind="dense", bits=4, block=64)])
+@pytest.mark.parametrize("block", [1, 300, 2**18], ids=["the least", "some", "whole"])
+def test_blocks_change_no_bit(
+    make_manifest: Callable[..., RunManifest], monkeypatch: pytest.MonkeyPatch, codec: CodecConfig, block: int
+) -> None:
+    manifest = make_manifest(codec=codec, outer=OuterConfig(lr=0.7, momentum=0.6))
+    state = initial_state(manifest, initial_parameters(manifest.model, 1))
+    updates, weights = updates_of(manifest, 4), (1, 3, 1, 2)
+    shares = [contribution(updates, 1, weights)]
+    expected = parameters_file(manifest, aggregate(manifest, state, updates, shares, weights))
+    monkeypatch.setattr("training.outer._BLOCK", block)
+    assert parameters_file(manifest, aggregate(manifest, state, updates, shares, weights)) == expected
+    update, start = updates[0], updates[0].span
+    whole, part = decode_dense(update, update.size), update.part(start, 3 * start)
+    np.testing.assert_array_equal(decode_dense(part, part.size), whole[start : 3 * start])
