@@ -249,7 +249,19 @@ def _curve(name: str, what: str, points: list[tuple[int, float]], alone: float |
 
 def _peers(peers: list[dict[str, Any]]) -> Markup:
     columns = (
-        *("Number", "Role", "Peer", "Stake", "Units", "Merged", "Drawn", "Passed", "Void", "False"),
+        *(
+            "Number",
+            "Role",
+            "Peer",
+            "Stake",
+            "Units",
+            "Merged",
+            "No weight",
+            "Drawn",
+            "Passed",
+            "Void",
+            "False",
+        ),
         *("Verdicts", "Earned", "Claimed"),
     )
     rows = [
@@ -260,6 +272,7 @@ def _peers(peers: list[dict[str, Any]]) -> Markup:
             _stake(peer),
             peer["units"]["listed"],
             peer["units"]["merged"],
+            peer["units"]["unweighted"],
             peer["units"]["drawn"],
             peer["units"]["passed"],
             peer["units"]["void"],

@@ -352,10 +352,11 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
         func.sum(cast(UnitRow.listed, Integer)),
         func.sum(cast(UnitRow.revealed, Integer)),
         func.sum(cast(UnitRow.merged, Integer)),
+        func.sum(cast(UnitRow.weight == 0, Integer)),
         func.sum(cast(UnitRow.drawn, Integer)),
     ).group_by(UnitRow.number)
     for number, *counts in session.execute(query):
-        names = ("committed", "listed", "revealed", "merged", "drawn")
+        names = ("committed", "listed", "revealed", "merged", "unweighted", "drawn")
         units[number] = Counter({name: count or 0 for name, count in zip(names, counts, strict=True)})
     outcomes = select(UnitRow.number, UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None))
     for number, outcome, count in session.execute(outcomes.group_by(UnitRow.number, UnitRow.outcome)):
@@ -367,7 +368,7 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
         )
     }
     records = _records(session)
-    shown = ("committed", "listed", "revealed", "merged", "drawn", *OUTCOMES)
+    shown = ("committed", "listed", "revealed", "merged", "unweighted", "drawn", *OUTCOMES)
     paid = {account.lower(): amount for account, amount in claimed.items()}
     rows = session.scalars(select(PeerRow).order_by(PeerRow.number).limit(MAX_PEERS))
     return [

@@ -13,7 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SCHEMA = 5
+SCHEMA = 6
 DATABASE_FILE = "database.sqlite"
 BUSY_MS = 5000
 
@@ -91,8 +91,11 @@ class UnitRow(Base):
     commitment: Mapped[str]
     listed: Mapped[bool] = mapped_column(default=False)
     revealed: Mapped[bool] = mapped_column(default=False)
+    tier: Mapped[int | None]
     merged: Mapped[bool | None]
-    reason: Mapped[str] = mapped_column(default="")  # why it did not merge
+    weight: Mapped[int | None]  # of its update in the mean; 0: it does harm, by the record
+    score: Mapped[int | None]  # of its peer after the round
+    reason: Mapped[str] = mapped_column(default="")  # why it did not merge, or has no weight
     blob_bytes: Mapped[int | None]
     train_cpu_s: Mapped[float | None]
     drawn: Mapped[bool | None]  # None: not yet known

@@ -170,6 +170,11 @@ class Writer:
         for found in record.units:
             unit = self._unit(round_, found.number)
             unit.commitment, unit.merged, unit.reason = found.commitment, found.merged, found.reason
+            unit.tier, unit.weight, unit.score = (
+                found.tier,
+                found.weight if found.merged else None,
+                found.score,
+            )
             unit.listed = found.counts  # whoever forced its commitment in is as good as listed
             row.train_cpu_s += unit.train_cpu_s or 0.0
             if found.merged:
@@ -196,6 +201,7 @@ class Writer:
         row.merged, row.update_bytes = 0, 0
         for unit in self._session.scalars(select(UnitRow).where(UnitRow.round == round_)):
             unit.merged, unit.reason = False, "void: the record was anchored too late"
+            unit.weight, unit.score = None, None
         for unit in self._session.scalars(select(UnitRow).where(UnitRow.retracted == round_)):
             unit.retracted = None
 
