@@ -31,12 +31,17 @@ class Identity:
 
 
 def cast(
-    peers: int, cheats: list[str], verifiers: int, cpu_shares: Sequence[float] = (1.0,)
+    peers: int,
+    cheats: list[str],
+    verifiers: int,
+    cpu_shares: Sequence[float] = (1.0,),
+    joiners: int = 0,
 ) -> tuple[Identity, ...]:
     """Name everybody: the coordinator, honest contributors, cheating ones, verifiers, and those who do not verify.
 
     Args:
         cpu_shares: of the honest contributors, in turn.
+        joiners: honest contributors that come later; they are last, since they register last.
     """
     accusers = [cheat for cheat in cheats if cheat in VERIFIER_CHEATS]
     cheats = [cheat for cheat in cheats if cheat not in VERIFIER_CHEATS]
@@ -49,7 +54,9 @@ def cast(
     liars = [
         Identity(f"verifier-{verifiers + i + 1}", Role.VERIFIER, cheat) for i, cheat in enumerate(accusers)
     ]
-    return (Identity("coordinator", None), *honest, *dishonest, *judges, *liars)
+    there = peers + len(cheats)
+    late = [Identity(f"peer-{there + i + 1}", Role.CONTRIBUTOR) for i in range(joiners)]
+    return (Identity("coordinator", None), *honest, *dishonest, *judges, *liars, *late)
 
 
 def derive_key(seed: int, name: str, purpose: str) -> bytes:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -152,10 +152,19 @@ class Staked:
     numbers: dict[str, int]
 
 
-def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Identity, ...]) -> Staked:
+def found_ledger(
+    rpc_url: str,
+    directory: Path,
+    seed: int,
+    identities: tuple[Identity, ...],
+    late: Collection[str] = (),
+) -> Staked:
     """Make keys, deploy the contracts from the coordinator's wallet, and register and stake everybody else.
 
     Registration numbers follow the order of the names.
+
+    Args:
+        late: names of those who get keys and tokens only, and register later.
     """
     w3 = connect(rpc_url, LOCAL_CHAIN_ID)
     keys = {identity.name: make_keys(directory, seed, identity) for identity in identities}
@@ -184,12 +193,22 @@ def found_ledger(rpc_url: str, directory: Path, seed: int, identities: tuple[Ide
         numbers = {
             one.name: ledger.register(Sender(w3, wallets[one.name]), one.role, keys[one.name], STAKE_WEI)
             for one in staking
-            if one.role is not None
+            if one.role is not None and one.name not in late
         }
         for one in staking:
             if one.role is Role.VERIFIER:
                 ledger.jury.join(Sender(w3, wallets[one.name]), slots)
     return Staked(ledger, keys, wallets, numbers)
+
+
+def enrol(staked: Staked, identity: Identity, directory: Path) -> None:
+    """Register and stake a participant that comes late, with its own wallet, and note its number where others look."""
+    assert identity.role is not None, "a coordinator does not register"
+    sender = Sender(staked.ledger.w3, staked.wallets[identity.name])
+    number = staked.ledger.register(sender, identity.role, staked.keys[identity.name], STAKE_WEI)
+    staked.numbers[identity.name] = number
+    facts = json.loads((directory / UP_FILE).read_text(encoding="utf-8"))
+    UpFacts(**{**facts, "names": dict(staked.numbers)}).save(directory)
 
 
 def thread_env() -> dict[str, str]:

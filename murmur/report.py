@@ -7,6 +7,7 @@ from typing import Any
 
 from contracts.run import ChainRun
 from contracts.types import Role
+from murmur.churn import Churn, presence
 from murmur.identities import Identity
 from murmur.learning import course, groups_of, lag_of, merged_sizes
 from murmur.processes import read_status
@@ -147,6 +148,8 @@ def summarize(
     policy: Mapping[str, Any] | None,
     refusals: Mapping[str, Mapping[str, int]],
     audit: Mapping[str, Any],
+    churn: Churn,
+    drop: float,
     wall_s: float,
 ) -> Summary:
     """Put the summary together.
@@ -157,6 +160,8 @@ def summarize(
         refusals: counts by reason, by "number N" or peer id of the sender, as the coordinator noted them; what the
             other honest processes refused is in their status files.
         audit: the document that `murmur audit run --json` printed.
+        churn: who came late and who was killed when.
+        drop: chance to be killed in a round that honest contributors were given.
     """
     slashed, pay, paid = chain.slashed(), credited(run), claimed(chain)
     operators = {operator.number: operator for operator in chain.operators()}
@@ -175,8 +180,8 @@ def summarize(
         if one.role is not None and one.honest
     ]
     for identity in identities:
-        if identity.role is None:
-            continue
+        if identity.name not in numbers:
+            continue  # the coordinator, or who never came
         operator = operators[numbers[identity.name]]
         wallet = operator.wallet
         if identity.role == Role.VERIFIER:
@@ -217,6 +222,13 @@ def summarize(
                 credited_wei=pay.get(wallet, 0),
                 claimed_wei=paid.get(wallet, 0),
                 refused=dict(refused),
+                presence=presence(
+                    run,
+                    chain,
+                    operator.number,
+                    joined=churn.joins.get(identity.name),
+                    killed=churn.killed.get(identity.name, ()),
+                ),
             )
         )
     honest = {peer.number for peer in peers if peer.honest}
@@ -262,5 +274,6 @@ def summarize(
             rounds=run.manifest.rounds,
             verifiers=verifiers,
             success=success,
+            drop=drop,
         ),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, Field
 
+from murmur.churn import Presence, churn_missing
 from protocol.frozen import Wei
 from verification.cheats import Fate, cheat_named
 
@@ -46,6 +47,7 @@ class PeerSummary(BaseModel):
     credited_wei: Wei
     claimed_wei: Wei
     refused: dict[str, int] = Field(default_factory=dict)  # frames the others refused of it, by reason
+    presence: Presence = Field(default_factory=Presence)
 
 
 class VerifierSummary(BaseModel):
@@ -170,12 +172,17 @@ def not_demonstrated(
     rounds: int,
     verifiers: Sequence[VerifierSummary] = (),
     success: Course | None = None,
+    drop: float = 0.0,
 ) -> list[str]:
     """Return what the run was to show and did not, one line each; empty means success.
 
     The run must have ended, every honest peer been paid and none slashed, every cheat met the fate of its kind (most
     are drawn, rejected and slashed), every dishonest verifier been found wrong, earned less than each honest one and
-    cost no honest peer a unit, a policy do more held-out tasks than at first, and the audit passed.
+    cost no honest peer a unit, a policy do more held-out tasks than at first, who joined late or was killed contribute
+    at once or again, and the audit passed.
+
+    Args:
+        drop: chance to be killed in a round that honest contributors were given.
     """
     peers = list(peers)
     missing = []
@@ -189,6 +196,7 @@ def not_demonstrated(
             missing.append(f"{peer.name} is honest and was slashed")
         if not peer.claimed_wei:
             missing.append(f"{peer.name} is honest and was not paid")
+    missing += churn_missing({peer.name: peer.presence for peer in peers if peer.honest}, drop)
     missing += _liars_not_met(peers, verifiers)
     if success is not None:
         missing += _not_learnt(success)

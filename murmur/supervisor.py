@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from protocol.errors import MurmurError
@@ -115,6 +116,17 @@ class Supervisor:
                         child.dependent.process.terminate()
             elif child.process.poll() is not None:
                 self._bury(child)
+
+    def take_away(self, child: Child) -> None:
+        """Kill a child's process as a power cut would, and do not start it again before `bring_back`."""
+        if child.process is not None:
+            child.process.kill()
+            child.process.wait()
+        child.process, child.restart_at = None, inf
+
+    def bring_back(self, child: Child) -> None:
+        """Let the next `tend` start a child that was taken away."""
+        child.restart_at = self._clock()
 
     def stop(self) -> None:
         """Stop every child, the last started first: SIGTERM, then SIGKILL for those that stay."""

@@ -109,11 +109,25 @@ def print_summary(console: Console, summary: Summary) -> None:
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     tiered = any(len(peer.units.tiers) > 1 for peer in summary.peers)
-    for title in ("peer", "behaviour", "units", "drawn", "passed", "false", "stake", "slashed", "claimed"):
+    churned = any(peer.presence.killed or peer.presence.joined is not None for peer in summary.peers)
+    away = ("away",) if churned else ()
+    for title in (
+        "peer",
+        "behaviour",
+        "units",
+        *away,
+        "drawn",
+        "passed",
+        "false",
+        "stake",
+        "slashed",
+        "claimed",
+    ):
         table.add_column(title, justify="left" if title in ("peer", "behaviour") else "right")
     for peer in summary.peers:
         units = peer.units
-        counts = [str(count) for count in (units.drawn, units.passed, units.rejected)]
+        gone = (len(peer.presence.away),) if churned else ()
+        counts = [str(count) for count in (*gone, units.drawn, units.passed, units.rejected)]
         of_tiers = f" ({' '.join(map(str, units.tiers))})" if tiered else ""
         money = [tokens(amount) for amount in (peer.stake_wei, peer.slashed_wei, peer.claimed_wei)]
         table.add_row(
@@ -128,13 +142,15 @@ def print_summary(console: Console, summary: Summary) -> None:
         table.add_row(
             judge.name,
             record_of(judge),
-            *[""] * 6,
+            *[""] * (6 + len(away)),
             tokens(judge.claimed_wei),
             style=None if judge.honest else "red",
         )
     console.print(table)
     if tiered:
         console.print("units in brackets: of each tier, the full one first")
+    if churned:
+        console.print("away: rounds that counted on a peer and merged nothing of it")
     passed = sum(check.ok for check in summary.audit.checks)
     console.print(f"audit: {passed} of {len(summary.audit.checks)} checks hold {MARKS[summary.audit.ok]}")
     for line in summary.not_demonstrated:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,15 +17,15 @@ import typer
 
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
+from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
-from protocol.errors import ConfigError, NetworkError, UsageError
+from protocol.errors import ConfigError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
 from protocol.options import TensorBoard
 from verification.cheats import Cheat, PolicyCheat
 from verification.liars import VerifierCheat
 
 if TYPE_CHECKING:
-    import httpx
     from rich.console import Console
 
     from contracts.run import ChainRun
@@ -79,6 +79,8 @@ class UpOptions:
     voices: Voices = field(default_factory=Voices)
     tensorboard: Path | None = None  # where event files are written; None: none are
     tiers: bool = False  # machines of several speeds, and tiers for them
+    join_at: tuple[int, ...] = ()  # rounds in which one more contributor comes
+    drop: float = 0.0  # chance of each honest contributor to drop out of a round
 
 
 def parse_cheats(
@@ -152,6 +154,8 @@ def up(
             "rest nine tenths of the time or more.",
         ),
     ] = False,
+    join_at: JoinAt = None,
+    drop: Drop = 0.0,
     tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -172,11 +176,14 @@ def up(
     voices.check(chosen)
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
+    rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,
         cheats=parse_cheats(cheat or DEFAULT_CHEATS[kind], kind, judged=judge is not None),
-        rounds=rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds),
+        rounds=rounds,
+        join_at=check_joins(join_at or (), rounds),
+        drop=drop,
         preset=chosen,
         voices=voices,
         seed=seed,
@@ -272,25 +279,30 @@ class LocalRun:
         base = None if options.preset is None else tuned_base(options.preset, self._say_and_look)
         judge = options.voices.open_judge(options.preset, self._say_and_look)
         shares = CPU_SHARES if options.tiers else (1.0,)
-        identities = cast(options.peers, list(options.cheats), options.verifiers, shares)
+        joiners = len(options.join_at)
+        identities = cast(options.peers, list(options.cheats), options.verifiers, shares, joiners)
+        late = {one.name: one for one in identities[len(identities) - joiners :]}
         self._say(f"starting a chain in {options.directory}")
         rpc = self._start_chain(free_port())
         self._say(f"chain: {rpc}")
         self._say("deploying the contracts, registering and staking everybody")
-        staked = found_ledger(rpc, options.directory, options.seed, identities)
+        staked = found_ledger(rpc, options.directory, options.seed, identities, late)
         wiring = self._create_run(rpc, staked, identities, base, judge)
         for identity in identities:
+            if identity.name in late:
+                continue
             child = self.supervisor.start(wiring.child(identity))
             if identity.role is None:
                 # A chain that is killed loses its last seconds; the coordinator then says again what is gone.
                 self.supervisor.children[0].dependent = child
         chain = self._chain_view(wiring)
-        state = self._watch(wiring, staked, chain)
+        churn = self._plan_churn(wiring, staked, identities, late)
+        state = self._watch(wiring, staked, churn)
         self._say("claiming pay")
         self._claim(wiring, staked, chain)
         self._say("auditing")
         audit = self._audit(wiring)
-        summary = self._summarize(wiring, staked, identities, chain, state, audit)
+        summary = self._summarize(wiring, staked, identities, chain, state, audit, churn)
         print_summary(self.console, summary)
         if options.keep_running:
             self._say(f"the live page stays at http://127.0.0.1:{wiring.api_port} until Ctrl-C")
@@ -339,7 +351,8 @@ class LocalRun:
 
         options = self.options
         key = staked.keys["coordinator"]
-        contributors = options.peers + sum(cheat not in VERIFIER_CHEATS for cheat in options.cheats)
+        contributors = sum(one.role is Role.CONTRIBUTOR for one in identities)
+        churning = bool(options.join_at or options.drop)
         plan = plan_run(
             options.directory / "coordinator",
             ledger=staked.ledger,
@@ -356,7 +369,7 @@ class LocalRun:
                 "name": "up",
                 "rounds": options.rounds,
                 "min_peers": options.peers,
-                "deadlines": DEADLINES,
+                "deadlines": DEADLINES | ({"commit": COMMIT_BLOCKS} if churning else {}),
                 **({"tiers": TIERS} if options.tiers else {}),
             },
         )
@@ -400,7 +413,29 @@ class LocalRun:
         chain.follow_beacon(BlockBeacon(), None)
         return chain
 
-    def _watch(self, wiring: "Wiring", staked: "Staked", chain: "ChainRun") -> dict[str, Any]:
+    def _plan_churn(
+        self,
+        wiring: "Wiring",
+        staked: "Staked",
+        identities: "tuple[Identity, ...]",
+        late: "Mapping[str, Identity]",
+    ) -> Churn:
+        from contracts.types import Role
+        from murmur.local import enrol
+
+        options = self.options
+
+        def join(name: str) -> None:
+            enrol(staked, late[name], options.directory)
+            self.supervisor.start(wiring.child(late[name]))
+
+        joins = dict(zip(late, options.join_at, strict=True))
+        honest = [one.name for one in identities if one.role is Role.CONTRIBUTOR and one.honest]
+        early = [name for name in honest if name not in late]
+        present = eligible(early, joins, options.rounds)
+        return Churn(self.supervisor, join, joins, plan_drops(options.seed, present, options.drop), self._say)
+
+    def _watch(self, wiring: "Wiring", staked: "Staked", churn: Churn) -> dict[str, Any]:
         """Show the run until it is over and measured; returns the coordinator's last word on it.
 
         Raises:
@@ -412,8 +447,8 @@ class LocalRun:
         from coordinator.measure import CONTROL_SIZE
         from murmur.local import eager_mining
         from murmur.table import live_view
+        from murmur.watching import Progress, learnt, read_summary
 
-        names = {number: name for name, number in staked.numbers.items()}
         url = f"http://127.0.0.1:{wiring.api_port}"
         self._say(f"live page: {url}")
         progress = Progress(time.monotonic, STALL_S)
@@ -438,8 +473,10 @@ class LocalRun:
                         hurry.enter_context(eager_mining(staked.ledger.w3))
                     else:
                         hurry.close()
+                churn.look(state["round"], state["phase"])
                 line = f"round {state['round'] + 1} of {state['rounds']}: {state['phase']}, {state['detail']}"
                 if self.console.is_terminal:
+                    names = {number: name for name, number in staked.numbers.items()}
                     live.update(live_view(state, names, url, self.notes))
                 elif state["rounds_done"] != shown:
                     shown = state["rounds_done"]
@@ -503,6 +540,7 @@ class LocalRun:
         chain: "ChainRun",
         state: dict[str, Any],
         audit: dict[str, Any],
+        churn: Churn,
     ) -> "Summary":
         from murmur.report import summarize
         from murmur.summary import Loss
@@ -529,48 +567,7 @@ class LocalRun:
             policy=state["policy"],
             refusals=refusals,
             audit=audit,
+            churn=churn,
+            drop=self.options.drop,
             wall_s=time.monotonic() - self.began,
         )
-
-
-@dataclass
-class Progress:
-    """Notice when nothing moves any more."""
-
-    clock: Callable[[], float]
-    patience_s: float
-    _last: object = None
-    _since: float | None = None
-
-    def note(self, where: object) -> None:
-        """Take down where the run stands."""
-        if self._since is None or where != self._last:
-            self._last, self._since = where, self.clock()
-
-    def check(self, line: str) -> None:
-        """Raise NetworkError if it has stood there for too long."""
-        if self._since is not None and self.clock() - self._since > self.patience_s:
-            raise NetworkError(f"nothing has moved for {self.patience_s:.0f} s: {line}", hint="see the logs")
-
-
-def learnt(state: dict[str, Any]) -> str:
-    """Say how far a run has come, as its coordinator last measured; empty before it did."""
-    if state["policy"] is None:
-        loss = state["loss"]["last"]
-        return "" if loss is None else f", loss {loss:.3f}"
-    last = state["policy"]["last"]
-    return "" if last is None else f", success {last['success']:.3f}, reward {last['reward']:.3f}"
-
-
-def read_summary(client: "httpx.Client", run: str) -> dict[str, Any] | None:
-    """Ask the coordinator's API where the run stands; None while it does not answer."""
-    import httpx
-
-    try:
-        answer = client.get(f"/v1/runs/{run}")
-        if answer.status_code != httpx.codes.OK:
-            return None
-        found: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, ValueError):
-        return None
-    return found

@@ -12,6 +12,7 @@ facts. A restart is therefore the same as any other step.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from node.catching_up import is_far_behind
 from node.events import (
     Aggregate,
     Aggregated,
@@ -58,7 +59,6 @@ from verification.retract import moving_units, sources
 from verification.sample import Draw
 from verification.seal import ends_are_due
 
-CATCH_UP_ROUNDS = 2  # who is farther behind takes the newest record's parameters instead of aggregating on
 KEEP_ROUNDS = 3  # how long updates stay here at least, for peers that are behind
 
 
@@ -411,7 +411,7 @@ def _release(state: State, round_: int, effects: list[Effect]) -> State:
 def _catch_up(state: State, effects: list[Effect]) -> State:
     """Check our parameters against the round's record; far behind, take those of the newest record."""
     newest = state.facts.newest
-    if newest is not None and newest - state.round > CATCH_UP_ROUNDS:
+    if newest is not None and is_far_behind(state):
         record = state.facts.of(newest).confirmed
         if record is None:
             return state
@@ -537,8 +537,7 @@ def _wanted(state: State) -> Job | None:
 
 
 def _next_job(state: State) -> Job | None:
-    newest = state.facts.newest
-    if state.finished or (newest is not None and newest - state.round > CATCH_UP_ROUNDS):
+    if state.finished or is_far_behind(state):
         return None  # far behind, waiting for the newest record
     if not state.held:
         return Fetch(state.round, state.parameters)

@@ -30,6 +30,7 @@ BLOB_PROTOCOL = TProtocol("/murmur/blob/1.0.0")
 PIECE_BYTES = 1 << 20  # yamux splits it; smaller writes cost a third of the throughput
 NOT_HERE = 2**64 - 1
 BUSY = 2**64 - 2
+UNDER_WAY = "under way"  # what is said of a provider until its transfer ends
 _REQUEST = struct.Struct("!32sQ")
 _SIZE = struct.Struct("!Q")
 
@@ -42,11 +43,16 @@ class ExchangeLimits:
     max_uploads: int = 4
     max_uploads_per_peer: int = 2
     idle_timeout_s: float = 20.0  # without progress, in either direction
+    least_bytes: int = 64 << 10  # that come in each idle timeout, or the transfer counts as stuck
     busy_pause_s: float = 0.5  # before asking busy holders again
 
 
 class _Refused(Exception):
     """One provider did not deliver; the text says why."""
+
+
+class _Absent(_Refused):
+    """The provider does not have the blob, or does not give it to us."""
 
 
 class _Busy(_Refused):
@@ -79,13 +85,17 @@ class BlobExchange:
         self._uploads: Counter[str] = Counter()
         self._places: dict[str, trio.CapacityLimiter] = {}  # of ours, by provider
         self._fetching: dict[str, trio.Lock] = {}
+        self._doubted: set[str] = (
+            set()
+        )  # providers that stalled, broke off or lied, and delivered nothing since
         host.set_stream_handler(BLOB_PROTOCOL, self._serve)
 
     async def fetch(self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float) -> Path:
         """Fetch a blob from the first provider that delivers it, and return its verified file.
 
         A broken transfer resumes where it stopped, from the next provider. Busy providers are asked again
-        until the deadline.
+        until the deadline. Whoever failed in the middle of a transfer is asked last from then on, until it delivers,
+        so that the next attempt does not begin with the donor that spoilt this one.
 
         Args:
             providers: peer ids, in the order to try.
@@ -97,13 +107,15 @@ class BlobExchange:
         """
         lock = self._fetching.setdefault(digest, trio.Lock())
         reasons: dict[str, str] = {}
+        ordered = sorted(dict.fromkeys(providers), key=lambda provider: provider in self._doubted)
         try:
             with trio.fail_after(deadline_s):
                 async with lock:
                     if self._store.has(digest):
                         return self._store.path(digest)
-                    return await self._fetch_from(digest, list(dict.fromkeys(providers)), max_size, reasons)
+                    return await self._fetch_from(digest, ordered, max_size, reasons)
         except trio.TooSlowError:
+            self._doubted.update(one for one, reason in reasons.items() if reason == UNDER_WAY)
             raise self._failure(digest, "not complete at its deadline", reasons) from None
         finally:
             if not lock.statistics().locked and lock.statistics().tasks_waiting == 0:
@@ -121,7 +133,7 @@ class BlobExchange:
                 patience = self._limits.busy_pause_s if provider == providers[0] else 0.0
                 try:
                     async with self._place(provider, patience):
-                        reasons[provider] = "under way"
+                        reasons[provider] = UNDER_WAY
                         path = await self._fetch_one(digest, provider, limit)
                 except _Busy as error:
                     busy.append(provider)
@@ -130,9 +142,12 @@ class BlobExchange:
                         pause = self._limits.busy_pause_s
                 except _Refused as error:
                     reasons[provider] = str(error)
+                    if not isinstance(error, _Absent):
+                        self._doubted.add(provider)
                     log.info("blob %s not from %s: %s", digest[:16], provider, error)
                 else:
                     self._stats.blobs_fetched += 1
+                    self._doubted.discard(provider)
                     return path
             providers = busy
             if pause:
@@ -200,7 +215,7 @@ class BlobExchange:
                 (total,) = _SIZE.unpack(await read_exactly(stream, _SIZE.size))
             if total == NOT_HERE:
                 done = True
-                raise _Refused("does not have it")
+                raise _Absent("does not have it")
             if total == BUSY:
                 done = True
                 raise _Busy("busy")
@@ -228,6 +243,7 @@ class BlobExchange:
 
     async def _receive(self, stream: INetStream, partial: Partial, total: int) -> None:
         pending = bytearray()
+        since, so_far = trio.current_time(), partial.offset
         try:
             while partial.offset + len(pending) < total:
                 with trio.fail_after(self._limits.idle_timeout_s):
@@ -236,6 +252,11 @@ class BlobExchange:
                     raise EOFError("stream ended early")
                 self._stats.bytes_down += len(piece)
                 pending += piece
+                if trio.current_time() - since > self._limits.idle_timeout_s:
+                    came = partial.offset + len(pending) - so_far
+                    if came < self._limits.least_bytes:
+                        raise _Refused(f"only {came} bytes in {self._limits.idle_timeout_s:g} s")
+                    since, so_far = trio.current_time(), so_far + came
                 if len(pending) >= PIECE_BYTES:
                     full, pending = pending, bytearray()
                     await trio.to_thread.run_sync(partial.append, full)

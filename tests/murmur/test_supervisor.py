@@ -43,6 +43,21 @@ def wait(one: Child) -> None:
     one.process.wait(20)
 
 
+def test_a_child_that_is_taken_away_stays_away_until_it_is_brought_back(
+    supervisor: Supervisor, clock: Clock, tmp_path: Path
+) -> None:
+    one = supervisor.start(child(tmp_path, "import time; time.sleep(60)"))
+    for _ in range(4):  # more often than a child may die early
+        supervisor.take_away(one)
+        clock.now += 100.0
+        supervisor.tend()
+        assert not one.alive
+        supervisor.bring_back(one)
+        supervisor.tend()
+        assert one.alive
+    assert one.deaths == 0
+
+
 def test_a_dead_child_comes_back_after_a_pause(supervisor: Supervisor, clock: Clock, tmp_path: Path) -> None:
     one = supervisor.start(child(tmp_path, "import time; time.sleep(60)"))
     assert one.process is not None

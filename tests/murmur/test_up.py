@@ -14,7 +14,8 @@ from coordinator.economics import Terms
 from coordinator.kind import RunKind
 from coordinator.plan_cli import manifest_of
 from murmur.local import DEADLINES, JURY_TERMS, LEDGER_TERMS, STAKE_WEI
-from murmur.up import Progress, parse_cheats, plan_verdict
+from murmur.up import parse_cheats, plan_verdict
+from murmur.watching import Progress
 from protocol.errors import NetworkError, UsageError
 from protocol.manifest import PenaltyConfig
 

@@ -310,3 +310,70 @@ async def test_a_withheld_blob_looks_absent_until_it_is_not(nodes: Any) -> None:
         assert holder.store.get(digest, max_size=len(DATA)) == DATA, "its owner reads it all the same"
         holder.store.withheld = frozenset()
         assert await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20)
+
+
+async def test_a_blob_comes_from_those_who_live_though_donors_die_and_stall_in_its_middle(
+    nodes: Any, bare_host: OpenHost
+) -> None:
+    """Nothing that a dead donor gave is fetched twice, and whoever spoilt a transfer is asked last the next time."""
+    asked: list[tuple[str, int]] = []
+
+    def noting(name: str, serve: Serve) -> Serve:
+        async def serve_noted(stream: Any, digest: bytes, offset: int) -> None:
+            asked.append((name, offset))
+            await serve(stream, digest, offset)
+
+        return serve_noted
+
+    async def die_in_the_middle(stream: Any, digest: bytes, offset: int) -> None:
+        await stream.write(struct.pack("!Q", len(DATA)) + DATA[: len(DATA) // 2])
+        await close_stream(stream, reset=False)
+
+    async def stall(stream: Any, digest: bytes, offset: int) -> None:
+        await stream.write(struct.pack("!Q", len(DATA)) + DATA[offset : offset + 1000])
+        await trio.sleep_forever()
+
+    async with (
+        bare_host(8) as (dying, first),
+        bare_host(9) as (stalling, second),
+        nodes.open(1) as good,
+        nodes.open(2, config=hasty(nodes)) as asker,
+    ):
+        provider(dying, noting("dying", die_in_the_middle))
+        provider(stalling, noting("stalling", stall))
+        digest = good.store.put(DATA)
+        donors = [first, second, good.network.addresses[0]]
+        path = await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20, providers=donors)
+        assert path.read_bytes() == DATA
+        assert asked == [("dying", 0), ("stalling", len(DATA) // 2)]
+        assert asker.network.stats.bytes_down == len(DATA)
+        asked.clear()
+        more = good.store.put(DATA[1:])
+        path = await asker.network.fetch(more, max_size=len(DATA), deadline_s=20, providers=donors)
+        assert path.read_bytes() == DATA[1:]
+        assert asked == []
+
+
+async def test_a_donor_that_drips_is_left_for_another_and_not_begun_with_again(
+    nodes: Any, bare_host: OpenHost
+) -> None:
+    async def drip(stream: Any, digest: bytes, offset: int) -> None:
+        await stream.write(struct.pack("!Q", len(DATA)))
+        while True:
+            await stream.write(DATA[offset : offset + 1])
+            offset += 1
+            await trio.sleep(0.05)
+
+    async with (
+        bare_host(9) as (slow, address),
+        nodes.open(1) as good,
+        nodes.open(2, config=hasty(nodes)) as asker,
+    ):
+        provider(slow, drip)
+        digest = good.store.put(DATA)
+        with pytest.raises(NetworkError, match=r"only \d+ bytes in 1 s"):
+            await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20, providers=[address])
+        both = [address, good.network.addresses[0]]
+        path = await asker.network.fetch(digest, max_size=len(DATA), deadline_s=20, providers=both)
+        assert path.read_bytes() == DATA
+        assert asker.network.stats.bytes_down == len(DATA), "what dripped is not fetched again"
