@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from murmur.churn import plan_drops
 from protocol.errors import OwnFault
 from protocol.manifest import CodecConfig, OuterConfig
 from protocol.model_config import ModelConfig
-from tests.bench import _cells, loss
+from tests.bench import _cells, churn, loss
 from tests.bench._cells import Cell, Figures, train
 from tests.bench._trials import Trial
 from training.recipe import with_recipe
@@ -158,3 +159,30 @@ def test_what_a_momentum_holds_is_taken_at_once_or_spread_over_last_steps(tmp_pa
     spread, _ = trained(tmp_path, trial=Trial(moments="fresh", second="factored", spread=3))
     assert once.report == pytest.approx(flushed.report, abs=1e-4)
     assert abs(spread.report - once.report) > 1e-4
+
+
+def test_who_drops_out_takes_no_steps_and_carries_nothing_into_its_next_round(tmp_path):
+    base = {"peers": 3, "rounds": 6, "seed": 1}
+    drops = plan_drops(1, [["1", "2", "3"]] * 6, 0.5)
+    missed = sum(map(len, drops))
+    assert missed
+    figures, steps = trained(tmp_path, drop=0.5, **base)
+    assert steps == (3 * 6 - missed) * TINY.steps
+    keeping, _ = trained(tmp_path, drop=0.5, away="keeps", **base)
+    staying, _ = trained(tmp_path, **base)
+    assert len({figures.report, keeping.report, staying.report}) == 3
+
+
+def test_a_late_peer_is_missing_before_its_round_only(tmp_path):
+    _, steps = trained(tmp_path, late=1)
+    assert steps == 3 * TINY.steps
+    unmoved, _ = trained(tmp_path, late=0)
+    assert unmoved.report == trained(tmp_path)[0].report
+
+
+def test_rows_of_churn_are_compared_with_the_run_in_which_all_stay():
+    found = churn.variants(TINY.model_copy(update={"peers": 8}))
+    assert found["6 peers, all stay"].peers == 6
+    assert found["drop 0.5"].drop == 0.5
+    assert churn.row("late", [2.0, 3.0], [1.5, 2.5])["minus all stay"] == 0.5
+    assert churn.row("late", [2.0, None], [1.5, 2.5])["loss"] is None

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
+from murmur.churn import plan_drops
 from protocol.canonical import ZERO_DIGEST, canonical_json, digest
 from protocol.errors import OwnFault
 from protocol.frozen import Frozen
@@ -57,6 +58,11 @@ class Cell(Frozen):
     moments: Literal["fresh"] | None = None  # None: carried
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
+    drop: float | None = None  # each peer's chance to miss a round
+    late: int | None = None  # first round of the last peer
+    away: Literal["keeps"] | None = (
+        None  # who misses a round keeps moments and residual; None: as the protocol, not
+    )
     trial: Trial | None = None
 
     @property
@@ -192,10 +198,15 @@ class Training:
         state = initial_state(self.manifest, self._start)
         if cell.trial is not None:
             return self._tried(state, cell.trial)
-        peers = [self._peer(number) for number in range(1, cell.peers + 1)]
+        peers = {str(number): self._peer(number) for number in range(1, cell.peers + 1)}
+        drops = plan_drops(cell.seed, [[*peers]] * cell.rounds, cell.drop or 0.0)
         for round_ in range(cell.rounds):
             updates = []
-            for peer in peers:
+            for name, peer in peers.items():
+                if name in drops[round_] or (name == str(cell.peers) and round_ < (cell.late or 0)):
+                    if cell.away is None:
+                        peer.forget()
+                    continue
                 updates.append(peer.update(cell.seed, round_, state.parameters))
                 self._advance(cell.steps)
             state = self._outer(state, updates, round_)

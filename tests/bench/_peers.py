@@ -82,6 +82,10 @@ class Peer:
             return InnerState.fresh(parameters)
         return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
 
+    def forget(self) -> None:
+        """Lose what is carried, as a peer does that missed a commitment (`verification.commit.carried`)."""
+        self._state = self._residual = None
+
     def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
         """Take a round's inner steps from `parameters`; return the end and the mean loss."""
         self._trainer.load(self.start(parameters))
