@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.events import Aggregate, Cancel, Fetch, Job, Progress, Publish, Release, Start, Train
+from node.events import Aggregate, Cancel, Fetch, Progress, Publish, Release, Start, Train
 from protocol.messages import Commitment, Judgement, Opening, Reveal, UnitRecord, sign
 from protocol.state import NOTHING_CARRIED
 from tests.node.world import Contributor, World, manifest, name, work
@@ -279,41 +279,6 @@ def test_a_joiner_a_little_behind_aggregates_for_itself() -> None:
     peer.do()
     assert isinstance(peer.job, Train)
     assert peer.job.round == 2
-
-
-@pytest.mark.parametrize(("missed", "job"), [(8, Aggregate), (11, Fetch)])
-def test_a_peer_that_was_away_aggregates_what_weighs_less_than_the_parameters(
-    missed: int, job: type[Job]
-) -> None:
-    """Eight rounds of updates are a fraction of the parameter file here; more are not tried."""
-    world = World(manifest(rounds=13))
-    peer = Contributor(world, 2).ready_to_train()
-    peer.do()
-    for round_ in range(missed):
-        world.empty_round(round_)
-    back = peer.restarted()
-    back.look()
-    assert isinstance(back.job, job)
-    while not isinstance(back.job, Train):
-        back.do()
-    assert back.job.round == missed
-    assert back.state.parameters == world.parameters(missed)
-
-
-def test_parameters_that_are_under_way_are_not_given_up_for_those_of_the_next_round() -> None:
-    world = World(manifest(rounds=12))
-    for round_ in range(4):
-        world.empty_round(round_)
-    peer = Contributor(world, 2)
-    peer.look()
-    under_way = Fetch(3, world.parameters(3))
-    assert peer.job == under_way
-    for round_ in range(4, 8):
-        world.empty_round(round_)
-        peer.look()
-        assert peer.job == under_way
-    peer.do()
-    assert peer.job == Aggregate(3, world.parameters(3), ())
 
 
 def test_far_behind_without_the_newest_record_it_waits_for_it() -> None:
