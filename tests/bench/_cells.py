@@ -60,8 +60,8 @@ class Cell(Frozen):
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     drop: float | None = None  # each peer's chance to miss a round
     late: int | None = None  # first round of the last peer
-    away: Literal["keeps"] | None = (
-        None  # who misses a round keeps moments and residual; None: as the protocol, not
+    away: Literal["keeps", "moments", "residual"] | None = (
+        None  # what who misses a round keeps: both, or one; None: nothing, as in the protocol
     )
     trial: Trial | None = None
 
@@ -204,8 +204,9 @@ class Training:
             updates = []
             for name, peer in peers.items():
                 if name in drops[round_] or (name == str(cell.peers) and round_ < (cell.late or 0)):
-                    if cell.away is None:
-                        peer.forget()
+                    peer.forget(
+                        moments=cell.away in (None, "residual"), residual=cell.away in (None, "moments")
+                    )
                     continue
                 updates.append(peer.update(cell.seed, round_, state.parameters))
                 self._advance(cell.steps)

@@ -82,9 +82,10 @@ class Peer:
             return InnerState.fresh(parameters)
         return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
 
-    def forget(self) -> None:
+    def forget(self, *, moments: bool = True, residual: bool = True) -> None:
         """Lose what is carried, as a peer does that missed a commitment (`verification.commit.carried`)."""
-        self._state = self._residual = None
+        self._state = None if moments else self._state
+        self._residual = None if residual else self._residual
 
     def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
         """Take a round's inner steps from `parameters`; return the end and the mean loss."""
