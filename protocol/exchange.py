@@ -85,9 +85,7 @@ class BlobExchange:
         self._uploads: Counter[str] = Counter()
         self._places: dict[str, trio.CapacityLimiter] = {}  # of ours, by provider
         self._fetching: dict[str, trio.Lock] = {}
-        self._doubted: set[str] = (
-            set()
-        )  # providers that stalled, broke off or lied, and delivered nothing since
+        self._doubted: set[str] = set()  # who stalled, broke off or lied, and delivered nothing since
         host.set_stream_handler(BLOB_PROTOCOL, self._serve)
 
     async def fetch(self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float) -> Path:
