@@ -56,7 +56,7 @@ def rollout_config(name: str = "sort", **changes: Any) -> RolloutConfig:
 
 def rollout_manifest(name: str = "sort", **changes: Any) -> RunManifest:
     return RunManifest(
-        name="rollouts 4",
+        name="rollouts",
         chain_id=31337,
         ledger="0x" + "11" * 20,
         coordinator="0x" + "22" * 20,
@@ -66,7 +66,7 @@ def rollout_manifest(name: str = "sort", **changes: Any) -> RunManifest:
         verification=VerificationConfig(segment_steps=2),
         merging=UNJUDGED,
         rollouts=rollout_config(name, **changes),
-        dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4000),
+        dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4003),
         initial_parameters=ZERO_DIGEST,
         program=ZERO_DIGEST,
     )
