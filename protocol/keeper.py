@@ -11,6 +11,9 @@ from protocol.errors import MurmurError
 
 log = logging.getLogger(__name__)
 
+RECENT = 2
+"""Newest parameters whose blobs stay: whoever takes a run up again aggregates its newest record from them."""
+
 
 class Keeper:
     """Make checkpoints of a run's parameters as they come, and let go of blobs that nobody needs any more."""
@@ -36,7 +39,8 @@ class Keeper:
 
         Args:
             parameters: roots by round.
-            settled: the blobs of rounds before this one may go, but for the first and those that are a later round's.
+            settled: the blobs of rounds before this one may go, but for the first, the newest two, and those that are
+                a later round's.
         """
         self._parameters, self._settled = parameters, settled
         self._woken.set()
@@ -72,7 +76,8 @@ class Keeper:
             log.error("no checkpoint of round %d: %s", round_, error)
 
     def _sweep(self) -> None:
-        parameters, settled = self._parameters, min(self._settled, self._next)
+        parameters = self._parameters
+        settled = min(self._settled, self._next, max(parameters, default=0) + 1 - RECENT)
         needed = {root for round_, root in parameters.items() if round_ == 0 or round_ >= settled}
         for round_ in range(self._swept, settled):
             root = parameters.get(round_)

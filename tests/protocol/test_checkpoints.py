@@ -242,8 +242,11 @@ def test_a_slow_disk_holds_up_nothing_but_the_checkpoints(
             assert checkpoints.kept() == []
             assert all(map(store.has, parameters.values())), "what is not kept yet does not go"
             stuck.set()
-            while len(checkpoints.kept()) < 4 or store.has(parameters[2]):
+            while len(checkpoints.kept()) < 4 or store.has(parameters[1]):
                 await trio.lowlevel.checkpoint()
+            assert all(map(store.has, (parameters[0], parameters[2], parameters[3]))), (
+                "a successor starts there"
+            )
             nursery.cancel_scope.cancel()
 
     trio.run(live)
