@@ -70,7 +70,8 @@ def judge_round(
         assert shard is not None, "a gate needs the run's tokens"
         salts = [(unit.number, unit.salt) for unit in request.units]
         loss = exact_loss(manifest, shard, gate_seed(manifest, request.round, salts))
-    return judge_updates(manifest, state, updates, [unit.score for unit in request.units], loss)
+    scores = [unit.score for unit in request.units]
+    return judge_updates(manifest, state, updates, request.weights, scores, loss)
 
 
 def exact_loss(manifest: RunManifest, shard: Shard, seed_: str) -> Loss:

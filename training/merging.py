@@ -3,9 +3,9 @@
 An update can come from honest steps and do harm all the same, or from a peer that no draw has reached yet. So each
 is tested as the outer step would take it, clipped to the lower median of all norms (c_i u_i):
 
-    gate        gain_i = L(parameters) - L(parameters - lr / n * c_i u_i), in exact arithmetic on windows that were
-                drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within +-3, moves
-                the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first. The
+    gate        gain_i = L(parameters) - L(parameters - lr w_i / sum w * c_i u_i), in exact arithmetic on windows that
+                were drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within +-3,
+                moves the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first. The
                 update passes with score_i' > 0 and r_i > -2.
     similarity  cosine of c_i u_i with the sum of the others that passed the gate; it passes with more than the
                 manifest's share of the median cosine, and above zero.
@@ -53,6 +53,7 @@ def judge_updates(
     manifest: RunManifest,
     state: OuterState,
     updates: Sequence[Symbols],
+    weights: Sequence[int],
     scores: Sequence[int | None],
     loss: Loss | None,
 ) -> tuple[Merit, ...]:
@@ -60,6 +61,7 @@ def judge_updates(
 
     Args:
         state: what the round starts from.
+        weights: of their tiers.
         scores: of their peers before the round; None: not judged yet.
         loss: on the round's windows; None where the run has no gate.
     """
@@ -69,20 +71,20 @@ def judge_updates(
     found = [Merit(passed=True, reason="") for _ in updates]
     if manifest.merging.gate_windows:
         assert loss is not None, "a run with a gate is judged with its windows"
-        found = _gated(_gains(manifest, state, updates, clipped, loss), scores)
+        rates = [manifest.outer.lr * weight / sum(weights) for weight in weights]
+        found = _gated(_gains(state, updates, rates, clipped, loss), scores)
     if manifest.merging.similarity:
         _compare(found, updates, clipped, manifest.merging.similarity)
     return tuple(found)
 
 
 def _gains(
-    manifest: RunManifest, state: OuterState, updates: Sequence[Symbols], clipped: Clipped, loss: Loss
+    state: OuterState, updates: Sequence[Symbols], rates: Sequence[float], clipped: Clipped, loss: Loss
 ) -> list[int]:
-    """Return by how much each update alone, at its share of the outer step, lowers the loss."""
+    """Return by how much each update alone lowers the loss, at its rate."""
     start = loss(state.parameters)
-    rate = manifest.outer.lr / len(updates)
     gains = []
-    for index, update in enumerate(updates):
+    for index, (update, rate) in enumerate(zip(updates, rates, strict=True)):
         moved = state.parameters.copy()
         step = np.ldexp(clipped.values(index).astype(np.float64), clipped.grid) * rate
         moved[update.positions] = moved[update.positions].astype(np.float64) - step

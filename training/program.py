@@ -184,7 +184,7 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
             ]
         # Of the round before, the one that set the clip and the one that was clipped are taken back.
         retracted = [contribution(before, index, _WEIGHTS) for index in range(1, len(before))]
-        merits = judge_updates(manifest, state, updates, scores, _any_loss)
+        merits = judge_updates(manifest, state, updates, _WEIGHTS, scores, _any_loss)
         scores = [one.score for one in merits]
         found += [digest(repr(merit).encode()) for merit in merits]
         state, before = aggregate(manifest, state, updates, retracted, _WEIGHTS), updates

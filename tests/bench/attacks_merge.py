@@ -82,7 +82,7 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
         if cell.rule == "ours":
             salts = [(n, tagged_digest("murmur/bench", cell.seed, round_, n)) for n in range(1, PEERS + 1)]
             loss = exact_loss(manifest, shard, gate_seed(manifest, round_, salts))
-            merits = judge_updates(manifest, state, updates, scores, loss)
+            merits = judge_updates(manifest, state, updates, (1,) * PEERS, scores, loss)
             scores = [merit.score for merit in merits]
             doubted["honest"] += sum(not merit.passed for merit in merits[:honest])
             doubted["dishonest"] += sum(not merit.passed for merit in merits[honest:])
@@ -164,6 +164,7 @@ def main(arguments: Sequence[str]) -> int:
         for cell in planned:
             found[cell] = kept.figures(cell, partial(train, cell, Path(directory)))
             kept.tell(len(found), len(planned))
+    kept.warn(planned)
     output = Rows(options.json)
     for row in rows(found, options):
         output.add(row)

@@ -61,8 +61,16 @@ def symbols_of(manifest_: RunManifest, deltas: list[Floats]) -> list[Symbols]:
     return [compress(manifest_.codec, delta)[0] for delta in deltas]
 
 
-def judged(deltas: list[Floats], bowl: Bowl, run: RunManifest, scores: list[int | None]) -> tuple[Merit, ...]:
-    return judge_updates(run, bowl.start(run), symbols_of(run, deltas), scores, bowl)
+def judged(
+    deltas: list[Floats],
+    bowl: Bowl,
+    run: RunManifest,
+    scores: list[int | None],
+    weights: list[int] | None = None,
+) -> tuple[Merit, ...]:
+    return judge_updates(
+        run, bowl.start(run), symbols_of(run, deltas), weights or [1] * len(deltas), scores, bowl
+    )
 
 
 def test_honest_updates_pass_and_gain_a_score() -> None:
@@ -120,7 +128,7 @@ def test_great_harm_is_refused_whatever_the_score() -> None:
         return rise if rise <= 0 else 10 * rise
 
     run_scores: list[int | None] = [MAX_RELATIVE] * 4
-    merits = judge_updates(run, bowl.start(run), symbols_of(run, deltas), run_scores, steep)
+    merits = judge_updates(run, bowl.start(run), symbols_of(run, deltas), [1] * 4, run_scores, steep)
     assert [one.passed for one in merits] == [False, True, True, True]
     assert merits[0].reason == "it raises the loss"
 
@@ -133,13 +141,23 @@ def test_a_score_stays_within_its_bounds() -> None:
     assert all(one.score is not None and abs(one.score) <= MAX_RELATIVE for one in merits)
 
 
+def test_an_update_is_judged_at_its_weight() -> None:
+    """Long steps overshoot: what harms as half of the mean may help as a tenth of it."""
+    run = manifest(GATED)
+    bowl = Bowl(run)
+    deltas = [bowl.descent() * np.float32(16) for _ in range(2)]
+    heavy, *_ = judged(deltas, bowl, run, [None] * 2, [1, 1])
+    light, other = judged(deltas, bowl, run, [None] * 2, [1, 9])
+    assert (heavy.passed, light.passed, other.passed) == (True, True, False)
+
+
 def test_noise_points_elsewhere_than_the_others() -> None:
     run = manifest(COMPARED)
     bowl = Bowl(run)
     deltas = [bowl.descent() for _ in range(5)]
     noise = np.random.default_rng(5).normal(0, 1, bowl.size)
     deltas[1] = (noise / np.linalg.norm(noise) * np.linalg.norm(deltas[0])).astype(np.float32)
-    merits = judge_updates(run, bowl.start(run), symbols_of(run, deltas), [None] * 5, None)
+    merits = judge_updates(run, bowl.start(run), symbols_of(run, deltas), [1] * 5, [None] * 5, None)
     assert [one.passed for one in merits] == [True, False, True, True, True]
     assert (merits[1].reason, merits[1].score) == ("it points away from the others", None)
 
@@ -148,7 +166,7 @@ def test_of_two_neither_is_the_odd_one_out() -> None:
     run = manifest(COMPARED)
     bowl = Bowl(run)
     delta = bowl.descent()
-    merits = judge_updates(run, bowl.start(run), symbols_of(run, [delta, -delta]), [None] * 2, None)
+    merits = judge_updates(run, bowl.start(run), symbols_of(run, [delta, -delta]), [1] * 2, [None] * 2, None)
     assert all(one.passed for one in merits)
 
 
@@ -156,9 +174,11 @@ def test_without_judging_everything_passes() -> None:
     run = manifest(UNJUDGED)
     bowl = Bowl(run)
     delta = bowl.descent()
-    merits = judge_updates(run, bowl.start(run), symbols_of(run, [delta, -delta, -delta]), [None] * 3, None)
+    merits = judge_updates(
+        run, bowl.start(run), symbols_of(run, [delta, -delta, -delta]), [1] * 3, [None] * 3, None
+    )
     assert merits == (Merit(passed=True, reason=""),) * 3
-    assert judge_updates(run, bowl.start(run), [], [], None) == ()
+    assert judge_updates(run, bowl.start(run), [], [], [], None) == ()
 
 
 def test_the_order_of_updates_changes_no_merit() -> None:
