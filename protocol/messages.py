@@ -356,10 +356,10 @@ T_co = TypeVar("T_co", bound=Body, covariant=True)
 
 
 def check_tiers(manifest: RunManifest, body: Body) -> None:
-    """Refuse a body that names a tier which the run does not have: whoever reads it further looks tiers up.
+    """Refuse a tier that the run does not have, which readers would look up, and a weight that no tier has.
 
     Raises:
-        Malformed: it does.
+        Malformed: a commitment or a record has one.
     """
     match body:
         case Commitment():
@@ -370,6 +370,10 @@ def check_tiers(manifest: RunManifest, body: Body) -> None:
             return
     if max(tiers, default=0) > manifest.smallest_tier:
         raise Malformed(f"{body.kind} with tier {max(tiers)}, which the run does not have")
+    for unit in body.units if isinstance(body, RoundRecord) else ():
+        doubted = manifest.merging.judges and unit.weight == 0
+        if unit.merged and not doubted and unit.weight != manifest.tier_weights[unit.tier]:
+            raise Malformed(f"record with a unit of tier {unit.tier} that weighs {unit.weight}")
 
 
 @dataclass(frozen=True)

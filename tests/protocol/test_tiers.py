@@ -1,10 +1,13 @@
 """Tiers are smaller units of the same run: other steps and batch, the same id, pay and weight by samples."""
 
+from contextlib import nullcontext
+
 import pytest
 from pydantic import ValidationError
 
 from protocol.errors import Malformed
-from protocol.manifest import InnerConfig, RunManifest, TierConfig
+from protocol.manifest import UNJUDGED, InnerConfig, MergingConfig, RunManifest, TierConfig
+from protocol.messages import RoundRecord, UnitRecord, check_tiers
 from tests.protocol.makers import asking, manifest
 
 INNER = InnerConfig(steps=15, batch=8, warmup_steps=40)
@@ -67,3 +70,26 @@ def test_tiers_whose_weights_would_not_fit_a_record_make_no_manifest() -> None:
 def test_a_policys_units_are_all_of_one_tier() -> None:
     with pytest.raises(ValidationError, match="one tier"):
         tiered((9, 8), rollouts=asking())
+
+
+@pytest.mark.parametrize(
+    ("merging", "tier", "weight", "stands"),
+    [
+        (MergingConfig(), 1, 3, True),
+        (MergingConfig(), 1, 0, True),
+        (MergingConfig(), 1, 5, False),
+        (MergingConfig(), 3, 1, False),
+        (UNJUDGED, 2, 1, True),
+        (UNJUDGED, 2, 0, False),
+    ],
+    ids=["its tier's", "doubted", "another tier's", "no such tier", "not judged", "doubted by nobody"],
+)
+def test_a_record_gives_a_unit_its_tiers_weight_or_none(
+    merging: MergingConfig, tier: int, weight: int, stands: bool
+) -> None:
+    run, root = tiered((9, 8), (6, 4), merging=merging), "ab" * 32
+    unit = UnitRecord(number=1, commitment=root, tier=tier, merged=True, weight=weight)
+    left_out = UnitRecord(number=2, commitment=root, merged=False)
+    record = RoundRecord(parameters=root, units=(unit, left_out), judged=())
+    with nullcontext() if stands else pytest.raises(Malformed, match="tier"):
+        check_tiers(run, record)

@@ -79,7 +79,10 @@ def test_a_record_that_gives_another_tier_is_found(played: Testbed, tmp_path: Pa
     archive = Archive(folder)
     dossier, record = archive.round(played.manifest, 2), played.records[2].body
     assert dossier is not None
-    units = tuple(unit.model_copy(update={"tier": 0}) if unit.number == 3 else unit for unit in record.units)
+    units = tuple(
+        unit.model_copy(update={"tier": 0, "weight": 6}) if unit.number == 3 else unit
+        for unit in record.units
+    )
     body = record.model_copy(update={"units": units})
     archive.write_round(
         dataclasses.replace(dossier, record=sign(key(0), played.manifest, 2, "coordinator", body))
