@@ -14,6 +14,7 @@ from verification.commit import Carried
 from verification.judge import is_fresh
 from verification.opening import needed_files
 from verification.proof import BundleReport
+from verification.sample import chance
 
 WORST_TENSORS = 5
 
@@ -115,6 +116,11 @@ def _subject(bundle: Bundle) -> Section:
     )
 
 
+def _unit(bundle: Bundle) -> RunManifest:
+    """Return the run as the unit has it: with the steps and the batch of its tier."""
+    return bundle.manifest.at(bundle.commitment.body.tier)
+
+
 def _promise(bundle: Bundle, report: BundleReport) -> Section:
     manifest, body, entry = bundle.manifest, bundle.commitment.body, bundle.entry
     carried = Carried(body.moments_before, body.residual_before)
@@ -176,7 +182,7 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
         (
             f"Before anything was shown, the peer signed commitment {bundle.commitment.id}. It fixes where the work "
             f"started (parameters {body.parameters[:16]}), which batches it used, the state after each of "
-            f"{manifest.segments} segments of {manifest.verification.segment_steps} training steps, and the "
+            f"{_unit(bundle).segments} segments of {manifest.verification.segment_steps} training steps, and the "
             f"update that came out, so that none of it could be changed afterwards.",
             *_rollouts(manifest),
             start,
@@ -210,14 +216,14 @@ def _draw(bundle: Bundle) -> Section:
             (f"Under the claimed beacon {beacon} it is not drawn at all.",),
             facts,
         )
-    schedule, steps = manifest.verification.schedule, manifest.verification.segment_steps
-    probability = schedule.probability(entry.earlier, entry.suspect)
+    steps, probability = manifest.verification.segment_steps, chance(manifest, entry)
     first, last = draw.segment * steps + 1, (draw.segment + 1) * steps
     needed = manifest.verification.verifiers
     judges, spare = draw.verifiers[:needed], draw.verifiers[needed:]
     why = (
         f"The record counts {entry.earlier} earlier units of the peer"
         + (f" and {entry.suspect} left under suspicion" if entry.suspect else "")
+        + (f", and its update had no weight: {entry.reason}" if entry.merged and not entry.weight else "")
         + f", which gives a chance of {probability:.3g} to be drawn."
     )
     ranks = f"Verifiers {_listed(judges)} were to judge it" + (
@@ -239,7 +245,7 @@ def _draw(bundle: Bundle) -> Section:
             f"Chance decided, by {_BEACONS[manifest.beacon.kind]}: {beacon}. It is newer than the "
             "commitments, and anybody can compute the draw from it.",
             why,
-            f"Drawn was segment {draw.segment}: steps {first} to {last} of {manifest.inner.steps}.",
+            f"Drawn was segment {draw.segment}: steps {first} to {last} of {_unit(bundle).inner.steps}.",
             ranks,
         ),
         facts,

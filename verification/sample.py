@@ -87,6 +87,13 @@ class Draw:
         return (2 + spare) * manifest.deadlines.verify
 
 
+def chance(manifest: RunManifest, unit: UnitRecord) -> float:
+    """Return how likely a record's unit is drawn."""
+    if unit.merged and not unit.weight:
+        return 1.0  # its update does harm: was it honest work?
+    return manifest.verification.schedule.probability(unit.earlier, unit.suspect)
+
+
 def draws(
     manifest: RunManifest,
     run: str,
@@ -108,10 +115,7 @@ def draws(
     found = []
     for unit in sorted(units, key=lambda unit: unit.number):
         number = unit.number
-        probability = manifest.verification.schedule.probability(unit.earlier, unit.suspect)
-        if unit.merged and not unit.weight:
-            probability = 1.0  # its update does harm: was it honest work?
-        if not chosen(round_seed, probability, _IS_DRAWN, number):
+        if not chosen(round_seed, chance(manifest, unit), _IS_DRAWN, number):
             continue
         segment = draw(round_seed, _SEGMENT, number) % manifest.at(unit.tier).segments
         ranked = sorted(judges, key=lambda judge: (draw(round_seed, _RANK, number, judge), judge))

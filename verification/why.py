@@ -119,15 +119,16 @@ def _made(name: str, check: Callable[[PublicRun], Found], run: PublicRun) -> Che
 def _tell_unit(why: Why, run: PublicRun, round_: int, number: int) -> None:
     manifest, chain, dossier = run.manifest, run.chain, run.dossiers[round_]
     on_roster = number in {one.number for one in chain.roster(round_)}
-    begun = chain.anchor(round_ - 1)
+    begun, commitment = chain.anchor(round_ - 1), run.commitment(round_, number)
     if on_roster:
-        text = f"{assigned_work(manifest)}, drawn by the beacon after block {begun}"
+        own = manifest if commitment is None else manifest.at(commitment.body.tier)
+        text = f"{assigned_work(own)}, drawn by the beacon after block {begun}"
     else:
         text = f"nothing: not staked and on the roster at block {begun}"
     why.say("assigned", text, assigned=on_roster, roster_block=begun)
     for line in weighed_rewards(manifest) if on_roster else ():
         why.say("reward", line)
-    commitment, posted = run.commitment(round_, number), chain.commitments(round_)
+    posted = chain.commitments(round_)
     forced = _was_forced(run, round_, number)
     why.facts["forced"] = forced
     if forced and number in run.ignored(round_):
