@@ -67,7 +67,7 @@ def provenance(
         number, back = int(one["number"]), one["retracted"]
         if one["merged"] is True and int(one["round"]) < checkpoint.round:
             merged[number] += 1
-            doubted[number] += bool(one["reason"])
+            doubted[number] += one["weight"] == 0
             retracted[number] += back is not None and int(back) < checkpoint.round
     peers = {int(one["number"]): str(one["peer"]) for one in summary["peers"]}
     contributors = tuple(

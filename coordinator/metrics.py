@@ -92,7 +92,7 @@ def _verification(found: Mapping[str, Any]) -> Iterator[Reading]:
 
 
 def _peers(peers: list[Mapping[str, Any]]) -> Iterator[Reading]:
-    states = ("committed", "listed", "revealed", "merged", "unweighted", "drawn", "passed", "void", "false")
+    states = ("committed", "listed", "revealed", "merged", "doubted", "drawn", "passed", "void", "false")
     units: list[tuple[Labels, float | None]] = []
     cpu: list[tuple[Labels, float | None]] = []
     verdicts: list[tuple[Labels, float | None]] = []

@@ -272,7 +272,7 @@ def _peers(peers: list[dict[str, Any]]) -> Markup:
             _stake(peer),
             peer["units"]["listed"],
             peer["units"]["merged"],
-            peer["units"]["unweighted"],
+            peer["units"]["doubted"],
             peer["units"]["drawn"],
             peer["units"]["passed"],
             peer["units"]["void"],

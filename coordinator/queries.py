@@ -356,7 +356,7 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
         func.sum(cast(UnitRow.drawn, Integer)),
     ).group_by(UnitRow.number)
     for number, *counts in session.execute(query):
-        names = ("committed", "listed", "revealed", "merged", "unweighted", "drawn")
+        names = ("committed", "listed", "revealed", "merged", "doubted", "drawn")
         units[number] = Counter({name: count or 0 for name, count in zip(names, counts, strict=True)})
     outcomes = select(UnitRow.number, UnitRow.outcome, func.count()).where(UnitRow.outcome.is_not(None))
     for number, outcome, count in session.execute(outcomes.group_by(UnitRow.number, UnitRow.outcome)):
@@ -368,7 +368,7 @@ def _peers(session: Session, claimed: dict[str, str]) -> list[dict[str, Any]]:
         )
     }
     records = _records(session)
-    shown = ("committed", "listed", "revealed", "merged", "unweighted", "drawn", *OUTCOMES)
+    shown = ("committed", "listed", "revealed", "merged", "doubted", "drawn", *OUTCOMES)
     paid = {account.lower(): amount for account, amount in claimed.items()}
     rows = session.scalars(select(PeerRow).order_by(PeerRow.number).limit(MAX_PEERS))
     return [
@@ -418,7 +418,13 @@ def _throughput(session: Session, manifest: RunManifest) -> dict[str, Any] | Non
     if row is None or manifest.rollouts is not None:
         return None
     seconds = max((row.ended_at or 0.0) - (row.began_at or 0.0), 1e-3)
-    tokens = (row.merged or 0) * manifest.inner.steps * manifest.inner.batch * manifest.model.context
+    merged = session.execute(
+        select(UnitRow.tier, func.count())
+        .where(UnitRow.round == row.round, UnitRow.merged.is_(True))
+        .group_by(UnitRow.tier)
+    )
+    samples = sum(manifest.tier_samples[tier or 0] * count for tier, count in merged)
+    tokens = samples * manifest.model.context
     revealed = session.scalar(
         select(func.count())
         .select_from(UnitRow)

@@ -47,7 +47,7 @@ def units_of(run: PublicRun, number: int, trained: int) -> Units:
         passed=outcomes.count("passed"),
         rejected=outcomes.count("false"),
         void=outcomes.count("void"),
-        unweighted=sum(unit.merged and not unit.weight for unit in units),
+        doubted=sum(unit.merged and not unit.weight for unit in units),
         tiers=[tiers[tier] for tier in range(run.manifest.smallest_tier + 1)],
     )
 

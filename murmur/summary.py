@@ -28,7 +28,7 @@ class Units(BaseModel):
     passed: int = 0
     rejected: int = 0  # proven false
     void: int = 0
-    unweighted: int = 0  # merged, but judged to harm
+    doubted: int = 0  # merged, but judged to harm
     tiers: list[int] = Field(default_factory=list)  # committed, by tier
 
 

@@ -195,7 +195,7 @@ def test_units_taken_back_are_told_apart(run: KeptRun) -> None:
     kept = source.checkpoints()
     assert "| 2 | 0 | 1 |" in model_card(provenance(run.manifest, kept[2], summary, units))
     assert "| 1 | 0 | 0 |" in model_card(provenance(run.manifest, kept[1], summary, units))
-    useless = [{**one, "reason": "raises the loss" if one["number"] == 3 else ""} for one in units]
+    useless = [{**one, "weight": 0 if one["number"] == 3 else 1} for one in units]
     assert "| 2 | 2 | 0 |" in model_card(provenance(run.manifest, kept[2], summary, useless))
     assert "Nobody" in model_card(provenance(run.manifest, kept[0], summary, units))
 
