@@ -11,7 +11,10 @@ from node.honesty import HonestSteps
 from protocol.canonical import digest
 from protocol.manifest import CodecConfig, InnerConfig
 from protocol.model_config import ModelConfig
+from tests.bench import attacks_merge
+from tests.bench._attacks import ATTACKS, RULES, STALE_ROUNDS, Attackers
 from tests.bench._clock import Clock
+from tests.bench._keep import Kept
 from tests.bench._swarm import Swarm, UncorrectedTrainer, manifest_of
 from tests.bench.dishonest import Inverter
 from tests.bench.generation import measure
@@ -21,6 +24,7 @@ from training.inner import InnerState
 from training.model import initial_parameters
 from training.policy import PolicyBatch, PolicyTrainer
 from training.preset import Preset, preset
+from training.program import program_digest
 
 SORT = preset("sort")
 SMALL: Preset = SORT.model_copy(
@@ -126,3 +130,70 @@ def stop_in_round(number):
         return aggregate(*arguments)
 
     return stopping
+
+
+def honest_and_opposite():
+    """Return six updates of one direction with noise, and two of the opposite one: float32[8, 200]."""
+    random = np.random.default_rng(3)
+    direction = random.normal(0, 1, 200)
+    honest = direction + random.normal(0, 0.3, (6, 200))
+    return np.concatenate((honest, [-direction] * 2)).astype(np.float32), direction
+
+
+@pytest.mark.parametrize("rule", ["krum", "multi-krum", "centred clip"])
+def test_rules_of_others_follow_the_majority(rule):
+    updates, direction = honest_and_opposite()
+    merged = RULES[rule](updates, 2)
+    cosine = merged @ direction / np.linalg.norm(merged) / np.linalg.norm(direction)
+    assert cosine > 0.9
+    assert np.linalg.norm(merged) > 0.5 * np.linalg.norm(direction)
+
+
+def test_a_trimmed_mean_leaves_the_extremes_out():
+    updates = np.array([[1.0], [2.0], [3.0], [1000.0]], np.float32)
+    assert RULES["trimmed mean"](updates, 1) == 2.5
+    assert RULES["mean"](updates, 1) == 251.5
+
+
+def test_attackers_show_what_their_names_say():
+    honest, _ = honest_and_opposite()
+    honest = honest[:6]
+    bias = np.full(200, 1 / math.sqrt(200), np.float32)
+    attackers = Attackers(np.random.default_rng(0), bias)
+    own, length = honest[0], np.median(np.linalg.norm(honest, axis=1))
+    shown = {name: attack(attackers, 7, own, honest) for name, attack in ATTACKS.items()}
+    assert all(one.dtype == np.float32 and one.shape == own.shape for one in shown.values())
+    np.testing.assert_array_equal(shown["x10"], -10 * own)
+    np.testing.assert_array_equal(shown["backdoor"], own)
+    for name in ("noise", "collusion"):
+        assert np.linalg.norm(shown[name]) == pytest.approx(length, rel=1e-5)
+    assert shown["collusion"] @ honest.mean(axis=0) < 0
+    np.testing.assert_array_equal(shown["stale"], own)
+    for _ in range(STALE_ROUNDS + 1):
+        late = ATTACKS["stale"](attackers, 7, 2 * own, honest)
+    np.testing.assert_array_equal(late, 2 * own)
+
+
+def test_figures_are_computed_once_and_kept(tmp_path, capsys):
+    cell = attacks_merge.Cell(attack="flip", attackers=2, rule="ours", rounds=1, seed=0)
+    other = cell.model_copy(update={"seed": 1})
+    for _ in range(2):
+        kept = Kept(tmp_path, "some")
+        assert kept.figures(cell, lambda: {"loss": 1.5})["loss"] == 1.5
+        assert (kept.has(cell), kept.has(other)) == (True, False)
+    assert kept.figures(cell, lambda: pytest.fail("it is kept"))["loss"] == 1.5
+    kept.warn([cell])
+    assert capsys.readouterr().err == ""
+    path = tmp_path / "some.jsonl"
+    path.write_text(path.read_text().replace(program_digest(), "00" * 32))
+    kept = Kept(tmp_path, "some")
+    kept.figures(other, lambda: {"loss": 2.0})
+    kept.warn([cell, other])
+    assert "different programs" in capsys.readouterr().err
+
+
+def test_a_run_under_attack_counts_whom_our_merging_doubted(tmp_path):
+    cell = attacks_merge.Cell(attack="flip", attackers=2, rule="ours", rounds=1, seed=0, batch=1, windows=4)
+    found = attacks_merge.train(cell, tmp_path)
+    assert (found["honest"], found["dishonest"]) == (0, 2)
+    assert 2.0 < found["loss"] < 8.0

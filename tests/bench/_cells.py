@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from murmur.churn import plan_drops
-from protocol.canonical import ZERO_DIGEST, canonical_json, digest
+from protocol.canonical import ZERO_DIGEST
 from protocol.errors import OwnFault
 from protocol.frozen import Frozen
 from protocol.manifest import CodecConfig, DatasetConfig, InnerConfig, OuterConfig, RunManifest
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 from protocol.update import Symbols, encode
+from tests.bench._keep import key_of
 from tests.bench._peers import Peer, alone, beacon, bench_manifest
 from tests.bench._trials import Trial, TrialTrainer
 from training.assignment import Offsets, assignment
@@ -67,8 +68,8 @@ class Cell(Frozen):
 
     @property
     def key(self) -> str:
-        """Return what the cell is kept under: a hash of its whole configuration."""
-        return digest(canonical_json(self.model_dump(mode="json", exclude_none=True)))[:16]
+        """Return what the cell is kept under."""
+        return key_of(self)
 
     @property
     def work(self) -> int:

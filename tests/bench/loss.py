@@ -15,7 +15,6 @@ the loss on the windows that settings are chosen on.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -28,9 +27,9 @@ from typing import Any, Final
 
 from protocol.manifest import CodecConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
+from tests.bench._keep import Kept
 from tests.bench._rows import Rows
 from training.inner import prepare_process
-from training.program import program_digest
 from training.recipe import recipe
 
 SCHEMES: Final = ("ours", "diloco", "ddp", "local")
@@ -57,44 +56,25 @@ class Keep:
     """
 
     def __init__(self, directory: Path | None, data: Path) -> None:
-        self._path = directory and directory / "cells.jsonl"
+        self._kept = Kept(directory, "cells")
         self._data = data
-        self._found: dict[str, dict[str, Any]] = {}
         self._speed: dict[str, tuple[float, int]] = {}  # seconds and work by size
         self._told = 0.0
         self.planned: list[Cell] = []
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self._path.read_text().splitlines() if self._path.exists() else []
-            for line in filter(str.strip, lines):
-                found = json.loads(line)
-                self._found[found["key"]] = found
-                self._measured(Cell.model_validate(found["cell"]), found["cpu_s"])
+        for line in self._kept.lines:
+            self._measured(Cell.model_validate(line["cell"]), line["cpu_s"])
 
     def figures(self, cell: Cell) -> Figures:
         """Return what a cell came to, training it if nobody has."""
-        if cell.key not in self._found:
-            began = time.process_time()
-            found = train(cell, self._data, self._progress(cell))
-            spent = time.process_time() - began
-            self._measured(cell, spent)
-            line = {
-                "key": cell.key,
-                "cell": cell.model_dump(mode="json", exclude_none=True),
-                **asdict(found),
-                "cpu_s": round(spent, 1),
-                "program": program_digest(),
-            }
-            self._found[cell.key] = line
-            if self._path is not None:
-                with self._path.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-        kept = self._found[cell.key]
+        known = self._kept.has(cell)
+        kept = self._kept.figures(cell, lambda: asdict(train(cell, self._data, self._progress(cell))))
+        if not known:
+            self._measured(cell, kept["cpu_s"])
         return Figures(kept["choose"], kept["report"], kept["bytes"])
 
-    def programs(self, cells: Sequence[Cell]) -> int:
-        """Return how many different programs the cells were computed by."""
-        return len({self._found[cell.key]["program"] for cell in cells})
+    def warn(self) -> None:
+        """Say if what is planned, and done, was computed by different programs."""
+        self._kept.warn(self.planned)
 
     def _measured(self, cell: Cell, seconds: float) -> None:
         spent, work = self._speed.get(cell.size, (0.0, 0))
@@ -102,7 +82,7 @@ class Keep:
 
     def _left(self, cell: Cell, done: int) -> float:
         """Return the seconds that what is planned will take, as far as it is known."""
-        waiting = {one.key: one for one in (cell, *self.planned) if one.key not in self._found}
+        waiting = {one.key: one for one in (cell, *self.planned) if not self._kept.has(one)}
         known = {size: spent / work for size, (spent, work) in self._speed.items() if work}
         rate = {size: known.get(size, parameters_of(size) * 2e-8 + 6e-3) for size in SIZES}
         return sum(one.work * rate[one.size] for one in waiting.values()) - done * rate[cell.size]
@@ -190,8 +170,7 @@ def rows(keep: Keep, size: str, base: Cell, seeds: Sequence[int]) -> list[dict[s
     }
     keep.planned = [cell for several in cells.values() for cell in several]
     found = {scheme: [keep.figures(cell) for cell in cells[scheme]] for scheme in SCHEMES}
-    if keep.programs(keep.planned) > 1:
-        print("warning: these cells were computed by different programs", file=sys.stderr)
+    keep.warn()
     return [_row(chosen, found, scheme) for scheme in SCHEMES]
 
 
