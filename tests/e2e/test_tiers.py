@@ -21,16 +21,13 @@ def test_slow_machines_do_smaller_units_and_earn_in_proportion(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     shares = (120, 72, 24)  # samples of a unit of each tier
-    tiers = {}
     for peer in document["peers"]:
         units = peer["units"]
-        tiers[peer["name"]] = units["tiers"]
         assert units["tiers"][2] >= 1, "everybody's first unit is the smallest"
         assert units["committed"] == units["passed"] == units["drawn"] == sum(units["tiers"])
         earned = sum(
             10**18 * share // 120 * count for share, count in zip(shares, units["tiers"], strict=True)
         )
         assert int(peer["claimed_wei"]) == earned
-    assert tiers["peer-1"][2] < ROUNDS, "who is fast goes on with larger units"
-    assert tiers["peer-3"][0] == 0, "who rests most of the time does not"
+    # Which tiers follow is measured, and so different from machine to machine: tests/node/test_tiers.py.
     assert document["audit"]["ok"]
