@@ -35,7 +35,7 @@ from node.facts import observe
 from node.honesty import Honesty
 from node.inclusion import Forcer, Forcing
 from node.journal import Journal
-from node.machine import State
+from node.state import State, begin
 from node.status import Tally
 from node.telemetry import Telemetry
 from node.unit import Unit
@@ -116,7 +116,7 @@ class Node:
         self._fault: MurmurError | None = None
         progress = journal.progress(peer.run)
         units, released = journal.units(peer.run)
-        self.state: State = machine.begin(
+        self.state: State = begin(
             peer.manifest,
             peer.run,
             shop.number,

@@ -36,6 +36,7 @@ from node.events import (
 )
 from node.facts import observe
 from node.keeping import STATE_CAP
+from node.state import begin
 from node.unit import Files, Unit, Work, commit
 from protocol.canonical import digest
 from protocol.chain import PostedRoot
@@ -249,7 +250,7 @@ class Contributor:
         self.effects: list[Effect] = []
         self.job: Job | None = None
         self.arriving: list[Receive] = []
-        self.state = machine.begin(
+        self.state = begin(
             world.manifest,
             world.manifest.run_id,
             number,
