@@ -7,7 +7,6 @@ of all processes, both over the rounds that learn. On few cores a network cannot
 and waits for blocks and for each other between. Linux only.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -18,26 +17,11 @@ import time
 from pathlib import Path
 
 from tests.bench._clock import Clock
+from tests.bench._crew import TICKS, family
 from tests.bench._swarm import Swarm, few_rounds
 from training.base import base_model
 
 ROUND = re.compile(r"^round (\d+) of \d+:")
-TICKS = os.sysconf("SC_CLK_TCK")  # a second
-
-
-def family(root: int) -> list[int]:
-    """Return the CPU ticks of a process and of every one below it, those that ended counted in their parents."""
-    parents, ticks = dict[int, int](), dict[int, int]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            fields = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(fields[1])
-            ticks[int(path.parent.name)] = sum(map(int, fields[11:15]))
-
-    def below(pid: int) -> bool:
-        return pid == root or (pid in parents and below(parents[pid]))
-
-    return [own for pid, own in ticks.items() if below(pid)]
 
 
 def row(swarm: Swarm, who: str, processes: int, wall_s: float, cpu_s: float) -> dict[str, object]:
