@@ -14,7 +14,7 @@ import numpy as np
 
 from protocol.manifest import CodecConfig, InnerConfig, OuterConfig, RunManifest
 from protocol.tensors import Floats, parameter_layout
-from tests.bench._crew import Crew, open_crew
+from tests.bench._crew import Crew, gather, gather_hivemind, open_crew
 from tests.bench._lines import Link
 from tests.bench._links import Host, Links, Traffic, open_links
 from tests.bench._peers import Peer
@@ -129,12 +129,7 @@ class Group:
                 for place, host in enumerate(hosts)
             ]
             with open_crew(hosts, commands, self.directory / "logs", "ours") as crew:
-                addresses = [crew.hear(place)["address"] for place in range(self.peers)]
-                for place in range(self.peers):
-                    # One after the other: two that dial each other at once would have two connections.
-                    crew.tell(place, {"dial": addresses[:place]})
-                    crew.hear(place)
-                crew.ask({"group": self.peers})
+                gather(crew, self.peers)
                 round_ = 0
                 for name, codec in CODECS.items():
                     rounds = []
@@ -154,12 +149,7 @@ class Group:
                 for place, host in enumerate(hosts)
             ]
             with open_crew(hosts, commands, self.directory / "logs", f"hivemind-{compression}") as crew:
-                first: list[str] = []
-                for place in range(self.peers):
-                    crew.tell(place, {"first": first})
-                    found = crew.hear(place)["addresses"]
-                    first = first or found
-                crew.ask({"group": self.peers})
+                gather_hivemind(crew, self.peers)
                 rounds = []
                 for _ in range(repeats + 1):
                     crew.ask({"reset": True})

@@ -72,6 +72,25 @@ class Crew:
         return sum(sum(family(process.pid)) for process in self._processes) / TICKS
 
 
+def gather(crew: Crew, peers: int) -> None:
+    """Have our peers (`_meeting`) meet: each dials those before it, so that no two dial each other at once."""
+    addresses = [crew.hear(place)["address"] for place in range(peers)]
+    for place in range(peers):
+        crew.tell(place, {"dial": addresses[:place]})
+        crew.hear(place)
+    crew.ask({"group": peers})
+
+
+def gather_hivemind(crew: Crew, peers: int) -> None:
+    """Have hivemind's peers meet, all by the first."""
+    first: list[str] = []
+    for place in range(peers):
+        crew.tell(place, {"first": first})
+        found = crew.hear(place)["addresses"]
+        first = first or found
+    crew.ask({"group": peers})
+
+
 @contextmanager
 def open_crew(
     hosts: Sequence[Host], commands: Sequence[Sequence[str]], logs: Path, name: str
