@@ -8,6 +8,7 @@ import typer
 
 from contracts.pot_cli import fund, release_bond
 from coordinator.checkpoint_cli import checkpoints, export, sample
+from coordinator.joining import JointK, joint_fields
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
@@ -204,6 +205,7 @@ def create(
     people: People = None,
     people_weight: PeopleWeight = 1.0,
     own_weight: OwnWeight = 1.0,
+    joint_k: JointK = 0,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -247,6 +249,7 @@ def create(
     fields = {} if chosen is None else chosen.fields(voices.signals(asked))
     fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
+    fields |= joint_fields(joint_k, chosen, fields)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
         save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))

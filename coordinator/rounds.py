@@ -441,7 +441,7 @@ def _finish_record(
     draft = compose(state, current, heard, entries_of(state, current, chain))
     draft = preferring.carry(state, draft, earlier, round_)
     queue = waiting([*earlier.values(), draft])[:MAX_RETRACTED]
-    if not moving_units(draft) or not (queue or state.manifest.merging.judges):
+    if not moving_units(draft) or not (queue or state.manifest.merging.weighs):
         return replace(state, current=replace(current, asked=True)), (*effects, Say(round_, draft))
     salts = {number: message.body.salt for number, message in current.reveals.items()}
     request = weigh_request(round_, draft, salts, earlier, queue)
@@ -453,8 +453,8 @@ def _weighed(state: State, event: Weighed) -> Step:
     current = state.current
     if current is None or current.round != event.round or current.draft is None:
         return state, ()
-    weighed = weigh(current.draft, event.merits)
-    record = weighed.model_copy(update={"retracted": current.waiting[: event.count]})
+    told = {"retracted": current.waiting[: event.count], "joint": event.joint}
+    record = weigh(current.draft, event.merits).model_copy(update=told)
     return replace(state, current=replace(current, draft=None)), (Say(event.round, record),)
 
 

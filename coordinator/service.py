@@ -65,6 +65,7 @@ from protocol.checkpoints import Checkpoints
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE, STATUS_FILE, stop_on_signal, write_status
 from protocol.errors import Malformed, MurmurError, NetworkError, Premature
+from protocol.joint import max_joint_bytes
 from protocol.keeper import Keeper
 from protocol.keys import PeerKey
 from protocol.lessons import Lessons
@@ -379,15 +380,15 @@ class Service:
         await self._bring(request.round, request.blobs)
         found = await self._aggregator.insist("weigh", request.model_dump(mode="json"))
         merits = tuple(Merit(**one) for one in found["merits"])
-        self._deliver(Weighed(request.round, merits, int(found["count"])))
+        self._deliver(Weighed(request.round, merits, int(found["count"]), found["joint"]))
 
     async def _bring(self, round_: int, blobs: Iterable[str]) -> None:
         manifest = self._peer.manifest
-        limit = max(outer_layout(manifest).file_bytes, max_published_bytes(manifest))
+        sizes = outer_layout(manifest).file_bytes, max_published_bytes(manifest), max_joint_bytes(manifest)
         for blob in blobs:
             while not self._peer.store.has(blob):
                 try:
-                    await self._peer.fetch(blob, max_size=limit, deadline_s=FETCH_DEADLINE_S)
+                    await self._peer.fetch(blob, max_size=max(sizes), deadline_s=FETCH_DEADLINE_S)
                 except NetworkError as error:
                     log.error("blob of round %d: %s", round_, error)
                     await trio.sleep(FETCH_PAUSE_S)

@@ -85,6 +85,7 @@ class Weighed:
     round: int
     merits: tuple[Merit, ...]  # in the order of the request
     count: int
+    joint: str | None = None  # address of the round's joint update
 
 
 @dataclass(frozen=True)

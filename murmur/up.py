@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coordinator.joining import JointK, joint_fields
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
@@ -81,6 +82,7 @@ class UpOptions:
     tiers: bool = False  # machines of several speeds, and tiers for them
     join_at: tuple[int, ...] = ()  # rounds in which one more contributor comes
     drop: float = 0.0  # chance of each honest contributor to drop out of a round
+    joint_k: int = 0  # entries of a chunk in a round's joint update; 0: there is none
 
 
 def parse_cheats(
@@ -156,6 +158,7 @@ def up(
     ] = False,
     join_at: JoinAt = None,
     drop: Drop = 0.0,
+    joint_k: JointK = 0,
     tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -176,6 +179,7 @@ def up(
     voices.check(chosen)
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
+    joint_fields(joint_k, chosen)  # before anything starts
     rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
@@ -184,6 +188,7 @@ def up(
         rounds=rounds,
         join_at=check_joins(join_at or (), rounds),
         drop=drop,
+        joint_k=joint_k,
         preset=chosen,
         voices=voices,
         seed=seed,
@@ -371,6 +376,7 @@ class LocalRun:
                 "min_peers": options.peers,
                 "deadlines": DEADLINES | ({"commit": COMMIT_BLOCKS} if churning else {}),
                 **({"tiers": TIERS} if options.tiers else {}),
+                **joint_fields(options.joint_k, options.preset),
             },
         )
         plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))

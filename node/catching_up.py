@@ -1,14 +1,15 @@
 """When a peer that is behind goes on from what it holds, and when it takes the newest parameters instead.
 
-Going on means to fetch the updates of every round missed and to aggregate them. They are small, so it is often cheaper
-in bytes than the parameter file, and needs no donor of parameters. Beyond some rounds it is not tried: messages and
-updates of old rounds are held by fewer and fewer peers.
+Going on means to fetch the updates of every round missed, or the joint one of each, and to aggregate them. They are
+small, so it is often cheaper in bytes than the parameter file, and needs no donor of parameters. Beyond some rounds it
+is not tried: messages and updates of old rounds are held by fewer and fewer peers.
 """
 
 from typing import Protocol
 
 from node.events import Fetch, Job
 from node.facts import Facts
+from protocol.joint import max_joint_bytes
 from protocol.manifest import RunManifest
 from protocol.published import max_published_bytes
 from training.outer import outer_layout
@@ -23,7 +24,8 @@ def replayable_rounds(manifest: RunManifest, units: int) -> int:
     Args:
         units: that a round merges.
     """
-    cheaper = outer_layout(manifest).file_bytes // max(1, units * max_published_bytes(manifest))
+    each = max_joint_bytes(manifest) or units * max_published_bytes(manifest)
+    cheaper = outer_layout(manifest).file_bytes // max(1, each)
     return max(ALWAYS_ROUNDS, min(MOST_ROUNDS, cheaper))
 
 

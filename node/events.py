@@ -44,16 +44,28 @@ class Aggregate:
     parameters: str
     units: tuple[UnitRecord, ...]  # whose updates move them, in the record's order
     retracted: tuple[RetractedRound, ...] = ()  # what the record takes back
+    joint: str | None = None  # address of what moves them in the place of all these updates
+    check: bool = False  # hold the joint update against all that it was made of
+
+    @property
+    def fetched(self) -> tuple[UnitRecord, ...]:
+        """Return the units whose updates are needed."""
+        return self.units if self.joint is None or self.check else ()
 
     @property
     def moving(self) -> MovingUpdates:
         """Return the updates as an aggregation takes them."""
-        return moving_updates(self.units)
+        return moving_updates(self.fetched)
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """Return what is needed that the round published."""
+        return frozenset(self.moving.updates).union(() if self.joint is None else (self.joint,))
 
     @property
     def old(self) -> frozenset[str]:
         """Return the blobs of earlier rounds that are needed to take something back."""
-        return frozenset(blob for round_ in self.retracted for blob in round_.updates)
+        return frozenset(blob for round_ in self.retracted for blob in round_.blobs)
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,14 @@ class Aggregated:
 
 
 @dataclass(frozen=True)
+class Refuted:
+    """Tell that nobody can follow what a round's record says its updates came to."""
+
+    round: int
+    fault: str
+
+
+@dataclass(frozen=True)
 class CarryLost:
     """Tell that the files this peer must start its round with are not in the store any more."""
 
@@ -195,4 +215,4 @@ class Restored:
     same: bool
 
 
-Event = Facts | Restored | Trained | Fetched | Aggregated | CarryLost | Received
+Event = Facts | Restored | Trained | Fetched | Aggregated | Refuted | CarryLost | Received

@@ -9,7 +9,6 @@ Nothing is remembered of phases: what to do follows from the units that the jour
 facts. A restart is therefore the same as any other step.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from node.catching_up import is_far_behind
@@ -27,6 +26,7 @@ from node.events import (
     Progress,
     Publish,
     Received,
+    Refuted,
     Release,
     Restore,
     Restored,
@@ -39,6 +39,7 @@ from node.events import (
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
 from node.keeping import Served, drop, restore
+from node.merging import MISTRUST, aggregation, retracted_by, wrong_joint
 from node.state import KEEP_ROUNDS, State
 from node.tiers import next_tier
 from node.unit import Unit, commit, message_id, opening, reveal
@@ -50,9 +51,7 @@ from protocol.messages import (
     Reveal,
     RoundRecord,
 )
-from training.workbench import RetractedRound
 from verification.commit import Carried, carried
-from verification.retract import moving_units, sources
 from verification.sample import Draw
 from verification.seal import ends_are_due
 
@@ -92,6 +91,8 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
             return _commit(state, event, effects)
         case Aggregated():
             return _next_round(state, event, effects)
+        case Refuted():
+            return _stop(state, effects, wrong_joint(event), MISTRUST)
         case Received():
             return state if state.watch is None else replace(state, watch=take(state.watch, event))
 
@@ -156,18 +157,18 @@ def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State
         carry=progress.carry,
         held=True,
         previous=state.parameters,
-        served={**state.served, state.round: _served(state, state.job.moving.updates)},
+        served={**state.served, state.round: _served(state, state.job.blobs)},
         job=None,
         kept=None,
     )
 
 
-def _served(state: State, updates: Iterable[str]) -> Served:
+def _served(state: State, updates: frozenset[str]) -> Served:
     """Keep a round's updates until every draw of it is decided and a round has passed since."""
     facts, deadlines = state.facts.of(state.round), state.manifest.deadlines
     assert facts.anchored is not None, "a record that was confirmed is anchored"
     decided = facts.anchored + 1 + Draw(state.number, 0, facts.verifiers).closes_after(state.manifest)
-    return Served(frozenset(updates), decided + deadlines.commit + deadlines.reveal)
+    return Served(updates, decided + deadlines.commit + deadlines.reveal)
 
 
 def _carry(state: State, record: RoundRecord) -> Carry:
@@ -257,27 +258,15 @@ def _catch_up(state: State, effects: list[Effect]) -> State:
 def _check_retracted(state: State, record: RoundRecord, effects: list[Effect]) -> State:
     """Stop at a record that takes back what was never merged: nobody can aggregate it."""
     try:
-        _retracted(state, record)
+        retracted_by(record, state.round, state.facts)
     except Malformed as error:
         return _stop(
             state,
             effects,
             f"the record of round {state.round} cannot be followed: {error.message}",
-            "stop trusting this coordinator: `murmur audit run` names the fault",
+            MISTRUST,
         )
     return state
-
-
-def _retracted(state: State, record: RoundRecord) -> tuple[RetractedRound, ...] | None:
-    """Return what is needed to take back what a record says, or None while an old record was not heard.
-
-    Raises:
-        Malformed: a unit moved nothing in an earlier round.
-    """
-    named = {one.round for one in record.retracted if one.round < state.round}
-    earlier = {round_: state.facts.of(round_).confirmed for round_ in named}
-    heard = {round_: old for round_, old in earlier.items() if old is not None}
-    return sources(heard, record.retracted) if len(heard) == len(named) else None
 
 
 def _speak(state: State, effects: list[Effect]) -> State:
@@ -367,8 +356,8 @@ def _next_job(state: State) -> Job | None:
     facts = state.facts.of(state.round)
     record = facts.confirmed
     if record is not None:
-        old = _retracted(state, record)
-        return None if old is None else Aggregate(state.round, state.parameters, moving_units(record), old)
+        old = retracted_by(record, state.round, state.facts)
+        return None if old is None else aggregation(state.round, record, old, state.number in facts.witnesses)
     lessons = state.lessons
     if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None or lessons is None:
         return None

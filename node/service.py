@@ -35,6 +35,7 @@ from node.facts import observe
 from node.honesty import Honesty
 from node.inclusion import Forcer, Forcing
 from node.journal import Journal
+from node.merging import shelved
 from node.state import State, begin
 from node.status import Tally
 from node.telemetry import Telemetry
@@ -99,6 +100,7 @@ class Node:
             parameter_bytes=outer_layout(peer.manifest).file_bytes,
             number=shop.number,
             max_bytes=config.public_bytes,
+            holds=shelved(peer.manifest, peer.chain, shop.number),
         )
         self._keeper: Keeper | None = None
         if config.checkpoint_mib is not None:

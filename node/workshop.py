@@ -21,6 +21,7 @@ from node.events import (
     Job,
     Receive,
     Received,
+    Refuted,
     Restore,
     Restored,
     Train,
@@ -31,7 +32,8 @@ from node.tiers import Pace
 from node.unit import Work
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE
-from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
+from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, OwnFault, ProofRejected
+from protocol.joint import max_joint_bytes
 from protocol.lessons import Lessons, holders
 from protocol.peer import Peer
 from protocol.published import max_published_bytes
@@ -179,7 +181,7 @@ class Shop:
             case Restore():
                 return Restored(job.round, await self._restore(job))
             case Aggregate():
-                return Aggregated(job.round, await self._aggregate(job))
+                return await self._aggregate(job)
 
     async def receive(self, wanted: Receive) -> Received:
         """Fetch a revealed update, again and again until it is here, and check it."""
@@ -264,29 +266,37 @@ class Shop:
         while self._peer.chain.height < until:  # noqa: ASYNC110 - `Peer.changed` has one caller, the node
             await trio.sleep(self._peer.config.poll_s)
 
-    async def _aggregate(self, job: Aggregate) -> str:
+    async def _aggregate(self, job: Aggregate) -> Aggregated | Refuted:
         moving = job.moving
         with self._accounting.transfer():
             await self._bring(job.parameters, self._parameter_bytes)
+            if job.joint is not None:
+                await self._bring(job.joint, max_joint_bytes(self.manifest))
             await self._bring_blobs(
                 [
-                    *((unit.blob, (unit.number,)) for unit in job.units if unit.blob is not None),
+                    *((unit.blob, (unit.number,)) for unit in job.fetched if unit.blob is not None),
                     # whoever still has it: the coordinator keeps all
-                    *((blob, ()) for blob in job.old - {*moving.updates}),
+                    *((blob, ()) for blob in job.old - job.blobs),
                 ]
             )
         request = AggregateRequest(
             parameters=job.parameters,
+            joint=job.joint,
             updates=moving.updates,
             weights=moving.weights,
             retracted=job.retracted,
         )
         with self._accounting.aggregation():
-            answer = await self._call("aggregate", request.model_dump(mode="json"))
+            try:
+                answer = await self._call("aggregate", request.model_dump(mode="json"))
+            except (Malformed, ProofRejected) as error:
+                if job.joint is None:
+                    raise
+                return Refuted(job.round, error.message)
         parameters = answer.get("parameters")
         if not isinstance(parameters, str):
-            raise Malformed("the trainer named no parameters")
-        return parameters
+            raise OwnFault("the trainer named no parameters")
+        return Aggregated(job.round, parameters)
 
     async def _call(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         if not self._worker.alive:

@@ -79,11 +79,19 @@ class MergingConfig(Frozen):
     similarity: float = Field(
         default=0.25, ge=0, le=1
     )  # least share of the median cosine; 0: none is compared
+    # Entries of every chunk that a round's joint update keeps, which contributors fetch in the place of everybody's
+    # updates (`training.joint`); 0: they fetch everybody's.
+    joint_k: int = Field(default=0, ge=0, le=4096)
 
     @property
     def judges(self) -> bool:
         """Tell whether updates are judged at all."""
         return bool(self.gate_windows or self.similarity)
+
+    @property
+    def weighs(self) -> bool:
+        """Tell whether anything is computed of a round's updates before its record is said."""
+        return self.judges or self.joint_k > 0
 
 
 UNJUDGED: Final = MergingConfig(gate_windows=0, similarity=0)
@@ -424,6 +432,17 @@ class RunManifest(Frozen):
         missing = [p.name for p in self.verification.profiles if self.rollouts.tolerance(p.name) is None]
         if missing:
             raise ValueError(f"no tolerance of rollouts under profile {missing[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _joint_updates_can_be_served(self) -> "RunManifest":
+        if self.merging.joint_k > self.codec.chunk:
+            raise ValueError(f"merging.joint_k exceeds the codec's chunk of {self.codec.chunk}")
+        if self.merging.joint_k and self.rollouts is not None:
+            raise ValueError(
+                "a policy learns from everybody's rollouts, which are fetched with the updates: merging.joint_k is to "
+                "be 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -233,6 +233,11 @@ class RoundRecord(Body):
     receipts: tuple[Digest, ...] = Field(default=(), max_length=16)  # ids of the witnesses' receipts
     retracted: tuple[Retraction, ...] = Field(default=(), max_length=MAX_UNITS)  # oldest first
     preferences: tuple[ListedPreference, ...] = Field(default=(), max_length=MAX_PREFERENCES)
+    joint: Digest | None = None  # address of the joint update, fetched in the place of everybody's
+
+    def has_joint(self, manifest: RunManifest) -> bool:
+        """Tell whether contributors fetch one joint update of the round: the run has them, and something moves."""
+        return manifest.merging.joint_k > 0 and any(unit.moves for unit in self.units)
 
 
 class Opening(Body):
@@ -359,7 +364,8 @@ def check_tiers(manifest: RunManifest, body: Body) -> None:
     """Refuse a tier that the run does not have, which readers would look up, and a weight that no tier has.
 
     Raises:
-        Malformed: a commitment or a record has one.
+        Malformed: a commitment or a record has one, or a record lacks its joint update, or has one where it should
+            not.
     """
     match body:
         case Commitment():
@@ -374,6 +380,10 @@ def check_tiers(manifest: RunManifest, body: Body) -> None:
         doubted = manifest.merging.judges and unit.weight == 0
         if unit.merged and not doubted and unit.weight != manifest.tier_weights[unit.tier]:
             raise Malformed(f"record with a unit of tier {unit.tier} that weighs {unit.weight}")
+    if isinstance(body, RoundRecord) and (body.joint is not None) != body.has_joint(manifest):
+        raise Malformed(
+            "record without its joint update" if body.joint is None else "record with a joint update"
+        )
 
 
 @dataclass(frozen=True)

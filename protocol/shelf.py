@@ -1,15 +1,18 @@
 """The public blobs of a run, held for whoever asks: the first parameters, and every update that was merged.
 
 With them and the messages anybody recomputes the parameters of every round, so that a run can be audited when its
-coordinator is gone. A peer with a cap keeps a pseudo-random part, another one than its neighbours.
+coordinator is gone. A peer with a cap keeps a pseudo-random part, another one than its neighbours. Where rounds have
+joint updates, everybody holds these, and who holds which of the updates that they were made of is the caller's choice.
 """
 
 import logging
+from collections.abc import Callable
 
 import trio
 
 from protocol.canonical import digest
 from protocol.errors import NetworkError
+from protocol.joint import max_joint_bytes
 from protocol.peer import Peer
 from protocol.published import max_published_bytes
 
@@ -24,7 +27,13 @@ class Shelf:
     """Know which blobs are public, and bring those that are not here yet."""
 
     def __init__(
-        self, peer: Peer, *, parameter_bytes: int, number: int = 0, max_bytes: int | None = None
+        self,
+        peer: Peer,
+        *,
+        parameter_bytes: int,
+        number: int = 0,
+        max_bytes: int | None = None,
+        holds: Callable[[int, int], bool] = lambda round_, number: True,
     ) -> None:
         """Start with the first parameters.
 
@@ -32,11 +41,14 @@ class Shelf:
             parameter_bytes: size of a file of global parameters.
             number: our registration number, which decides what to drop under a cap.
             max_bytes: keep at most so much; None keeps everything.
+            holds: tells whether the update of a round's number is among what is kept.
         """
         self._peer = peer
         self._number = number
         self._max_bytes = max_bytes
+        self._holds = holds
         self._update_bytes = max_published_bytes(peer.manifest)
+        self._joint_bytes = max_joint_bytes(peer.manifest)
         self._sizes = {peer.manifest.initial_parameters: parameter_bytes}
         self._owners: dict[str, tuple[int, ...]] = {}
         self._waiting = list(range(peer.manifest.rounds))
@@ -55,8 +67,10 @@ class Shelf:
                 waiting.append(round_)
                 continue
             reveals = pool.reveals(round_)
+            if record.body.joint is not None:
+                self._sizes[record.body.joint] = self._joint_bytes
             for unit in record.body.units:
-                if unit.merged and unit.blob is not None:
+                if unit.merged and unit.blob is not None and self._holds(round_, unit.number):
                     reveal = reveals.get(unit.number)
                     told = self._update_bytes
                     if reveal is not None and reveal.body.blob == unit.blob:

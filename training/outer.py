@@ -21,8 +21,8 @@ Without momentum a retraction undoes the share at once. With momentum the share 
 lr * share / (1 - mu) in the end, and its negative does the same: what is left of it fades as mu**rounds.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import isqrt
 from typing import Final
@@ -54,6 +54,15 @@ class Contribution:
     integers: Integers  # int64, magnitudes below 2**46
     grid: int
     norm: int  # before rounding, in units of 2**(MIN_EXPONENT - 32)
+
+    def within(self, positions: Integers) -> "Contribution":
+        """Return the part of the share at some positions, int64[n] and rising; its norm is that of the whole.
+
+        Of a round whose mean moved the parameters at these positions only (`training.joint`).
+        """
+        mine = np.arange(self.size) if isinstance(self.positions, slice) else self.positions
+        kept = np.isin(mine, positions, assume_unique=True)
+        return replace(self, positions=mine[kept], integers=self.integers[kept])
 
     def take_back(self, gradient: Doubles, block: slice) -> None:
         """Subtract the share from the gradient of a block of parameters."""
@@ -130,12 +139,10 @@ def aggregate(
         raise Malformed(f"taking back {len(retracted)} updates exceeds the norm bound of the round")
     if not updates:
         return state
-    clipped, span = Clipped(updates), updates[0].span
-    size, step = state.parameters.size, max(1, _BLOCK // span) * span
+    clipped = Clipped(updates)
     parameters = np.empty_like(state.parameters)
     momentum = None if state.momentum is None else np.empty_like(state.momentum)
-    for start in range(0, size, step):
-        block = slice(start, min(start + step, size))
+    for block in blocks_of(updates[0]):
         direction = clipped.mean(weights, block)
         for share in retracted:
             share.take_back(direction, block)
@@ -145,6 +152,13 @@ def aggregate(
             direction += momentum[block].astype(np.float64) * mu
         parameters[block] = state.parameters[block].astype(np.float64) - direction * manifest.outer.lr
     return OuterState(parameters, momentum)
+
+
+def blocks_of(update: Symbols) -> Iterator[slice]:
+    """Yield the parameters in blocks that an update can be taken apart into (`Symbols.part`)."""
+    step = max(1, _BLOCK // update.span) * update.span
+    for start in range(0, update.size, step):
+        yield slice(start, min(start + step, update.size))
 
 
 def contribution(updates: Sequence[Symbols], index: int, weights: Sequence[int] = ()) -> Contribution:

@@ -34,6 +34,7 @@ from protocol.update import Symbols, decode, encode, symbols_digest
 from training.activations import fingerprint, projections
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
+from training.joint import merge, share_of
 from training.merging import judge_updates
 from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
 from training.preferences import preference_values
@@ -139,7 +140,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
         ),
         outer=outer,
         codec=codec,
-        merging=MergingConfig(gate_windows=1, similarity=0.25),
+        merging=MergingConfig(gate_windows=1, similarity=0.25, joint_k=200),
         dataset=DatasetConfig(name="golden", root=ZERO_DIGEST, tokens=100_003, heldout=0.05),
         verification=VerificationConfig(segment_steps=1, verifiers=2),
         deadlines=DeadlineConfig(ready=1, commit=2, reveal=2, verify=2),
@@ -187,6 +188,12 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
         merits = judge_updates(manifest, state, updates, _WEIGHTS, scores, _any_loss)
         scores = [one.score for one in merits]
         found += [digest(repr(merit).encode()) for merit in merits]
+        joint = merge(manifest, updates, _WEIGHTS)
+        shares = (share_of(updates, index, _WEIGHTS, joint) for index in range(_PEERS))
+        found += [
+            symbols_digest(joint),
+            *(digest(share.integers.astype("<i8").tobytes()) for share in shares),
+        ]
         state, before = aggregate(manifest, state, updates, retracted, _WEIGHTS), updates
         found.append(digest(parameters_file(manifest, state)))
     return found

@@ -11,19 +11,21 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from protocol.blobs import BlobStore
+from protocol.errors import ProofRejected
 from protocol.frozen import Digest, Frozen, ProfileName
+from protocol.joint import max_joint_bytes, read_joint
 from protocol.manifest import MAX_WEIGHT, RunManifest
 from protocol.messages import MAX_UNITS, Number, Round
 from protocol.published import max_published_bytes, read_update
-from protocol.update import Symbols
+from protocol.update import SparseSymbols, Symbols, encode
 from training.corpus import Shard, prepare_corpus, shard_path
 from training.environments.pinned import check_environment
+from training.joint import is_joint_of, merge, share_of
 from training.merging import Merit
 from training.outer import (
     Contribution,
     OuterState,
     aggregate,
-    contribution,
     fitting,
     load_parameters,
     outer_layout,
@@ -75,19 +77,30 @@ class RetractedRound(MovingUpdates):
     """Name the updates of a round of which some are taken back: all that moved the parameters, and their places."""
 
     taken: tuple[Annotated[int, Field(ge=0, lt=MAX_UNITS)], ...] = Field(max_length=MAX_UNITS)
+    joint: Digest | None = None  # what moved the parameters in their place
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """Return every blob that is needed."""
+        return self.updates if self.joint is None else (*self.updates, self.joint)
 
 
 class AggregateRequest(MovingUpdates):
-    """Name the parameters of a round, the updates that move them, and what is taken back, oldest first."""
+    """Name the parameters of a round, the updates that move them, and what is taken back, oldest first.
+
+    Where a joint update moves them, it is held against the updates that are named beside it, if any are.
+    """
 
     parameters: Digest
+    joint: Digest | None = None
     retracted: tuple[RetractedRound, ...] = Field(default=(), max_length=MAX_UNITS)
 
     @property
     def blobs(self) -> tuple[str, ...]:
         """Return every blob that is needed, each once."""
-        old = (blob for round_ in self.retracted for blob in round_.updates)
-        return tuple(dict.fromkeys((self.parameters, *self.updates, *old)))
+        old = (blob for round_ in self.retracted for blob in round_.blobs)
+        joint = () if self.joint is None else (self.joint,)
+        return tuple(dict.fromkeys((self.parameters, *joint, *self.updates, *old)))
 
 
 class MergedUnit(Frozen):
@@ -114,6 +127,7 @@ class Weighing:
 
     merits: tuple[Merit, ...]
     count: int
+    joint: str | None = None  # address of the round's joint update, which is in the store
 
 
 @dataclass(frozen=True)
@@ -165,14 +179,21 @@ class Workbench:
             NetworkError: a blob is missing or damaged.
             Malformed: one of them is not a file or update of this run, or more is taken back than the round's
                 bound allows.
+            ProofRejected: the joint update is not that of the updates named beside it.
         """
         manifest, state = self.manifest, self.parameters(request.parameters)
         updates, shares = self._updates(request.updates), self._shares(request.retracted)
-        after = aggregate(manifest, state, updates, shares, request.weights)
+        if request.joint is None:
+            after = aggregate(manifest, state, updates, shares, request.weights)
+        else:
+            joint = self._joint(request.joint)
+            if updates and not is_joint_of(manifest, joint, updates, request.weights):
+                raise ProofRejected(f"{request.joint} is not the joint update of the round's updates")
+            after = aggregate(manifest, state, (joint,), shares)
         return self.store.put(parameters_file(manifest, after))
 
     def weigh(self, request: WeighRequest, judge: Judge) -> Weighing:
-        """Judge a round's merged updates, and find out how much of what waits it takes back.
+        """Judge a round's updates, merge them where the run does, and find out how much of what waits it takes back.
 
         Args:
             judge: says what updates are worth that start from a state (`training.gate.judge_round`).
@@ -183,8 +204,12 @@ class Workbench:
         """
         updates, state = self._updates(request.updates), self.parameters(request.parameters)
         merits = judge(state, updates)
-        moving = [update for update, one in zip(updates, merits, strict=True) if one.passed]
-        return Weighing(merits, fitting(moving, self._shares(request.retracted)))
+        passed = [place for place, one in enumerate(merits) if one.passed]
+        moving, joint = [updates[place] for place in passed], None
+        if moving and self.manifest.merging.joint_k:
+            one = merge(self.manifest, moving, [request.weights[place] for place in passed])
+            moving, joint = [one], self.store.put(encode(one))
+        return Weighing(merits, fitting(moving, self._shares(request.retracted)), joint)
 
     def _updates(self, blobs: Iterable[str]) -> list[Symbols]:
         limit = max_published_bytes(self.manifest)
@@ -194,5 +219,9 @@ class Workbench:
         found = []
         for round_ in retracted:
             updates = self._updates(round_.updates)
-            found += [contribution(updates, index, round_.weights) for index in round_.taken]
+            joint = None if round_.joint is None else self._joint(round_.joint)
+            found += [share_of(updates, index, round_.weights, joint) for index in round_.taken]
         return found
+
+    def _joint(self, address: str) -> SparseSymbols:
+        return read_joint(self.manifest, self.store.get(address, max_size=max_joint_bytes(self.manifest)))

@@ -17,7 +17,7 @@ def check_retractions(run: PublicRun) -> Found:
         fits = 0
         if queue:
             try:
-                fits = fitting(moved_by(run, round_), retracted_shares(run, round_, queue))
+                fits = fitting(moved_by(run, round_)[0], retracted_shares(run, round_, queue))
             except Malformed as error:
                 raise ProofRejected(f"an update that round {round_} needs: {error.message}") from error
         due = queue[:fits]

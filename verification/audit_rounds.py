@@ -5,19 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from protocol.canonical import digest
 from protocol.chain import Penalties
 from protocol.errors import Malformed, Premature, ProofInconclusive, ProofRejected
+from protocol.joint import max_joint_bytes, read_joint
 from protocol.lessons import NOTHING
 from protocol.merkle import commitments_root
 from protocol.messages import Commitment, Retraction, Reveal, Signed, UnitRecord
 from protocol.published import max_published_bytes, read_update
 from protocol.speakers import check_signer, number_of, round_of, speaker_of
-from protocol.update import Symbols
+from protocol.update import SparseSymbols, Symbols
 from training.assignment import assignment, assignment_digest
+from training.joint import is_joint_of, share_of
 from training.judging import Docket
 from training.outer import (
     Contribution,
     OuterState,
     aggregate,
-    contribution,
     load_parameters,
     outer_layout,
     parameters_file,
@@ -269,8 +270,8 @@ def check_aggregation(run: PublicRun) -> Found:
             raise ProofRejected(f"round {round_} starts from other parameters than the round before gives")
         try:
             shares = retracted_shares(run, round_, run.standing[round_].retracted)
-            weights = moving_updates(moving_units(run.standing[round_])).weights
-            state = aggregate(manifest, state, moved_by(run, round_), shares, weights)
+            updates, weights = moved_by(run, round_)
+            state = aggregate(manifest, state, updates, shares, weights)
         except Malformed as error:
             raise ProofRejected(f"round {round_} cannot be aggregated: {error.message}") from error
         file = parameters_file(manifest, state)
@@ -307,14 +308,38 @@ def _start(run: PublicRun) -> tuple[int, str, OuterState]:
     return 0, manifest.initial_parameters, load_parameters(manifest, data)
 
 
-def moved_by(run: PublicRun, round_: int) -> list[Symbols]:
-    """Return the updates that move the parameters in a round, in its record's order.
+def moved_by(run: PublicRun, round_: int) -> tuple[Sequence[Symbols], tuple[int, ...]]:
+    """Return the updates that move the parameters in a round, and their weights: all, or the joint one of them.
 
     Raises:
         ProofInconclusive: one of them is missing.
         Malformed: one of them is not an update of this run.
+        ProofRejected: the joint update is not that of the updates.
     """
-    return decoded(run, moving_updates(moving_units(run.standing[round_])).updates)
+    record = run.standing[round_]
+    moving = moving_updates(moving_units(record))
+    updates = decoded(run, moving.updates)
+    if record.joint is None:
+        return updates, moving.weights
+    joint = joint_update(run, record.joint)
+    if not is_joint_of(run.manifest, joint, updates, moving.weights):
+        raise ProofRejected(
+            f"the joint update of round {round_}, {record.joint}, is not what its {len(updates)} updates give"
+        )
+    return (joint,), (1,)
+
+
+def joint_update(run: PublicRun, address: str) -> SparseSymbols:
+    """Return a joint update by the address of its file.
+
+    Raises:
+        ProofInconclusive: it is missing.
+        Malformed: it is none of this run.
+    """
+    data = run.find(address, max_joint_bytes(run.manifest))
+    if data is None:
+        raise ProofInconclusive(f"the joint update {address} is missing")
+    return read_joint(run.manifest, data)
 
 
 def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction]) -> list[Contribution]:
@@ -328,7 +353,8 @@ def retracted_shares(run: PublicRun, round_: int, retracted: Sequence[Retraction
     found = []
     for source in sources(earlier, retracted):
         updates = decoded(run, source.updates)
-        found += [contribution(updates, place, source.weights) for place in source.taken]
+        joint = None if source.joint is None else joint_update(run, source.joint)
+        found += [share_of(updates, place, source.weights, joint) for place in source.taken]
     return found
 
 

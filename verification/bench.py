@@ -123,8 +123,9 @@ class ReplayBench:
         async with trio.open_nursery() as nursery:
             for file in files:
                 nursery.start_soon(fetch, file)
-        if "parameters" in failed:
-            raise failed["parameters"]
+        for role in ("parameters", "joint_before"):  # everybody holds them
+            if role in failed:
+                raise failed[role]
         if failed:
             raise NotServed(f"{', '.join(sorted(failed))} not served")
 

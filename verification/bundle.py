@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from protocol.canonical import canonical_json, parse_canonical_json
 from protocol.errors import ConfigError, Malformed, ProofInconclusive, ProofRejected
 from protocol.frozen import Digest, Frozen
+from protocol.joint import max_joint_bytes
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import (
@@ -233,6 +234,7 @@ def file_limit(document: bytes) -> int:
         outer_layout(manifest).file_bytes,
         moment_layout(manifest.model).file_bytes,
         max_published_bytes(manifest),
+        max_joint_bytes(manifest),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from protocol.errors import Malformed
+from protocol.joint import Returned
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, RoundRecord
 from protocol.state import NOTHING_CARRIED
@@ -10,11 +11,15 @@ from protocol.state import NOTHING_CARRIED
 
 @dataclass(frozen=True)
 class Carried:
-    """Name the moments and the residual a peer brings into a round, by their roots, and the tier that it declared."""
+    """Name the moments and the residual a peer brings into a round, by their roots, and the tier that it declared.
+
+    Where the round before had a joint update, what it left out of the peer's own comes back (`training.joint`).
+    """
 
     moments: str = NOTHING_CARRIED
     residual: str = NOTHING_CARRIED
     tier: int | None = None  # None: none was declared
+    returned: Returned | None = None  # None: nothing comes back
 
     def tier_of(self, manifest: RunManifest) -> int:
         """Return the tier of the unit that starts with this: the smallest where none was declared."""
@@ -53,7 +58,18 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     """
     if previous is None or not carries_on(number, previous_record):
         return Carried()
-    return Carried(previous.moments_after, previous.residual_after, previous.next_tier)
+    back = None if previous_record is None else returned(number, previous_record)
+    return Carried(previous.moments_after, previous.residual_after, previous.next_tier, back)
+
+
+def returned(number: int, record: RoundRecord) -> Returned | None:
+    """Return what a peer gets back after a round: nothing unless it moved the parameters through a joint update.
+
+    Args:
+        record: what is in force of the round's.
+    """
+    own = next((unit.blob for unit in record.units if unit.number == number and unit.moves), None)
+    return None if own is None or record.joint is None else Returned(update=own, joint=record.joint)
 
 
 def check_commitment(

@@ -19,6 +19,7 @@ import trio
 from protocol.beacons import BEACONS_DIRECTORY, PUBLIC_ENDPOINTS
 from protocol.canonical import canonical_json
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError
+from protocol.joint import max_joint_bytes
 from protocol.keys import PeerKey
 from protocol.manifest import RunManifest
 from protocol.messages import Body, Signed
@@ -232,6 +233,10 @@ class _Gathering:
             record = pool.record(round_)
             void = is_void(manifest, self._chain, round_)
             units = () if record is None else record.body.units
+            if record is not None and record.body.joint is not None and not void:
+                address = record.body.joint
+                if not await self._bring(address, max_joint_bytes(manifest), ()):
+                    self._report.missing.append(f"the joint update {address} of round {round_}")
             merged = {unit.number: unit.blob for unit in units if unit.merged and not void}
             for number, blob in merged.items():
                 if blob is not None:

@@ -25,6 +25,7 @@ from verification.opened import (
     play_again,
     read_end,
     read_residual,
+    read_returned,
     read_shown,
     read_start,
     recompute_update,
@@ -48,12 +49,15 @@ def find(
     """
     try:
         public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+        back = read_returned(manifest, unit, files)
     except Malformed as error:
         # Whoever commits to a round names its parameters: the fault is not necessarily the owner's.
-        return Finding(CaseOutcome.VOID, NO_RESULT, f"the round's public parameters: {error.message}"[:200])
+        return Finding(
+            CaseOutcome.VOID, NO_RESULT, f"the round's public parameters or updates: {error.message}"[:200]
+        )
     recomputed: Recomputed | None = None
     try:
-        residual = read_residual(manifest, opening, files)
+        residual = read_residual(manifest, opening, files, back)
         shown = read_shown(manifest, opening, files)
         recomputed = recompute_update(manifest, opening, public, residual, files, shown)
         check_update(opening, recomputed)

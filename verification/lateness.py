@@ -34,6 +34,6 @@ def is_void(manifest: RunManifest, chain: ChainView, round_: int) -> bool:
 def in_force(record: RoundRecord, *, void: bool) -> RoundRecord:
     """Return what a record brings about: itself without units that do not count; if void, no more than judgements."""
     if void:
-        return record.model_copy(update={"units": (), "receipts": (), "retracted": ()})
+        return record.model_copy(update={"units": (), "receipts": (), "retracted": (), "joint": None})
     units = tuple(unit for unit in record.units if unit.counts)
     return record if len(units) == len(record.units) else record.model_copy(update={"units": units})

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, MurmurError, OwnFault, ProofRejected
+from protocol.joint import read_joint
 from protocol.judging import Judgment, judging
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
-from protocol.published import published_identity, read_published
+from protocol.published import published_identity, read_published, read_update
 from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.inner import InnerState
+from training.joint import give_back, left_out
 from training.judging import Docket
 from verification.rollouts import check_judgments, check_rollouts
 from verification.sampled import IndexedGroup, Sampling
@@ -89,18 +91,36 @@ def check_start(manifest: RunManifest, unit: DrawnUnit, opening: Opening, public
         raise ProofRejected("first segment starts from other parameters than the round's")
 
 
-def read_residual(manifest: RunManifest, opening: Opening, files: Mapping[str, bytes]) -> Floats | None:
-    """Read what the unit carried in, [P]; None for nothing.
+def read_returned(manifest: RunManifest, unit: DrawnUnit, files: Mapping[str, bytes]) -> Floats | None:
+    """Read what the round before left out of its peer's update, [P]; None for nothing.
+
+    Raises:
+        Malformed: what is public of that round is no update.
+    """
+    back = unit.carried.returned
+    if back is None:
+        return None
+    return left_out(read_update(manifest, files[back.update]), read_joint(manifest, files[back.joint]))
+
+
+def read_residual(
+    manifest: RunManifest, opening: Opening, files: Mapping[str, bytes], back: Floats | None = None
+) -> Floats | None:
+    """Read the residual that the unit's update was made with, [P]; None for nothing.
+
+    Args:
+        back: what came back to it, beside what it carried in.
 
     Raises:
         ForgedResidual: who carries on what is no residual has forged it before.
     """
     if opening.residual_before is None:
-        return None
+        return back
     try:
-        return unpack(parameter_layout(manifest.model), files[opening.residual_before])[0]
+        carried = unpack(parameter_layout(manifest.model), files[opening.residual_before])[0]
     except Malformed as error:
         raise ForgedResidual(f"opened a residual that is not canonical: {error.message}") from error
+    return give_back(carried, back)
 
 
 @dataclass(frozen=True)
@@ -198,7 +218,7 @@ def recompute_update(
 
     Args:
         public: [P], the round's global parameters.
-        residual: [P], carried into the unit.
+        residual: [P], that it was made with.
         shown: what was published with it.
 
     Raises:

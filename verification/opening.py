@@ -7,6 +7,7 @@ import numpy as np
 from contracts.types import CaseOutcome
 from protocol.canonical import digest
 from protocol.errors import Malformed, ProofRejected
+from protocol.joint import max_joint_bytes
 from protocol.manifest import RunManifest
 from protocol.messages import Opening, Signed
 from protocol.model_config import ModelConfig
@@ -136,8 +137,9 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
     """Return the files that a replay reads.
 
     Both ends of the segment, the final parameters, the residual before, and the public parameters of the round; of
-    rollouts the unit's own, those it learns from and those it judges, and the judge's parameters. What is recomputed
-    exactly is compared by address and not fetched. Ends are late: they are served once verifiers have sealed
+    rollouts the unit's own, those it learns from and those it judges, and the judge's parameters; where the round
+    before had a joint update, that one, and the peer's own that became part of it. What is recomputed exactly is
+    compared by address and not fetched. Ends are late: they are served once verifiers have sealed
     (`verification.seal`).
     """
     parameters = parameter_layout(manifest.model).file_bytes
@@ -162,4 +164,7 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
             needed.append(NeededFile("judge", judge.parameters, bytes_, public=True))
     if opening.residual_before is not None:
         needed.append(NeededFile("residual_before", opening.residual_before, parameters))
+    if (back := unit.carried.returned) is not None:
+        needed.append(NeededFile("update_before", back.update, max_published_bytes(manifest)))
+        needed.append(NeededFile("joint_before", back.joint, max_joint_bytes(manifest), public=True))
     return tuple(needed)

@@ -41,6 +41,7 @@ from verification.opened import (
     play_again,
     read_end,
     read_residual,
+    read_returned,
     read_shown,
     read_start,
     recompute_update,
@@ -101,12 +102,13 @@ class Units:
         profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+            back = read_returned(manifest, unit, files)
             material = self._material(manifest, unit, files)
         except Malformed as error:
-            raise ProofInconclusive(f"the round's public parameters or rollouts: {error.message}") from error
+            raise ProofInconclusive(f"the round's public parameters or updates: {error.message}") from error
         try:
             check_assignment(manifest, unit)
-            residual = read_residual(manifest, opening, files)
+            residual = read_residual(manifest, opening, files, back)
             start = read_start(manifest, unit, opening, files)
             check_start(manifest, unit, opening, public)
             published = read_shown(manifest, opening, files)
@@ -161,7 +163,7 @@ class Units:
         try:
             material = self._material(manifest, unit, files)
         except Malformed as error:
-            reason = f"the round's public parameters or rollouts: {error.message}"
+            reason = f"the round's public parameters or updates: {error.message}"
             return Finding(CaseOutcome.VOID, NO_RESULT, reason[:200], cpu_s=process_time() - began)
         found = find(manifest, material, unit, opening, files)
         return replace(found, cpu_s=process_time() - began)
@@ -273,7 +275,7 @@ class Replayed:
     material: Material  # that the steps are taken on
     start: InnerState
     end: InnerState | None  # None where values stopped being finite
-    residual: Floats | None  # [P], carried into the unit
+    residual: Floats | None  # [P], that the update was made with
     published: Shown  # rollouts and judgments
     sampled: ReplayReport | None  # of the drawn groups and judgments
     fingerprint: tuple[float, ...]

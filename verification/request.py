@@ -8,6 +8,7 @@ from contracts.types import CaseOutcome
 from protocol.canonical import canonical_json
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
+from protocol.joint import Returned
 from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Commitment, Opening, Signed, Tier, parse_message
 from verification.commit import Carried
@@ -25,6 +26,7 @@ class ReplayRequest(Frozen):
     carried_moments: Digest
     carried_residual: Digest
     carried_tier: Tier | None = None
+    carried_back: Returned | None = None
     lessons: Lessons = NOTHING
 
     @classmethod
@@ -39,6 +41,7 @@ class ReplayRequest(Frozen):
             carried_moments=unit.carried.moments,
             carried_residual=unit.carried.residual,
             carried_tier=unit.carried.tier,
+            carried_back=unit.carried.returned,
             lessons=unit.lessons,
         )
 
@@ -47,7 +50,8 @@ class ReplayRequest(Frozen):
         commitment = parse_message(canonical_json(self.commitment))
         if not isinstance(commitment.body, Commitment):
             raise OwnFault("the daemon sent something else than a commitment")
-        carried = Carried(self.carried_moments, self.carried_residual, self.carried_tier)
+        roots = self.carried_moments, self.carried_residual
+        carried = Carried(*roots, self.carried_tier, self.carried_back)
         return DrawnUnit(
             cast("Signed[Commitment]", commitment),
             self.segment,

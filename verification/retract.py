@@ -93,12 +93,14 @@ def sources(
             raise Malformed(f"number {missing[0]} is taken back, but moved nothing in round {round_}")
         taken = tuple(places[number] for number in numbers)
         moved = moving_updates(moving)
-        found.append(RetractedRound(updates=moved.updates, weights=moved.weights, taken=taken))
+        found.append(
+            RetractedRound(updates=moved.updates, weights=moved.weights, taken=taken, joint=record.joint)
+        )
     return tuple(found)
 
 
 def aggregate_request(record: RoundRecord, earlier: Mapping[int, RoundRecord]) -> AggregateRequest:
-    """Return what the outer step of a round takes in.
+    """Return what the outer step of a round takes in: all updates, or the joint one in their place.
 
     Args:
         record: what is in force of the round's.
@@ -107,9 +109,10 @@ def aggregate_request(record: RoundRecord, earlier: Mapping[int, RoundRecord]) -
     Raises:
         Malformed: it takes back what moved nothing.
     """
-    moving = moving_updates(moving_units(record))
+    moving = moving_updates(moving_units(record) if record.joint is None else ())
     return AggregateRequest(
         parameters=record.parameters,
+        joint=record.joint,
         updates=moving.updates,
         weights=moving.weights,
         retracted=sources(earlier, record.retracted),
