@@ -5,6 +5,7 @@ from typing import Literal
 
 from node.facts import Facts
 from node.unit import Unit, Work
+from protocol.joint import Returned
 from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Body, Reveal, UnitRecord
 from training.workbench import MovingUpdates, RetractedRound
@@ -33,6 +34,7 @@ class Train:
     residual: str | None
     lessons: Lessons = NOTHING  # what a policy builds on
     tier: int = 0
+    returned: Returned | None = None  # what comes back of the peer's update of the round before
     keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 

@@ -39,7 +39,7 @@ from node.events import (
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
 from node.keeping import Served, drop, restore
-from node.merging import MISTRUST, aggregation, retracted_by, wrong_joint
+from node.merging import MISTRUST, aggregation, retracted_by
 from node.state import KEEP_ROUNDS, State
 from node.tiers import next_tier
 from node.unit import Unit, commit, message_id, opening, reveal
@@ -92,7 +92,7 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
         case Aggregated():
             return _next_round(state, event, effects)
         case Refuted():
-            return _stop(state, effects, wrong_joint(event), MISTRUST)
+            return _refuted(state, event, effects)
         case Received():
             return state if state.watch is None else replace(state, watch=take(state.watch, event))
 
@@ -137,6 +137,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         moments_before=job.moments,
         residual_before=job.residual,
         lessons=job.lessons,
+        returned=job.returned,
         work=work,
     )
     effects.append(Publish(state.round, body, unit))
@@ -161,6 +162,13 @@ def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State
         job=None,
         kept=None,
     )
+
+
+def _refuted(state: State, event: Refuted, effects: list[Effect]) -> State:
+    if not isinstance(state.job, Aggregate) or state.job.round != event.round:
+        return state
+    error = f"the record of round {event.round} cannot be followed: {event.fault}"
+    return _stop(replace(state, job=None), effects, error, MISTRUST)
 
 
 def _served(state: State, updates: frozenset[str]) -> Served:
@@ -359,7 +367,9 @@ def _next_job(state: State) -> Job | None:
         old = retracted_by(record, state.round, state.facts)
         return None if old is None else aggregation(state.round, record, old, state.number in facts.witnesses)
     lessons = state.lessons
-    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None or lessons is None:
+    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None:
+        return None
+    if lessons is None or not state.knows_returned:
         return None
     previous = state.units[state.round - 1].work if state.carry == "unit" else None
     job = Train(
@@ -370,6 +380,7 @@ def _next_job(state: State) -> Job | None:
         None if previous is None else previous.residual,
         lessons,
         state.expected.tier_of(state.manifest),
+        state.expected.returned,
         keep=len(state.interest - state.dropped) < state.room,
     )
     on_time = state.facts.height < facts.commit_closes

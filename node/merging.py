@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from node.events import Aggregate, Refuted
+from node.events import Aggregate
 from node.facts import Facts
 from protocol.chain import ChainView
 from protocol.manifest import RunManifest
@@ -64,8 +64,3 @@ def shelved(manifest: RunManifest, chain: ChainView, own: int) -> Callable[[int,
         return witnesses(manifest, manifest.run_id, beacon, round_, roster)
 
     return holds
-
-
-def wrong_joint(event: Refuted) -> str:
-    """Return why we stop."""
-    return f"the record of round {event.round} cannot be followed: {event.fault}"

@@ -1,7 +1,7 @@
 """What a contributor's machine knows (`node.machine`), and what follows from it: files to keep, roots, a phase."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node.events import Aggregate, Carry, Fetch, Job, Progress, Restore, Train
 from node.facts import Facts
@@ -12,7 +12,7 @@ from node.witnessing import Watch
 from protocol.lessons import Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import Receipt
-from verification.commit import Carried
+from verification.commit import Carried, returned
 from verification.experience import experience, learned_rounds
 
 KEEP_ROUNDS = 3  # how long updates stay here at least, for peers that are behind
@@ -72,9 +72,12 @@ class State:
         What one unit must serve is served, even where another withholds the same bytes.
         """
         states = frozenset[str]().union(*(unit.files - {unit.work.blob} for unit in self.units.values()))
-        public = {self.parameters, self.previous} | {u.commitment.parameters for u in self.units.values()}
+        units = self.units.values()
+        public = {self.parameters, self.previous} | {unit.commitment.parameters for unit in units}
         return (states - public).difference(
-            *self.opened.values(), *(one.blobs for one in self.served.values())
+            *self.opened.values(),
+            *(unit.returned_files for unit in units),
+            *(one.blobs for one in self.served.values()),
         )
 
     @property
@@ -88,7 +91,9 @@ class State:
         record = self.facts.of(self.round).confirmed
         retracted = () if record is None else record.retracted
         learned = learned_rounds(self.manifest, self.round)
-        return self.interest | {*learned} | {one.round for one in retracted if one.round < self.round}
+        before = {self.round - 1} if self.carry == "unit" else set[int]()
+        old = {one.round for one in retracted if one.round < self.round}
+        return self.interest | {*learned} | before | old
 
     @property
     def lessons(self) -> Lessons | None:
@@ -102,8 +107,20 @@ class State:
 
     @property
     def expected(self) -> Carried:
-        """Return the roots that this peer must start its round with."""
-        return self.units[self.round - 1].carried if self.carry == "unit" else Carried()
+        """Return the roots that this peer must start its round with, and what comes back to it.
+
+        Where something may come back, that is known once the record of the round before was heard (`knows_returned`).
+        """
+        if self.carry != "unit":
+            return Carried()
+        carried, record = self.units[self.round - 1].carried, self.facts.of(self.round - 1).confirmed
+        return carried if record is None else replace(carried, returned=returned(self.number, record))
+
+    @property
+    def knows_returned(self) -> bool:
+        """Tell whether what comes back to the round's unit is known here."""
+        may_come = self.carry == "unit" and self.manifest.merging.joint_k > 0
+        return not may_come or self.facts.of(self.round - 1).confirmed is not None
 
     @property
     def phase(self) -> str:

@@ -20,11 +20,12 @@ from node.unit import Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
+from protocol.joint import Returned, max_joint_bytes, read_joint
 from protocol.judging import Judgment, judging
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import Number, Round, Tier
-from protocol.published import Published, max_published_bytes, write_published
+from protocol.published import Published, max_published_bytes, read_update, write_published
 from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.update import MIN_EXPONENT
@@ -34,6 +35,7 @@ from training.codec import compress
 from training.experience import Experience
 from training.flops import training_flops
 from training.inner import InnerState, prepare_process, read_moments
+from training.joint import give_back, left_out
 from training.judging import Docket, judgments_of
 from training.outer import squared_norms
 from training.peak import measured_peak
@@ -55,6 +57,7 @@ class TrainRequest(Frozen):
     moments: Digest | None
     residual: Digest | None
     lessons: Lessons = NOTHING  # what a policy builds on
+    returned: Returned | None = None  # what comes back to the residual
     keep: bool = True  # the states between segments; else only their hashes are made, and what is carried on
 
 
@@ -86,7 +89,7 @@ class Bench:
         began, began_wall = time.process_time(), time.perf_counter()
         manifest = self.manifest.at(request.tier)
         start = self._start(request)
-        residual = None if request.residual is None else self._residual(request.residual)
+        residual = self._residual(request)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
         trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
         steps = manifest.verification.segment_steps
@@ -196,9 +199,16 @@ class Bench:
         moments = self._store.get(request.moments, max_size=moment_layout(model).file_bytes)
         return InnerState(vector, *read_moments(model, moments))
 
-    def _residual(self, address: str) -> Floats:
-        layout = parameter_layout(self.manifest.model)
-        return unpack(layout, self._store.get(address, max_size=layout.file_bytes))[0]
+    def _residual(self, request: TrainRequest) -> Floats | None:
+        """Return what the unit carries in, and what comes back to it; None for nothing."""
+        layout, carried, back = parameter_layout(self.manifest.model), None, None
+        if request.residual is not None:
+            carried, _ = unpack(layout, self._store.get(request.residual, max_size=layout.file_bytes))
+        if request.returned is not None:
+            file = self._store.get(request.returned.joint, max_size=max_joint_bytes(self.manifest))
+            own = read_update(self.manifest, self._published(request.returned.update))
+            back = left_out(own, read_joint(self.manifest, file))
+        return give_back(carried, back)
 
     def _put(self, state: InnerState, *, keep: bool) -> Files:
         """Return the addresses of a state; without `keep` its bytes are hashed and not written."""

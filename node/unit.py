@@ -6,6 +6,7 @@ from pydantic import Field
 
 from node.figures import Figures
 from protocol.frozen import Digest, Frozen
+from protocol.joint import Returned
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
@@ -47,18 +48,25 @@ class Unit(Frozen):
     moments_before: Digest | None  # blob carried in; None: started with nothing
     residual_before: Digest | None
     lessons: Lessons = NOTHING  # that it was built on
+    returned: Returned | None = None  # what came back to it
     work: Work
 
     @property
     def files(self) -> frozenset[str]:
         """Return the addresses of every blob that belongs to the unit."""
         states = {address for files in self.work.segments for address in (files.parameters, files.moments)}
-        return frozenset(states | self.carried_files | self._before | {self.work.blob})
+        return frozenset(states | self.carried_files | self._before | self.returned_files | {self.work.blob})
 
     @property
     def seeds(self) -> frozenset[str]:
         """Return the addresses of what the unit's states can be computed from again, and its update."""
-        return self._before | {*self.lessons.blobs} | {self.commitment.parameters, self.work.blob}
+        named = {*self.lessons.blobs, self.commitment.parameters, self.work.blob}
+        return self._before | self.returned_files | named
+
+    @property
+    def returned_files(self) -> frozenset[str]:
+        """Return the addresses of what came back to it, which are public."""
+        return frozenset(() if self.returned is None else self.returned.blobs)
 
     @property
     def _before(self) -> frozenset[str]:

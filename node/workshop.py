@@ -34,7 +34,7 @@ from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, OwnFault, ProofRejected
 from protocol.joint import max_joint_bytes
-from protocol.lessons import Lessons, holders
+from protocol.lessons import holders
 from protocol.peer import Peer
 from protocol.published import max_published_bytes
 from protocol.tensors import parameter_layout
@@ -169,7 +169,7 @@ class Shop:
                 carried = [address for address in (job.moments, job.residual) if address is not None]
                 with self._accounting.transfer():
                     await self._bring(job.parameters, self._parameter_bytes)
-                    await self._bring_lessons(job.lessons)
+                    await self._bring_lessons(job)
                 try:
                     work = await self._honesty.work(self, job)
                 except MurmurError:
@@ -218,7 +218,7 @@ class Shop:
         """
         again = job.train
         await self._bring(again.parameters, self._parameter_bytes)
-        await self._bring_lessons(again.lessons)
+        await self._bring_lessons(again)
         if not all(self.store.has(one) for one in (again.moments, again.residual) if one is not None):
             log.error("round %d: drawn, but what its unit started from is not in the store", job.round)
             return False
@@ -248,6 +248,7 @@ class Shop:
             "moments": job.moments,
             "residual": job.residual,
             "lessons": job.lessons.model_dump(mode="json"),
+            "returned": None if job.returned is None else job.returned.model_dump(mode="json"),
             "keep": job.keep,
         }
         return Work.model_validate(await self._call("train", request))
@@ -310,9 +311,12 @@ class Shop:
     async def _bring(self, digest: str, max_size: int, numbers: Sequence[int] = ()) -> None:
         await self._peer.fetch(digest, max_size=max_size, deadline_s=FETCH_DEADLINE_S, numbers=numbers)
 
-    async def _bring_lessons(self, lessons: Lessons) -> None:
+    async def _bring_lessons(self, job: Train) -> None:
         """Bring what a unit builds on, and the judge that it is."""
-        await self._bring_blobs((blob, (number,)) for blob, number in holders(lessons).items())
+        await self._bring_blobs((blob, (number,)) for blob, number in holders(job.lessons).items())
+        if job.returned is not None:
+            await self._bring(job.returned.update, self._update_bytes)  # ours, or another encoding of it
+            await self._bring(job.returned.joint, max_joint_bytes(self.manifest))
         judge = self.manifest.judge
         if judge is not None:
             await self._bring(judge.parameters, parameter_layout(judge.model).file_bytes)

@@ -180,14 +180,20 @@ class World:
                     self.merits.get(unit.number, Merit(passed=True, reason="")) for unit in request.units
                 )
                 waiting = sum(len(old.taken) for old in request.retracted)
-                return [Weighed(request.round, merits, min(self.fits, waiting))]
+                passed = [blob for blob, one in zip(request.updates, merits, strict=True) if one.passed]
+                joint = (
+                    digest(" ".join(passed).encode()) if passed and self.manifest.merging.joint_k else None
+                )
+                return [Weighed(request.round, merits, min(self.fits, waiting), joint)]
             case Aggregate(round_, request):
                 parts = (
                     request.parameters,
                     *request.updates,
                     *(old.model_dump_json() for old in request.retracted),
                 )
-                after = digest(" ".join(parts).encode()) if request.updates else request.parameters
+                parts = (*parts, request.joint or "")
+                moves = request.updates or request.joint
+                after = digest(" ".join(parts).encode()) if moves else request.parameters
                 self.parameters[round_ + 1] = after
                 return [Aggregated(round_ + 1, after)]
             case Decision():

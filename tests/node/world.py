@@ -24,6 +24,7 @@ from node.events import (
     Publish,
     Receive,
     Received,
+    Refuted,
     Release,
     Restore,
     Restored,
@@ -200,7 +201,9 @@ class World:
                 )
             )
         start = parameters or self.parameters(round_)
-        return RoundRecord(parameters=start, units=tuple(units), judged=judged)
+        record = RoundRecord(parameters=start, units=tuple(units), judged=judged)
+        joint = name("joint", round_) if record.has_joint(self.manifest) else None
+        return record.model_copy(update={"joint": joint})
 
     def anchor(self, round_: int, record: RoundRecord | None = None, *, hash_: str | None = None) -> None:
         """Publish a record and anchor its hash, or another one; the next block brings the beacons."""
@@ -324,11 +327,19 @@ class Contributor:
                 blobs |= {a for f in job.work.segments for a in (f.parameters, f.moments)} if same else set()
                 self._take(Restored(job.round, same))
             case Aggregate():
-                blobs |= set(job.moving.updates)
+                blobs |= job.blobs
                 after = parameters or self.world.parameters(job.round + 1)
                 blobs.add(after)
                 self._take(Aggregated(job.round, after))
         self.look()
+        return self.effects[before:]
+
+    def refute(self, fault: str) -> list[Effect]:
+        """Find out that nobody can take the step at hand."""
+        before = len(self.effects)
+        assert isinstance(self.job, Aggregate)
+        round_, self.job = self.job.round, None
+        self._take(Refuted(round_, fault))
         return self.effects[before:]
 
     def lose_carried(self) -> None:

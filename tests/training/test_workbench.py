@@ -5,21 +5,32 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from protocol.errors import ConfigError, Malformed, NetworkError
-from protocol.manifest import RunManifest
+from protocol.errors import ConfigError, Malformed, NetworkError, ProofRejected
+from protocol.manifest import MergingConfig, RunManifest
 from protocol.tensors import parameter_layout
 from protocol.update import encode
 from training.codec import compress
 from training.corpus import Shard
+from training.joint import merge
+from training.merging import Merit
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import check_program
-from training.workbench import AggregateRequest, DeviceLoadRequest, LoadRequest, Workbench, child_environment
+from training.workbench import (
+    AggregateRequest,
+    DeviceLoadRequest,
+    LoadRequest,
+    MergedUnit,
+    WeighRequest,
+    Workbench,
+    child_environment,
+)
 
 
 @pytest.fixture
@@ -68,6 +79,40 @@ def test_updates_are_aggregated_by_address(
         bench.aggregate(request.model_copy(update={"updates": (bench.store.put(b"noise"),)}))
     with pytest.raises(Malformed):
         bench.parameters(bench.store.put(b"noise"))
+
+
+def test_a_joint_update_is_made_and_held_against_what_it_was_made_of(
+    make_bench: Callable[..., Workbench], manifest: RunManifest
+) -> None:
+    bench = make_bench()
+    joint = manifest.model_copy(update={"merging": MergingConfig(joint_k=512)})
+    bench = replace(bench, manifest=joint)
+    generator, size = np.random.default_rng(5), parameter_layout(joint.model).size
+    updates = [
+        compress(joint.codec, generator.normal(0, 1e-3, size).astype(np.float32), None)[0] for _ in range(3)
+    ]
+    state = initial_state(joint, initial_parameters(joint.model, 1))
+    blobs = tuple(bench.store.put(encode(update)) for update in updates)
+    units = tuple(MergedUnit(number=number, salt="5a" * 32, score=None) for number in (1, 2, 3))
+    start = bench.store.put(parameters_file(joint, state))
+    weigh = WeighRequest(parameters=start, updates=blobs, weights=(1, 3, 2), round=0, units=units)
+    merits = (Merit(passed=True, reason=""), Merit(passed=False, reason="no"), Merit(passed=True, reason=""))
+    found = bench.weigh(weigh, lambda state, updates: merits)
+    assert found.joint is not None
+    moving = {"updates": (blobs[0], blobs[2]), "weights": (1, 2)}
+    alone = AggregateRequest(parameters=start, joint=found.joint, updates=(), weights=())
+    expected = aggregate(joint, state, [merge(joint, [updates[0], updates[2]], [1, 2])])
+    after = bench.aggregate(alone)
+    assert bench.parameters(after).parameters.tobytes() == expected.parameters.tobytes()
+    assert bench.aggregate(alone.model_copy(update=moving)) == after
+    assert alone.model_copy(update=moving).blobs == (start, found.joint, blobs[0], blobs[2])
+    for wrong in ({"weights": (2, 1)}, {"updates": blobs[:2]}):
+        with pytest.raises(ProofRejected, match="is not the joint update"):
+            bench.aggregate(alone.model_copy(update=moving | wrong))
+    with pytest.raises(Malformed):
+        bench.aggregate(alone.model_copy(update={"joint": blobs[0]}))
+    nobody = tuple(replace(one, passed=False) for one in merits)
+    assert bench.weigh(weigh, lambda state, updates: nobody).joint is None
 
 
 def test_a_missing_shard_is_made_of_its_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import trio
 
 from protocol.errors import ConfigError, Malformed
 from protocol.history import HISTORY_FILE
+from protocol.manifest import MergingConfig
 from protocol.peer import Peer, PeerConfig, open_peer
 from protocol.shelf import Shelf
 from tests.verification.testbed import Testbed, key
@@ -190,6 +191,32 @@ async def test_a_peer_with_a_cap_keeps_a_part_of_its_own(played: Testbed, tmp_pa
         nothing = Shelf(peer, parameter_bytes=size, max_bytes=0)
         nothing.look()
         assert nothing.kept == frozenset()
+
+
+async def test_a_peer_holds_every_joint_update_and_the_others_updates_that_it_is_asked_to(
+    make_bed: Callable[..., Testbed], tmp_path: Path
+) -> None:
+    merging = MergingConfig(gate_windows=0, similarity=0, joint_k=48)
+    bed = make_bed(merging=merging)
+    bed.play_run()
+    joint = {one.body.joint for one in bed.records.values()}
+    async with opened(bed, tmp_path / "one", 1) as peer:
+        for wire in messages(bed):
+            await peer.receive("memory", wire)
+        size = outer_layout(bed.manifest).file_bytes
+        shelf = Shelf(peer, parameter_bytes=size, holds=lambda round_, number: (round_, number) == (1, 2))
+        shelf.look()
+        assert shelf.kept == {bed.manifest.initial_parameters, bed.made[1, 2].unit.work.blob, *joint}
+    out = tmp_path / "gathered"
+    config = FetchConfig(bed.run, out, public=bed.archive.root)
+    report = await fetch_archive(config, bed.chain, lambda line: None)
+    assert report.complete
+    (missing,) = {one.body.joint for one in list(bed.records.values())[1:2]}
+    bed.public.delete(missing)
+    lacking = await fetch_archive(
+        FetchConfig(bed.run, tmp_path / "again", public=bed.archive.root), bed.chain, lambda line: None
+    )
+    assert lacking.missing == [f"the joint update {missing} of round 1"]
 
 
 def test_a_folder_is_packed_and_unpacked_unchanged(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
 from protocol.chain import PostedRoot
+from protocol.joint import read_joint
 from protocol.manifest import (
     UNJUDGED,
     CodecConfig,
@@ -53,6 +54,7 @@ from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
 from training.gate import judge_round
 from training.inner import InnerState, prepare_process
+from training.joint import give_back, left_out
 from training.model import initial_parameters
 from training.outer import (
     initial_state,
@@ -214,6 +216,13 @@ class Testbed:
             in_force(record.body, void=is_void(self.manifest, self.chain, round_ - 1)) if record else None,
         )
 
+    def returned(self, expected: Carried) -> Floats | None:
+        """Return what comes back to a unit."""
+        if expected.returned is None:
+            return None
+        own, joint = (self.public.get(one, max_size=1 << 24) for one in expected.returned.blobs)
+        return left_out(read_update(self.manifest, own), read_joint(self.manifest, joint))
+
     def make(self, round_: int, number: int, cheat: Mapping[str, Cheat] | None = None) -> Made:
         """Train and commit one unit. A cheat is called at its stage: segment0, .., end, symbols, roots."""
         cheats = dict(cheat or {})
@@ -228,6 +237,7 @@ class Testbed:
         if before is not None:
             raw = self.states.get(before.residual, max_size=1 << 24)
             residual, _ = unpack(parameter_layout(model), raw)
+        residual = give_back(residual, self.returned(expected))
         state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
         view = manifest.at(expected.tier_of(manifest))
         trainer = trainer_for(view, self.shard, manifest.verification.profiles[0])
@@ -283,6 +293,7 @@ class Testbed:
             salt=SALT,
             moments_before=None if before is None else before.moments,
             residual_before=None if before is None else before.residual,
+            returned=expected.returned,
             work=work,
         )
         made = Made(unit, signed, work.moments, work.residual)
@@ -534,7 +545,8 @@ class Testbed:
         salts = {unit.number: SALT for unit in draft.units}
         request = weigh_request(round_, draft, salts, earlier, queue)
         found = self.bench.weigh(request, partial(judge_round, self.manifest, self.shard, request))
-        return weigh(draft, found.merits).model_copy(update={"retracted": queue[: found.count]})
+        told = {"retracted": queue[: found.count], "joint": found.joint}
+        return weigh(draft, found.merits).model_copy(update=told)
 
     def updates(self, record: RoundRecord) -> list[Symbols]:
         """Return the updates that move the parameters."""
