@@ -16,7 +16,7 @@ JointK = Annotated[
         min=0,
         max=4096,
         help="Entries of every 4096 that one joint update a round keeps, which contributors fetch in the place of "
-        "everybody's updates, such as 1024; 0: they fetch everybody's.",
+        "everybody's updates, such as 768; 0: they fetch everybody's.",
     ),
 ]
 """For runs of many peers: what each downloads then does not grow with their number."""

@@ -12,7 +12,14 @@ from murmur.churn import plan_drops
 from protocol.canonical import ZERO_DIGEST
 from protocol.errors import OwnFault
 from protocol.frozen import Frozen
-from protocol.manifest import CodecConfig, DatasetConfig, InnerConfig, OuterConfig, RunManifest
+from protocol.manifest import (
+    CodecConfig,
+    DatasetConfig,
+    InnerConfig,
+    MergingConfig,
+    OuterConfig,
+    RunManifest,
+)
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 from protocol.update import Symbols, encode
@@ -24,6 +31,7 @@ from training.codec import compress, decode_dense
 from training.corpus import Shard
 from training.evaluate import heldout_windows, mean_loss
 from training.inner import InnerState, InnerTrainer, learning_rate
+from training.joint import merge
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
 
@@ -58,6 +66,7 @@ class Cell(Frozen):
     decay: float = 0.95
     moments: Literal["fresh"] | None = None  # None: carried
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
+    joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     drop: float | None = None  # each peer's chance to miss a round
     late: int | None = None  # first round of the last peer
@@ -93,6 +102,7 @@ class Cell(Frozen):
             ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
+            merging=MergingConfig(joint_k=self.joint or 0),
         )
 
 
@@ -202,7 +212,7 @@ class Training:
         peers = {str(number): self._peer(number) for number in range(1, cell.peers + 1)}
         drops = plan_drops(cell.seed, [[*peers]] * cell.rounds, cell.drop or 0.0)
         for round_ in range(cell.rounds):
-            updates = []
+            updates, merged = [], []
             for name, peer in peers.items():
                 if name in drops[round_] or (name == str(cell.peers) and round_ < (cell.late or 0)):
                     peer.forget(
@@ -210,7 +220,13 @@ class Training:
                     )
                     continue
                 updates.append(peer.update(cell.seed, round_, state.parameters))
+                merged.append(peer)
                 self._advance(cell.steps)
+            if cell.joint is not None:
+                joint = merge(self.manifest, updates, (1,) * len(updates))
+                for peer in merged:
+                    peer.give_back(joint)
+                updates = [joint]
             state = self._outer(state, updates, round_)
         return [state.parameters]
 

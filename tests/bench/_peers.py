@@ -8,11 +8,12 @@ import numpy as np
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.manifest import RunManifest
 from protocol.tensors import Floats, pack, parameter_layout
-from protocol.update import Symbols
+from protocol.update import SparseSymbols, Symbols
 from training.assignment import assignment
 from training.codec import compress
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.inner import InnerState, InnerTrainer
+from training.joint import give_back, left_out
 from training.model import initial_parameters
 from training.program import program_digest
 
@@ -74,6 +75,7 @@ class Peer:
         self._trainer = trainer or InnerTrainer(manifest, shard)
         self._state: InnerState | None = None
         self._residual: Floats | None = None
+        self._shown: Symbols | None = None
 
     def start(self, parameters: Floats) -> InnerState:
         """Return what the next unit starts from: `parameters` with the moments carried so far."""
@@ -102,4 +104,10 @@ class Peer:
         """Return the symbols of a round's update."""
         end, _ = self.unit(seed, round_, parameters)
         symbols, self._residual = compress(self._manifest.codec, parameters - end, self._residual)
+        self._shown = symbols
         return symbols
+
+    def give_back(self, joint: SparseSymbols) -> None:
+        """Take back what a round's joint update leaves out of this peer's own."""
+        if self._shown is not None:
+            self._residual = give_back(self._residual, left_out(self._shown, joint))
