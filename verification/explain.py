@@ -137,6 +137,9 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
             "It carried the optimizer moments and the residual of its unit of the round before, under the roots that "
             "it had committed there."
         )
+    back = bundle.carried.returned
+    if back is not None:
+        start += f" What that round's joint update {back.joint} left out of its own update came back to the residual."
     arithmetic = (
         f"It said that it computed under the profile {body.profile}, which this run does not have."
         if profile is None

@@ -13,6 +13,7 @@ from protocol.errors import Malformed, UsageError
 from protocol.manifest import CodecConfig, DeadlineConfig, MergingConfig, RunManifest
 from protocol.messages import check_tiers
 from tests.coordinator.conftest import make_manifest
+from tests.coordinator.test_succeeding import JUDGE, carry
 from training.merging import Merit
 from training.preset import preset
 
@@ -115,3 +116,15 @@ def test_the_option_fills_the_manifests_field() -> None:
     assert joint_fields(1024, None, given) == {"merging": {"similarity": 0.5, "joint_k": 1024}}
     with pytest.raises(UsageError, match="rollouts"):
         joint_fields(1024, preset("sort"))
+
+
+def test_a_stand_in_follows_the_joint_update_that_another_said_and_makes_the_next(world: Any) -> None:
+    world.play(0)
+    other = world.stand_in(JUDGE)
+    other.follow(world)
+    other.mine()
+    (followed,) = other.wanted(Aggregate)
+    assert followed.request.joint == world.record(0).joint
+    carry(other, 1)
+    assert other.record(1).joint is not None
+    assert other.wanted(Aggregate)[-1].request.joint == other.record(1).joint
