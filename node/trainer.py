@@ -20,12 +20,12 @@ from node.unit import Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
-from protocol.joint import Returned, max_joint_bytes, read_joint
+from protocol.joint import Returned
 from protocol.judging import Judgment, judging
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import Number, Round, Tier
-from protocol.published import Published, max_published_bytes, read_update, write_published
+from protocol.published import Published, max_published_bytes, write_published
 from protocol.rollouts import Shape, encode_group
 from protocol.tensors import Floats, moment_layout, pack, parameter_layout, unpack
 from protocol.update import MIN_EXPONENT
@@ -35,7 +35,7 @@ from training.codec import compress
 from training.experience import Experience
 from training.flops import training_flops
 from training.inner import InnerState, prepare_process, read_moments
-from training.joint import give_back, left_out
+from training.joint import give_back, read_returned
 from training.judging import Docket, judgments_of
 from training.outer import squared_norms
 from training.peak import measured_peak
@@ -201,13 +201,11 @@ class Bench:
 
     def _residual(self, request: TrainRequest) -> Floats | None:
         """Return what the unit carries in, and what comes back to it; None for nothing."""
-        layout, carried, back = parameter_layout(self.manifest.model), None, None
+        layout, carried = parameter_layout(self.manifest.model), None
         if request.residual is not None:
             carried, _ = unpack(layout, self._store.get(request.residual, max_size=layout.file_bytes))
-        if request.returned is not None:
-            file = self._store.get(request.returned.joint, max_size=max_joint_bytes(self.manifest))
-            own = read_update(self.manifest, self._published(request.returned.update))
-            back = left_out(own, read_joint(self.manifest, file))
+        read = self._store.get
+        back = read_returned(self.manifest, request.returned, lambda blob, limit: read(blob, max_size=limit))
         return give_back(carried, back)
 
     def _put(self, state: InnerState, *, keep: bool) -> Files:

@@ -6,8 +6,8 @@ outer step would take, of which the run's codec keeps the `merging.joint_k` larg
 same bits on every machine, and whoever has the updates recomputes it.
 
 What the joint update leaves out is not lost: of its own update a contributor takes back what lies outside the joint
-one, and adds it to the residual that it carries into the next round (`left_out`, `give_back`). Both updates are public,
-so a replay does the same.
+one, and adds it to the residual that it carries into the next round (`read_returned`, `give_back`). Both updates are
+public, so a replay does the same.
 
 A unit that is taken back later had its share of the mean where the joint update has entries, and that is what is taken
 back (`share_of`), up to the rounding of the joint update's few magnitudes. Whoever takes it back needs all updates of
@@ -15,13 +15,14 @@ its round, since these set the shares; the bound of the round that takes it back
 update, which every contributor holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
-from protocol.joint import joint_codec
+from protocol.joint import Returned, joint_codec, max_joint_bytes, read_joint
 from protocol.manifest import RunManifest
+from protocol.published import max_published_bytes, read_update
 from protocol.tensors import Floats
 from protocol.update import MIN_EXPONENT, SparseSymbols, Symbols, symbols_digest
 from training.codec import compress, decode_dense
@@ -74,12 +75,29 @@ def left_out(own: Symbols, joint: SparseSymbols) -> Floats:
     return values
 
 
+def read_returned(
+    manifest: RunManifest, returned: Returned | None, read: Callable[[str, int], bytes]
+) -> Floats | None:
+    """Return what comes back to a unit, float32[P]; None where nothing does.
+
+    Args:
+        read: returns a blob by its address, which has at most so many bytes.
+
+    Raises:
+        Malformed: what is public of the round before is no update.
+    """
+    if returned is None:
+        return None
+    own = read_update(manifest, read(returned.update, max_published_bytes(manifest)))
+    return left_out(own, read_joint(manifest, read(returned.joint, max_joint_bytes(manifest))))
+
+
 def give_back(residual: Floats | None, back: Floats | None) -> Floats | None:
     """Return the residual that a unit is encoded with: what it carries, and what the round before left out of its own.
 
     Args:
         residual: float32[P]; None stands for zeros.
-        back: float32[P], from `left_out`; None: nothing comes back.
+        back: float32[P], from `read_returned`; None: nothing comes back.
     """
     if residual is None or back is None:
         return back if residual is None else residual

@@ -12,6 +12,7 @@ from protocol.canonical import tagged_digest
 from protocol.errors import Malformed, OwnFault, ProofRejected
 from protocol.manifest import RunManifest
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED, Opening
+from training.joint import read_returned
 from training.outer import load_parameters
 from training.trainer import Material, exact_trainer, steps_taken
 from verification.dispute import largest_distance, reference_root, run_segment, segment_rows, unit_profile
@@ -25,7 +26,6 @@ from verification.opened import (
     play_again,
     read_end,
     read_residual,
-    read_returned,
     read_shown,
     read_start,
     recompute_update,
@@ -49,7 +49,7 @@ def find(
     """
     try:
         public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
-        back = read_returned(manifest, unit, files)
+        back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
     except Malformed as error:
         # Whoever commits to a round names its parameters: the fault is not necessarily the owner's.
         return Finding(

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 
 from protocol.canonical import digest
 from protocol.errors import Malformed, MurmurError, OwnFault, ProofRejected
-from protocol.joint import read_joint
 from protocol.judging import Judgment, judging
 from protocol.manifest import RunManifest
 from protocol.messages import Opening
-from protocol.published import published_identity, read_published, read_update
+from protocol.published import published_identity, read_published
 from protocol.rollouts import rollouts_of
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.inner import InnerState
-from training.joint import give_back, left_out
+from training.joint import give_back
 from training.judging import Docket
 from verification.rollouts import check_judgments, check_rollouts
 from verification.sampled import IndexedGroup, Sampling
@@ -89,18 +88,6 @@ def check_start(manifest: RunManifest, unit: DrawnUnit, opening: Opening, public
         return
     if digest(pack(parameter_layout(manifest.model), public)) != opening.start_parameters:
         raise ProofRejected("first segment starts from other parameters than the round's")
-
-
-def read_returned(manifest: RunManifest, unit: DrawnUnit, files: Mapping[str, bytes]) -> Floats | None:
-    """Read what the round before left out of its peer's update, [P]; None for nothing.
-
-    Raises:
-        Malformed: what is public of that round is no update.
-    """
-    back = unit.carried.returned
-    if back is None:
-        return None
-    return left_out(read_update(manifest, files[back.update]), read_joint(manifest, files[back.joint]))
 
 
 def read_residual(

@@ -25,6 +25,7 @@ from training.assignment import assignment
 from training.corpus import Shard
 from training.experience import Experience
 from training.inner import InnerState
+from training.joint import read_returned
 from training.outer import load_parameters
 from training.trainer import Material, steps_taken, trainer_for
 from verification import opening as training_opening
@@ -41,7 +42,6 @@ from verification.opened import (
     play_again,
     read_end,
     read_residual,
-    read_returned,
     read_shown,
     read_start,
     recompute_update,
@@ -102,7 +102,7 @@ class Units:
         profile = self._own_profile(manifest, unit)
         try:
             public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
-            back = read_returned(manifest, unit, files)
+            back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
             material = self._material(manifest, unit, files)
         except Malformed as error:
             raise ProofInconclusive(f"the round's public parameters or updates: {error.message}") from error

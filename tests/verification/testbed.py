@@ -15,7 +15,6 @@ from node.unit import Files, Unit, Work, commit, opening, reveal
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST, digest
 from protocol.chain import PostedRoot
-from protocol.joint import read_joint
 from protocol.manifest import (
     UNJUDGED,
     CodecConfig,
@@ -54,7 +53,7 @@ from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
 from training.gate import judge_round
 from training.inner import InnerState, prepare_process
-from training.joint import give_back, left_out
+from training.joint import give_back, read_returned
 from training.model import initial_parameters
 from training.outer import (
     initial_state,
@@ -216,13 +215,6 @@ class Testbed:
             in_force(record.body, void=is_void(self.manifest, self.chain, round_ - 1)) if record else None,
         )
 
-    def returned(self, expected: Carried) -> Floats | None:
-        """Return what comes back to a unit."""
-        if expected.returned is None:
-            return None
-        own, joint = (self.public.get(one, max_size=1 << 24) for one in expected.returned.blobs)
-        return left_out(read_update(self.manifest, own), read_joint(self.manifest, joint))
-
     def make(self, round_: int, number: int, cheat: Mapping[str, Cheat] | None = None) -> Made:
         """Train and commit one unit. A cheat is called at its stage: segment0, .., end, symbols, roots."""
         cheats = dict(cheat or {})
@@ -237,7 +229,9 @@ class Testbed:
         if before is not None:
             raw = self.states.get(before.residual, max_size=1 << 24)
             residual, _ = unpack(parameter_layout(model), raw)
-        residual = give_back(residual, self.returned(expected))
+        read = self.public.get
+        back = read_returned(manifest, expected.returned, lambda blob, limit: read(blob, max_size=limit))
+        residual = give_back(residual, back)
         state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
         view = manifest.at(expected.tier_of(manifest))
         trainer = trainer_for(view, self.shard, manifest.verification.profiles[0])
