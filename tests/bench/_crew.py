@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def gather_hivemind(crew: Crew, peers: int) -> None:
 def open_crew(
     hosts: Sequence[Host], commands: Sequence[Sequence[str]], logs: Path, name: str
 ) -> Iterator[Crew]:
-    """Start a command on each host; at the end each sees its stdin close, and is killed if it stays."""
+    """Start a command on each host; in the end each sees its stdin close, and what stays is killed."""
     logs.mkdir(parents=True, exist_ok=True)
     processes, files = [], []
     try:
@@ -122,8 +123,8 @@ def open_crew(
                 process.stdin.close()
         deadline = time.monotonic() + 10
         for process in processes:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):  # else some of its session stay, as hivemind's do
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

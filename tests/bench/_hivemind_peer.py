@@ -61,7 +61,7 @@ def average(address: str, vector: str, directory: str, chosen: str, count: str, 
         min_group_size=group,
         compression=COMPRESSIONS[chosen](),
         min_matchmaking_time=float(matchmaking),
-        request_timeout=1.0,
+        request_timeout=float(matchmaking) / 2,  # below it, as hivemind asks for
         start=True,
     )
     say({"ready": True})

@@ -39,7 +39,10 @@ REFRESH_S = 0.2  # least time between two looks at the others' progress; hivemin
 def optimizer(
     dht: hivemind.DHT, manifest: RunManifest, tensors: list[torch.Tensor], settings: dict[str, Any]
 ) -> hivemind.Optimizer:
-    """Return hivemind's optimizer with the product's rates, which follow the samples that all have seen."""
+    """Return hivemind's optimizer with the product's rates.
+
+    They follow the samples that all have seen; who steps by itself sets its own, for epochs need not follow samples.
+    """
     inner: InnerConfig = manifest.inner
     epoch_steps = settings["samples"] / (settings["peers"] * inner.batch)
 
@@ -59,7 +62,7 @@ def optimizer(
             eps=inner.eps,
             weight_decay=inner.weight_decay,
         ),
-        scheduler=lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, relative_rate),
+        scheduler=None if local else lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, relative_rate),
         batch_size_per_step=inner.batch,
         target_batch_size=settings["samples"],
         use_local_updates=local,
@@ -72,6 +75,7 @@ def optimizer(
         grad_compression=Float16Compression(),
         state_averaging_compression=Float16Compression(),
         load_state_compression=Float16Compression(),
+        averager_opts={"request_timeout": settings["matchmaking_s"] / 2},  # below it, as hivemind asks for
         tracker_opts={"min_refresh_period": REFRESH_S, "default_refresh_period": 2 * REFRESH_S},
     )
 
@@ -103,6 +107,9 @@ def train(address: str, directory: Path, number: int, settings: dict[str, Any]) 
         if step >= manifest.total_steps if settings["local"] else opt.local_epoch >= epochs:
             break
         rows = torch.from_numpy(batch(shard, offsets[step % len(offsets)], manifest.model.context))
+        if settings["local"]:
+            for group in opt.param_groups:
+                group["lr"] = learning_rate(manifest.inner, step, manifest.total_steps)
         opt.zero_grad()
         model.loss(rows).backward()
         torch.nn.utils.clip_grad_norm_(tensors, manifest.inner.clip_norm)

@@ -37,6 +37,7 @@ HIVEMIND: Final[Mapping[str, dict[str, Any]]] = {
     "a gradient every step, delayed": {"steps": 1, "local": False, "delayed": True},
     "a gradient every 4 steps": {"steps": 4, "local": False, "delayed": False},
     "parameters every 15 steps": {"steps": 15, "local": True, "delayed": False},
+    "parameters every 60 steps": {"steps": 60, "local": True, "delayed": False},
     "parameters every 15 steps, delayed": {"steps": 15, "local": True, "delayed": True},
 }
 """How hivemind's optimizer is used: steps of each peer between two averagings, and of what."""

@@ -21,6 +21,7 @@ network) and CPU-seconds of all processes are those to the last of the targets, 
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -86,12 +87,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=40, help="that each peer trains for")
     parser.add_argument("--targets", type=float, nargs="+", default=[2.5, 2.2, 2.1], help="held-out losses")
-    parser.add_argument("--limit", type=float, default=600.0, help="of a training of hivemind's, s")
+    parser.add_argument("--limit", type=float, default=240.0, help="of a training of hivemind's, s")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS), help="of training")
     parser.add_argument("--keep", type=Path, default=cache_directory(), help="of hivemind and of vectors")
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or hosts' processes would stay
     options.keep.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
         PARTS[part](options, Rows(options.json))
