@@ -1,8 +1,15 @@
-"""Rules by which packets travel over links, on a clock that the tests set."""
+"""Rules by which packets travel over links, on a clock that the tests set, and real processes where that is allowed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.bench._lines import MBIT, Line, Link, Middle
+from tests.bench._links import open_links
 from tests.bench._switch import loopback_bytes
 
 PACKET = bytes(1250)  # ten milliseconds at one megabit a second
@@ -85,3 +92,44 @@ def test_loopback_is_read_by_its_name():
     text = "Inter-|   Receive\n face |bytes packets\n    lo: 4242 7 0 0\n  wire: 1 1 0 0\n"
     assert loopback_bytes(text) == 4242
     assert loopback_bytes("wire: 1 1 0 0\n") == 0
+
+
+SERVER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    connection, _ = server.accept()
+    count = 0
+    while data := connection.recv(1 << 16):
+        count += len(data)
+    print(count, flush=True)
+"""
+CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    connection.sendall(bytes(100_000))
+"""
+
+
+def may_make_links():
+    tools = all(map(shutil.which, ("ip", "nsenter")))
+    return sys.platform == "linux" and os.geteuid() == 0 and tools and Path("/dev/net/tun").exists()
+
+
+@pytest.mark.skipif(not may_make_links(), reason="needs root, iproute2, util-linux and /dev/net/tun")
+def test_processes_on_two_hosts_talk_over_their_links_alone():
+    python = [sys.executable, "-c"]
+    with open_links([Link(rate=50 * MBIT, delay_s=0.001)] * 3) as links:
+        first, second, third = links.hosts
+        with subprocess.Popen(
+            second.command([*python, SERVER, second.address]), stdout=subprocess.PIPE, text=True
+        ) as server:
+            port = server.stdout.readline().strip()
+            subprocess.run(first.command([*python, CLIENT, second.address, port]), check=True)
+            assert server.stdout.readline().strip() == "100000"
+        sent, received, idle = links.traffic()
+    assert 100_000 < sent.sent < 110_000
+    assert 100_000 < received.received <= sent.sent  # the last packets may be under way
+    assert 0 < sent.received <= received.sent
+    assert (idle.sent, idle.received, idle.loopback) == (0, 0, 0)
+    assert not Path(third.space).exists()
