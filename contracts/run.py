@@ -137,6 +137,7 @@ class ChainRun:
         self._events: tuple[Event, ...] = ()
         self._facts = _Facts()
         self._beacons: Beacons | None = None
+        self._ahead = 0
         self._rollbacks = 0
         self._height = 0
 
@@ -191,13 +192,20 @@ class ChainRun:
         return facts
 
     def follow_beacon(
-        self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None, *, at_once: int = AT_ONCE
+        self,
+        beacon: BlockBeacon | DrandBeacon,
+        source: SignatureSource | None,
+        *,
+        at_once: int = AT_ONCE,
+        ahead: int = 0,
     ) -> None:
         """Bring, from the next `refresh` on, the beacons that the run's manifest demands.
 
         Args:
             at_once: how many drand rounds one refresh looks for, the newest first.
+            ahead: as in `protocol.chain`.
         """
+        self._ahead = ahead
         self._beacons = beacons_of(beacon, source, at_once)
 
     def _anchors(self) -> list[int]:
@@ -299,8 +307,8 @@ class ChainRun:
         return () if block is None else self._staked(Role.VERIFIER, block)
 
     def assignment_beacon(self, round_: int) -> str | None:
-        """Return the beacon of the block that anchored the round before."""
-        return self._beacon_after(self.anchor(round_ - 1))
+        """Return the beacon of the block that anchored the round before; one earlier where outer steps are delayed."""
+        return self._beacon_after(self.anchor(max(OPENING_ROUND, round_ - 1 - self._ahead)))
 
     def sampling_beacon(self, round_: int) -> str | None:
         """Return the beacon of the block that anchored the round."""

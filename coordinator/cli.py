@@ -9,7 +9,7 @@ import typer
 from contracts.pot_cli import fund, release_bond
 from coordinator.checkpoint_cli import checkpoints, export, sample
 from coordinator.joining import JointK, joint_fields
-from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
@@ -200,6 +200,7 @@ def create(
     ] = None,
     kind: Kind = RunKind.TRAINING,
     env: Environment = None,
+    delay: Delay = 0,
     judge: JudgeChoice = None,
     judge_weight: JudgeWeight = 1.0,
     people: People = None,
@@ -250,6 +251,7 @@ def create(
     fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
     fields |= joint_fields(joint_k, chosen, fields)
+    fields |= {"outer": {**fields.get("outer", {}), "delay": delay}} if delay else {}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
         save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coordinator.joining import JointK, joint_fields
-from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
@@ -79,6 +79,7 @@ class UpOptions:
     preset: "Preset | None" = None  # of a run of rollouts
     voices: Voices = field(default_factory=Voices)
     tensorboard: Path | None = None  # where event files are written; None: none are
+    delay: int = 0  # segments that contributors take while the round before is decided
     tiers: bool = False  # machines of several speeds, and tiers for them
     join_at: tuple[int, ...] = ()  # rounds in which one more contributor comes
     drop: float = 0.0  # chance of each honest contributor to drop out of a round
@@ -148,6 +149,7 @@ def up(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave chain and live page up at the end, until Ctrl-C.")
     ] = False,
+    delay: Delay = 0,
     tiers: Annotated[
         bool,
         typer.Option(
@@ -180,6 +182,10 @@ def up(
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
     joint_fields(joint_k, chosen)  # before anything starts
+    if delay and chosen is not None:
+        raise UsageError(
+            "a policy samples from the round's parameters", hint="--delay without --kind rollout"
+        )
     rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
@@ -196,6 +202,7 @@ def up(
         port=port,
         keep_running=keep_running,
         tensorboard=None if tensorboard is None else tensorboard.absolute(),
+        delay=delay,
         tiers=tiers,
     )
     console = Console(stderr=True)
@@ -377,6 +384,7 @@ class LocalRun:
                 "deadlines": DEADLINES | ({"commit": COMMIT_BLOCKS} if churning else {}),
                 **({"tiers": TIERS} if options.tiers else {}),
                 **joint_fields(options.joint_k, options.preset),
+                **({"outer": {"delay": options.delay}} if options.delay else {}),
             },
         )
         plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))
@@ -416,7 +424,7 @@ class LocalRun:
         from contracts.run import ChainRun
 
         chain = ChainRun.connect(wiring.rpc, wiring.ledger, wiring.run, chain_id=LOCAL_CHAIN_ID)
-        chain.follow_beacon(BlockBeacon(), None)
+        chain.follow_beacon(BlockBeacon(), None, ahead=1 if self.options.delay else 0)
         return chain
 
     def _plan_churn(

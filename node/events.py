@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from node.facts import Facts
-from node.unit import Unit, Work
+from node.unit import Ahead, Files, Unit, Work
 from protocol.joint import Returned
 from protocol.lessons import NOTHING, Lessons
 from protocol.messages import Body, Reveal, UnitRecord
@@ -24,6 +24,17 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class TrainAhead:
+    """Ask for a unit's first segments, which the round's parameters are not needed for (`training.delay`)."""
+
+    round: int
+    beacon: str
+    before: Files  # our final state of the round before, which it goes on from
+    moments: str | None
+    tier: int = 0
+
+
+@dataclass(frozen=True)
 class Train:
     """Ask for a unit: inner steps from the parameters on the batches that the beacon assigns."""
 
@@ -35,6 +46,8 @@ class Train:
     lessons: Lessons = NOTHING  # what a policy builds on
     tier: int = 0
     returned: Returned | None = None  # what comes back of the peer's update of the round before
+    before: Files | None = None  # our final state of the round before, where outer steps are delayed
+    ahead: Ahead | None = field(default=None, compare=False)  # what was made of it already
     keep: bool = field(default=True, compare=False)  # write its states; else only hash them
 
 
@@ -79,7 +92,7 @@ class Restore:
     work: Work
 
 
-Job = Fetch | Train | Aggregate | Restore
+Job = Fetch | TrainAhead | Train | Aggregate | Restore
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,16 @@ class Stop:
     hint: str = ""
 
 
-Effect = Start | Cancel | Publish | Force | Receive | StopReceiving | Progress | Release | Sweep | Stop
+@dataclass(frozen=True)
+class Prefetch:
+    """Fetch what an aggregation will read, beside any job, once; whatever fails is left to the aggregation."""
+
+    aggregate: Aggregate
+
+
+Effect = (
+    Start | Cancel | Publish | Force | Receive | StopReceiving | Progress | Release | Sweep | Stop | Prefetch
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,14 @@ class Trained:
     work: Work
     salt: str  # 32 fresh random bytes as hex
     wish: int | None = None  # tier for the units from the next round on; None: as it is
+
+
+@dataclass(frozen=True)
+class WentAhead:
+    """Tell what was made of a unit's first segments; None: the state to go on from is gone, or leads nowhere."""
+
+    job: TrainAhead
+    ahead: Ahead | None
 
 
 @dataclass(frozen=True)
@@ -217,4 +247,4 @@ class Restored:
     same: bool
 
 
-Event = Facts | Restored | Trained | Fetched | Aggregated | Refuted | CarryLost | Received
+Event = Facts | Restored | WentAhead | Trained | Fetched | Aggregated | Refuted | CarryLost | Received

@@ -177,7 +177,7 @@ def _of_round(
     own = pool.commitments(round_).get(number)
     roster = frozenset() if begun is None else frozenset(one.number for one in chain.roster(round_))
     beacon, posted = chain.assignment_beacon(round_), chain.commitments(round_)
-    drawn = () if beacon is None else witnesses(manifest, pool.run, beacon, round_, roster)
+    drawn = () if beacon is None or begun is None else witnesses(manifest, pool.run, beacon, round_, roster)
     everybody = round_draws(manifest, chain, pool, round_)
     asked = [case for case in chain.cases(round_) if case.number == number and case.outcome is None]
     watching = number in drawn and posted is not None and anchored is None

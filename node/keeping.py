@@ -63,6 +63,8 @@ def restore(
         if beacon is not None:
             start = unit.commitment.parameters
             before, tier = (unit.moments_before, unit.residual_before), unit.commitment.tier
-            again = Train(round_, beacon, start, *before, unit.lessons, tier, unit.returned)
+            again = Train(
+                round_, beacon, start, *before, unit.lessons, tier, unit.returned, unit.state_before
+            )
             return Restore(round_, again, unit.work)
     return None

@@ -22,7 +22,6 @@ from node.events import (
     Event,
     Fetch,
     Fetched,
-    Job,
     Progress,
     Publish,
     Received,
@@ -30,16 +29,16 @@ from node.events import (
     Release,
     Restore,
     Restored,
-    Start,
     Stop,
-    Sweep,
     Train,
     Trained,
+    WentAhead,
 )
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
-from node.keeping import Served, drop, restore
-from node.merging import MISTRUST, aggregation, retracted_by
+from node.jobs import choose_job, may_commit
+from node.keeping import Served, drop
+from node.merging import MISTRUST, retracted_by
 from node.state import KEEP_ROUNDS, State
 from node.tiers import next_tier
 from node.unit import Unit, commit, message_id, opening, reveal
@@ -71,7 +70,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         gone = drop(state.interest, state.dropped, state.opened, state.room)
         state = replace(state, dropped=gone)
     if not state.stopped:
-        state = _choose_job(state, effects)
+        state = choose_job(state, effects)
         state = _end(state, effects)
     return state, tuple(effects)
 
@@ -87,6 +86,8 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
             return replace(state, carry="lost", job=None, kept=None) if event.round == state.round else state
         case Restored():
             return _restored(state, event)
+        case WentAhead():
+            return replace(state, ahead=event, job=None, kept=None) if state.job == event.job else state
         case Trained():
             return _commit(state, event, effects)
         case Aggregated():
@@ -112,8 +113,8 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         return state
     if not job.keep:
         state = replace(state, dropped=state.dropped | {event.round})
-    state = replace(state, job=None, kept=None)
-    if not _may_commit(state):
+    state = replace(state, job=None, ahead=None, kept=None)
+    if not may_commit(state):
         return state
     work = event.work
     body = commit(
@@ -136,6 +137,7 @@ def _commit(state: State, event: Trained, effects: list[Effect]) -> State:
         salt=event.salt,
         moments_before=job.moments,
         residual_before=job.residual,
+        state_before=job.before,
         lessons=job.lessons,
         returned=job.returned,
         work=work,
@@ -330,75 +332,6 @@ def _forget(state: State) -> State:
     said = frozenset(one for one in state.said if one[1] in units)
     opened = {r: files for r, files in state.opened.items() if r in units}
     return replace(state, units=units, served=served, said=said, opened=opened)
-
-
-def _choose_job(state: State, effects: list[Effect]) -> State:
-    wanted = _wanted(state)
-    if wanted != state.job and state.job is not None:
-        effects.append(Cancel())
-        state = replace(state, job=None, kept=None)
-    busy = state.watch is not None and state.watch.busy
-    if state.job is None and not busy and state.kept != state.owned:
-        # Only between jobs: a running one may just have written a file that an older unit is letting go.
-        effects.append(Sweep(state.owned))
-        state = replace(state, kept=state.owned)
-    if wanted is not None and state.job is None:
-        effects.append(Start(wanted))
-    return replace(state, job=wanted)
-
-
-def _wanted(state: State) -> Job | None:
-    """Return the job to do: what a draw waits for comes before anything that is not under way."""
-    next_ = _next_job(state)
-    if next_ is not None and next_ == state.job:
-        return state.job
-    drawn = (state.dropped - state.lost - state.released) & state.opened.keys()
-    return restore(state.units, drawn, {one: state.facts.of(one).beacon for one in drawn}) or next_
-
-
-def _next_job(state: State) -> Job | None:
-    if state.finished or is_far_behind(state):
-        return None  # far behind, waiting for the newest record
-    if not state.held:
-        return Fetch(state.round, state.parameters)
-    facts = state.facts.of(state.round)
-    record = facts.confirmed
-    if record is not None:
-        old = retracted_by(record, state.round, state.facts)
-        return None if old is None else aggregation(state.round, record, old, state.number in facts.witnesses)
-    lessons = state.lessons
-    if not _may_commit(state) or facts.beacon is None or facts.commit_closes is None:
-        return None
-    if lessons is None or not state.knows_returned:
-        return None
-    previous = state.units[state.round - 1].work if state.carry == "unit" else None
-    job = Train(
-        state.round,
-        facts.beacon,
-        state.parameters,
-        None if previous is None or not state.manifest.carries_moments else previous.moments,
-        None if previous is None else previous.residual,
-        lessons,
-        state.expected.tier_of(state.manifest),
-        state.expected.returned,
-        keep=len(state.interest - state.dropped) < state.room,
-    )
-    on_time = state.facts.height < facts.commit_closes
-    return job if on_time or job == state.job else None
-
-
-def _may_commit(state: State) -> bool:
-    """Tell whether a commitment of ours could still count: on the roster, none made, no root posted yet."""
-    facts = state.facts.of(state.round)
-    return (
-        state.number in facts.roster
-        and state.round >= max(state.signs_from, state.commits_from)
-        and state.round not in state.units
-        and facts.own is None
-        and facts.posted is None
-        and facts.record_hash is None
-        and state.carry != "lost"
-    )
 
 
 def _end(state: State, effects: list[Effect]) -> State:

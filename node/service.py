@@ -21,6 +21,7 @@ from node.events import (
     Event,
     Force,
     Job,
+    Prefetch,
     Progress,
     Publish,
     Receive,
@@ -208,6 +209,8 @@ class Node:
                 running = [one for one in self._receiving if not one[1].is_set()]
                 self._receiving = [*running, (scope, done)]
                 self._nursery.start_soon(self._receive, effect, scope, done)
+            case Prefetch():
+                self._nursery.start_soon(self._shop.prefetch, effect.aggregate)
             case StopReceiving():
                 await self._stop_receiving()
             case Progress():

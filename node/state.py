@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from node.events import Aggregate, Carry, Fetch, Job, Progress, Restore, Train
+from node.events import Aggregate, Carry, Fetch, Job, Progress, Restore, Train, TrainAhead, WentAhead
 from node.facts import Facts
 from node.forcing import FORCED
 from node.keeping import STATE_CAP, Served, unit_bytes
@@ -14,6 +14,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import Receipt
 from verification.commit import Carried, returned
 from verification.experience import experience, learned_rounds
+from verification.retract import moving_units, moving_updates
 
 KEEP_ROUNDS = 3  # how long updates stay here at least, for peers that are behind
 
@@ -39,6 +40,7 @@ class State:
     previous: str | None = None  # parameters of the round before, for peers one round behind
     facts: Facts = field(default_factory=Facts)
     job: Job | None = None
+    ahead: WentAhead | None = None  # what is made already of the unit of this round or the next
     room: int = 1  # so many undrawn units' states fit on the disk
     dropped: frozenset[int] = frozenset()  # rounds whose states are gone, to be computed again if drawn
     lost: frozenset[int] = frozenset()  # of those, rounds that gave other bits or have nothing to start from
@@ -62,6 +64,13 @@ class State:
                 blobs |= unit.carried_files
             if round_ > self.round - KEEP_ROUNDS:
                 blobs.add(unit.work.blob)
+        if self.ahead is not None and self.ahead.ahead is not None:
+            blobs.update(*((one.parameters, one.moments) for one in self.ahead.ahead.segments))
+        if self.manifest.outer.delay and (record := self.facts.of(self.round).confirmed) is not None:
+            # They may be here before the job is.
+            blobs.update(
+                moving_updates(moving_units(record)).updates, () if record.joint is None else (record.joint,)
+            )
         watched = frozenset[str]() if self.watch is None else self.watch.blobs
         return frozenset(blobs.union(watched, *(one.blobs for one in self.served.values())))
 
@@ -92,8 +101,9 @@ class State:
         retracted = () if record is None else record.retracted
         learned = learned_rounds(self.manifest, self.round)
         before = {self.round - 1} if self.carry == "unit" else set[int]()
+        following = {self.round + 1} if self.manifest.outer.delay else set[int]()
         old = {one.round for one in retracted if one.round < self.round}
-        return self.interest | {*learned} | before | old
+        return self.interest | {*learned} | before | following | old
 
     @property
     def lessons(self) -> Lessons | None:
@@ -130,7 +140,7 @@ class State:
         match self.job:
             case Fetch():
                 return "fetching"
-            case Train():
+            case TrainAhead() | Train():
                 return "training"
             case Restore():
                 return "restoring"

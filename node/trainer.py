@@ -16,7 +16,8 @@ import numpy as np
 from node.cheats.casting import steps_of
 from node.figures import Figures
 from node.honesty import HonestSteps
-from node.unit import Files, Work
+from node.stretch import Stretch
+from node.unit import Ahead, Files, Work
 from protocol.blobs import pieces_digest
 from protocol.errors import OwnFault
 from protocol.frozen import Digest, Frozen
@@ -32,6 +33,7 @@ from protocol.update import MIN_EXPONENT
 from protocol.worker import Method, Params, Progress, Result, serve
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
+from training.delay import caught_up
 from training.experience import Experience
 from training.flops import training_flops
 from training.inner import InnerState, prepare_process, read_moments
@@ -46,18 +48,27 @@ from training.workbench import AggregateRequest, TrainerLoadRequest, Workbench
 from verification.profile import own_profile, this_machine
 
 
-class TrainRequest(Frozen):
-    """Name one unit and the blobs it starts from."""
+class AheadRequest(Frozen):
+    """Name one unit and what it goes on from before an outer step that is delayed."""
 
     round: Round
     number: Number
     beacon: Digest
     tier: Tier = 0
-    parameters: Digest
+    before: Files | None = (
+        None  # its peer's final state of the round before; None: it starts from the round's
+    )
     moments: Digest | None
+
+
+class TrainRequest(AheadRequest):
+    """Name one unit and the blobs it starts from."""
+
+    parameters: Digest
     residual: Digest | None
     lessons: Lessons = NOTHING  # what a policy builds on
     returned: Returned | None = None  # what comes back to the residual
+    ahead: Ahead | None = None  # what was made of it already
     keep: bool = True  # the states between segments; else only their hashes are made, and what is carried on
 
 
@@ -87,52 +98,58 @@ class Bench:
             OwnFault: the loss or the update is not finite.
         """
         began, began_wall = time.process_time(), time.perf_counter()
-        manifest = self.manifest.at(request.tier)
-        start = self._start(request)
+        manifest, ahead = self.manifest.at(request.tier), request.ahead
+        public = self.work.parameters(request.parameters).parameters
         residual = self._residual(request)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
-        trained = self._steps.batches(manifest, request.beacon, request.round, request.number)
-        steps = manifest.verification.segment_steps
-        groups = self._rollouts(request, start.parameters, progress)
+        groups = self._rollouts(request, public, progress)
         judgments = self._judgments(request, progress)
-        trainer = self._trainer_for(request)
-        files, losses = [self._put(start, keep=request.keep)], list[float]()
-        trainer.load(self._steps.start(start))
-        train_s = 0.0
-        for first in range(0, manifest.inner.steps, steps):
-            rows, step = trained[first : first + steps], request.round * manifest.inner.steps + first
-            stepping = time.perf_counter()
-            losses += self._steps.run(trainer, rows, step)
-            stepped = time.perf_counter() - stepping
-            train_s += stepped
-            time.sleep(self._rest * stepped)  # noqa: TID251 - what its owner leaves to other programs
-            files.append(self._put(trainer.view(), keep=request.keep))
-            progress({"step": first + steps, "steps": manifest.inner.steps, "loss": losses[-1]})
-        end, moments = trainer.state(), files[-1].moments
+        stretch = self._stretch(request)
+        if request.before is None:
+            stretch.begin(self._start(request, public), keep=request.keep)
+            stretch.advance(manifest.segments, keep=request.keep, progress=progress)
+        else:
+            if ahead is None:
+                stretch.begin(
+                    self._start(request, self._vector(request.before.parameters)), keep=request.keep
+                )
+                stretch.advance(manifest.outer.delay, keep=request.keep, progress=progress)
+                reached = stretch.trainer.state()
+            else:
+                stretch.take(ahead)
+                reached = self._state(ahead.segments[-1])
+            before = self._vector(request.before.parameters)
+            stretch.trainer.load(caught_up(reached, before, public))
+            stretch.advance(manifest.segments, keep=request.keep, progress=progress)
+        end, files = stretch.trainer.state(), stretch.files
         if not request.keep:
-            moments = self._store.put_pieces(end.moments_pieces(manifest.model))
-        norms = trainer.gradient_norms()
-        change = self._steps.change(start.parameters - end.parameters)
+            self._store.put_pieces(end.moments_pieces(manifest.model))
+        carried = None
+        if manifest.outer.delay:
+            carried = self._store.put_pieces(end.parameters_pieces(manifest.model))
+        change = self._steps.change(public - end.parameters)
+        losses, norms = stretch.losses, stretch.norms
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
         published = Published(symbols, groups, judgments)
         blob = write_published(manifest, published)
         return Work(
             assignment=assignment_digest(assigned),
             segments=tuple(files),
-            moments=moments,
+            parameters=carried,
+            moments=files[-1].moments,
             residual=self._store.put(
                 pack(parameter_layout(manifest.model), self._steps.residual_after(rest))
             ),
             symbols=published.identity,
             blob=self._store.put(blob),
             blob_bytes=len(blob),
-            cpu_s=time.process_time() - began,
+            cpu_s=time.process_time() - began + (0.0 if ahead is None else ahead.cpu_s),
             loss=fmean(losses),
             figures=Figures(
                 steps=len(losses),
                 tokens=_tokens(manifest, losses),
-                train_s=train_s,
-                unit_s=time.perf_counter() - began_wall,
+                train_s=stretch.train_s,
+                unit_s=time.perf_counter() - began_wall + (0.0 if ahead is None else ahead.unit_s),
                 gradient_norm=_finite(fmean(norms)) if norms else None,
                 gradient_norm_max=_finite(max(norms)) if norms else None,
                 pseudo_gradient_norm=_norm(change),
@@ -141,14 +158,43 @@ class Bench:
             ),
         )
 
+    def ahead(self, request: AheadRequest, progress: Progress) -> Ahead:
+        """Take a unit's steps as far as they do not need the round's parameters; their states are written.
+
+        Raises:
+            NetworkError: the state to go on from is missing or damaged.
+            Malformed: it is not a state of this run.
+            OwnFault: the loss is not finite.
+        """
+        assert request.before is not None, "who carries nothing waits for the round's parameters"
+        began, began_wall = time.process_time(), time.perf_counter()
+        stretch = self._stretch(request)
+        stretch.begin(self._start(request, self._vector(request.before.parameters)), keep=True)
+        stretch.advance(self.manifest.outer.delay, keep=True, progress=progress)
+        return Ahead(
+            segments=tuple(stretch.files),
+            losses=tuple(stretch.losses),
+            gradient_norms=tuple(filter(isfinite, stretch.norms)),
+            cpu_s=time.process_time() - began,
+            train_s=stretch.train_s,
+            unit_s=time.perf_counter() - began_wall,
+        )
+
     def peak(self) -> float:
         """Return the FLOPs a second that the device reaches at its best, in the profile's arithmetic."""
         return measured_peak(self._device, arithmetic=self._profile.arithmetic)
 
-    def _trainer_for(self, request: TrainRequest) -> Trainer:
+    def _stretch(self, request: AheadRequest) -> Stretch:
+        manifest = self.manifest.at(request.tier)
+        rows = self._steps.batches(manifest, request.beacon, request.round, request.number)
+        first = request.round * manifest.inner.steps
+        return Stretch(manifest, self._steps, self._trainer_for(request), rows, first, self._put, self._rest)
+
+    def _trainer_for(self, request: AheadRequest) -> Trainer:
         """Return what takes the unit's steps; a text's is kept from unit to unit."""
         if self._shard is None:
-            return self._trainer(self.manifest, self._experience(request.lessons))
+            lessons = request.lessons if isinstance(request, TrainRequest) else NOTHING
+            return self._trainer(self.manifest, self._experience(lessons))
         if self._of_tier is None or self._of_tier[0] != request.tier:
             self._of_tier = request.tier, self._trainer(self.manifest.at(request.tier), self._shard)
         return self._of_tier[1]
@@ -191,9 +237,9 @@ class Bench:
         parameters, _ = unpack(layout, self._store.get(address, max_size=layout.file_bytes))
         return Sampler(manifest, parameters, address, self._profile, self._device)
 
-    def _start(self, request: TrainRequest) -> InnerState:
+    def _start(self, request: AheadRequest, vector: Floats) -> InnerState:
+        """Return the state in which a unit starts, at parameters float32[P]."""
         model = self.manifest.model
-        vector = self.work.parameters(request.parameters).parameters
         if request.moments is None:
             return InnerState.fresh(vector)
         moments = self._store.get(request.moments, max_size=moment_layout(model).file_bytes)
@@ -201,12 +247,20 @@ class Bench:
 
     def _residual(self, request: TrainRequest) -> Floats | None:
         """Return what the unit carries in, and what comes back to it; None for nothing."""
-        layout, carried = parameter_layout(self.manifest.model), None
-        if request.residual is not None:
-            carried, _ = unpack(layout, self._store.get(request.residual, max_size=layout.file_bytes))
+        carried = None if request.residual is None else self._vector(request.residual)
         read = self._store.get
         back = read_returned(self.manifest, request.returned, lambda blob, limit: read(blob, max_size=limit))
         return give_back(carried, back)
+
+    def _state(self, files: Files) -> InnerState:
+        """Read a state that is in the store."""
+        moments = self._store.get(files.moments, max_size=moment_layout(self.manifest.model).file_bytes)
+        return InnerState(self._vector(files.parameters), *read_moments(self.manifest.model, moments))
+
+    def _vector(self, address: str) -> Floats:
+        """Read float32[P] that lies in the store as parameters do."""
+        layout = parameter_layout(self.manifest.model)
+        return unpack(layout, self._store.get(address, max_size=layout.file_bytes))[0]
 
     def _put(self, state: InnerState, *, keep: bool) -> Files:
         """Return the addresses of a state; without `keep` its bytes are hashed and not written."""
@@ -246,12 +300,22 @@ class Service:
     @property
     def methods(self) -> dict[str, Method]:
         """Return the methods by the name they are called with."""
-        return {"load": self.load, "train": self.train, "aggregate": self.aggregate, "peak": self.peak}
+        return {
+            "load": self.load,
+            "ahead": self.ahead,
+            "train": self.train,
+            "aggregate": self.aggregate,
+            "peak": self.peak,
+        }
 
     def load(self, params: Params, progress: Progress) -> Result:
         """Prepare for a run (`TrainerLoadRequest`) and return the program digest that this machine computes."""
         self._loaded = Bench(TrainerLoadRequest.model_validate(params), self._steps)
         return {"program": program_digest()}
+
+    def ahead(self, params: Params, progress: Progress) -> Result:
+        """Make a unit's first segments (`AheadRequest`) and return them as `node.unit.Ahead`."""
+        return self._bench.ahead(AheadRequest.model_validate(params), progress).model_dump(mode="json")
 
     def train(self, params: Params, progress: Progress) -> Result:
         """Make a unit (`TrainRequest`) and return it as `node.unit.Work`."""

@@ -8,7 +8,7 @@ from node.figures import Figures
 from protocol.frozen import Digest, Frozen
 from protocol.joint import Returned
 from protocol.lessons import NOTHING, Lessons
-from protocol.manifest import RunManifest
+from protocol.manifest import MAX_UNIT_SAMPLES, RunManifest
 from protocol.messages import Commitment, Opening, Reveal, Round, Seconds, signing_digest
 from protocol.state import NOTHING_CARRIED, moments_root, residual_root, segment_root, update_root
 from verification.commit import Carried
@@ -21,11 +21,25 @@ class Files(Frozen):
     moments: Digest
 
 
+class Ahead(Frozen):
+    """Hold what was made of a unit before the outer step that it waits for: its first segments."""
+
+    segments: tuple[Files, ...] = Field(
+        min_length=2, max_length=1001
+    )  # after 0, 1, .. `outer.delay` segments
+    losses: tuple[float, ...] = Field(max_length=MAX_UNIT_SAMPLES)  # one a step
+    gradient_norms: tuple[float, ...] = Field(max_length=MAX_UNIT_SAMPLES)
+    cpu_s: Seconds
+    train_s: Seconds  # in inner steps
+    unit_s: Seconds
+
+
 class Work(Frozen):
     """Hold what the trainer made of a unit; digests but `symbols` and `assignment` are addresses of blobs."""
 
     assignment: Digest  # hash of the batches
     segments: tuple[Files, ...] = Field(min_length=2, max_length=1001)  # after 0, 1, .. n segments
+    parameters: Digest | None = None  # carried into the next round where outer steps are delayed
     moments: Digest  # carried into the next round
     residual: Digest  # carried into the next round
     symbols: Digest  # identity of the update
@@ -47,6 +61,7 @@ class Unit(Frozen):
     salt: Digest
     moments_before: Digest | None  # blob carried in; None: started with nothing
     residual_before: Digest | None
+    state_before: Files | None = None  # gone on from, where outer steps are delayed
     lessons: Lessons = NOTHING  # that it was built on
     returned: Returned | None = None  # what came back to it
     work: Work
@@ -70,12 +85,13 @@ class Unit(Frozen):
 
     @property
     def _before(self) -> frozenset[str]:
-        return frozenset(a for a in (self.moments_before, self.residual_before) if a is not None)
+        state = () if self.state_before is None else (self.state_before.parameters, self.state_before.moments)
+        return frozenset(a for a in (self.moments_before, self.residual_before, *state) if a is not None)
 
     def opened_files(self, segment: int, *, ends: bool) -> frozenset[str]:
         """Return the addresses that an opening of a segment asks for: its start, and with `ends` all of them."""
         said = opening(self, segment)
-        found = {said.start_parameters, said.start_moments, said.residual_before}
+        found = {said.start_parameters, said.start_moments, said.residual_before, said.before_parameters}
         if ends:
             found |= {said.end_parameters, said.end_moments, said.final_parameters}
         return frozenset(address for address in found if address is not None)
@@ -83,13 +99,18 @@ class Unit(Frozen):
     @property
     def carried_files(self) -> frozenset[str]:
         """Return the addresses of the blobs that the next round starts with."""
-        return frozenset((self.work.moments, self.work.residual))
+        work = self.work
+        return frozenset(a for a in (work.moments, work.residual, work.parameters) if a is not None)
+
+    @property
+    def state(self) -> Files | None:
+        """Return what the next unit goes on from, where outer steps are delayed."""
+        return None if self.work.parameters is None else self.work.segments[-1]
 
     @property
     def carried(self) -> Carried:
         """Return what the next round must start with while this unit stands."""
-        said = self.commitment
-        return Carried(said.moments_after, said.residual_after, said.next_tier)
+        return Carried.after(self.commitment)
 
 
 def commit(
@@ -164,6 +185,7 @@ def opening(unit: Unit, segment: int, case: int = 0, *, rollouts: bool = False) 
         rollouts: whether the unit published rollouts, which are opened as well.
     """
     start, end, final = unit.work.segments[segment], unit.work.segments[segment + 1], unit.work.segments[-1]
+    before = unit.state_before
     return Opening(
         number=unit.commitment.number,
         case=case,
@@ -179,6 +201,8 @@ def opening(unit: Unit, segment: int, case: int = 0, *, rollouts: bool = False) 
         residual_after=unit.work.residual,
         symbols=unit.work.symbols,
         salt=unit.salt,
+        before_parameters=None if before is None else before.parameters,
+        before_moments=None if before is None else before.moments,
         published=unit.work.blob if rollouts else None,
         published_bytes=unit.work.blob_bytes if rollouts else 0,
     )

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,13 @@ from node.events import (
     Restore,
     Restored,
     Train,
+    TrainAhead,
     Trained,
+    WentAhead,
 )
 from node.honesty import Honesty
 from node.tiers import Pace
-from node.unit import Work
+from node.unit import Ahead, Work
 from protocol.clock import unix_time
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, Malformed, MurmurError, NetworkError, OwnFault, ProofRejected
@@ -164,9 +166,11 @@ class Shop:
                 with self._accounting.transfer():
                     await self._bring(job.parameters, self._parameter_bytes)
                 return Fetched(job.parameters)
+            case TrainAhead():
+                return WentAhead(job, await self._train_ahead(job))
             case Train():
                 began = trio.current_time()
-                carried = [address for address in (job.moments, job.residual) if address is not None]
+                carried = [*_carried_files(job)]
                 with self._accounting.transfer():
                     await self._bring(job.parameters, self._parameter_bytes)
                     await self._bring_lessons(job)
@@ -177,6 +181,7 @@ class Shop:
                         raise
                     return CarryLost(job.round)
                 work = work.model_copy(update={"figures": self._accounting.close(work.figures, unix_time())})
+                began -= 0.0 if job.ahead is None else job.ahead.unit_s
                 return Trained(job.round, work, secrets.token_hex(32), self._pace.wish(job.tier, began))
             case Restore():
                 return Restored(job.round, await self._restore(job))
@@ -219,7 +224,7 @@ class Shop:
         again = job.train
         await self._bring(again.parameters, self._parameter_bytes)
         await self._bring_lessons(again)
-        if not all(self.store.has(one) for one in (again.moments, again.residual) if one is not None):
+        if not all(map(self.store.has, _carried_files(again))):
             log.error("round %d: drawn, but what its unit started from is not in the store", job.round)
             return False
         work = await self._honesty.work(self, again)
@@ -249,9 +254,36 @@ class Shop:
             "residual": job.residual,
             "lessons": job.lessons.model_dump(mode="json"),
             "returned": None if job.returned is None else job.returned.model_dump(mode="json"),
+            "before": None if job.before is None else job.before.model_dump(mode="json"),
+            "ahead": None if job.ahead is None else job.ahead.model_dump(mode="json"),
             "keep": job.keep,
         }
         return Work.model_validate(await self._call("train", request))
+
+    async def _train_ahead(self, job: TrainAhead) -> Ahead | None:
+        """Make a unit's first segments; None where they cannot be made: the whole unit then says why."""
+        request = {
+            "round": job.round,
+            "number": self.number,
+            "beacon": job.beacon,
+            "tier": job.tier,
+            "before": job.before.model_dump(mode="json"),
+            "moments": job.moments,
+        }
+        try:
+            return Ahead.model_validate(await self._call("ahead", request))
+        except ConfigError:
+            raise
+        except MurmurError as error:
+            log.warning("the first segments of round %d: %s", job.round, error)
+            return None
+
+    async def prefetch(self, job: Aggregate) -> None:
+        """Fetch what an aggregation will read; whatever fails is left to the aggregation."""
+        try:
+            await self._bring_updates(job)
+        except MurmurError as error:
+            log.info("updates of round %d: %s", job.round, error)
 
     async def announce(self, data: bytes) -> None:
         """Send bytes as they are to the run's gossip.
@@ -271,15 +303,7 @@ class Shop:
         moving = job.moving
         with self._accounting.transfer():
             await self._bring(job.parameters, self._parameter_bytes)
-            if job.joint is not None:
-                await self._bring(job.joint, max_joint_bytes(self.manifest))
-            await self._bring_blobs(
-                [
-                    *((unit.blob, (unit.number,)) for unit in job.fetched if unit.blob is not None),
-                    # whoever still has it: the coordinator keeps all
-                    *((blob, ()) for blob in job.old - job.blobs),
-                ]
-            )
+            await self._bring_updates(job)
         request = AggregateRequest(
             parameters=job.parameters,
             joint=job.joint,
@@ -298,6 +322,17 @@ class Shop:
         if not isinstance(parameters, str):
             raise OwnFault("the trainer named no parameters")
         return Aggregated(job.round, parameters)
+
+    async def _bring_updates(self, job: Aggregate) -> None:
+        if job.joint is not None:
+            await self._bring(job.joint, max_joint_bytes(self.manifest))
+        await self._bring_blobs(
+            [
+                *((unit.blob, (unit.number,)) for unit in job.fetched if unit.blob is not None),
+                # whoever still has it: the coordinator keeps all
+                *((blob, ()) for blob in job.old - job.blobs),
+            ]
+        )
 
     async def _call(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         if not self._worker.alive:
@@ -337,3 +372,9 @@ class Shop:
                 nursery.start_soon(bring, blob, numbers)
         if failed:
             raise failed[0]
+
+
+def _carried_files(job: Train) -> Iterator[str]:
+    """Yield the addresses of what we carry into a unit."""
+    state = () if job.before is None else (job.before.parameters, job.before.moments)
+    yield from (one for one in (job.moments, job.residual, *state) if one is not None)

@@ -135,15 +135,22 @@ class ChainView(Protocol):
     def verifiers(self, round_: int) -> tuple[Operator, ...]:
         """Return the verifiers of a round, by number: registered and staked at its own anchor."""
 
-    def follow_beacon(self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None) -> None:
+    def follow_beacon(
+        self, beacon: BlockBeacon | DrandBeacon, source: SignatureSource | None, *, ahead: int = 0
+    ) -> None:
         """Bring, from the next `refresh` on, the beacons that the run's manifest demands.
 
         Args:
             source: where signatures come from; needed for drand.
+            ahead: rounds before its own opening at whose opening a round's batches are assigned.
         """
 
     def assignment_beacon(self, round_: int) -> str | None:
-        """Return the beacon fixed by the anchor of the round before, 64 hex digits, once it exists."""
+        """Return the beacon that assigns a round's batches, 64 hex digits, once it exists.
+
+        The anchor of the round before fixes it; where outer steps are delayed, the one before that, since units begin
+        before the round is open.
+        """
 
     def sampling_beacon(self, round_: int) -> str | None:
         """Return the beacon fixed by the round's own anchor, 64 hex digits, once it exists."""

@@ -70,6 +70,9 @@ class OuterConfig(Frozen):
 
     lr: float = Field(default=2.0, gt=0, le=16)
     momentum: float = Field(default=0.0, ge=0, lt=1)
+    delay: int = Field(
+        default=0, ge=0, lt=1000
+    )  # segments of a unit that are taken before the outer step of the round before is; 0: that comes first
 
 
 class MergingConfig(Frozen):
@@ -383,6 +386,15 @@ class RunManifest(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _outer_steps_are_taken_within_a_unit(self) -> "RunManifest":
+        shortest = min((self.inner.steps, *(tier.steps for tier in self.tiers)))
+        if self.outer.delay and self.outer.delay >= shortest // self.verification.segment_steps:
+            raise ValueError("outer.delay must be below the segments of every tier's units")
+        if self.outer.delay and self.rollouts is not None:
+            raise ValueError("a policy samples from the round's parameters: outer.delay is to be 0")
+        return self
+
+    @model_validator(mode="after")
     def _layers_that_learn_are_there(self) -> "RunManifest":
         if self.inner.last_layers is not None and self.inner.last_layers > self.model.layers:
             raise ValueError(f"inner.last_layers exceeds the model's {self.model.layers} layers")
@@ -497,6 +509,11 @@ class RunManifest(Frozen):
         if not 0 < tier <= len(self.tiers):
             raise Malformed(f"tier {tier}, which the run does not have")
         return _at(self, tier)
+
+    @property
+    def ahead(self) -> int:
+        """Return how many rounds before its own opening a round's batches are assigned: units may begin then."""
+        return 1 if self.outer.delay else 0
 
     @property
     def segments(self) -> int:

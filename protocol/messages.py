@@ -257,6 +257,8 @@ class Opening(Body):
     final_moments: Digest
     residual_before: Digest | None  # None: nothing carried
     residual_after: Digest
+    before_parameters: Digest | None = None  # state that the unit goes on from, where outer steps are delayed
+    before_moments: Digest | None = None
     symbols: Digest
     salt: Digest
     published: Digest | None = None  # content address of the unit's blob, where it holds rollouts

@@ -288,7 +288,7 @@ async def open_peer(
             raise MurmurError(f"the manifest at hand is of run {manifest.run_id}, not {config.run}")
         store.put(manifest.to_bytes())
         store.pin(config.run)
-        chain.follow_beacon(manifest.beacon, config.signatures())
+        chain.follow_beacon(manifest.beacon, config.signatures(), ahead=manifest.ahead)
         try:
             await trio.to_thread.run_sync(chain.refresh)
         except LedgerError as error:

@@ -1,6 +1,7 @@
 """What a commitment must say before it counts: everything in it that is already public."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from protocol.errors import Malformed
 from protocol.joint import Returned
@@ -14,12 +15,21 @@ class Carried:
     """Name the moments and the residual a peer brings into a round, by their roots, and the tier that it declared.
 
     Where the round before had a joint update, what it left out of the peer's own comes back (`training.joint`).
+    Where outer steps are delayed it also brings its last unit's whole final state, which its next one goes on from.
     """
 
     moments: str = NOTHING_CARRIED
     residual: str = NOTHING_CARRIED
     tier: int | None = None  # None: none was declared
     returned: Returned | None = None  # None: nothing comes back
+    state: str = NOTHING_CARRIED  # at the end of its last unit, which has
+    segments: int = 0
+
+    @classmethod
+    def after(cls, unit: Commitment, back: Returned | None = None) -> Self:
+        """Return what a unit leaves to its peer's next one, and what comes back of it."""
+        last = len(unit.segments) - 1
+        return cls(unit.moments_after, unit.residual_after, unit.next_tier, back, unit.segments[last], last)
 
     def tier_of(self, manifest: RunManifest) -> int:
         """Return the tier of the unit that starts with this: the smallest where none was declared."""
@@ -59,7 +69,7 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     if previous is None or not carries_on(number, previous_record):
         return Carried()
     back = None if previous_record is None else returned(number, previous_record)
-    return Carried(previous.moments_after, previous.residual_after, previous.next_tier, back)
+    return Carried.after(previous, back)
 
 
 def returned(number: int, record: RoundRecord) -> Returned | None:

@@ -140,6 +140,11 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
     back = bundle.carried.returned
     if back is not None:
         start += f" What that round's joint update {back.joint} left out of its own update came back to the residual."
+    if bundle.unit(0).goes_on(manifest):
+        start += (
+            " In this run nobody waits for a round's outer step: the unit went on from its peer's own final state of "
+            f"the round before, and moved to the round's parameters after {manifest.outer.delay} of its segments."
+        )
     arithmetic = (
         f"It said that it computed under the profile {body.profile}, which this run does not have."
         if profile is None

@@ -64,7 +64,7 @@ def find(
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
         samplings = play_again(manifest, unit, shown, public, files)
-        start = read_start(manifest, unit, opening, files)
+        start = read_start(manifest, unit, opening, files, public)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
     except Unplayable as error:

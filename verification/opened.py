@@ -14,6 +14,7 @@ from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
+from training.delay import caught_up
 from training.inner import InnerState
 from training.joint import give_back
 from training.judging import Docket
@@ -34,9 +35,12 @@ def check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
 
 
 def read_start(
-    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes]
+    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes], public: Floats
 ) -> InnerState:
-    """Read where the segment starts.
+    """Read where the segment's steps start: its opened state, after the outer step if that is due there.
+
+    Args:
+        public: [P], the round's global parameters.
 
     Raises:
         ProofRejected: no honest trainer can have written this.
@@ -52,7 +56,14 @@ def read_start(
     # In rounds before, its peer may have had the full tier.
     if start.steps > unit.round * manifest.at(0).inner.steps + unit.segment * steps:
         raise ProofRejected("opened more optimizer steps than the run has had")
-    return start
+    if not (unit.goes_on(manifest) and unit.segment == manifest.outer.delay):
+        return start
+    try:
+        assert opening.before_parameters is not None, "it gave the committed root"
+        before, _ = unpack(parameter_layout(model), files[opening.before_parameters])
+    except Malformed as error:
+        raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
+    return caught_up(start, before, public)
 
 
 def read_end(
@@ -81,10 +92,12 @@ def read_end(
 def check_start(manifest: RunManifest, unit: DrawnUnit, opening: Opening, public: Floats) -> None:
     """Compare the start of a unit's first segment with the round's global parameters, [P].
 
+    Who goes on from its own state has shown it: the opening gives its root.
+
     Raises:
         ProofRejected: it starts elsewhere.
     """
-    if unit.segment:
+    if unit.segment or unit.goes_on(manifest):
         return
     if digest(pack(parameter_layout(manifest.model), public)) != opening.start_parameters:
         raise ProofRejected("first segment starts from other parameters than the round's")

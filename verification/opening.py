@@ -114,6 +114,12 @@ def _roots(manifest: RunManifest, unit: DrawnUnit, said: Opening) -> list[tuple[
             body.residual_before,
         ),
     ]
+    if unit.goes_on(manifest) and start in (0, manifest.outer.delay):
+        before = said.before_parameters or "", said.before_moments or ""
+        found = segment_root(run, round_ - 1, number, unit.carried.segments, *before)
+        checks.append(("state gone on from", found, unit.carried.state))
+        if start == 0:
+            checks.append(("first parameters", said.start_parameters, before[0]))
     if manifest.carries_moments:
         after = moments_root(run, round_, number, said.final_moments)
         checks.append(("final moments", after, body.moments_after))
@@ -162,6 +168,11 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
         if judge is not None:
             bytes_ = parameter_layout(judge.model).file_bytes
             needed.append(NeededFile("judge", judge.parameters, bytes_, public=True))
+    if unit.goes_on(manifest) and unit.segment == manifest.outer.delay:
+        assert opening.before_parameters is not None, (
+            "an opening without it does not give the committed roots"
+        )
+        needed.append(NeededFile("before_parameters", opening.before_parameters, parameters))
     if opening.residual_before is not None:
         needed.append(NeededFile("residual_before", opening.residual_before, parameters))
     if (back := unit.carried.returned) is not None:

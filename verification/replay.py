@@ -109,7 +109,7 @@ class Units:
         try:
             check_assignment(manifest, unit)
             residual = read_residual(manifest, opening, files, back)
-            start = read_start(manifest, unit, opening, files)
+            start = read_start(manifest, unit, opening, files, public)
             check_start(manifest, unit, opening, public)
             published = read_shown(manifest, opening, files)
             samplings = play_again(manifest, unit, published, public, files)

@@ -27,6 +27,8 @@ class ReplayRequest(Frozen):
     carried_residual: Digest
     carried_tier: Tier | None = None
     carried_back: Returned | None = None
+    carried_state: Digest
+    carried_segments: int = Field(ge=0, le=1000)
     lessons: Lessons = NOTHING
 
     @classmethod
@@ -42,6 +44,8 @@ class ReplayRequest(Frozen):
             carried_residual=unit.carried.residual,
             carried_tier=unit.carried.tier,
             carried_back=unit.carried.returned,
+            carried_state=unit.carried.state,
+            carried_segments=unit.carried.segments,
             lessons=unit.lessons,
         )
 
@@ -51,7 +55,8 @@ class ReplayRequest(Frozen):
         if not isinstance(commitment.body, Commitment):
             raise OwnFault("the daemon sent something else than a commitment")
         roots = self.carried_moments, self.carried_residual
-        carried = Carried(*roots, self.carried_tier, self.carried_back)
+        state = self.carried_state, self.carried_segments
+        carried = Carried(*roots, self.carried_tier, self.carried_back, *state)
         return DrawnUnit(
             cast("Signed[Commitment]", commitment),
             self.segment,

@@ -174,7 +174,7 @@ def connected(rpc: Network | str, manifest: RunManifest, signatures: SignatureSo
     from contracts.run import ChainRun
 
     chain = ChainRun.connect(rpc, manifest.ledger, manifest.run_id, chain_id=manifest.chain_id)
-    chain.follow_beacon(manifest.beacon, signatures, at_once=manifest.rounds + 1)
+    chain.follow_beacon(manifest.beacon, signatures, at_once=manifest.rounds + 1, ahead=manifest.ahead)
     chain.refresh()
     return chain
 

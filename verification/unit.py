@@ -15,6 +15,7 @@ from protocol.errors import ProofRejected
 from protocol.lessons import NOTHING, Lessons
 from protocol.manifest import RunManifest
 from protocol.messages import PROVEN_FALSE, Commitment, Opening, Signed
+from protocol.state import NOTHING_CARRIED
 from verification.commit import Carried
 
 Grade = Literal[1, 2, 3, 4]  # PASSED, REJECTED, PROVEN_FALSE, INCONCLUSIVE of protocol.messages
@@ -41,6 +42,10 @@ class DrawnUnit:
     def number(self) -> int:
         """Return the peer's registration number."""
         return self.commitment.body.number
+
+    def goes_on(self, manifest: RunManifest) -> bool:
+        """Tell whether the unit starts from its peer's own final state, and takes the outer step later."""
+        return bool(manifest.outer.delay) and self.carried.state != NOTHING_CARRIED
 
     def view(self, manifest: RunManifest) -> RunManifest:
         """Return the run as the unit has it: with the steps and the batch of its tier.

@@ -14,6 +14,7 @@ from protocol.chain import Case, LinkedKey, Operator, Penalties, PostedRoot
 class SimulatedChain:
     """A `ChainView` whose blocks are mined by the test."""
 
+    ahead: int = 0
     height: int = 1
     min_stake_wei: int = 100
     force_blocks: int = 0
@@ -90,11 +91,12 @@ class SimulatedChain:
     def _hash(self, block: int) -> str | None:
         return digest(f"{self.fork} {block}".encode()) if block <= self.height else None
 
-    def follow_beacon(self, beacon: object, source: object) -> None:
+    def follow_beacon(self, beacon: object, source: object, *, ahead: int = 0) -> None:
         """Beacons are hashes of blocks here, whatever a manifest demands."""
+        self.ahead = ahead
 
     def assignment_beacon(self, round_: int) -> str | None:
-        block = self.anchor(round_ - 1)
+        block = self.anchor(max(-1, round_ - 1 - self.ahead))
         return None if block is None else self._hash(block + 1)
 
     def sampling_beacon(self, round_: int) -> str | None:

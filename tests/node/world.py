@@ -20,6 +20,7 @@ from node.events import (
     Fetched,
     Force,
     Job,
+    Prefetch,
     Progress,
     Publish,
     Receive,
@@ -33,12 +34,14 @@ from node.events import (
     StopReceiving,
     Sweep,
     Train,
+    TrainAhead,
     Trained,
+    WentAhead,
 )
 from node.facts import observe
 from node.keeping import STATE_CAP
 from node.state import begin
-from node.unit import Files, Unit, Work, commit
+from node.unit import Ahead, Files, Unit, Work, commit
 from protocol.canonical import digest
 from protocol.chain import PostedRoot
 from protocol.manifest import DatasetConfig, RunManifest
@@ -85,8 +88,8 @@ def manifest(**changes: object) -> RunManifest:
     return RunManifest.model_validate(fields | changes)
 
 
-def work(round_: int, number: int, segments: int = 5) -> Work:
-    """Invent the work of a unit."""
+def work(round_: int, number: int, segments: int = 5, *, delayed: bool = False) -> Work:
+    """Invent the work of a unit; `delayed`: of a run that delays outer steps."""
 
     def some(*parts: object) -> str:
         return name(round_, number, *parts)
@@ -95,6 +98,7 @@ def work(round_: int, number: int, segments: int = 5) -> Work:
     return Work(
         assignment=some("assignment"),
         segments=tuple(files),
+        parameters=files[-1].parameters if delayed else None,
         moments=files[-1].moments,
         residual=some("residual"),
         symbols=some("symbols"),
@@ -124,6 +128,7 @@ def unit_of(manifest_: RunManifest, round_: int, done: Work, before: Unit | None
         salt=name("salt", round_),
         moments_before=None if before is None else before.work.moments,
         residual_before=None if before is None else before.work.residual,
+        state_before=None if before is None else before.state,
         work=done,
     )
 
@@ -300,6 +305,16 @@ class Contributor:
         good = reveal.number not in self.world.damaged
         self._take(Received(wanted.round, reveal.number, good=good))
 
+    def _ahead(self, job: TrainAhead) -> Ahead | None:
+        """Make the first segments of what `work` invents."""
+        if not {job.before.parameters, job.before.moments} <= self.disk.blobs:
+            return None
+        segments = work(job.round, self.state.number).segments[: self.world.manifest.outer.delay + 1]
+        self.disk.blobs |= {a for f in segments for a in (f.parameters, f.moments)}
+        return Ahead(
+            segments=segments, losses=(4.0,), gradient_norms=(1.0,), cpu_s=0.1, train_s=0.1, unit_s=0.1
+        )
+
     def do(self, parameters: str | None = None, *, same: bool = True) -> list[Effect]:
         """Finish the job at hand, and look again.
 
@@ -315,8 +330,10 @@ class Contributor:
             case Fetch():
                 blobs.add(job.parameters)
                 self._take(Fetched(job.parameters))
+            case TrainAhead():
+                self._take(WentAhead(job, self._ahead(job)))
             case Train():
-                made = work(job.round, self.state.number)
+                made = work(job.round, self.state.number, delayed=self.world.manifest.outer.delay > 0)
                 blobs |= {made.blob, made.residual} | {
                     a for f in made.segments for a in (f.parameters, f.moments)
                 }
@@ -395,6 +412,8 @@ class Contributor:
                 self.world.force(effect.round, self.state.number, effect.commitment)
             case Receive():
                 self.arriving.append(effect)
+            case Prefetch():
+                self.disk.blobs |= set(effect.aggregate.moving.updates)
             case StopReceiving():
                 assert self.arriving, "something to stop"
                 self.arriving.clear()

@@ -84,7 +84,7 @@ class SimulatedChain:
     def verifiers(self, round_: int) -> tuple[Operator, ...]:
         return ()
 
-    def follow_beacon(self, beacon: object, source: object) -> None:
+    def follow_beacon(self, beacon: object, source: object, *, ahead: int = 0) -> None:
         """Beacons are hashes of blocks here, whatever a manifest demands."""
 
     def assignment_beacon(self, round_: int) -> str | None:

@@ -131,14 +131,14 @@ class SimChain:
     def verifiers(self, round_: int) -> tuple[Operator, ...]:
         return self._staked("verifier", self.anchor(round_))
 
-    def follow_beacon(self, beacon: object, source: object) -> None:
+    def follow_beacon(self, beacon: object, source: object, *, ahead: int = 0) -> None:
         """Beacons are hashes of blocks here, whatever a manifest demands."""
 
     def drand_round(self, round_: int) -> int | None:
         return None
 
     def assignment_beacon(self, round_: int) -> str | None:
-        return self._after(self.anchor(round_ - 1))
+        return self._after(self.anchor(max(-1, round_ - 1 - self.manifest.ahead)))
 
     def sampling_beacon(self, round_: int) -> str | None:
         return self._after(self.anchor(round_))

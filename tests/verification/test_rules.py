@@ -208,7 +208,7 @@ def record(*judged: Judgement) -> RoundRecord:
 
 def test_a_peer_carries_what_it_committed_until_a_unit_is_found_void_or_false(bed: Testbed) -> None:
     body = bed.make(0, 1).commitment.body
-    roots = Carried(body.moments_after, body.residual_after, body.next_tier)
+    roots = Carried.after(body)
     assert carried(1, body, record()) == roots
     assert carried(1, body, in_force(record(), void=True)) == Carried(), "it could never have been drawn"
     assert carried(1, None, record()) == carried(1, body, None) == Carried(NOTHING_CARRIED, NOTHING_CARRIED)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,7 @@ from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
+from training.delay import caught_up
 from training.gate import judge_round
 from training.inner import InnerState, prepare_process
 from training.joint import give_back, read_returned
@@ -114,7 +116,7 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
     return RunManifest.model_validate(fields)
 
 
-Cheat = Callable[["Trial"], None]
+Cheat = Callable[["Trial"], Any]
 
 
 @dataclass
@@ -227,18 +229,23 @@ class Testbed:
         moments = None if before is None else self.states.get(before.moments, max_size=1 << 24)
         residual = None
         if before is not None:
-            raw = self.states.get(before.residual, max_size=1 << 24)
-            residual, _ = unpack(parameter_layout(model), raw)
+            residual = self._vector(before.residual)
         read = self.public.get
         back = read_returned(manifest, expected.returned, lambda blob, limit: read(blob, max_size=limit))
         residual = give_back(residual, back)
-        state = InnerState.from_files(model, pack(parameter_layout(model), start), moments)
+        goes_on = manifest.outer.delay and before is not None
+        own = before.unit.work.segments[-1] if goes_on else None
+        begun = start if own is None else self._vector(own.parameters)
+        state = InnerState.from_files(model, pack(parameter_layout(model), begun), moments)
         view = manifest.at(expected.tier_of(manifest))
         trainer = trainer_for(view, self.shard, manifest.verification.profiles[0])
         trainer.load(state)
         offsets = assignment(view, beacon, round_, number)
         trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual, view)
         for segment in range(view.segments):
+            if goes_on and segment == manifest.outer.delay:
+                move = cheats.pop("outer step", lambda t: caught_up(t.trainer.state(), begun, start))
+                trainer.load(move(trial))
             cheats.pop(f"segment{segment}", lambda t, s=segment: t.run(s))(trial)
         trial.final = trial.states[-1].parameters
         cheats.pop("end", lambda t: None)(trial)
@@ -256,6 +263,7 @@ class Testbed:
         work = Work(
             assignment=assignment_digest(assignment(view, beacon, round_, number)),
             segments=tuple(files),
+            parameters=files[-1].parameters if manifest.outer.delay else None,
             moments=files[-1].moments,
             residual=self.states.put(pack(parameter_layout(model), trial.residual)),
             symbols=symbols_digest(trial.symbols),
@@ -265,6 +273,9 @@ class Testbed:
             loss=5.0,
         )
         return self._commit(round_, number, work, expected, before)
+
+    def _vector(self, address: str) -> Floats:
+        return unpack(parameter_layout(self.manifest.model), self.states.get(address, max_size=1 << 24))[0]
 
     def _commit(self, round_: int, number: int, work: Work, expected: Carried, before: Made | None) -> Made:
         body = commit(
@@ -288,6 +299,7 @@ class Testbed:
             moments_before=None if before is None else before.moments,
             residual_before=None if before is None else before.residual,
             returned=expected.returned,
+            state_before=None if before is None else before.unit.state,
             work=work,
         )
         made = Made(unit, signed, work.moments, work.residual)
