@@ -73,6 +73,7 @@ class Cell(Frozen):
     away: Literal["keeps", "moments", "residual"] | None = (
         None  # what who misses a round keeps: both, or one; None: nothing, as in the protocol
     )
+    delay: int | None = None  # segments before the outer step of the round before; None: that comes first
     trial: Trial | None = None
 
     @property
@@ -100,7 +101,7 @@ class Cell(Frozen):
                 warmup_steps=self.warmup,
                 moments=self.moments or "carried",
             ),
-            outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum),
+            outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum, delay=self.delay or 0),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
             merging=MergingConfig(joint_k=self.joint or 0),
         )

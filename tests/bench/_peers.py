@@ -12,6 +12,7 @@ from protocol.update import SparseSymbols, Symbols
 from training.assignment import assignment
 from training.codec import compress
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
+from training.delay import caught_up
 from training.inner import InnerState, InnerTrainer
 from training.joint import give_back, left_out
 from training.model import initial_parameters
@@ -74,15 +75,19 @@ class Peer:
         self._drawn = drawn or manifest
         self._trainer = trainer or InnerTrainer(manifest, shard)
         self._state: InnerState | None = None
+        self._steps_ahead = manifest.outer.delay * manifest.verification.segment_steps
         self._residual: Floats | None = None
         self._shown: Symbols | None = None
 
     def start(self, parameters: Floats) -> InnerState:
-        """Return what the next unit starts from: `parameters` with the moments carried so far."""
+        """Return what the next unit starts from: `parameters`, or its own state, with the moments carried so far."""
         carried = self._state
-        if carried is None or not self._manifest.carries_moments:
+        if carried is None:
             return InnerState.fresh(parameters)
-        return InnerState(parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
+        begun = carried.parameters if self._steps_ahead else parameters
+        if not self._manifest.carries_moments:
+            return InnerState.fresh(begun)
+        return InnerState(begun, carried.exp_avg, carried.exp_avg_sq, carried.steps)
 
     def forget(self, *, moments: bool = True, residual: bool = True) -> None:
         """Lose what is carried, as a peer does that missed a commitment (`verification.commit.carried`)."""
@@ -91,11 +96,14 @@ class Peer:
 
     def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
         """Take a round's inner steps from `parameters`; return the end and the mean loss."""
-        self._trainer.load(self.start(parameters))
+        start = self.start(parameters)
+        self._trainer.load(start)
         offsets = assignment(self._drawn, beacon(seed, round_), round_, self._number)
         first = round_ * self._manifest.inner.steps
         losses = []
         for step in range(0, len(offsets), self._lazy):
+            if self._steps_ahead and step == self._steps_ahead:
+                self._trainer.load(caught_up(self._trainer.state(), start.parameters, parameters))
             losses += self._trainer.run(offsets[step : step + 1], first + step)
         self._state = self._trainer.state()
         return self._state.parameters, float(np.mean(losses))
