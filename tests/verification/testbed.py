@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from contracts.events import Claimed, RewardsFinalized, Slashed
 from node.tiers import next_tier
@@ -49,6 +46,7 @@ from protocol.published import read_update
 from protocol.tensors import Floats, pack, parameter_layout, unpack
 from protocol.update import Symbols, encode, symbols_digest
 from tests.verification.simchain import LEDGER, STAKE, SimChain, key, wallet
+from tests.verification.trial import Cheat, Trial
 from training.assignment import assignment, assignment_digest
 from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
@@ -63,7 +61,7 @@ from training.outer import (
     parameters_file,
 )
 from training.program import program_digest
-from training.trainer import Trainer, trainer_for
+from training.trainer import trainer_for
 from training.workbench import LoadRequest, Workbench
 from verification.archive import Archive, RoundDossier, Settlement
 from verification.cases import confirmed_faults
@@ -114,42 +112,6 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         **changes,
     }
     return RunManifest.model_validate(fields)
-
-
-Cheat = Callable[["Trial"], Any]
-
-
-@dataclass
-class Trial:
-    """A unit under way, where a cheat may lay its hands on it."""
-
-    bed: Testbed
-    round: int
-    number: int
-    trainer: Trainer
-    offsets: np.ndarray[tuple[int, int], np.dtype[np.int64]]
-    states: list[InnerState]
-    start: Floats
-    final: Floats
-    residual_before: Floats | None
-    view: RunManifest  # the run as the unit has it
-    symbols: object = None
-    residual: Floats | None = None
-    stage: str = "start"
-
-    def run(self, segment: int, manifest: RunManifest | None = None) -> None:
-        """Take the steps of one segment, under another manifest if given."""
-        k = self.bed.manifest.verification.segment_steps
-        first = segment * k
-        trainer = self.trainer
-        if manifest is not None:
-            trainer = trainer_for(manifest, self.bed.shard, manifest.verification.profiles[0])
-            trainer.load(self.trainer.state())
-        offsets = self.offsets[first : first + k]
-        trainer.run(offsets, self.round * self.view.inner.steps + first)
-        if trainer is not self.trainer:
-            self.trainer.load(trainer.state())
-        self.states.append(self.trainer.state())
 
 
 @dataclass
