@@ -70,9 +70,7 @@ class OuterConfig(Frozen):
 
     lr: float = Field(default=2.0, gt=0, le=16)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    delay: int = Field(
-        default=0, ge=0, lt=1000
-    )  # segments of a unit that are taken before the outer step of the round before is; 0: that comes first
+    delay: int = Field(default=0, ge=0, lt=1000)  # segments that a unit takes before the last outer step
 
 
 class MergingConfig(Frozen):
@@ -388,10 +386,11 @@ class RunManifest(Frozen):
     @model_validator(mode="after")
     def _outer_steps_are_taken_within_a_unit(self) -> "RunManifest":
         shortest = min((self.inner.steps, *(tier.steps for tier in self.tiers)))
-        if self.outer.delay and self.outer.delay >= shortest // self.verification.segment_steps:
-            raise ValueError("outer.delay must be below the segments of every tier's units")
-        if self.outer.delay and self.rollouts is not None:
-            raise ValueError("a policy samples from the round's parameters: outer.delay is to be 0")
+        late = self.outer.delay >= shortest // self.verification.segment_steps
+        if self.outer.delay and (late or self.rollouts is not None):
+            raise ValueError(
+                "outer.delay must be below the segments of every tier's units, and 0 for a policy"
+            )
         return self
 
     @model_validator(mode="after")
