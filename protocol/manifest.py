@@ -368,11 +368,8 @@ class RunManifest(Frozen):
             raise ValueError("a policy's units are all of one tier")
         before = self.inner.steps * self.inner.batch
         for tier in self.tiers:
-            if (
-                tier.steps > self.inner.steps
-                or tier.batch > self.inner.batch
-                or tier.steps * tier.batch >= before
-            ):
+            larger = tier.steps > self.inner.steps or tier.batch > self.inner.batch
+            if larger or tier.steps * tier.batch >= before:
                 raise ValueError(
                     "each tier is to have fewer samples a unit than the one before, and within inner's"
                 )
@@ -388,9 +385,7 @@ class RunManifest(Frozen):
         shortest = min((self.inner.steps, *(tier.steps for tier in self.tiers)))
         late = self.outer.delay >= shortest // self.verification.segment_steps
         if self.outer.delay and (late or self.rollouts is not None):
-            raise ValueError(
-                "outer.delay must be below the segments of every tier's units, and 0 for a policy"
-            )
+            raise ValueError("outer.delay must be below every tier's segments, and 0 for a policy")
         return self
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ def test_values_beyond_float32_are_no_unit(delayed: Testbed) -> None:
 @pytest.mark.parametrize("delay", [3, 4])
 def test_a_delay_leaves_segments_after_it(delayed: Testbed, delay: int) -> None:
     fields = delayed.manifest.model_dump()
-    with pytest.raises(ValueError, match=r"outer\.delay must be below the segments"):
+    with pytest.raises(ValueError, match=r"outer\.delay must be below every tier's segments"):
         RunManifest.model_validate({**fields, "outer": {"delay": delay}})
 
 
