@@ -223,12 +223,11 @@ class Training:
                 updates.append(peer.update(cell.seed, round_, state.parameters))
                 merged.append(peer)
                 self._advance(cell.steps)
+            state = self._outer(state, updates, round_)
             if cell.joint is not None:
                 joint = merge(self.manifest, updates, (1,) * len(updates))
                 for peer in merged:
                     peer.give_back(joint)
-                updates = [joint]
-            state = self._outer(state, updates, round_)
         return [state.parameters]
 
     def _rate(self, step: int) -> float:
@@ -247,6 +246,8 @@ class Training:
             manifest = manifest.model_copy(
                 update={"outer": OuterConfig(lr=cell.outer_lr * share, momentum=cell.momentum)}
             )
+        if cell.joint is not None:
+            return aggregate(manifest, state, [merge(manifest, updates, (1,) * len(updates))])
         if cell.merge != "touched":
             return aggregate(manifest, state, updates)
         total, touched = np.zeros((2, state.parameters.size), np.float32)
