@@ -86,6 +86,7 @@ class Shop:
         self._accounting = Accounting(peer.network.stats, trio.current_time())
         self._parameter_bytes = outer_layout(peer.manifest).file_bytes
         self._update_bytes = max_published_bytes(peer.manifest)
+        self._joint_bytes = max_joint_bytes(peer.manifest)
         self._worker = Worker(
             [sys.executable, "-m", "node.trainer", *honesty.trainer_arguments],
             log_path=config.directory / TRAINER_LOG_FILE,
@@ -325,7 +326,7 @@ class Shop:
 
     async def _bring_updates(self, job: Aggregate) -> None:
         if job.joint is not None:
-            await self._bring(job.joint, max_joint_bytes(self.manifest))
+            await self._bring(job.joint, self._joint_bytes)
         await self._bring_blobs(
             [
                 *((unit.blob, (unit.number,)) for unit in job.fetched if unit.blob is not None),
@@ -351,19 +352,20 @@ class Shop:
         await self._bring_blobs((blob, (number,)) for blob, number in holders(job.lessons).items())
         if job.returned is not None:
             await self._bring(job.returned.update, self._update_bytes)  # ours, or another encoding of it
-            await self._bring(job.returned.joint, max_joint_bytes(self.manifest))
+            await self._bring(job.returned.joint, self._joint_bytes)
         judge = self.manifest.judge
         if judge is not None:
             await self._bring(judge.parameters, parameter_layout(judge.model).file_bytes)
 
     async def _bring_blobs(self, wanted: Iterable[tuple[str, Sequence[int]]]) -> None:
-        """Bring what units published: (address, numbers likely to hold it) each."""
+        """Bring what rounds published: (address, numbers likely to hold it) each."""
         limiter, failed = trio.CapacityLimiter(FETCHES_AT_ONCE), list[MurmurError]()
+        largest = max(self._update_bytes, self._joint_bytes)
 
         async def bring(blob: str, numbers: Sequence[int]) -> None:
             async with limiter:
                 try:
-                    await self._bring(blob, self._update_bytes, numbers)
+                    await self._bring(blob, largest, numbers)
                 except MurmurError as error:
                     failed.append(error)
 
