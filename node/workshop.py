@@ -325,8 +325,6 @@ class Shop:
         return Aggregated(job.round, parameters)
 
     async def _bring_updates(self, job: Aggregate) -> None:
-        if job.joint is not None:
-            await self._bring(job.joint, self._joint_bytes)
         await self._bring_blobs(
             [
                 *((unit.blob, (unit.number,)) for unit in job.fetched if unit.blob is not None),
@@ -334,6 +332,13 @@ class Shop:
                 *((blob, ()) for blob in job.old - job.blobs),
             ]
         )
+        if job.joint is not None:
+            try:
+                await self._bring(job.joint, self._joint_bytes)
+            except NetworkError:
+                if not job.check:
+                    raise
+                log.warning("round %d: nobody serves its joint update, which is made again", job.round)
 
     async def _call(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         if not self._worker.alive:

@@ -444,6 +444,10 @@ class RunManifest(Frozen):
     def _joint_updates_can_be_served(self) -> "RunManifest":
         if self.merging.joint_k > self.codec.chunk:
             raise ValueError(f"merging.joint_k exceeds the codec's chunk of {self.codec.chunk}")
+        if self.merging.joint_k and not self.verification.witnesses:
+            raise ValueError(
+                "merging.joint_k needs witnesses, who check joint updates: verification.witnesses"
+            )
         if self.merging.joint_k and self.rollouts is not None:
             raise ValueError(
                 "a policy learns from everybody's rollouts, which are fetched with the updates: merging.joint_k is to "

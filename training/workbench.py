@@ -88,7 +88,8 @@ class RetractedRound(MovingUpdates):
 class AggregateRequest(MovingUpdates):
     """Name the parameters of a round, the updates that move them, and what is taken back, oldest first.
 
-    Where a joint update moves them, it is held against the updates that are named beside it, if any are.
+    Where a joint update moves them, it is held against the updates that are named beside it, if any are, and is made of
+    them where it is missing.
     """
 
     parameters: Digest
@@ -186,6 +187,9 @@ class Workbench:
         if request.joint is None:
             after = aggregate(manifest, state, updates, shares, request.weights)
         else:
+            if updates and not self.store.has(request.joint):
+                # Nobody serves it: whoever has the updates makes it again, and serves it to the others.
+                self.store.put(encode(merge(manifest, updates, request.weights)))
             joint = self._joint(request.joint)
             if updates and not is_joint_of(manifest, joint, updates, request.weights):
                 raise ProofRejected(f"{request.joint} is not the joint update of the round's updates")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,21 +11,25 @@ from coordinator.state import Aggregate, Anchor, Voided, Weigh
 from protocol.errors import Malformed, UsageError
 from protocol.manifest import CodecConfig, DeadlineConfig, MergingConfig, RunManifest
 from protocol.messages import check_tiers
-from tests.coordinator.conftest import make_manifest
+from tests.coordinator.conftest import World, make_manifest, verification
 from tests.coordinator.test_succeeding import JUDGE, carry
 from training.merging import Merit
 from training.preset import preset
 
-MakeWorld = Callable[..., Any]
 HARMFUL = Merit(passed=False, reason="it raises the loss")
 JOINT = MergingConfig(gate_windows=0, similarity=0.25, joint_k=512)
 
 
-@pytest.fixture
-def world(make_world: MakeWorld) -> Any:
-    found = make_world(merging=JOINT)
+def joint_world(merging: MergingConfig = JOINT, **changes: object) -> Any:
+    """Return an open run of joint updates, though without witnesses, whose receipts would be waited for."""
+    found = World(make_manifest(**changes).model_copy(update={"merging": merging}))
     found.open()
     return found
+
+
+@pytest.fixture
+def world() -> Any:
+    return joint_world()
 
 
 def test_every_record_names_its_joint_update(world: Any) -> None:
@@ -49,9 +52,8 @@ def test_a_round_of_which_nothing_moves_has_none(world: Any) -> None:
     check_tiers(world.manifest, world.record(0))
 
 
-def test_runs_that_judge_nothing_have_joint_updates_too(make_world: MakeWorld) -> None:
-    world = make_world(merging=MergingConfig(gate_windows=0, similarity=0, joint_k=512))
-    world.open()
+def test_runs_that_judge_nothing_have_joint_updates_too() -> None:
+    world = joint_world(MergingConfig(gate_windows=0, similarity=0, joint_k=512))
     world.play(0)
     assert world.record(0).joint is not None
 
@@ -70,10 +72,9 @@ def test_a_restart_asks_for_the_same_one_again(world: Any) -> None:
     assert set(held.request.updates) == set(again.request.updates)
 
 
-def test_a_void_round_has_none_in_force(make_world: MakeWorld) -> None:
+def test_a_void_round_has_none_in_force() -> None:
     deadlines = DeadlineConfig(ready=20, commit=10, reveal=5, record=3, verify=6, appeal=1)
-    world = make_world(merging=JOINT, deadlines=deadlines)
-    world.open()
+    world = joint_world(deadlines=deadlines)
     world.hold = {Anchor}
     world.commit(0)
     world.reveal(0)
@@ -99,12 +100,16 @@ def test_a_record_without_the_joint_update_it_should_have_is_refused(world: Any)
         check_tiers(world.manifest, record.model_copy(update={"units": unmoved}))
 
 
-def test_a_manifest_has_joint_updates_that_fit_its_chunks_and_no_rollouts() -> None:
+def test_a_manifest_has_joint_updates_that_fit_its_chunks_and_are_checked_and_no_rollouts() -> None:
     with pytest.raises(ValueError, match=r"joint_k exceeds the codec's chunk of 256"):
         make_manifest(merging=JOINT, codec=CodecConfig(chunk=256, k=16))
+    with pytest.raises(ValueError, match=r"joint_k needs witnesses"):
+        make_manifest(merging=JOINT)
+    assert make_manifest(merging=JOINT, verification=verification(witnesses=1)).merging == JOINT
     fields = preset("sort").fields()
     merging = MergingConfig(gate_windows=0, similarity=0, joint_k=512)
     values = {**make_manifest().model_dump(), **fields, "merging": merging}
+    values["verification"] = {**values["verification"], "witnesses": 3}
     with pytest.raises(ValueError, match="a policy learns from everybody's rollouts"):
         RunManifest.model_validate(values)
 

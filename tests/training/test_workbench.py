@@ -111,6 +111,11 @@ def test_a_joint_update_is_made_and_held_against_what_it_was_made_of(
             bench.aggregate(alone.model_copy(update=moving | wrong))
     with pytest.raises(Malformed):
         bench.aggregate(alone.model_copy(update={"joint": blobs[0]}))
+    bench.store.delete(found.joint)
+    with pytest.raises(NetworkError, match="not in the store"):
+        bench.aggregate(alone)
+    assert bench.aggregate(alone.model_copy(update=moving)) == after
+    assert bench.store.has(found.joint), "for whoever lacks it"
     nobody = tuple(replace(one, passed=False) for one in merits)
     assert bench.weigh(weigh, lambda state, updates: nobody).joint is None
 
