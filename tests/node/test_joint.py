@@ -1,0 +1,96 @@
+"""The whole daemon with joint updates: one is made again that nobody serves, and a wrong one is the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node import workshop
+from node.config import NodeConfig
+from protocol.canonical import digest
+from protocol.errors import MurmurError
+from protocol.manifest import MergingConfig
+from protocol.messages import RoundRecord, UnitRecord
+from protocol.published import read_update
+from protocol.update import encode
+from tests.node.conftest import Place
+from tests.node.test_service import Coordinator, chain_of, config_of, contributing, coordinating, only
+from tests.verification.testbed import tiny_manifest
+from training.joint import merge
+from training.outer import aggregate, load_parameters, parameters_file
+
+
+@pytest.fixture
+def joint_place(place: Place, data_dir: Path) -> Place:
+    merging = MergingConfig(gate_windows=0, similarity=0, joint_k=48)
+    manifest = tiny_manifest(data_dir / "text.txt", data_dir, merging=merging)
+    return Place(manifest, place.manifest_path, place.data_dir, place.store)
+
+
+async def anchor(coordinator: Coordinator, round_: int, *, serve: bool = True, wrong: bool = False) -> str:
+    """Anchor a record of the only unit, whose joint update is served or not; return that one's address."""
+    peer, manifest = coordinator.peer, coordinator.manifest
+    await coordinator.until(lambda: 1 in peer.pool.reveals(round_))
+    commitment, reveal = peer.pool.commitments(round_)[1], peer.pool.reveals(round_)[1].body
+    path = await peer.fetch(reveal.blob, max_size=1 << 20, deadline_s=20, numbers=(1,))
+    update = read_update(manifest, path.read_bytes())
+    joint = merge(manifest, [update], [1])
+    file = encode(replace(joint, codes=joint.codes ^ 1) if wrong else joint)  # the other way
+    if serve:
+        peer.store.put(file)
+    unit = UnitRecord(
+        number=1, commitment=commitment.id, merged=True, symbols=reveal.symbols, blob=reveal.blob
+    )
+    record = RoundRecord(parameters=coordinator.parameters, units=(unit,), judged=(), joint=digest(file))
+    await coordinator.say(round_, record)
+    coordinator.chain.height += 1
+    coordinator.chain.anchors[round_] = coordinator.chain.height
+    coordinator.chain.records[round_] = record.digest().hex()
+    coordinator.chain.height += 1
+    start = load_parameters(manifest, peer.store.get(coordinator.parameters, max_size=1 << 20))
+    coordinator.parameters = peer.store.put(parameters_file(manifest, aggregate(manifest, start, [joint])))
+    return digest(file)
+
+
+async def test_a_witness_makes_a_joint_update_again_and_what_it_leaves_out_comes_back(
+    joint_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "FETCH_DEADLINE_S", 0.5)
+    manifest = joint_place.manifest
+    chain = chain_of(manifest)
+    async with coordinating(tmp_path, manifest, chain) as coordinator:
+        config = config_of(joint_place, tmp_path, coordinator)
+        pool = coordinator.peer.pool
+        async with contributing(config, chain):
+            await coordinator.collect(0)
+            joint = await anchor(coordinator, 0, serve=False)
+            await coordinator.until(lambda: 1 in pool.commitments(1))
+            await coordinator.peer.fetch(joint, max_size=1 << 20, deadline_s=20, numbers=(1,))
+            await coordinator.collect(1)
+            await anchor(coordinator, 1)
+            await coordinator.until(lambda: 1 in pool.commitments(2))
+        assert pool.commitments(2)[1].body.parameters == coordinator.parameters
+        before, after = (pool.commitments(round_)[1].body for round_ in (0, 1))
+        assert after.residual_before == before.residual_after, "what comes back breaks no chain"
+
+
+async def test_a_wrong_joint_update_stops_the_node(joint_place: Place, tmp_path: Path) -> None:
+    manifest = joint_place.manifest
+    async with coordinating(tmp_path, manifest, chain_of(manifest)) as coordinator:
+        config = config_of(joint_place, tmp_path, coordinator)
+        with pytest.raises(ExceptionGroup) as caught:
+            await _lie_in_round_0(coordinator, config)
+    error = only(caught.value)
+    assert isinstance(error, MurmurError)
+    assert "the record of round 0 cannot be followed" in error.message
+    assert "is not the joint update of the round's updates" in error.message
+    assert "murmur audit run" in error.hint
+
+
+async def _lie_in_round_0(coordinator: Coordinator, config: NodeConfig) -> None:
+    async with contributing(config, coordinator.chain):
+        await coordinator.collect(0)
+        await anchor(coordinator, 0, wrong=True)
+        await coordinator.until(lambda: False)
