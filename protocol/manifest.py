@@ -445,14 +445,9 @@ class RunManifest(Frozen):
         if self.merging.joint_k > self.codec.chunk:
             raise ValueError(f"merging.joint_k exceeds the codec's chunk of {self.codec.chunk}")
         if self.merging.joint_k and not self.verification.witnesses:
-            raise ValueError(
-                "merging.joint_k needs witnesses, who check joint updates: verification.witnesses"
-            )
+            raise ValueError("merging.joint_k needs verification.witnesses, who check joint updates")
         if self.merging.joint_k and self.rollouts is not None:
-            raise ValueError(
-                "a policy learns from everybody's rollouts, which are fetched with the updates: merging.joint_k is to "
-                "be 0"
-            )
+            raise ValueError("a policy learns from everybody's rollouts: merging.joint_k is to be 0")
         return self
 
     @model_validator(mode="after")

@@ -103,7 +103,7 @@ def test_a_record_without_the_joint_update_it_should_have_is_refused(world: Any)
 def test_a_manifest_has_joint_updates_that_fit_its_chunks_and_are_checked_and_no_rollouts() -> None:
     with pytest.raises(ValueError, match=r"joint_k exceeds the codec's chunk of 256"):
         make_manifest(merging=JOINT, codec=CodecConfig(chunk=256, k=16))
-    with pytest.raises(ValueError, match=r"joint_k needs witnesses"):
+    with pytest.raises(ValueError, match=r"joint_k needs verification.witnesses"):
         make_manifest(merging=JOINT)
     assert make_manifest(merging=JOINT, verification=verification(witnesses=1)).merging == JOINT
     fields = preset("sort").fields()

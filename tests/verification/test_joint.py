@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocol.manifest import MergingConfig
+from protocol.manifest import MergingConfig, OuterConfig
 from protocol.messages import PASSED, PROVEN_FALSE
 from protocol.tensors import parameter_layout, unpack
 from protocol.update import encode
@@ -67,6 +67,16 @@ def test_a_run_with_joint_updates_passes_every_check(joint_bed: Callable[..., Te
     report = audited(bed)
     assert not faults(report)
     assert next(one for one in report.checks if one.name == "replays").count == len(bed.reports)
+
+
+def test_units_that_begin_before_the_outer_step_get_back_what_was_left_out_too(
+    joint_bed: Callable[..., Testbed],
+) -> None:
+    bed = joint_bed(outer=OuterConfig(delay=1))
+    bed.play_run()
+    assert {report.outcome for report in bed.reports.values()} == {PASSED}
+    assert all(bed.carried(round_, 1).returned is not None for round_ in (1, 2))
+    assert not faults(audited(bed))
 
 
 def test_who_does_not_take_back_what_was_left_out_is_proven_false(joint_bed: Callable[..., Testbed]) -> None:
