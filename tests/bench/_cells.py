@@ -67,6 +67,9 @@ class Cell(Frozen):
     moments: Literal["fresh"] | None = None  # None: carried
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
+    left_out: Literal["lost"] | None = (
+        None  # of an update, by the joint one; None: it comes back, as in the protocol
+    )
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     drop: float | None = None  # each peer's chance to miss a round
     late: int | None = None  # first round of the last peer
@@ -224,7 +227,7 @@ class Training:
                 merged.append(peer)
                 self._advance(cell.steps)
             state = self._outer(state, updates, round_)
-            if cell.joint is not None:
+            if cell.joint is not None and cell.left_out is None:
                 joint = merge(self.manifest, updates, (1,) * len(updates))
                 for peer in merged:
                     peer.give_back(joint)
