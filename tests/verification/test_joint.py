@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocol.manifest import MergingConfig, OuterConfig
+from protocol.manifest import MergingConfig, OuterConfig, TierConfig
 from protocol.messages import PASSED, PROVEN_FALSE
 from protocol.tensors import parameter_layout, unpack
 from protocol.update import encode
@@ -76,6 +76,21 @@ def test_units_that_begin_before_the_outer_step_get_back_what_was_left_out_too(
     bed.play_run()
     assert {report.outcome for report in bed.reports.values()} == {PASSED}
     assert all(bed.carried(round_, 1).returned is not None for round_ in (1, 2))
+    assert not faults(audited(bed))
+
+
+def test_tiers_judged_updates_and_joint_updates_go_together(joint_bed: Callable[..., Testbed]) -> None:
+    merging = MergingConfig(gate_windows=8, joint_k=48)
+    tiers = (TierConfig(steps=6, batch=1), TierConfig(steps=2, batch=1))
+    bed = joint_bed(merging=merging, tiers=tiers)
+    bed.wishes = {1: 0, 2: 1, 3: 2}
+    bed.play_run()
+    assert {report.outcome for report in bed.reports.values()} == {PASSED}
+    weights = [unit.weight for unit in bed.records[1].body.units]
+    assert len(set(weights)) > 1, "by tier, or doubted"
+    for round_ in (1, 2):
+        for unit in bed.records[round_ - 1].body.units:
+            assert (bed.carried(round_, unit.number).returned is not None) == unit.moves
     assert not faults(audited(bed))
 
 
