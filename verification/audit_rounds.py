@@ -185,9 +185,9 @@ def check_merging(run: PublicRun) -> Found:
 
 
 def _check_unit_tier(run: PublicRun, round_: int, unit: UnitRecord) -> None:
-    """Check that a record gives a unit the tier of its commitment: draws and pay follow from it."""
+    """Check that a record gives a unit that counts the tier of its commitment: draws and pay follow from it."""
     commitment = run.commitment(round_, unit.number)
-    if commitment is not None and unit.tier != commitment.body.tier:
+    if unit.counts and commitment is not None and unit.tier != commitment.body.tier:
         raise ProofRejected(
             f"the record of round {round_} gives number {unit.number} tier {unit.tier}, its commitment has "
             f"{commitment.body.tier}"

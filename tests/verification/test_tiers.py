@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from protocol.errors import Malformed
 from protocol.manifest import InnerConfig, MergingConfig, TierConfig
 from protocol.messages import sign
+from tests.verification.test_audit import Forge
 from tests.verification.testbed import Testbed, key, tiny_manifest
 from training.assignment import assignment, assignment_digest
 from verification.archive import Archive
@@ -114,3 +116,21 @@ def test_a_tier_of_ones_own_is_refused(played: Testbed, changes: dict[str, int],
         check_commitment(
             manifest, round_, forged, parameters=body.parameters, assignment=drawn, expected=expected
         )
+
+
+def test_a_unit_that_does_not_count_has_no_tier_to_be_wrong_about(
+    make_bed: Callable[..., Testbed], tmp_path: Path
+) -> None:
+    """Whoever forces in what it may not commit to says any tier in it."""
+    bed = make_bed(rounds=2, tiers=(TierConfig(steps=2, batch=1),))
+    bed.left_out[0] = {2}
+    bed.play_run()
+    shutil.copytree(bed.archive.root, tmp_path / "copy")
+    forge = Forge(bed, Archive(tmp_path / "copy"), copy.deepcopy(bed.chain))
+    for counts in (False, True):
+        others = tuple(unit for unit in forge.units(0) if unit.number != 2)
+        (unit,) = (unit for unit in forge.units(0) if unit.number == 2)
+        said = {"counts": counts, "tier": 0, "merged": False, "reason": "late: not told", "symbols": None}
+        forge.record(0, units=(*others, unit.model_copy(update=said | {"blob": None})))
+        merging = next(one for one in forge.audit().checks if one.name == "merging")
+        assert ("tier" in merging.detail) == counts
