@@ -151,7 +151,7 @@ def _manifest(chosen: Preset, profile: NumericProfile) -> RunManifest:
     fields = chosen.fields()
     verification = VerificationConfig(segment_steps=chosen.segment_steps, profiles=(profile,))
     return RunManifest(
-        name="laboratory",
+        name="rollouts",
         chain_id=LOCAL_CHAIN_ID,
         ledger=_ADDRESS,
         coordinator=_ADDRESS,
