@@ -14,7 +14,7 @@ from tests.coordinator.conftest import make_manifest, verification
 
 KEY = PeerKey(b"\x11" * 32)
 RATE = 1e6  # bytes a second
-MACHINE = Machine(steps=(0.5, 1.5), compress=0.1, aggregate=0.1, judge=1.0)
+MACHINE = Machine(steps=(0.5, 1.5), compress=0.1, aggregate=0.1, judge=3.0)
 SETTING = Setting(mbit_s=0.8, delay_ms=100.0, block_s=1.0, update_bytes=1500, parameter_bytes=10_000)
 
 
