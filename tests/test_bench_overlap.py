@@ -74,7 +74,7 @@ def run(delay: int) -> RunManifest:
 
 
 def test_who_does_not_wait_spends_its_time_in_inner_steps() -> None:
-    waiting, some, most = (simulate(run(delay), MACHINE, SETTING, 3, KEY) for delay in (0, 2, 4))
+    waiting, some, most = (simulate(run(delay), MACHINE, SETTING, 3, KEY) for delay in (0, 1, 4))
     assert waiting.share < 0.8
     assert waiting.waits_s == pytest.approx(waiting.round_s - 10, rel=0.05)
     assert waiting.share < some.share < most.share
