@@ -35,6 +35,7 @@ class SpreadWiring(Wiring):
     """Have every participant listen on its own host, and run there."""
 
     hosts: Mapping[str, Host] = field(default_factory=dict)
+    cpu_share: float = 1.0  # of the time, in which contributors' trainers compute
 
     @property
     def bootstrap(self) -> str:
@@ -43,7 +44,8 @@ class SpreadWiring(Wiring):
 
     def child(self, identity: Identity) -> Child:
         """Return the process of a participant on its host."""
-        child, host = super().child(identity), self.hosts[identity.name]
+        child = super().child(replace(identity, cpu_share=self.cpu_share))
+        host = self.hosts[identity.name]
         spread = [part.replace(LOOPBACK, f"/ip4/{host.address}/") for part in child.argv]
         return replace(child, argv=spread if identity.role is None else host.command(spread))
 
@@ -71,9 +73,11 @@ class SpreadRun(LocalRun):
     """Take a network over several hosts through its life."""
 
     hosts: Mapping[str, Host] = field(default_factory=dict)
+    cpu_share: float = 1.0
 
     def _create_run(self, *arguments: Any) -> SpreadWiring:
-        return SpreadWiring(**vars(super()._create_run(*arguments)), hosts=self.hosts)
+        wiring = super()._create_run(*arguments)
+        return SpreadWiring(**vars(wiring), hosts=self.hosts, cpu_share=self.cpu_share)
 
     def _plan_churn(self, *arguments: Any) -> Watch:
         return Watch(**vars(super()._plan_churn(*arguments)))
@@ -98,13 +102,16 @@ def main(arguments: Sequence[str]) -> int:
         directory=Path(words["directory"]),
         port=0,
         keep_running=False,
+        delay=words.get("delay", 0),
     )
     notes: list[str] = []
     supervisor = Supervisor(time.monotonic, notes.append)
     with interruptible() as check:
         try:
             console = Console(stderr=True, width=120)
-            summary = SpreadRun(options, console, supervisor, notes, check, hosts=hosts).live()
+            share = words.get("cpu_share", 1.0)
+            run = SpreadRun(options, console, supervisor, notes, check, hosts=hosts, cpu_share=share)
+            summary = run.live()
             say({"not_demonstrated": summary.not_demonstrated, "notes": notes})
         finally:
             with uninterruptible():

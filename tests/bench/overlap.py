@@ -11,6 +11,9 @@ The `delay` of a row is `outer.delay`, the segments that a unit takes before the
 waits for it is the baseline. `ddp` sums fp32 gradients after every step, `local` never waits for anybody. Faster
 machines have less time to hide a round in: `--speed 10` takes a tenth of the recorded steps' time.
 
+With --real PEERS the same is measured of a whole network of real processes, each behind a link of 100 Mbit/s and 50 ms,
+with the default model, units of 15 steps in 3 segments and trainers that rest 98 % of the time (`_real_rounds`).
+
 With --keep, recorded times are taken from DIRECTORY/overlap.json, or left there.
 """
 
@@ -38,6 +41,7 @@ from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from protocol.update import encode
 from tests.bench._peers import beacon, bench_manifest
+from tests.bench._real_rounds import live, row
 from tests.bench._rows import Rows
 from tests.bench._simulated_run import Machine, Setting, per_step_share, sequence, simulate
 from training.assignment import assignment
@@ -55,6 +59,9 @@ SEGMENT: Final = 5
 WINDOWS: Final = 8
 RATES: Final = (10.0, 100.0, 500.0)
 DELAYS_MS: Final = (50.0, 200.0)
+REAL_LINK: Final = (100.0, 50.0)
+REAL_DELAYS: Final = (0, 2)
+REAL_SHARE: Final = 0.02
 RECORDED: Final = 12  # inner steps, after one that warms up
 KEY: Final = PeerKey(b"\x11" * 32)
 T = TypeVar("T")
@@ -147,10 +154,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 2, 4, 8], help="segments; 0 waits")
     parser.add_argument("--speed", type=float, default=1.0, help="of inner steps, against those recorded")
     parser.add_argument("--block", type=float, default=2.0, help="seconds between blocks of the chain")
+    parser.add_argument(
+        "--real", type=int, metavar="PEERS", help="live whole networks in the place of simulations"
+    )
     parser.add_argument("--keep", type=Path, help="directory of recorded times, to go on from")
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)
     prepare_process(1)
+    if options.real is not None:
+        return live_all(options.real, options.rounds, Rows(options.json))
     with tempfile.TemporaryDirectory() as data:
         directory = Path(data)
         found = recorded(options.keep, directory, options.peers)
@@ -169,6 +181,14 @@ def main(arguments: Sequence[str]) -> int:
                 )
                 for row in rows(runs, machine, setting, options.peers, found):
                     output.add({"Mbit/s": rate, "ms": delay_ms, **row})
+    return 0
+
+
+def live_all(peers: int, rounds: int, output: Rows) -> int:
+    """Print a row for each way to wait in a real network."""
+    for delay in REAL_DELAYS:
+        found = live(*REAL_LINK, delay=delay, peers=peers, rounds=rounds, cpu_share=REAL_SHARE)
+        output.add(row(*REAL_LINK, delay, found))
     return 0
 
 
