@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from node.config import JOURNAL_FILE
 from node.figures import Figures
 from node.unit import Unit
+from protocol.daemon import JOURNAL_FILE
 from tests.bench._crew import open_crew
 from tests.bench._lines import MBIT, Link
 from tests.bench._links import open_links
