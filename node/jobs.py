@@ -102,11 +102,9 @@ def _next_job(state: State) -> Job | None:
 
 def _aggregate(state: State, record: RoundRecord) -> Aggregate | None:
     """Return how the round is aggregated; None while a record that it takes something back of was not heard."""
-    old, witness = (
-        retracted_by(record, state.round, state.facts),
-        state.number in state.facts.of(state.round).witnesses,
-    )
-    return None if old is None else aggregation(state.round, record, old, witness)
+    old = retracted_by(record, state.round, state.facts)
+    is_witness = state.number in state.facts.of(state.round).witnesses
+    return None if old is None else aggregation(state.round, record, old, is_witness)
 
 
 def _ahead(state: State) -> TrainAhead | None:

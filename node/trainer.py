@@ -109,16 +109,8 @@ class Bench:
             stretch.begin(self._start(request, public), keep=request.keep)
             stretch.advance(manifest.segments, keep=request.keep, progress=progress)
         else:
-            if ahead is None:
-                stretch.begin(
-                    self._start(request, self._vector(request.before.parameters)), keep=request.keep
-                )
-                stretch.advance(manifest.outer.delay, keep=request.keep, progress=progress)
-                reached = stretch.trainer.state()
-            else:
-                stretch.take(ahead)
-                reached = self._state(ahead.segments[-1])
             before = self._vector(request.before.parameters)
+            reached = self._gone_ahead(stretch, request, before, progress)
             stretch.trainer.load(caught_up(reached, before, public))
             stretch.advance(manifest.segments, keep=request.keep, progress=progress)
         end, files = stretch.trainer.state(), stretch.files
@@ -157,6 +149,17 @@ class Bench:
                 flops=_flops(manifest, losses),
             ),
         )
+
+    def _gone_ahead(
+        self, stretch: Stretch, request: TrainRequest, before: Floats, progress: Progress
+    ) -> InnerState:
+        """Return the state in which the outer step is due: reached already, or now."""
+        if request.ahead is not None:
+            stretch.take(request.ahead)
+            return self._state(request.ahead.segments[-1])
+        stretch.begin(self._start(request, before), keep=request.keep)
+        stretch.advance(self.manifest.outer.delay, keep=request.keep, progress=progress)
+        return stretch.trainer.state()
 
     def ahead(self, request: AheadRequest, progress: Progress) -> Ahead:
         """Take a unit's steps as far as they do not need the round's parameters; their states are written.
