@@ -1,4 +1,7 @@
-"""A whole network of machines of three speeds: slow ones do smaller units, and are paid for what they did."""
+"""A whole network of machines of three speeds: slow ones do smaller units, and are paid for what they did.
+
+None of them waits for the round before: outer steps are delayed by a segment.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +18,7 @@ ROUNDS = 4
 def test_slow_machines_do_smaller_units_and_earn_in_proportion(tmp_path: Path) -> None:
     directory = tmp_path / "up"
     done = murmur(
-        *("up", "--tiers", "--peers", "3", "--cheat", "none", "--rounds", str(ROUNDS)),
+        *("up", "--tiers", "--delay", "1", "--peers", "3", "--cheat", "none", "--rounds", str(ROUNDS)),
         *("--dir", str(directory), "--json"),
     )
     assert done.returncode == 0, done.stderr
