@@ -37,14 +37,15 @@ def family(root: int) -> list[int]:
 class Crew:
     """Running processes, in the order of their hosts."""
 
-    def __init__(self, processes: "list[subprocess.Popen[str]]", logs: list[Path]) -> None:
+    def __init__(self, processes: "list[subprocess.Popen[bytes]]", logs: list[Path]) -> None:
         self._processes, self._logs = processes, logs
+        self._heard = [b"" for _ in processes]  # beyond the last line that was asked for
 
     def tell(self, place: int, words: Mapping[str, Any]) -> None:
         """Send one process a line."""
         stdin = self._processes[place].stdin
         assert stdin is not None
-        stdin.write(json.dumps(words) + "\n")
+        stdin.write(json.dumps(words).encode() + b"\n")
         stdin.flush()
 
     def hear(self, place: int, patience_s: float = ANSWER_S) -> dict[str, Any]:
@@ -55,10 +56,14 @@ class Crew:
         """
         stdout = self._processes[place].stdout
         assert stdout is not None
-        line = stdout.readline() if select.select([stdout], [], [], patience_s)[0] else ""
-        if not line:
-            log = self._logs[place].read_text(errors="replace")[-LOG_TAIL:]
-            raise RuntimeError(f"process {place} said nothing\n{log}")
+        while b"\n" not in self._heard[place]:
+            ready, _, _ = select.select([stdout], [], [], patience_s)
+            more = os.read(stdout.fileno(), 1 << 16) if ready else b""
+            if not more:
+                log = self._logs[place].read_text(errors="replace")[-LOG_TAIL:]
+                raise RuntimeError(f"process {place} said nothing\n{log}")
+            self._heard[place] += more
+        line, _, self._heard[place] = self._heard[place].partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -111,7 +116,6 @@ def open_crew(
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=log,
-                        text=True,
                         start_new_session=True,
                     )
                 )
@@ -121,10 +125,12 @@ def open_crew(
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
             with contextlib.suppress(ProcessLookupError):  # else some of its session stay, as hivemind's do
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()

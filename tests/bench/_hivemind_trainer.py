@@ -2,10 +2,13 @@
 
 `python -m tests.bench._hivemind_trainer ADDRESS DIRECTORY NUMBER SETTINGS`, the last a JSON object:
 
-    samples   of all peers that end an epoch, on which gradients or parameters are averaged
-    local     whether peers step by themselves and average parameters; otherwise they average gradients and step on them
-    delayed   whether averaging goes on in the background
-    matchmaking_s, limit_s
+    samples        of all peers that end an epoch, on which gradients or parameters are averaged
+    peers          how many there are
+    local          whether peers step by themselves and average parameters, or average gradients and step on them
+    state_every    epochs between two averagings of parameters where gradients are averaged
+    delayed        whether averaging goes on in the background
+    matchmaking_s  least time for it
+    limit_s        after which a peer stops
 
 Model, shard, batches, AdamW, clipping and the course of the learning rate are the product's; each peer's own gradient
 is clipped, for a hook on the averaged one there is not.
