@@ -35,6 +35,7 @@ COMPRESSIONS: Final = ("fp32", "fp16", "uint8")
 MODEL_SIZE: Final = parameter_layout(MODEL).size
 FEW: Final = 1000  # values, which take next to nothing to send: what is left is to find each other
 WARM_ROUNDS: Final = 2
+PATIENCE_S: Final = 90.0  # for one averaging
 INNER: Final = InnerConfig(lr=1e-3)
 
 
@@ -153,9 +154,17 @@ class Group:
                 rounds = []
                 for _ in range(repeats + 1):
                     crew.ask({"reset": True})
-                    rounds.append(self._measure(links, crew, {"go": True}))
+                    try:
+                        rounds.append(self._measure(links, crew, {"go": True}))
+                    except RuntimeError as reason:
+                        if not rounds:
+                            raise
+                        print(f"hivemind, {compression}, repeat {len(rounds)}: {reason}", file=sys.stderr)
+                        break
+                hung = len(rounds) <= repeats
         how = compression if count == MODEL_SIZE else f"{compression}, {count} values"
-        return self._row("hivemind", how, rounds[1:])
+        found = self._row("hivemind", how, rounds[1:] or rounds)
+        return {**found, "results": f"{found['results']}, then hung"} if hung else found
 
     def nobody(self) -> dict[str, Any]:
         """Return the row of who keeps what it has."""
@@ -172,10 +181,11 @@ class Group:
     def _measure(self, links: Links, crew: Crew, words: Mapping[str, Any]) -> dict[str, Any]:
         """Have all average once."""
         before, so_far, began = links.traffic(), crew.cpu_s(), time.monotonic()
-        answers = crew.ask(words)
+        answers = crew.ask(words, PATIENCE_S)
         after, spent = links.traffic(), crew.cpu_s() - so_far
+        saved = crew.ask({"result": True}, PATIENCE_S)
         found, plain = (
-            [np.load(answer[name], allow_pickle=False) for answer in answers if name in answer]
+            [np.load(one[name], allow_pickle=False) for one in saved if name in one]
             for name in ("result", "plain")
         )
         vectors = self.vectors

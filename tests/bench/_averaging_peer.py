@@ -26,6 +26,7 @@ class Peer:
 
     def __init__(self, vector: Floats, directory: Path, number: int) -> None:
         self._vector, self._directory, self._number = vector, directory, number
+        self._end, self._updates = vector, list[Symbols]()
         self._manifest = RunManifest.model_validate_json((directory / "manifest.json").read_bytes())
 
     async def run(self, address: str) -> None:
@@ -33,6 +34,13 @@ class Peer:
         async with open_meeting(self._number, address, self._directory) as meeting:
             while (words := await hear()) is not None:
                 say(await self._average(meeting, words["round"], CodecConfig.model_validate(words["codec"])))
+                await hear()  # what follows is not measured
+                say(
+                    {
+                        "result": self._save("ours", -self._end),
+                        "plain": self._save("plain", mean(self._updates)),
+                    }
+                )
 
     async def _average(self, meeting: Meeting, round_: int, codec: CodecConfig) -> dict[str, Any]:
         own, _ = await trio.to_thread.run_sync(compress, codec, self._vector)
@@ -42,13 +50,9 @@ class Peer:
         zero = OuterState(np.zeros_like(self._vector))
         updates = [symbols[number] for number in sorted(symbols)]
         end = await trio.to_thread.run_sync(aggregate, self._manifest, zero, updates)
-        return {
-            "done": time.monotonic(),
-            "group": len(updates),
-            "fetch_s": fetched - compressed,
-            "result": self._save("ours", -end.parameters),
-            "plain": self._save("plain", mean(updates)),
-        }
+        done = time.monotonic()
+        self._end, self._updates = end.parameters, updates
+        return {"done": done, "group": len(updates), "fetch_s": fetched - compressed}
 
     def _save(self, name: str, vector: Floats) -> str:
         path = self._directory / f"{name}-{self._number}.npy"

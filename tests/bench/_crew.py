@@ -67,11 +67,11 @@ class Crew:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def ask(self, words: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Send all the same line; return the answer of each."""
+    def ask(self, words: Mapping[str, Any], patience_s: float = ANSWER_S) -> list[dict[str, Any]]:
+        """Send all the same line; return the answer of each, or raise as `hear` does."""
         for place in range(len(self._processes)):
             self.tell(place, words)
-        return [self.hear(place) for place in range(len(self._processes))]
+        return [self.hear(place, patience_s) for place in range(len(self._processes))]
 
     def cpu_s(self) -> float:
         """Return the CPU-seconds of all so far, of their children too."""

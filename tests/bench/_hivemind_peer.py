@@ -62,6 +62,7 @@ def average(address: str, vector: str, directory: str, chosen: str, count: str, 
         compression=COMPRESSIONS[chosen](),
         min_matchmaking_time=float(matchmaking),
         request_timeout=float(matchmaking) / 2,  # below it, as hivemind asks for
+        allreduce_timeout=30.0,
         start=True,
     )
     say({"ready": True})
@@ -73,14 +74,15 @@ def average(address: str, vector: str, directory: str, chosen: str, count: str, 
         say({"reset": True})
         hear()
         try:
-            found = averager.step(timeout=120)
+            found = averager.step(timeout=60)
             told = {"group": len(found or ())}
         except Exception as error:  # noqa: BLE001 -- what it fails with is what is measured
             told = {"group": 0, "error": repr(error)[:200]}
-        done = time.monotonic()
+        say({"done": time.monotonic(), **told})
+        hear()  # what follows is not measured
         with averager.get_tensors() as tensors:
             np.save(result, torch.cat([tensor.detach() for tensor in tensors]).numpy())
-        say({"done": done, "result": result, **told})
+        say({"result": result})
 
 
 def main(arguments: Sequence[str]) -> None:
