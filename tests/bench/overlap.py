@@ -12,7 +12,7 @@ waits for it is the baseline. `ddp` sums fp32 gradients after every step, `local
 machines have less time to hide a round in: `--speed 10` takes a tenth of the recorded steps' time.
 
 With --real PEERS the same is measured of a whole network of real processes, each behind a link of 100 Mbit/s and 50 ms,
-with the default model, units of 15 steps in 5 segments and trainers that rest 98 % of the time (`_real_rounds`).
+with the default model, units of 15 steps in 5 segments and trainers that rest 95 % of the time (`_real_rounds`).
 
 With --keep, recorded times are taken from DIRECTORY/overlap.json, or left there.
 """
@@ -61,7 +61,7 @@ RATES: Final = (10.0, 100.0, 500.0)
 DELAYS_MS: Final = (50.0, 200.0)
 REAL_LINK: Final = (100.0, 50.0)
 REAL_DELAYS: Final = (0, 2)
-REAL_SHARE: Final = 0.02
+REAL_SHARE: Final = 0.05
 RECORDED: Final = 12  # inner steps, after one that warms up
 KEY: Final = PeerKey(b"\x11" * 32)
 T = TypeVar("T")
