@@ -424,7 +424,7 @@ class LocalRun:
         from contracts.run import ChainRun
 
         chain = ChainRun.connect(wiring.rpc, wiring.ledger, wiring.run, chain_id=LOCAL_CHAIN_ID)
-        chain.follow_beacon(BlockBeacon(), None, ahead=1 if self.options.delay else 0)
+        chain.follow_beacon(BlockBeacon(), None)
         return chain
 
     def _plan_churn(

@@ -55,9 +55,7 @@ class AheadRequest(Frozen):
     number: Number
     beacon: Digest
     tier: Tier = 0
-    before: Files | None = (
-        None  # its peer's final state of the round before; None: it starts from the round's
-    )
+    before: Files | None = None  # where its peer's last unit ended; None: the round's parameters
     moments: Digest | None
 
 

@@ -56,9 +56,8 @@ def carried(number: int, previous: Commitment | None, previous_record: RoundReco
     """Return what a peer must carry into a round.
 
     It starts with the roots its unit committed in the round before, and the tier it declared there, merged or not; with
-    nothing as a
-    newcomer, after a round without a commitment that counts or a void one, or once the record before says that a
-    unit of its was found void or false.
+    nothing as a newcomer, after a round without a commitment that counts or a void one, or once the record before says
+    that a unit of its was found void or false.
 
     Args:
         number: the peer's registration number.
