@@ -6,6 +6,7 @@ messages pass over `tests.bench._network`; a transaction waits for the next bloc
 looks inside. Nobody cheats and nobody is drawn: verification happens beside the rounds and holds none of them up.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -119,7 +120,7 @@ def next_parameters(request: AggregateRequest) -> str:
     return digest(" ".join((request.parameters, *request.updates, *map(str, request.weights))).encode())
 
 
-class Host:
+class Host(ABC):
     """Hold what one process sees: messages that reached it, and the chain of its last look."""
 
     def __init__(self, run: "SimulatedRun", place: int) -> None:
@@ -143,9 +144,9 @@ class Host:
             self._early.append(message)
             return False
 
+    @abstractmethod
     def wake(self) -> None:
         """Draw the conclusions."""
-        raise NotImplementedError
 
 
 class Contributor(Host):

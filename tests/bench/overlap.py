@@ -1,6 +1,6 @@
 """How much of their time contributors spend in inner steps, with and without waiting for the round before.
 
-`python -m tests.bench overlap [--delays 0 2 4 8] [--keep DIRECTORY]`. A model of ten million parameters, H = 60 steps
+`python -m tests.bench overlap [--delays 0 4 6 8] [--keep DIRECTORY]`. A model of ten million parameters, H = 60 steps
 of 8 windows in 12 segments, eight contributors. What computing takes is recorded first, in CPU-seconds of one thread
 of this machine: inner steps one by one, compressing, aggregating, judging a round's updates in exact arithmetic on 8
 windows. Then the product's own machines of contributors and coordinator run for some rounds under a simulated clock,
@@ -150,8 +150,8 @@ def main(arguments: Sequence[str]) -> int:
     """Print a row for each link and each way to wait."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench overlap", description=__doc__)
     parser.add_argument("--peers", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--delays", type=int, nargs="+", default=[0, 2, 4, 8], help="segments; 0 waits")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--delays", type=int, nargs="+", default=[0, 4, 6, 8], help="segments; 0 waits")
     parser.add_argument("--speed", type=float, default=1.0, help="of inner steps, against those recorded")
     parser.add_argument("--block", type=float, default=2.0, help="seconds between blocks of the chain")
     parser.add_argument(
