@@ -7,12 +7,24 @@ is tested as the outer step would take it, clipped to the lower median of all no
                 were drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within +-3,
                 moves the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first. The
                 update passes with score_i' > 0 and r_i > -2.
-    similarity  cosine of c_i u_i with the sum of the others that passed the gate; it passes with more than the
-                manifest's share of the median cosine, and above zero.
+    similarity  cosines of c_i u_i with all that passed the gate. It passes if their lower median, its own cosine of one
+                included, is above zero and above the manifest's share of what is usual: the lower median over all
+                updates of these medians, own cosines left out.
 
 The gate steps as far as the update moves the parameters in the mean: alone at the full outer rate honest updates
-overshoot and raise the loss. It comes first because a few peers who agree can turn the sum of all against the honest
-ones. What fails keeps its pay, if it was honest work, but has no weight. All arithmetic but the loss's is of integers.
+overshoot and raise the loss. It comes first, so that what harms has no say in what is usual.
+
+Fewer than half move no median beyond what the rest give it. So whatever they send, an honest update's median is at
+least the lowest cosine that two honest ones have, and what is usual at most the highest: those who copy one honest
+update or several, nearly or exactly, agree very well among themselves, and raise nothing. A cosine with the sum of the
+others has no such bound. Three of eight who copy a fourth are half of that sum and set what is usual, and a few who
+agree on the opposite of the honest mean turn the sum against everybody honest.
+
+Own cosines count for an update and not for what is usual: of an odd number, a bare minority can hold one of the two
+middles, and then the doubt is in favour of the honest (some noise passes where two of five send it).
+
+What fails keeps its pay, if it was honest work, but has no weight. All arithmetic but the loss's is of integers, some
+of them held as floats.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +38,7 @@ from protocol.manifest import RunManifest
 from protocol.messages import SCORE_UNIT
 from protocol.tensors import Floats
 from protocol.update import Symbols
-from training.outer import Clipped, OuterState
+from training.outer import Clipped, OuterState, blocks_of, lower_median
 
 MAX_RELATIVE: Final = 3 * SCORE_UNIT
 """Bound of one round's word on a peer, so that no single window makes or breaks a score."""
@@ -34,7 +46,8 @@ HARM: Final = -2 * SCORE_UNIT
 """Of the median gain: an update that does so much worse in one round does not pass, whatever its peer did before."""
 _MEMORY: Final = 4
 _COSINE_BITS: Final = 32
-_CUT: Final = 24  # grid bits that a similarity does without, so that its products fit int64 for 2**9 updates
+_CUT: Final = 24  # grid bits that a cosine does without, so that its products are exact in float64
+_COMPARED: Final = 2**23  # values of all updates compared at once: 64 MiB
 
 Loss = Callable[[Floats], int]
 """Return the loss of parameters float32[P] in units of 2**-32 nats, the same everywhere (`training.gate`)."""
@@ -114,30 +127,35 @@ def _compare(found: list[Merit], updates: Sequence[Symbols], clipped: Clipped, s
     places = [place for place, one in enumerate(found) if one.passed]
     if len(places) < 3:
         return
-    cosines = leave_one_out(updates, clipped, places)
-    middle = sorted(cosines)[len(cosines) // 2]
-    least = max(0, int(middle * share))
-    for place, cosine in zip(places, cosines, strict=True):
-        if cosine <= least:
+    table = cosines(updates, clipped, places)
+    usual = lower_median([lower_median(row[:own] + row[own + 1 :]) for own, row in enumerate(table)])
+    least = max(0, int(usual * share))
+    for place, row in zip(places, table, strict=True):
+        if lower_median(row) <= least:
             found[place] = Merit(
                 passed=False, reason="it points away from the others", score=found[place].score
             )
 
 
-def leave_one_out(updates: Sequence[Symbols], clipped: Clipped, places: Sequence[int]) -> list[int]:
-    """Return the cosine of each update with the sum of the others at these places, in units of 2**-32.
+def cosines(updates: Sequence[Symbols], clipped: Clipped, places: Sequence[int]) -> list[list[int]]:
+    """Return the cosine of each update at these places with each, itself too, in units of 2**-32.
 
-    No update is longer than 2**22 once cut, nor the sum of 2**9 of them than 2**31: products fit int64 in any order.
+    Products are of float64, which is quick, and exact all the same: once cut, no update is longer than 2**23, so that
+    any part of what two have in common sums to at most 2**46 (Cauchy and Schwarz), and float64 holds integers to 2**53.
     """
-    total = np.zeros(updates[0].size, np.int64)
-    for place in places:
-        total[updates[place].positions] += clipped.values(place) >> _CUT
-    whole = int(np.dot(total, total))
-    cosines = []
-    for place in places:
-        own = clipped.values(place) >> _CUT
-        square = int(np.dot(own, own))
-        product = int(np.dot(own, total[updates[place].positions])) - square
-        others = whole - 2 * product - square
-        cosines.append((product << _COSINE_BITS) // max(1, isqrt(max(0, square * others))))
-    return cosines
+    products = np.zeros((len(places), len(places)))
+    for block in blocks_of(updates[0], _COMPARED // len(places)):
+        rows = np.zeros((len(places), block.stop - block.start))
+        for row, place in zip(rows, places, strict=True):
+            positions, values = clipped.part(place, block)
+            row[positions] = values >> _CUT
+        products += rows @ rows.T
+    exact: list[list[int]] = products.astype(np.int64).tolist()
+    squares = [row[own] for own, row in enumerate(exact)]
+    return [
+        [
+            (product << _COSINE_BITS) // max(1, isqrt(square * other))
+            for product, other in zip(row, squares, strict=True)
+        ]
+        for row, square in zip(exact, squares, strict=True)
+    ]

@@ -154,9 +154,9 @@ def aggregate(
     return OuterState(parameters, momentum)
 
 
-def blocks_of(update: Symbols) -> Iterator[slice]:
-    """Yield the parameters in blocks that an update can be taken apart into (`Symbols.part`)."""
-    step = max(1, _BLOCK // update.span) * update.span
+def blocks_of(update: Symbols, most: int = _BLOCK) -> Iterator[slice]:
+    """Yield the parameters in blocks that an update can be taken apart into (`Symbols.part`), of `most` if it can."""
+    step = max(1, most // update.span) * update.span
     for start in range(0, update.size, step):
         yield slice(start, min(start + step, update.size))
 
@@ -214,18 +214,23 @@ class Clipped:
         factor, bits = _clip_factor(self._median, self._squares[index])
         return _on_grid(self._updates[index], factor, bits, self.grid)
 
+    def part(self, index: int, block: slice) -> tuple[Integers | slice, Integers]:
+        """Return `positions` and values of one in a block, which begins and ends as `Symbols.part` wants it."""
+        part = self._updates[index].part(block.start, block.stop)
+        values = _on_grid(part, *_clip_factor(self._median, self._squares[index]), self.grid)
+        return part.positions, values
+
     def norm(self, index: int) -> int:
         """Return the norm of one, rounded down, in units of 2**(MIN_EXPONENT - 32)."""
         return _root(min(self._squares[index], self._median))
 
     def mean(self, weights: Sequence[int], block: slice) -> Doubles:
         """Return the weighted mean of the parameters in a block, which begins and ends as `Symbols.part` wants it."""
-        start, stop = block.start, block.stop
-        total: Integers = np.zeros(stop - start, np.int64)
-        for update, square, weight in zip(self._updates, self._squares, weights, strict=True):
-            part = update.part(start, stop)
-            total[part.positions] += _on_grid(part, *_clip_factor(self._median, square), self.grid) * weight
-        mean = np.zeros(stop - start)
+        total: Integers = np.zeros(block.stop - block.start, np.int64)
+        for index, weight in zip(range(len(self._updates)), weights, strict=True):
+            positions, values = self.part(index, block)
+            total[positions] += values * weight
+        mean = np.zeros(total.size)
         moved = np.flatnonzero(total)  # few of a sparse round; divisions of integers are slow
         sums = total[moved]
         mean[moved] = np.ldexp((np.sign(sums) * (np.abs(sums) // sum(weights))).astype(np.float64), self.grid)

@@ -1,7 +1,9 @@
 """Updates are judged by what they do: honest ones pass, those that harm or point away do not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, parameter_layout
 from protocol.update import Symbols
 from training.codec import compress
-from training.merging import MAX_RELATIVE, Merit, judge_updates, leave_one_out
+from training.merging import MAX_RELATIVE, Merit, cosines, judge_updates
 from training.outer import Clipped, OuterState, initial_state
 
 GATED = MergingConfig(gate_windows=1, similarity=0)
@@ -151,15 +153,76 @@ def test_an_update_is_judged_at_its_weight() -> None:
     assert (heavy.passed, light.passed, other.passed) == (True, True, False)
 
 
-def test_noise_points_elsewhere_than_the_others() -> None:
+def compared(deltas: list[Floats], bowl: Bowl, run: RunManifest) -> list[bool]:
+    """Return who passes where nothing but directions is judged."""
+    merits = judge_updates(
+        run, bowl.start(run), symbols_of(run, deltas), [1] * len(deltas), [None] * len(deltas), None
+    )
+    for one in merits:
+        assert (one.reason, one.score) == ("" if one.passed else "it points away from the others", None)
+    return [one.passed for one in merits]
+
+
+def noise_like(delta: Floats, random: np.random.Generator) -> Floats:
+    """Return noise as long as an update."""
+    noise = random.normal(0, 1, delta.size)
+    return (noise / np.linalg.norm(noise) * np.linalg.norm(delta)).astype(np.float32)
+
+
+def opposite_of(honest: list[Floats]) -> Floats:
+    """Return what points away from the mean of all, as long as one of them."""
+    mean = np.mean(honest, axis=0)
+    return (-mean / np.linalg.norm(mean) * np.linalg.norm(honest[0])).astype(np.float32)
+
+
+Liars = Callable[[list[Floats], int, np.random.Generator], list[Floats]]
+AGREEING: dict[str, Liars] = {
+    "copies of one": lambda honest, count, random: [np.float32(0.99) * honest[0]] * count,
+    "copies of two": lambda honest, count, random: [
+        np.float32(0.99) * honest[place % 2] for place in range(count)
+    ],
+    "copies with a tenth of noise": lambda honest, count, random: [
+        honest[0] + np.float32(0.1) * noise_like(honest[0], random) for _ in range(count)
+    ],
+    "copies with a third of noise": lambda honest, count, random: [
+        honest[0] + np.float32(0.3) * noise_like(honest[0], random) for _ in range(count)
+    ],
+    "the honest mean": lambda honest, count, random: [-opposite_of(honest)] * count,
+}
+STRAYING: dict[str, Liars] = {
+    "noise": lambda honest, count, random: [noise_like(honest[0], random) for _ in range(count)],
+    "the same noise": lambda honest, count, random: [noise_like(honest[0], random)] * count,
+    "the opposite": lambda honest, count, random: [opposite_of(honest)] * count,
+    "flipped ones": lambda honest, count, random: [-one for one in honest[:count]],
+}
+
+
+def late_round(size: int, liars: Liars, count: int) -> tuple[Bowl, RunManifest, list[Floats]]:
+    """Return the updates of a late round, in which honest ones have cosines of a tenth, and liars stand last."""
     run = manifest(COMPARED)
     bowl = Bowl(run)
-    deltas = [bowl.descent() for _ in range(5)]
-    noise = np.random.default_rng(5).normal(0, 1, bowl.size)
-    deltas[1] = (noise / np.linalg.norm(noise) * np.linalg.norm(deltas[0])).astype(np.float32)
-    merits = judge_updates(run, bowl.start(run), symbols_of(run, deltas), [1] * 5, [None] * 5, None)
-    assert [one.passed for one in merits] == [True, False, True, True, True]
-    assert (merits[1].reason, merits[1].score) == ("it points away from the others", None)
+    honest = [bowl.descent(noise=3.0) for _ in range(size - count)]
+    return bowl, run, [*honest, *liars(honest, count, np.random.default_rng(5))]
+
+
+@pytest.mark.parametrize("kind", [*AGREEING, *STRAYING])
+@pytest.mark.parametrize(("size", "count"), [(3, 1), (4, 1), (5, 2), (7, 3), (8, 3), (17, 8)])
+def test_fewer_than_half_turn_no_honest_update_out(size: int, count: int, kind: str) -> None:
+    bowl, run, deltas = late_round(size, (AGREEING | STRAYING)[kind], count)
+    assert compared(deltas, bowl, run)[: size - count] == [True] * (size - count)
+
+
+@pytest.mark.parametrize("kind", STRAYING)
+@pytest.mark.parametrize(("size", "count"), [(4, 1), (5, 1), (7, 2), (8, 3)])
+def test_who_points_elsewhere_is_found(size: int, count: int, kind: str) -> None:
+    bowl, run, deltas = late_round(size, STRAYING[kind], count)
+    assert compared(deltas, bowl, run) == [True] * (size - count) + [False] * count
+
+
+def test_half_who_agree_turn_the_others_out() -> None:
+    """What no median withstands: with the copied one they are more than half."""
+    bowl, run, deltas = late_round(8, AGREEING["copies of one"], 4)
+    assert compared(deltas, bowl, run) == [True] + [False] * 3 + [True] * 4
 
 
 def test_of_two_neither_is_the_odd_one_out() -> None:
@@ -208,17 +271,38 @@ def test_cosines_are_those_of_floats() -> None:
     dense = np.zeros((4, bowl.size))
     for place, update in enumerate(updates):
         dense[place, update.positions] = clipped.values(place).astype(np.float64)
-    cosines = leave_one_out(updates, clipped, range(4))
-    for place, cosine in enumerate(cosines):
-        others = dense.sum(axis=0) - dense[place]
-        exact = dense[place] @ others / np.linalg.norm(dense[place]) / np.linalg.norm(others)
-        assert cosine / 2**32 == pytest.approx(exact, abs=1e-5)
+    lengths = np.linalg.norm(dense, axis=1)
+    exact = dense @ dense.T / np.outer(lengths, lengths)
+    assert np.array(cosines(updates, clipped, range(4))) / 2**32 == pytest.approx(exact, abs=1e-5)
 
 
-def test_the_longest_updates_do_not_overflow() -> None:
+@pytest.mark.parametrize("compared_at_once", [1, 10_000, 2**23])
+@pytest.mark.parametrize("codec", [CodecConfig(kind="dense", bits=8), CodecConfig(chunk=512, k=128)])
+def test_cosines_are_those_of_integers(
+    codec: CodecConfig, compared_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.merging._COMPARED", compared_at_once)
+    run = manifest(COMPARED, codec)
+    bowl = Bowl(run)
+    updates = symbols_of(run, [bowl.descent(noise) * np.float32(noise) for noise in (0.1, 1.0, 3.0, 10.0)])
+    clipped = Clipped(updates)
+    dense = np.zeros((4, bowl.size), dtype=object)
+    for place, update in enumerate(updates):
+        dense[place, update.positions] = clipped.values(place) >> 24
+    products = [[int(one @ other) for other in dense] for one in dense]
+    assert cosines(updates, clipped, range(4)) == [
+        [
+            (products[one][other] << 32) // isqrt(products[one][one] * products[other][other])
+            for other in range(4)
+        ]
+        for one in range(4)
+    ]
+
+
+def test_the_longest_updates_are_compared_exactly() -> None:
     """As many and as aligned as a record can hold."""
     run = manifest(COMPARED)
     bowl = Bowl(run)
     (loudest,) = symbols_of(run, [np.full(bowl.size, 60_000, np.float32)])
     few = [replace(loudest)] * 512
-    assert leave_one_out(few, Clipped(few), range(512)) == [pytest.approx(2**32, rel=1e-6)] * 512
+    assert cosines(few, Clipped(few), range(512)) == [[2**32] * 512] * 512
