@@ -35,8 +35,8 @@ from training.activations import fingerprint, projections
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.joint import merge, share_of
-from training.merging import judge_updates
-from training.outer import OuterState, aggregate, contribution, initial_state, parameters_file
+from training.merging import cosines, judge_updates
+from training.outer import Clipped, OuterState, aggregate, contribution, initial_state, parameters_file
 from training.preferences import preference_values
 from training.rewards import total_reward
 from training.sampling import choose, noise_at, noise_key
@@ -188,6 +188,7 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
         merits = judge_updates(manifest, state, updates, _WEIGHTS, scores, _any_loss)
         scores = [one.score for one in merits]
         found += [digest(repr(merit).encode()) for merit in merits]
+        found.append(digest(repr(cosines(updates, Clipped(updates), range(_PEERS))).encode()))
         joint = merge(manifest, updates, _WEIGHTS)
         shares = (share_of(updates, index, _WEIGHTS, joint) for index in range(_PEERS))
         found += [

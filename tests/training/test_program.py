@@ -21,6 +21,11 @@ MACHINES = {
     "ATen avx2, two threads": {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
     "ATen default": {"ATEN_CPU_CAPABILITY": "default"},
     "NumPy without vectors": {"NPY_DISABLE_CPU_FEATURES": NO_VECTORS},
+    "BLAS of another processor, two threads": {
+        "OPENBLAS_CORETYPE": "Prescott",
+        "OMP_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
+    },
     "C library without vectors": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F"},
 }
 
