@@ -8,7 +8,7 @@ verifiers convict is asked of their rule itself (`coordinator.odds`); stake is l
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from coordinator.bounds import lower_bound, upper_bound
@@ -200,6 +200,42 @@ def plan(
         lines.append(_framing_line(manifest, terms, fault))
     reasons += [f"{line.name} pays {line.profit:+.4f} R: {line.why}" for line in lines if line.pays]
     return Plan(1 - terms.cost, worst, tuple(lines), tuple(reasons), tuple(steps))
+
+
+def of_tier(manifest: RunManifest, tier: int) -> RunManifest:
+    """Return the run as who stays in a tier has it: R is the pay of that tier's unit, of its steps and batch."""
+    pay = manifest.pay.model_copy(update={"unit_wei": manifest.unit_pay(tier)})
+    return manifest.at(tier).model_copy(update={"pay": pay})
+
+
+def of_all_tiers(manifest: RunManifest, plans: Sequence[Plan]) -> Plan:
+    """Return the plan of a run from those of its tiers, the full one first: it holds if all do."""
+    if not manifest.tiers:
+        return plans[0]
+    full, *_ = samples = manifest.tier_samples
+    steps = [
+        (f"R is {own / full:.3g} of the full unit's pay", *plan.steps)
+        for own, plan in zip(samples, plans, strict=True)
+    ]
+    taken = "that a unit of a lower tier costs the same share of its pay, and drifts as the full one, was not measured"
+    return Plan(
+        min(plan.honest_profit for plan in plans),
+        max(plan.false_loss for plan in plans),
+        tuple(
+            replace(line, name=f"tier {tier}, {line.name}")
+            for tier, plan in enumerate(plans)
+            for line in plan.lines
+        ),
+        _said_once([plan.reasons for plan in plans]),
+        (*_said_once(steps), taken),
+    )
+
+
+def _said_once(told: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return what all tiers say, and then what each says beside."""
+    shared = [one for one in told[0] if all(one in other for other in told)]
+    beside = (f"tier {tier}: {one}" for tier, mine in enumerate(told) for one in mine if one not in shared)
+    return (*shared, *beside)
 
 
 def false_loss(

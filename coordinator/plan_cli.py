@@ -156,6 +156,7 @@ def make_plan(manifest: "RunManifest", terms: "Terms", calibration: Path | None)
         ConfigError: the file cannot be read, or speaks of other work or tolerances.
         Malformed, ProofRejected: it is not one, or not signed by whom it names.
     """
+    from coordinator.economics import of_all_tiers, of_tier
     from coordinator.economics import plan as economics
     from coordinator.suite import attack_figures, check_covers, honest_figures
     from verification.calibration import SignedCalibration, packaged_calibration
@@ -164,7 +165,9 @@ def make_plan(manifest: "RunManifest", terms: "Terms", calibration: Path | None)
     measured = signed.calibration
     check_covers(manifest, measured)
     honest = honest_figures(measured, manifest.verification.profiles)
-    return economics(manifest, terms, honest, attack_figures(manifest, measured))
+    tiers = [of_tier(manifest, tier) for tier in range(manifest.smallest_tier + 1)]
+    plans = [economics(tier, terms, honest, attack_figures(tier, measured)) for tier in tiers]
+    return of_all_tiers(manifest, plans)
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -171,6 +171,42 @@ def test_the_manifest_of_a_local_network_holds(tmp_path: Path, calibration: Path
     assert not any(one["pays"] for one in told["strategies"])
 
 
+TIERS = [{"steps": 9, "batch": 8}, {"steps": 6, "batch": 4}]
+
+
+def test_every_tier_of_a_run_is_planned_by_its_own_pay_and_segments(
+    tmp_path: Path, calibration: Path
+) -> None:
+    told = json.loads(plan(tmp_path, calibration, "--json", tiers=TIERS).stdout)
+    lines = {one["name"]: one for one in told["strategies"]}
+    for tier, segments in enumerate((5, 3, 2)):
+        assert f"tier {tier}, cpu-fp32: lazy in {segments} of {segments} segments" in lines
+        assert f"tier {tier}, cpu-fp32: lazy in {segments + 1} of {segments + 1} segments" not in lines
+    # The same stake is five times as many of the smallest units' pay: it deters more, and honest work risks more.
+    for tier, stake in enumerate((100, 500 / 3, 500)):
+        assert any(step.startswith(f"tier {tier}: stake S = {stake:g} R") for step in told["steps"])
+    invented = [lines[f"tier {tier}, cpu-fp32: wrong-data"]["profit"] for tier in range(3)]
+    assert invented == sorted(invented, reverse=True)
+    full = json.loads(plan(tmp_path, calibration, "--json").stdout)
+    assert told["false_rejection_loss"] > full["false_rejection_loss"]
+    assert [one["profit"] for one in told["strategies"][: len(full["strategies"])]] == [
+        one["profit"] for one in full["strategies"]
+    ]
+
+
+def test_a_tier_that_earns_little_for_the_stake_is_refused(tmp_path: Path) -> None:
+    refused = plan(tmp_path, None, tiers=TIERS).exception
+    assert isinstance(refused, Refused)
+    assert "refused: tier 2: cpu-fp32: false rejections and outages may cost" in refused.message
+    assert plan(tmp_path, None, tiers=TIERS[:1]).exit_code == 0
+
+
+def test_what_is_wrong_with_every_tier_is_said_once(tmp_path: Path, calibration: Path) -> None:
+    told = plan(tmp_path, calibration, "--json", "--cost", "1", tiers=TIERS).stdout
+    reasons = [one for one in json.loads(told)["reasons"] if "honest work does not pay" in one]
+    assert reasons == ["honest work does not pay: a unit costs 1 of what it earns"]
+
+
 def test_a_whole_manifest_is_read_like_its_fields(tmp_path: Path, calibration: Path) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(manifest(rounds=40).to_bytes())
