@@ -8,10 +8,10 @@ from typing import Protocol
 
 from contracts.drand import seed_proof
 from contracts.index import EventIndex
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.beacons import SignatureSource
 from protocol.drand import verify_beacon
 from protocol.errors import LedgerError, NetworkError
-from protocol.manifest import BlockBeacon, DrandBeacon
 
 AT_ONCE = 16
 """How many rounds are looked for in one go: a late joiner's chain view stays quick while it catches up."""

@@ -10,8 +10,8 @@ from web3.exceptions import ContractLogicError
 
 from contracts.artifacts import artifact
 from contracts.chain import ledger_errors
+from protocol.beacon_config import DrandBeacon
 from protocol.drand import QUICKNET, verify_beacon
-from protocol.manifest import DrandBeacon
 
 _PADDING: Final = bytes(16)
 

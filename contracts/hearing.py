@@ -68,6 +68,7 @@ def find_case(ledger: "Ledger", case: int) -> "tuple[ChainRun, CaseState, CaseIn
 
 def follow_seeds(chain: "ChainRun", directory: Path, drand: list[str] | None) -> None:
     """Let a run find what draws its juries: its own blocks on the local chain, drand elsewhere."""
+    from protocol.beacon_config import BlockBeacon, DrandBeacon
     from protocol.beacons import (
         BEACONS_DIRECTORY,
         PUBLIC_ENDPOINTS,
@@ -75,7 +76,7 @@ def follow_seeds(chain: "ChainRun", directory: Path, drand: list[str] | None) ->
         KeptSignatures,
         SignatureFiles,
     )
-    from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon, DrandBeacon
+    from protocol.manifest import LOCAL_CHAIN_ID
 
     if chain.ledger.chain_id == LOCAL_CHAIN_ID:
         chain.follow_beacon(BlockBeacon(), None)

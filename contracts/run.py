@@ -32,11 +32,11 @@ from contracts.events import (
 )
 from contracts.index import EventIndex
 from contracts.types import CaseKind, CaseOutcome, Role
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.beacons import SignatureSource
 from protocol.chain import OPENING_ROUND, Case, LinkedKey, Operator, Penalties, PostedRoot
 from protocol.errors import LedgerError
 from protocol.keys import peer_id_of
-from protocol.manifest import BlockBeacon, DrandBeacon
 from protocol.networks import Network
 
 _OUTCOMES: Final[dict[int, Literal["passed", "void", "false"]]] = {

@@ -14,6 +14,7 @@ from contracts.client import Ledger
 from contracts.sender import Sender
 from contracts.types import Ladder, Receipt
 from coordinator.config import PUBLIC_DIRECTORY
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.blobs import BlobStore
 from protocol.canonical import ZERO_DIGEST
 from protocol.chain import Penalties
@@ -22,9 +23,7 @@ from protocol.errors import ConfigError, LedgerError, Malformed, UsageError
 from protocol.keys import PeerKey
 from protocol.manifest import (
     LOCAL_CHAIN_ID,
-    BlockBeacon,
     DeadlineConfig,
-    DrandBeacon,
     RunManifest,
     SamplingSchedule,
 )

@@ -6,7 +6,7 @@ start from zero moments.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from training.assignment import assignment, task_seeds
 from training.codec import compress
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.experience import Experience
-from training.inner import InnerState
+from training.inner import InnerState, primed
 from training.model import initial_parameters
-from training.outer import aggregate, initial_state
+from training.outer import OuterState, aggregate, initial_state
 from training.program import program_digest
 from training.sampler import Sampler
+from training.second_moments import with_slice
 from training.trainer import Material, Trainer, trainer_for
 
 NEWCOMERS = 1_000_000  # registration numbers of newcomers start here
@@ -149,12 +150,12 @@ class Reference:
                 self._trainer = trainer_for(manifest, self._material(self._learned), CPU_FP32)
             shown.append([])
             for number in range(1, peers + 1):
-                states = self._unit(round_, number, state.parameters, carried.get(number))
+                states = self._unit(round_, number, state, carried.get(number))
                 if round_ * peers + number - 1 in chosen:
                     # What starts from zero moments is for the strangers to show.
                     carries = manifest.carries_moments and round_ > 0
                     own = [self._case(round_, number, j, states[j]) for j in range(manifest.segments)]
-                    fresh = InnerState.fresh(state.parameters)
+                    fresh = primed(InnerState.fresh(state.parameters), state.moments)
                     others = range(newcomer, newcomer + len(own))
                     newcomer += len(own)
                     strangers = [self._case(round_, other, 0, fresh) for other in others]
@@ -162,7 +163,8 @@ class Reference:
                 carried[number] = states[-1]
                 change = state.parameters - states[-1].parameters
                 symbols, residuals[number] = compress(manifest.codec, change, residuals.get(number))
-                updates.append(symbols)
+                unit = self.beacon(round_), round_, number
+                updates.append(with_slice(manifest, symbols, states[-1].exp_avg_sq, *unit))
                 if manifest.rollouts is not None:
                     groups = self._rollouts(round_, number, state.parameters)
                     shown[-1].append(write_published(manifest, Published(symbols, groups)))
@@ -188,13 +190,13 @@ class Reference:
         return tagged_digest("murmur/reference", self._seed, round_)
 
     def _unit(
-        self, round_: int, number: int, parameters: Floats, before: InnerState | None
+        self, round_: int, number: int, public: OuterState, before: InnerState | None
     ) -> list[InnerState]:
         """Return the states after 0, 1, .. n segments."""
         manifest, k = self.manifest, self.manifest.verification.segment_steps
-        start = InnerState.fresh(parameters)
+        start = primed(InnerState.fresh(public.parameters), public.moments)
         if before is not None and manifest.carries_moments:
-            start = InnerState(parameters, before.exp_avg, before.exp_avg_sq, before.steps)
+            start = replace(before, parameters=public.parameters)
         offsets = assignment(manifest, self.beacon(round_), round_, number)
         self._trainer.load(start)
         states = [start]

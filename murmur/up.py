@@ -20,8 +20,9 @@ from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
+from protocol.beacon_config import BlockBeacon
 from protocol.errors import ConfigError, UsageError
-from protocol.manifest import LOCAL_CHAIN_ID, BlockBeacon
+from protocol.manifest import LOCAL_CHAIN_ID
 from protocol.options import TensorBoard
 from verification.cheats import Cheat, PolicyCheat
 from verification.liars import VerifierCheat

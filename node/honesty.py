@@ -61,6 +61,10 @@ class HonestSteps:
         """Return the pseudo-gradient float32[P] that is compressed, given start minus end of the unit."""
         return change
 
+    def second_moments(self, second: Floats) -> Floats:
+        """Return the final second moments float32[P] that the update says a slice of."""
+        return second
+
     def residual_before(self, residual: Floats | None) -> Floats | None:
         """Return the residual that is added to it, given the one carried in; None stands for zeros."""
         return residual

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from node.honesty import HonestSteps
 from node.unit import Ahead, Files
 from protocol.manifest import RunManifest
+from protocol.tensors import Codes
 from protocol.worker import Progress
 from training.assignment import Offsets
-from training.inner import InnerState
+from training.inner import InnerState, primed
 from training.trainer import Trainer
 
 
@@ -29,10 +30,10 @@ class Stretch:
     norms: list[float] = field(default_factory=list)
     train_s: float = 0.0
 
-    def begin(self, start: InnerState, *, keep: bool) -> None:
-        """Start the unit."""
+    def begin(self, start: InnerState, moments: Codes | None, *, keep: bool) -> None:
+        """Start the unit, with the second moments that are public, if any."""
         self.files.append(self.put(start, keep=keep))
-        self.trainer.load(self.steps.start(start))
+        self.trainer.load(self.steps.start(primed(start, moments)))
 
     def take(self, ahead: Ahead) -> None:
         """Take over what was made of the unit."""

@@ -43,6 +43,7 @@ from training.outer import squared_norms
 from training.peak import measured_peak
 from training.program import program_digest
 from training.sampler import Sampler
+from training.second_moments import with_slice
 from training.trainer import Material, Trainer, trainer_for
 from training.workbench import AggregateRequest, TrainerLoadRequest, Workbench
 from verification.profile import own_profile, this_machine
@@ -97,14 +98,15 @@ class Bench:
         """
         began, began_wall = time.process_time(), time.perf_counter()
         manifest, ahead = self.manifest.at(request.tier), request.ahead
-        public = self.work.parameters(request.parameters).parameters
+        global_ = self.work.parameters(request.parameters)
+        public = global_.parameters
         residual = self._residual(request)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
         groups = self._rollouts(request, public, progress)
         judgments = self._judgments(request, progress)
         stretch = self._stretch(request)
         if request.before is None:
-            stretch.begin(self._start(request, public), keep=request.keep)
+            stretch.begin(self._start(request, public), global_.moments, keep=request.keep)
             stretch.advance(manifest.segments, keep=request.keep, progress=progress)
         else:
             before = self._vector(request.before.parameters)
@@ -120,6 +122,8 @@ class Bench:
         change = self._steps.change(public - end.parameters)
         losses, norms = stretch.losses, stretch.norms
         symbols, rest = compress(manifest.codec, change, self._steps.residual_before(residual))
+        unit = request.beacon, request.round, request.number
+        symbols = with_slice(manifest, symbols, self._steps.second_moments(end.exp_avg_sq), *unit)
         published = Published(symbols, groups, judgments)
         blob = write_published(manifest, published)
         return Work(
@@ -155,7 +159,7 @@ class Bench:
         if request.ahead is not None:
             stretch.take(request.ahead)
             return self._state(request.ahead.segments[-1])
-        stretch.begin(self._start(request, before), keep=request.keep)
+        stretch.begin(self._start(request, before), None, keep=request.keep)
         stretch.advance(self.manifest.outer.delay, keep=request.keep, progress=progress)
         return stretch.trainer.state()
 
@@ -170,7 +174,7 @@ class Bench:
         assert request.before is not None, "who carries nothing waits for the round's parameters"
         began, began_wall = time.process_time(), time.perf_counter()
         stretch = self._stretch(request)
-        stretch.begin(self._start(request, self._vector(request.before.parameters)), keep=True)
+        stretch.begin(self._start(request, self._vector(request.before.parameters)), None, keep=True)
         stretch.advance(self.manifest.outer.delay, keep=True, progress=progress)
         return Ahead(
             segments=tuple(stretch.files),

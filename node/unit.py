@@ -93,7 +93,7 @@ class Unit(Frozen):
         said = opening(self, segment)
         found = {said.start_parameters, said.start_moments, said.residual_before, said.before_parameters}
         if ends:
-            found |= {said.end_parameters, said.end_moments, said.final_parameters}
+            found |= {said.end_parameters, said.end_moments, said.final_parameters, said.final_moments}
         return frozenset(address for address in found if address is not None)
 
     @property

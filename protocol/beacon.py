@@ -6,6 +6,7 @@ ASSIGNMENT = "murmur/assignment"
 ROLLOUTS = "murmur/rollouts"
 JUDGES = "murmur/judges"
 GATE = "murmur/gate"
+MOMENTS = "murmur/second-moments"
 SAMPLING = "murmur/sampling"
 WITNESSES = "murmur/witnesses"
 

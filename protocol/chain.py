@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.beacons import SignatureSource
-from protocol.manifest import BlockBeacon, DrandBeacon, RunManifest
+from protocol.manifest import RunManifest
 
 OPENING_ROUND = -1
 """The 'round' anchored by the run's opening block, from which round 0 takes roster and beacon."""

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     PrivateAttr,
     ValidationError,
     model_validator,
 )
 
+from protocol.beacon_config import BeaconConfig, BlockBeacon
 from protocol.canonical import canonical_json, digest, parse_canonical_json
-from protocol.drand import QUICKNET, SCHEME, DrandChain, check_public_key
 from protocol.errors import Malformed
 from protocol.frozen import Address, Arithmetic, Digest, Frozen, ProfileName, Wei
 from protocol.model_config import ModelConfig
@@ -25,14 +24,6 @@ MAX_UNIT_SAMPLES = 1 << 20
 MAX_UNIT_TOKENS = 1 << 26
 LOCAL_CHAIN_ID = 31337
 """The chain that anvil and its like run on one machine, where nobody's money is at stake."""
-
-
-def _public_key(value: str) -> str:
-    try:
-        check_public_key(value)
-    except Malformed as error:
-        raise ValueError(error.message) from error
-    return value
 
 
 class InnerConfig(Frozen):
@@ -48,11 +39,18 @@ class InnerConfig(Frozen):
     eps: float = Field(default=1e-5, gt=0, le=1)  # 1e-8 drowns in rounding: see training.distance
     weight_decay: float = Field(default=0.1, ge=0, le=10)
     clip_norm: float = Field(default=1.0, gt=0)
-    moments: Literal["carried", "fresh"] = "carried"  # into a round; what fresh ones are: training.inner
+    # Into a round: its peer's own, or what is public alone (`training.inner`); published: second ones that updates say.
+    moments: Literal["carried", "fresh", "published"] = "carried"
+    slices: int = Field(default=128, ge=1, le=65_536)  # of the second moments, of which an update says one
     warmup_steps: int = Field(default=40, ge=0)
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     # Blocks that learn, from the last, and what is behind them; None: every parameter.
     last_layers: int | None = Field(default=None, ge=1, le=256)
+
+    @property
+    def fresh(self) -> bool:
+        """Tell whether a round's moments follow from what is public, not from its peer's own past."""
+        return self.moments != "carried"
 
 
 class TierConfig(Frozen):
@@ -287,48 +285,6 @@ class PenaltyConfig(Frozen):
     )  # blocks from a record's anchor, for cases about its round
 
 
-class BlockBeacon(Frozen):
-    """Take the hash of the block after an anchor: who makes blocks chooses, so for local chains only."""
-
-    kind: Literal["block"] = "block"
-
-
-class DrandBeacon(Frozen):
-    """Take the first drand round that is published `margin_s` after the time that the anchoring block bears.
-
-    Within the margin whoever makes that block must have shown it: Ethereum's slot of 12 s is the default.
-    """
-
-    kind: Literal["drand"] = "drand"
-    scheme: Literal["bls-unchained-g1-rfc9380"] = SCHEME
-    chain_hash: Digest = QUICKNET.chain_hash
-    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$"), AfterValidator(_public_key)] = (
-        QUICKNET.public_key
-    )
-    genesis_time: int = Field(default=QUICKNET.genesis_time, ge=0, lt=2**40)  # Unix seconds
-    period: int = Field(default=QUICKNET.period, ge=1, le=3600)  # seconds
-    margin_s: int = Field(default=12, ge=1, le=86_400)
-
-    @model_validator(mode="after")
-    def _margin_is_a_period(self) -> "DrandBeacon":
-        if self.margin_s < self.period:
-            raise ValueError("the margin must be at least a period: the round before may be known already")
-        return self
-
-    @property
-    def chain(self) -> DrandChain:
-        """Return the drand network."""
-        return DrandChain(self.chain_hash, self.public_key, self.genesis_time, self.period)
-
-    def round_after(self, timestamp: int) -> int:
-        """Return the drand round that belongs to a block of a Unix second."""
-        return self.chain.first_round_at(timestamp + self.margin_s)
-
-
-BeaconConfig = Annotated[BlockBeacon | DrandBeacon, Field(discriminator="kind")]
-"""Say where the randomness of assignment and sampling comes from."""
-
-
 class RunManifest(Frozen):
     """Define a run. Two manifests that differ in anything are two runs."""
 
@@ -402,6 +358,15 @@ class RunManifest(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _second_moments_can_be_published(self) -> "RunManifest":
+        if self.inner.moments != "published":
+            return self
+        # A unit that goes on from its own state has its own moments, and a joint update says nobody's.
+        if self.codec.kind != "sparse" or self.outer.delay or self.merging.joint_k:
+            raise ValueError("inner.moments: published needs sparse updates, and no outer.delay or joint_k")
+        return self
+
+    @model_validator(mode="after")
     def _a_unit_is_assigned_quickly(self) -> "RunManifest":
         # Everybody draws the samples of every unit one by one, whoever wrote the manifest.
         if self.inner.steps * self.inner.batch > MAX_UNIT_SAMPLES:
@@ -467,7 +432,12 @@ class RunManifest(Frozen):
     @property
     def carries_moments(self) -> bool:
         """Tell whether a peer takes AdamW's moments from a round into the next."""
-        return self.inner.moments == "carried"
+        return not self.inner.fresh
+
+    @property
+    def moment_slices(self) -> int:
+        """Return the slices of the second moments, of which an update says one; 0: it says none."""
+        return self.inner.slices if self.inner.moments == "published" else 0
 
     @property
     def tier_samples(self) -> tuple[int, ...]:

@@ -47,7 +47,8 @@ def published_identity(symbols: str, groups: tuple[bytes, ...], judgments: tuple
 
 def max_published_bytes(manifest: RunManifest) -> int:
     """Return the length of the longest blob that `read_published` reads."""
-    largest = max_update_bytes(manifest.codec, parameter_layout(manifest.model).size)
+    size = parameter_layout(manifest.model).size
+    largest = max_update_bytes(manifest.codec, size, manifest.moment_slices)
     if manifest.rollouts is None:
         return largest
     largest += _LENGTH.size + Shape.of(manifest).max_file_bytes
@@ -125,7 +126,8 @@ def read_update(manifest: RunManifest, data: bytes) -> Symbols:
 
 
 def _symbols(manifest: RunManifest, container: bytes) -> Symbols:
-    return update.decode(container, codec=manifest.codec, size=parameter_layout(manifest.model).size)
+    size = parameter_layout(manifest.model).size
+    return update.decode(container, codec=manifest.codec, size=size, slices=manifest.moment_slices)
 
 
 def _split(manifest: RunManifest, data: bytes) -> list[bytes]:

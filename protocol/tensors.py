@@ -18,14 +18,21 @@ from protocol.manifest import RunManifest
 from protocol.model_config import ModelConfig
 
 Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Name the float32 tensors of a file in order, with their shapes; `steps` adds one int64 scalar at the end."""
+    """Name the float32 tensors of a file in order, with their shapes.
+
+    Attributes:
+        steps: one int64 scalar follows.
+        codes: so many unsigned bytes follow; 0: none do.
+    """
 
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
     steps: bool = False
+    codes: int = 0
 
     @cached_property
     def size(self) -> int:
@@ -52,6 +59,13 @@ class Layout:
             offset = end
         if self.steps:
             entries["steps"] = {"dtype": "I64", "shape": [1], "data_offsets": [offset, offset + 8]}
+            offset += 8
+        if self.codes:
+            entries["codes"] = {
+                "dtype": "U8",
+                "shape": [self.codes],
+                "data_offsets": [offset, offset + self.codes],
+            }
         text = json.dumps(entries, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text
@@ -59,13 +73,13 @@ class Layout:
     @property
     def file_bytes(self) -> int:
         """Return the exact length of a file of this layout."""
-        return len(self.header) + 4 * self.size + (8 if self.steps else 0)
+        return len(self.header) + 4 * self.size + (8 if self.steps else 0) + self.codes
 
 
 def pieces(
-    layout: Layout, vectors: Sequence[Floats], steps: int | None = None
+    layout: Layout, vectors: Sequence[Floats], steps: int | None = None, codes: Codes | None = None
 ) -> tuple[bytes | memoryview, ...]:
-    """Serialise flat vectors, [layout.size] together, and the step count as a canonical file in pieces.
+    """Serialise flat vectors, [layout.size] together, the step count and the codes as a canonical file in pieces.
 
     The pieces of little-endian vectors share their memory, so that hashing a state copies nothing.
     """
@@ -75,9 +89,11 @@ def pieces(
         raise ValueError(f"expected float32[{layout.size}], got {', '.join(found)}")
     if (steps is not None) != layout.steps:
         raise ValueError("a step count belongs to layouts with steps, and only to them")
+    if (0 if codes is None else codes.size) != layout.codes:
+        raise ValueError(f"expected {layout.codes} codes")
     tail = b"" if steps is None else steps.to_bytes(8, "little", signed=True)
     bodies = (np.ascontiguousarray(vector, "<f4").data.cast("B") for vector in vectors)
-    return (layout.header, *bodies, tail)
+    return (layout.header, *bodies, tail, b"" if codes is None else codes.tobytes())
 
 
 def pack(layout: Layout, vector: Floats, steps: int | None = None) -> bytes:
@@ -98,10 +114,16 @@ def unpack(layout: Layout, data: bytes) -> tuple[Floats, int]:
     vector = np.frombuffer(data, dtype="<f4", count=layout.size, offset=len(layout.header))
     if not np.isfinite(vector).all():
         raise Malformed("tensor file with values that are not finite")
-    steps = int.from_bytes(data[-8:], "little", signed=True) if layout.steps else 0
+    after = data[len(layout.header) + 4 * layout.size :]
+    steps = int.from_bytes(after[:8], "little", signed=True) if layout.steps else 0
     if steps < 0:
         raise Malformed("tensor file with a negative step count")
     return vector, steps
+
+
+def unpack_codes(layout: Layout, data: bytes) -> Codes:
+    """Read the codes of a file that `unpack` has read: a read-only view, uint8[layout.codes]."""
+    return np.frombuffer(data, np.uint8, layout.codes, len(data) - layout.codes)
 
 
 @lru_cache(maxsize=32)

@@ -19,6 +19,7 @@ Planes of a sparse update:
     low       u8 a chunk: level of the low magnitude less that of the chunk before, modulo 256
     rise      u8 a chunk: level of the high magnitude less that of the low one
     excess    of each gap of 255 and more, less 255: all low bytes, then all high bytes of a u16
+    moments   where the update says a slice of the second moments: its number u16, then a code u8 an entry
 
 Planes of a dense update: code + 2**(bits-1) - 1, u8 each; then the low and the high bytes of the scales.
 
@@ -48,6 +49,9 @@ _SPARSE: Final = 0
 _DENSE: Final = 1
 _HEADER: Final = struct.Struct("<4sBBIIQh")
 _ESCAPE: Final = 255
+_WORD: Final = 2  # bytes of a u16
+MAX_MOMENT_CODE: Final = 254
+"""Of a second moment: the largest exponent of a finite float32."""
 # Huffman does the work: planes repeat nothing, and the short chance matches of higher levels cost more than they save.
 _ZSTD_LEVEL: Final = 1
 
@@ -59,6 +63,20 @@ MAGNITUDES: Final[Integers] = np.array(
     [level if level < 32 else (16 + level % 16) << level // 16 - 1 for level in range(208)], np.int64
 )
 """The magnitude that each level stands for, rising: all integers below 2**16 of at most five significant bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoments:
+    """Hold what an update says of a slice of AdamW's second moments: of every `slices`-th entry, from `number` on."""
+
+    slices: int
+    number: int  # below `slices`
+    codes: Bytes  # [slice_length], powers of two: see training.second_moments
+
+
+def slice_length(size: int, slices: int, number: int) -> int:
+    """Return how many of `size` entries a slice has."""
+    return max(0, -(-(size - number) // slices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +93,7 @@ class SparseSymbols:
     indices: Words  # [kept], position inside the chunk, strictly increasing in each chunk
     codes: Bytes  # [kept], bit 0: negative, bit 1: high magnitude
     levels: Bytes  # [chunks, 2], low <= high, indices of MAGNITUDES, which are in units of 2**exponent
+    moments: SecondMoments | None = None  # said beside it, in a run whose moments are published
 
     @property
     def positions(self) -> Integers:
@@ -98,7 +117,10 @@ class SparseSymbols:
         return self.chunk
 
     def part(self, start: int, stop: int) -> "SparseSymbols":
-        """Return the update of the parameters from `start` up to `stop`, multiples of `span` (or the end)."""
+        """Return the update of the parameters from `start` up to `stop`, multiples of `span` (or the end).
+
+        It says nothing of second moments.
+        """
         first, last = start // self.chunk, chunk_count(stop, self.chunk)
         kept = slice(first * self.k, last * self.k)
         parts = self.indices[kept], self.codes[kept], self.levels[first:last]
@@ -156,17 +178,20 @@ def kept_count(codec: CodecConfig, size: int) -> int:
 
 def symbols_digest(symbols: Symbols) -> str:
     """Return the identity of an update: BLAKE3 over codec, size, exponent and every symbol, 64 hex digits."""
+    moments: tuple[bytes, ...] = ()
     match symbols:
         case SparseSymbols():
             parts = (_le16(symbols.indices), symbols.codes.tobytes(), symbols.levels.tobytes())
+            if symbols.moments is not None:
+                moments = (_moments_plane(symbols.moments).tobytes(),)
         case DenseSymbols():
             parts = (symbols.codes.tobytes(), _le16(symbols.scales), b"")
-    return tagged_digest("murmur/symbols", _header(symbols), *parts)
+    return tagged_digest("murmur/symbols", _header(symbols), *parts, *moments)
 
 
-def max_update_bytes(codec: CodecConfig, size: int) -> int:
-    """Return the largest container that `decode` reads for this codec and number of parameters."""
-    return _HEADER.size + _compressed_bound(_max_planes(codec, size)) + DIGEST_BYTES
+def max_update_bytes(codec: CodecConfig, size: int, slices: int = 0) -> int:
+    """Return the largest container that `decode` reads for this codec, number of parameters and slices of moments."""
+    return _HEADER.size + _compressed_bound(_max_planes(codec, size, slices)) + DIGEST_BYTES
 
 
 def encode(symbols: Symbols) -> bytes:
@@ -180,24 +205,28 @@ def encode(symbols: Symbols) -> bytes:
     return body + blake3(body).digest()
 
 
-def decode(data: bytes, *, codec: CodecConfig, size: int) -> Symbols:
+def decode(data: bytes, *, codec: CodecConfig, size: int, slices: int = 0) -> Symbols:
     """Read a container that must carry an update of `size` parameters under `codec`.
 
     Every length is bounded before anything is allocated, and every symbol before it is used.
 
+    Args:
+        slices: of the second moments, of which the update must say one; 0: it says nothing of them.
+
     Raises:
         Malformed: anything but a container that `encode` could have written for this codec and size.
     """
-    if len(data) > max_update_bytes(codec, size):
-        raise Malformed(f"update of {len(data)} bytes exceeds {max_update_bytes(codec, size)}")
+    if len(data) > max_update_bytes(codec, size, slices):
+        raise Malformed(f"update of {len(data)} bytes exceeds {max_update_bytes(codec, size, slices)}")
     if len(data) < _HEADER.size + DIGEST_BYTES:
         raise Malformed("update is truncated")
     exponent = _read_header(data, codec, size)
     if blake3(memoryview(data)[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         raise Malformed("update with a wrong checksum")
-    planes = np.frombuffer(_decompress(data[_HEADER.size : -DIGEST_BYTES], codec, size), np.uint8)
-    read = _read_sparse if codec.kind == "sparse" else _read_dense
-    return read(planes, codec, size, exponent)
+    planes = np.frombuffer(_decompress(data[_HEADER.size : -DIGEST_BYTES], codec, size, slices), np.uint8)
+    if codec.kind == "dense":
+        return _read_dense(planes, codec, size, exponent)
+    return _read_sparse(planes, codec, size, exponent, slices)
 
 
 def _header(symbols: Symbols) -> bytes:
@@ -233,10 +262,11 @@ def _fixed_planes(codec: CodecConfig, size: int) -> int:
     return kept + 2 * chunk_count(kept, 8) + 2 * chunk_count(size, codec.chunk)
 
 
-def _max_planes(codec: CodecConfig, size: int) -> int:
+def _max_planes(codec: CodecConfig, size: int, slices: int) -> int:
     """Return the most bytes that planes can have: a gap with an excess takes more than 255 places."""
     excess = min(kept_count(codec, size), size // _ESCAPE) if codec.kind == "sparse" else 0
-    return _fixed_planes(codec, size) + 2 * excess
+    moments = _WORD + slice_length(size, slices, 0) if slices else 0
+    return _fixed_planes(codec, size) + _WORD * excess + moments
 
 
 def _compressed_bound(raw: int) -> int:
@@ -262,6 +292,7 @@ def _sparse_planes(symbols: SparseSymbols) -> tuple[Bytes, ...]:
     gaps[:: symbols.k] = symbols.indices[:: symbols.k]
     excess = (gaps[gaps >= _ESCAPE] - _ESCAPE).astype(np.uint16)
     low, high = symbols.levels.T
+    moments = () if symbols.moments is None else (_moments_plane(symbols.moments),)
     return (
         np.minimum(gaps, _ESCAPE).astype(np.uint8),
         np.packbits(symbols.codes & 1),
@@ -269,7 +300,12 @@ def _sparse_planes(symbols: SparseSymbols) -> tuple[Bytes, ...]:
         np.diff(low, prepend=np.uint8(0)),  # modulo 256
         high - low,
         _byte_planes(excess),
+        *moments,
     )
+
+
+def _moments_plane(moments: SecondMoments) -> Bytes:
+    return np.concatenate((_byte_planes(np.array([moments.number], np.uint16)), moments.codes))
 
 
 def _dense_planes(symbols: DenseSymbols) -> tuple[Bytes, ...]:
@@ -277,8 +313,8 @@ def _dense_planes(symbols: DenseSymbols) -> tuple[Bytes, ...]:
     return (symbols.codes.astype(np.int16) + limit).astype(np.uint8), _byte_planes(symbols.scales)
 
 
-def _decompress(frame: bytes, codec: CodecConfig, size: int) -> bytes:
-    limit = _max_planes(codec, size)
+def _decompress(frame: bytes, codec: CodecConfig, size: int, slices: int) -> bytes:
+    limit = _max_planes(codec, size, slices)
     try:
         parameters = zstandard.get_frame_parameters(frame)
         # zstandard ignores max_output_size when the frame names a content size: that name is checked first.
@@ -294,19 +330,35 @@ def _decompress(frame: bytes, codec: CodecConfig, size: int) -> bytes:
     return planes
 
 
-def _read_sparse(planes: Bytes, codec: CodecConfig, size: int, exponent: int) -> SparseSymbols:
+def _read_sparse(planes: Bytes, codec: CodecConfig, size: int, exponent: int, slices: int) -> SparseSymbols:
     kept, chunks = kept_count(codec, size), chunk_count(size, codec.chunk)
     lengths = (kept, chunk_count(kept, 8), chunk_count(kept, 8), chunks, chunks)
-    gaps, signs, high, low, rise, excess = np.split(planes, np.cumsum(lengths))
+    gaps, signs, high, low, rise, rest = np.split(planes, np.cumsum(lengths))
+    excess, moments = np.split(rest, [_WORD * np.count_nonzero(gaps == _ESCAPE)])
     levels = np.empty((chunks, 2), np.uint8)
     levels[:, 0] = np.cumsum(low, dtype=np.uint8)
     if (MAGNITUDES.size - 1 - rise.astype(np.int16) < levels[:, 0]).any():
         raise Malformed("update with a level out of range")
     levels[:, 1] = levels[:, 0] + rise
     codes = _bits(signs, kept) + 2 * _bits(high, kept)
-    return SparseSymbols(
-        size, codec.chunk, codec.k, exponent, _indices(gaps, excess, codec, size), codes, levels
-    )
+    indices = _indices(gaps, excess, codec, size)
+    said = _read_moments(moments, size, slices)
+    return SparseSymbols(size, codec.chunk, codec.k, exponent, indices, codes, levels, said)
+
+
+def _read_moments(plane: Bytes, size: int, slices: int) -> SecondMoments | None:
+    if not slices:
+        if plane.size:
+            raise Malformed("update with other escapes than its indices need")
+        return None
+    if plane.size < _WORD:
+        raise Malformed("update that says nothing of second moments")
+    number, codes = int(_words(plane[:_WORD])[0]), plane[_WORD:]
+    if number >= slices or codes.size != slice_length(size, slices, number):
+        raise Malformed("update with another slice of second moments than there is")
+    if (codes > MAX_MOMENT_CODE).any():
+        raise Malformed("update with a second moment out of range")
+    return SecondMoments(slices, number, codes)
 
 
 def _indices(gaps: Bytes, excess: Bytes, codec: CodecConfig, size: int) -> Words:

@@ -82,7 +82,7 @@ def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) ->
 
 
 def _corrected(inner: InnerConfig, state: InnerState) -> tuple[Reals, Reals]:
-    if inner.moments == "fresh":
+    if inner.fresh:
         second = state.exp_avg_sq.astype(np.float64)
         return state.exp_avg.astype(np.float64), np.copysign(np.sqrt(np.abs(second)), second)
     steps = max(state.steps, 1)  # moments before the first step are zero, which no correction changes

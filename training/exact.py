@@ -96,10 +96,11 @@ class ExactDescent:
             stretch: how many times as long as its rate says the step is, but for the decay.
         """
         inner, learning = self._manifest.inner, slice(self._frozen, None)
-        fresh = inner.moments == "fresh"
+        fresh = inner.fresh
         if fresh and not self._steps:
-            start = smoothed_squares(gradient, self._layout, self._frozen, exact_sum)
-            self._exp_avg_sq[learning] = start.float()
+            guessed = smoothed_squares(gradient, self._layout, self._frozen, exact_sum).float()
+            known = self._exp_avg_sq[learning]
+            self._exp_avg_sq[learning] = torch.where(known > 0, known, guessed)
         self._steps += 1
         first, second = self._exp_avg[learning].double(), self._exp_avg_sq[learning].double()
         first.mul_(inner.beta1).add_(gradient * (1.0 - inner.beta1))

@@ -4,11 +4,12 @@
 deterministic, whatever the number of threads; between instruction sets it differs by rounding only.
 
 A manifest says what becomes of AdamW's moments between rounds. *Carried*, a peer takes them along, so that its next
-round follows from its own history. *Fresh*, a round follows from what is public alone, and three things make up for
-what it does not remember:
+round follows from its own history. *Fresh* or *published*, a round follows from what is public alone, and three things
+make up for what it does not remember:
 
-* The second moment starts as the squares of the round's first gradient, smoothed to rank one a matrix and to their
-  mean in a vector (Adafactor's estimate, Shazeer and Stern, arXiv 1804.04235), instead of zero.
+* The second moment starts as what updates said of it last (*published*, `training.second_moments`). Where none said
+  anything it starts as the squares of the round's first gradient, smoothed to rank one a matrix and to their mean in a
+  vector (Adafactor's estimate, Shazeer and Stern, arXiv 1804.04235), instead of zero.
 * The first moment starts as zero and is not corrected for that, so that no single gradient decides the first steps;
   nor is the second, which needs no correction.
 * The round's last step is 1 / (1 - beta1) times as long. That is what all later steps together would take of the
@@ -19,7 +20,7 @@ Without the last of these a gradient of a round's end is lost for its larger par
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -29,10 +30,11 @@ from torch.optim.adamw import adamw
 from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.model_config import ModelConfig
-from protocol.tensors import Floats, Layout, frozen, moment_layout, parameter_layout, pieces, unpack
+from protocol.tensors import Codes, Floats, Layout, frozen, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
+from training.second_moments import values_of
 
 CLIP_EPS: Final = 1e-6
 """Added to a gradient's norm before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
@@ -87,6 +89,16 @@ class InnerState:
         return pieces(moment_layout(model), (self.exp_avg, self.exp_avg_sq), self.steps)
 
 
+def primed(start: InnerState, codes: Codes | None) -> InnerState:
+    """Return the state that a round's steps start from: with the second moments that are public.
+
+    Args:
+        start: with moments of zero, as it is committed to.
+        codes: uint8[P], the round's (`training.second_moments`); None: the run publishes none.
+    """
+    return start if codes is None else replace(start, exp_avg_sq=values_of(codes))
+
+
 def read_moments(model: ModelConfig, data: bytes) -> tuple[Floats, Floats, int]:
     """Read a moments file: exp_avg [P], exp_avg_sq [P] and the step count.
 
@@ -107,7 +119,7 @@ def learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
 
 def last_stretch(inner: InnerConfig, step: int) -> float:
     """Return how many times as long a global step is as its learning rate says: fresh moments end with a long one."""
-    last = inner.moments == "fresh" and (step + 1) % inner.steps == 0
+    last = inner.fresh and (step + 1) % inner.steps == 0
     return 1.0 / (1.0 - inner.beta1) if last else 1.0
 
 
@@ -223,12 +235,14 @@ class Descent:
     def descend(self, step: int) -> None:
         """Clip the gradient and take AdamW's step at the rate of a global step."""
         self._clip()
-        inner, fresh = self._manifest.inner, self._manifest.inner.moments == "fresh"
+        inner, fresh = self._manifest.inner, self._manifest.inner.fresh
         learning, stretch = slice(self._frozen, None), last_stretch(inner, step)
         if fresh and not self._steps:
             layout = parameter_layout(self._manifest.model)
             gradient = self._model.gradient[learning].double()
-            self._exp_avg_sq[learning] = smoothed_squares(gradient, layout, self._frozen, _total).float()
+            guessed = smoothed_squares(gradient, layout, self._frozen, _total).float()
+            known = self._exp_avg_sq[learning]
+            self._exp_avg_sq[learning] = torch.where(known > 0, known, guessed)
         counted = torch.full_like(self._steps, UNCORRECTED) if fresh else self._steps
         # The function under torch.optim.AdamW: the class first imports the whole compiler, 2 s of every process.
         with torch.no_grad():

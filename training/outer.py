@@ -32,8 +32,9 @@ import numpy.typing as npt
 
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
-from protocol.tensors import Floats, Layout, pack, parameter_layout, unpack
+from protocol.tensors import Codes, Floats, Layout, parameter_layout, pieces, unpack, unpack_codes
 from protocol.update import MIN_EXPONENT, Symbols
+from training.second_moments import heard
 
 MAX_WEIGHT: Final = 2**16
 """Of all updates of a round together."""
@@ -80,26 +81,32 @@ class OuterState:
 
     parameters: Floats  # [P]
     momentum: Floats | None = None  # [P]
+    moments: Codes | None = None  # [P], second moments that updates said (training.second_moments)
 
 
 def outer_layout(manifest: RunManifest) -> Layout:
-    """Return the layout of parameter files: momentum follows the parameters, so that one root covers both."""
+    """Return the layout of parameter files: momentum and published moments follow, so that one root covers all."""
     layout = parameter_layout(manifest.model)
-    if not manifest.outer.momentum:
-        return layout
-    return Layout((*layout.tensors, *((f"momentum.{name}", shape) for name, shape in layout.tensors)))
+    codes = layout.size if manifest.moment_slices else 0
+    tensors = layout.tensors
+    if manifest.outer.momentum:
+        tensors = (*tensors, *((f"momentum.{name}", shape) for name, shape in tensors))
+    return Layout(tensors, codes=codes)
 
 
 def initial_state(manifest: RunManifest, parameters: Floats) -> OuterState:
-    """Start a run from its initial parameters, with zero momentum where the manifest has one."""
-    return OuterState(parameters, np.zeros_like(parameters) if manifest.outer.momentum else None)
+    """Start a run from its initial parameters, with zero momentum and nothing said where the manifest has them."""
+    return OuterState(
+        parameters,
+        np.zeros_like(parameters) if manifest.outer.momentum else None,
+        np.zeros(parameters.size, np.uint8) if manifest.moment_slices else None,
+    )
 
 
 def parameters_file(manifest: RunManifest, state: OuterState) -> bytes:
     """Return the canonical file whose content address is the round's parameter root."""
-    if state.momentum is None:
-        return pack(outer_layout(manifest), state.parameters)
-    return pack(outer_layout(manifest), np.concatenate((state.parameters, state.momentum)))
+    vectors = (state.parameters,) if state.momentum is None else (state.parameters, state.momentum)
+    return b"".join(pieces(outer_layout(manifest), vectors, codes=state.moments))
 
 
 def load_parameters(manifest: RunManifest, data: bytes) -> OuterState:
@@ -108,9 +115,10 @@ def load_parameters(manifest: RunManifest, data: bytes) -> OuterState:
     Raises:
         Malformed: not a file of this run's layout.
     """
-    vector, _ = unpack(outer_layout(manifest), data)
-    size = parameter_layout(manifest.model).size
-    return OuterState(vector[:size], vector[size:] if manifest.outer.momentum else None)
+    layout, size = outer_layout(manifest), parameter_layout(manifest.model).size
+    vector, _ = unpack(layout, data)
+    momentum = vector[size:] if manifest.outer.momentum else None
+    return OuterState(vector[:size], momentum, unpack_codes(layout, data) if layout.codes else None)
 
 
 def aggregate(
@@ -121,6 +129,8 @@ def aggregate(
     weights: Sequence[int] = (),
 ) -> OuterState:
     """Take the outer step over a round's updates, in any order. No updates leave everything unchanged.
+
+    What an update said of second moments stays when it is taken back, until another speaks of them.
 
     Args:
         retracted: shares of earlier rounds that this one takes back, in the order of its record.
@@ -151,7 +161,8 @@ def aggregate(
             momentum[block] = state.momentum[block].astype(np.float64) * mu + direction
             direction += momentum[block].astype(np.float64) * mu
         parameters[block] = state.parameters[block].astype(np.float64) - direction * manifest.outer.lr
-    return OuterState(parameters, momentum)
+    moments = None if state.moments is None else heard(state.moments, updates)
+    return OuterState(parameters, momentum, moments)
 
 
 def blocks_of(update: Symbols, most: int = _BLOCK) -> Iterator[slice]:

@@ -16,6 +16,10 @@ matter between 4 and 8 peers of 0.17 M parameters; nothing else was measured.
 Figures: tests/bench/notes/2026-11-23-loss.md, by `python -m tests.bench loss --sizes 0.17M --rounds 10 --seeds 0
 --explore "scheme=local" "kind=dense decay=1 outer_lr=1.5" "k=256 outer_lr=2"` and the same of 20 and 40 rounds.
 
+Sparse runs publish AdamW's second moments (`training.second_moments`): a round then follows from what is public alone,
+and nothing is lost. Where outer steps are delayed or a joint update moves the parameters, and in short runs, for which
+nothing was measured, peers carry their moments.
+
 Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
 come from its preset.
 """
@@ -55,7 +59,7 @@ def recipe(rounds: int, kind: str | None = None) -> Mapping[str, Group]:
 
 
 def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's fields with those of `codec` and `outer` filled in that nobody named.
+    """Return a manifest's fields with those of `codec`, `outer` and `inner.moments` filled in that nobody named.
 
     Args:
         given: `rounds` among them; groups are mappings, or models whose unset fields count as not named.
@@ -65,9 +69,12 @@ def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if given.get("rollouts") is not None:
         return dict(given)
-    named = {group: _named(given.get(group)) for group in ("codec", "outer")}
+    named = {group: _named(given.get(group)) for group in ("codec", "outer", "inner")}
     chosen = recipe(int(given["rounds"]), named["codec"].get("kind"))
-    return {**given, **{group: {**chosen[group], **values} for group, values in named.items()}}
+    merging = _named(given.get("merging"))
+    if chosen is SPARSE and not named["outer"].get("delay") and not merging.get("joint_k"):
+        chosen = {**chosen, "inner": {"moments": "published"}}
+    return {**given, **{group: {**chosen.get(group, {}), **values} for group, values in named.items()}}
 
 
 def _named(group: Any) -> Group:

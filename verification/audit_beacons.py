@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from protocol.beacon_config import BlockBeacon
 from protocol.chain import OPENING_ROUND
 from protocol.drand import verify_beacon
 from protocol.errors import Malformed, ProofInconclusive, ProofRejected
-from protocol.manifest import BlockBeacon
 from verification.public import PublicRun
 
 

@@ -48,7 +48,8 @@ def find(
         files: content by address; each hashes to its address.
     """
     try:
-        public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+        global_ = load_parameters(manifest, files[unit.commitment.body.parameters])
+        public = global_.parameters
         back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
     except Malformed as error:
         # Whoever commits to a round names its parameters: the fault is not necessarily the owner's.
@@ -59,12 +60,12 @@ def find(
     try:
         residual = read_residual(manifest, opening, files, back)
         shown = read_shown(manifest, opening, files)
-        recomputed = recompute_update(manifest, opening, public, residual, files, shown)
+        recomputed = recompute_update(manifest, unit, opening, public, residual, files, shown)
         check_update(opening, recomputed)
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
         samplings = play_again(manifest, unit, shown, public, files)
-        start = read_start(manifest, unit, opening, files, public)
+        start = read_start(manifest, unit, opening, files, global_)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
     except Unplayable as error:

@@ -8,6 +8,7 @@ from protocol.messages import Commitment, Reveal, Signed
 from protocol.published import read_published
 from protocol.state import update_root
 from training.judging import Docket
+from training.second_moments import check_slice
 from verification.rollouts import check_judgments, check_rollouts
 
 
@@ -46,14 +47,15 @@ def check_published(
         address: content address of the bytes; None: the revealed one.
 
     Raises:
-        Malformed: another length than revealed, not well formed, other symbols, or rollouts that are not the
-            environment's.
+        Malformed: another length than revealed, not well formed, other symbols, another slice of second moments
+            than was drawn, or rollouts that are not the environment's.
     """
     if address in (None, reveal.blob) and len(blob) != reveal.blob_bytes:
         raise Malformed("update of another length than revealed")
     found = read_published(manifest, blob)
     if found.identity != reveal.symbols:
         raise Malformed("update bytes hold other symbols than revealed")
+    check_slice(manifest, found.symbols, beacon, round_, reveal.number)
     if manifest.rollouts is not None:
         try:
             check_rollouts(manifest, beacon, round_, reveal.number, found.groups)

@@ -15,9 +15,11 @@ from protocol.update import symbols_digest
 from training.assignment import assignment, assignment_digest, task_seeds
 from training.codec import compress
 from training.delay import caught_up
-from training.inner import InnerState
+from training.inner import InnerState, primed, read_moments
 from training.joint import give_back
 from training.judging import Docket
+from training.outer import OuterState
+from training.second_moments import with_slice
 from verification.rollouts import check_judgments, check_rollouts
 from verification.sampled import IndexedGroup, Sampling
 from verification.unit import DrawnUnit, ForgedResidual
@@ -35,12 +37,12 @@ def check_assignment(manifest: RunManifest, unit: DrawnUnit) -> None:
 
 
 def read_start(
-    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes], public: Floats
+    manifest: RunManifest, unit: DrawnUnit, opening: Opening, files: Mapping[str, bytes], public: OuterState
 ) -> InnerState:
-    """Read where the segment's steps start: its opened state, after the outer step if that is due there.
+    """Read where the segment's steps start: its opened state, after what is public of the round and due there.
 
     Args:
-        public: [P], the round's global parameters.
+        public: what the round starts from.
 
     Raises:
         ProofRejected: no honest trainer can have written this.
@@ -56,6 +58,8 @@ def read_start(
     # In rounds before, its peer may have had the full tier.
     if start.steps > unit.round * manifest.at(0).inner.steps + unit.segment * steps:
         raise ProofRejected("opened more optimizer steps than the run has had")
+    if unit.segment == 0:
+        start = primed(start, public.moments)
     if not (unit.goes_on(manifest) and unit.segment == manifest.outer.delay):
         return start
     try:
@@ -63,7 +67,7 @@ def read_start(
         before, _ = unpack(parameter_layout(model), files[opening.before_parameters])
     except Malformed as error:
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
-    return caught_up(start, before, public)
+    return caught_up(start, before, public.parameters)
 
 
 def read_end(
@@ -208,6 +212,7 @@ def _judging(
 
 def recompute_update(
     manifest: RunManifest,
+    unit: DrawnUnit,
     opening: Opening,
     public: Floats,
     residual: Floats | None,
@@ -228,6 +233,9 @@ def recompute_update(
     try:
         final, _ = unpack(layout, files[opening.final_parameters])
         symbols, after = compress(manifest.codec, public - final, residual)
+        if manifest.moment_slices:
+            _, second, _ = read_moments(manifest.model, files[opening.final_moments])
+            symbols = with_slice(manifest, symbols, second, unit.beacon, unit.round, unit.number)
     except Malformed as error:
         raise ProofRejected(f"opened a file that is not canonical: {error.message}") from error
     except OwnFault as error:

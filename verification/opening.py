@@ -142,7 +142,8 @@ def _carried_residual(run: str, round_: int, number: int, residual: str | None) 
 def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tuple[NeededFile, ...]:
     """Return the files that a replay reads.
 
-    Both ends of the segment, the final parameters, the residual before, and the public parameters of the round; of
+    Both ends of the segment, the final parameters, the residual before, and the public parameters of the round; the
+    final moments where the update says a slice of them; of
     rollouts the unit's own, those it learns from and those it judges, and the judge's parameters; where the round
     before had a joint update, that one, and the peer's own that became part of it. What is recomputed exactly is
     compared by address and not fetched. Ends are late: they are served once verifiers have sealed
@@ -160,6 +161,8 @@ def needed_files(manifest: RunManifest, unit: DrawnUnit, opening: Opening) -> tu
         NeededFile("end_moments", opening.end_moments, moments, late=True),
         NeededFile("final_parameters", opening.final_parameters, parameters, late=True),
     ]
+    if manifest.moment_slices:
+        needed.append(NeededFile("final_moments", opening.final_moments, moments, late=True))
     if manifest.rollouts is not None and opening.published is not None:
         needed.append(NeededFile("published", opening.published, opening.published_bytes))
         largest = max_published_bytes(manifest)

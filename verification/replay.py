@@ -101,7 +101,8 @@ class Units:
         began, manifest = process_time(), unit.view(manifest)
         profile = self._own_profile(manifest, unit)
         try:
-            public = load_parameters(manifest, files[unit.commitment.body.parameters]).parameters
+            global_ = load_parameters(manifest, files[unit.commitment.body.parameters])
+            public = global_.parameters
             back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
             material = self._material(manifest, unit, files)
         except Malformed as error:
@@ -109,7 +110,7 @@ class Units:
         try:
             check_assignment(manifest, unit)
             residual = read_residual(manifest, opening, files, back)
-            start = read_start(manifest, unit, opening, files, public)
+            start = read_start(manifest, unit, opening, files, global_)
             check_start(manifest, unit, opening, public)
             published = read_shown(manifest, opening, files)
             samplings = play_again(manifest, unit, published, public, files)
@@ -139,7 +140,7 @@ class Units:
         try:
             # First, so that no fault of the segment hides a forged residual.
             recomputed = recompute_update(
-                manifest, opening, replayed.public, replayed.residual, files, replayed.published
+                manifest, unit, opening, replayed.public, replayed.residual, files, replayed.published
             )
             check_update(opening, recomputed)
             steps = steps_taken(replayed.material, segment_rows(manifest, unit)[0])

@@ -16,6 +16,7 @@ from protocol.update import encode, symbols_digest
 from training.assignment import assignment, assignment_digest
 from training.codec import compress, decode_dense
 from training.outer import load_parameters, outer_layout
+from training.second_moments import with_slice
 
 SWOLLEN = 10.0  # times the residual that is left
 FORGES_EVERY = 4  # units
@@ -159,6 +160,8 @@ class Invented(Honesty, ABC):
                 )
             )
         symbols, rest = compress(manifest.codec, public - final, residual)
+        second = moments[layout.size :]
+        symbols = with_slice(manifest, symbols, second, job.beacon, job.round, shop.number)
         container = encode(symbols)
         return Work(
             assignment=assignment_digest(assignment(manifest, job.beacon, job.round, shop.number)),

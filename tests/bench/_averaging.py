@@ -70,7 +70,7 @@ def make_vectors(directory: Path, peers: int, seed: int) -> None:
         print(
             f"training a round for real pseudo-gradients, {round_ + 1} of {WARM_ROUNDS + 1}", file=sys.stderr
         )
-        state = aggregate(manifest, state, [peer.update(seed, round_, state.parameters) for peer in crowd])
+        state = aggregate(manifest, state, [peer.update(seed, round_, state) for peer in crowd])
     for place, peer in enumerate(crowd):
         vector = peer.accumulated(seed, WARM_ROUNDS, state.parameters)
         np.save(vector_path(directory, place), vector)

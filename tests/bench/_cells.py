@@ -64,7 +64,8 @@ class Cell(Frozen):
     k: int = 256
     bits: int = 4
     decay: float = 0.95
-    moments: Literal["fresh"] | None = None  # None: carried
+    moments: Literal["fresh", "published"] | None = None  # None: carried
+    slices: int | None = None  # of the moments that are published; None: the default
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
     left_out: Literal["lost"] | None = (
@@ -103,6 +104,7 @@ class Cell(Frozen):
                 lr=self.lr,
                 warmup_steps=self.warmup,
                 moments=self.moments or "carried",
+                **({} if self.slices is None else {"slices": self.slices}),
             ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum, delay=self.delay or 0),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
@@ -223,7 +225,7 @@ class Training:
                         moments=cell.away in (None, "residual"), residual=cell.away in (None, "moments")
                     )
                     continue
-                updates.append(peer.update(cell.seed, round_, state.parameters))
+                updates.append(peer.update(cell.seed, round_, state))
                 merged.append(peer)
                 self._advance(cell.steps)
             state = self._outer(state, updates, round_)

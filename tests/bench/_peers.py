@@ -7,16 +7,18 @@ import numpy as np
 
 from protocol.canonical import ZERO_DIGEST, digest, tagged_digest
 from protocol.manifest import RunManifest
-from protocol.tensors import Floats, pack, parameter_layout
+from protocol.tensors import Codes, Floats, pack, parameter_layout
 from protocol.update import SparseSymbols, Symbols
 from training.assignment import assignment
 from training.codec import compress
 from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.delay import caught_up
-from training.inner import InnerState, InnerTrainer
+from training.inner import InnerState, InnerTrainer, primed
 from training.joint import give_back, left_out
 from training.model import initial_parameters
+from training.outer import OuterState
 from training.program import program_digest
+from training.second_moments import with_slice
 
 
 def bench_manifest(
@@ -94,9 +96,11 @@ class Peer:
         self._state = None if moments else self._state
         self._residual = None if residual else self._residual
 
-    def unit(self, seed: int, round_: int, parameters: Floats) -> tuple[Floats, float]:
-        """Take a round's inner steps from `parameters`; return the end and the mean loss."""
-        start = self.start(parameters)
+    def unit(
+        self, seed: int, round_: int, parameters: Floats, moments: Codes | None = None
+    ) -> tuple[Floats, float]:
+        """Take a round's inner steps from `parameters` and published moments; return the end and the mean loss."""
+        start = primed(self.start(parameters), moments)
         self._trainer.load(start)
         offsets = assignment(self._drawn, beacon(seed, round_), round_, self._number)
         first = round_ * self._manifest.inner.steps
@@ -108,10 +112,13 @@ class Peer:
         self._state = self._trainer.state()
         return self._state.parameters, float(np.mean(losses))
 
-    def update(self, seed: int, round_: int, parameters: Floats) -> Symbols:
+    def update(self, seed: int, round_: int, public: OuterState) -> Symbols:
         """Return the symbols of a round's update."""
-        end, _ = self.unit(seed, round_, parameters)
-        symbols, self._residual = compress(self._manifest.codec, parameters - end, self._residual)
+        end, _ = self.unit(seed, round_, public.parameters, public.moments)
+        symbols, self._residual = compress(self._manifest.codec, public.parameters - end, self._residual)
+        if self._state is not None:
+            second, drawn = self._state.exp_avg_sq, beacon(seed, round_)
+            symbols = with_slice(self._manifest, symbols, second, drawn, round_, self._number)
         self._shown = symbols
         return symbols
 

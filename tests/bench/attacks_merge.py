@@ -74,7 +74,7 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
     scores: list[int | None] = [None] * PEERS
     doubted = {"honest": 0, "dishonest": 0}
     for round_ in range(cell.rounds):
-        updates = [peer.update(cell.seed, round_, state.parameters) for peer in peers]
+        updates = [peer.update(cell.seed, round_, state) for peer in peers]
         shown = matrix([decode_dense(update, size) for update in updates])
         for place in range(honest, PEERS):
             own = ATTACKS[cell.attack](attackers, place, shown[place], shown[:honest])

@@ -84,7 +84,7 @@ def record(directory: Path, manifest: RunManifest, shard: Shard) -> None:
             if round_ in NEWCOMER_ROUNDS:
                 fresh = InnerState.fresh(state.parameters)
                 save(directory, Case(round_, 0, 1).start, manifest, fresh)
-        state = aggregate(manifest, state, [peer.update(0, round_, state.parameters)])
+        state = aggregate(manifest, state, [peer.update(0, round_, state)])
 
 
 def run_segment(

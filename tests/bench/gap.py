@@ -64,7 +64,7 @@ def run_loss(
     sizes = []
     for round_ in range(manifest.rounds):
         members = honest + ([lazy] if round_ < lazy_until else [])
-        updates = [peer.update(seed, round_, state.parameters) for peer in members]
+        updates = [peer.update(seed, round_, state) for peer in members]
         sizes.append(len(encode(updates[0])))
         state = aggregate(manifest, state, updates)
     return heldout_loss(manifest, state.parameters, shard), float(np.mean(sizes))

@@ -9,11 +9,11 @@ import pytest
 from contracts.anvil import request
 from contracts.run import ChainRun
 from contracts.sender import Sender
+from protocol.beacon_config import BlockBeacon
 from protocol.beacons import DrandClient, KeptSignatures, SignatureFiles
 from protocol.chain import OPENING_ROUND
 from protocol.drand import DrandChain, verify_beacon
 from protocol.errors import LedgerError, Malformed, NetworkError
-from protocol.manifest import BlockBeacon
 from tests.contracts.conftest import RUN, Network
 from tests.protocol.drand_network import LocalDrand
 

@@ -4,7 +4,7 @@ from contracts.cases import CaseState
 from contracts.clerk import due_step, take_step
 from contracts.run import ChainRun
 from contracts.types import CaseOutcome, CaseStage
-from protocol.manifest import BlockBeacon
+from protocol.beacon_config import BlockBeacon
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, Network
 from tests.contracts.court import ballot, court, look
 

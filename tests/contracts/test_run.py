@@ -8,9 +8,9 @@ from contracts.anvil import request
 from contracts.run import ChainRun
 from contracts.sender import Sender
 from contracts.types import CaseKind, CaseOutcome, Role
+from protocol.beacon_config import BlockBeacon
 from protocol.chain import OPENING_ROUND, ChainView, Operator, Penalties
 from protocol.errors import LedgerError
-from protocol.manifest import BlockBeacon
 from protocol.speakers import Speaker, speaker_of
 from tests.contracts.conftest import (
     DISPUTE_BLOCKS,

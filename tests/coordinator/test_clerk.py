@@ -20,7 +20,7 @@ from coordinator.sending import Sending
 from coordinator.state import Accuse
 from coordinator.store import Store
 from coordinator.tables import DATABASE_FILE
-from protocol.manifest import BlockBeacon
+from protocol.beacon_config import BlockBeacon
 from tests.contracts.conftest import JURY, LADDER, MIN_STAKE, RUN, Network, chain, deployed, network
 from tests.contracts.court import ballot, court, look
 

@@ -12,12 +12,12 @@ from contracts.types import Ladder
 from coordinator.config import PUBLIC_DIRECTORY
 from coordinator.files import read_manifest
 from coordinator.run import create_run, draw_probability, escape_probability, plan_run
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.blobs import BlobStore
 from protocol.canonical import digest
 from protocol.daemon import MANIFEST_FILE
 from protocol.errors import ConfigError, LedgerError, UsageError
 from protocol.keys import PeerKey
-from protocol.manifest import BlockBeacon, DrandBeacon
 from protocol.tensors import pack, parameter_layout
 from training.outer import load_parameters
 from training.program import program_digest

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from py_arkworks_bls12381 import G2Point, Scalar
 
+from protocol.beacon_config import DrandBeacon
 from protocol.drand import DrandChain, round_point
-from protocol.manifest import DrandBeacon
 
 
 @dataclass

@@ -5,10 +5,11 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.canonical import canonical_json
 from protocol.drand import QUICKNET
 from protocol.errors import Malformed
-from protocol.manifest import BlockBeacon, CodecConfig, DrandBeacon, PayConfig, PenaltyConfig, RunManifest
+from protocol.manifest import CodecConfig, PayConfig, PenaltyConfig, RunManifest
 from protocol.model_config import ModelConfig
 from tests.protocol.makers import digest_of, manifest
 

@@ -16,8 +16,8 @@ from contracts.cases import CaseState
 from contracts.jury import vote_digest
 from contracts.run import ChainRun
 from contracts.types import CaseOutcome, CaseStage, Role
+from protocol.beacon_config import BlockBeacon
 from protocol.errors import LedgerError, NetworkError
-from protocol.manifest import BlockBeacon
 from tests.contracts.conftest import JURY, MIN_STAKE, RUN, TOKEN, Network, chain, deployed, network
 from verification.bench import NotServed
 from verification.court import Court
