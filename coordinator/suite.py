@@ -7,7 +7,7 @@ from protocol.errors import ConfigError
 from protocol.manifest import NumericProfile, RunManifest
 from verification.calibration import Attack as Measured
 from verification.calibration import Calibration, ProfileCalibration, Quantiles, measured_setting
-from verification.cheats import Cheat, PolicyCheat
+from verification.cheats import Cheat, PolicyCheat, cheats_in
 
 REFUSALS = frozenset((Cheat.REFUSE_OPENING, Cheat.LATE_OPENING))
 UNPAID = frozenset((Cheat.WITHHOLD_REVEAL, Cheat.GARBAGE, Cheat.COPYCAT))
@@ -22,6 +22,7 @@ BITS = frozenset(
         Cheat.FORGED_RESIDUAL,
         Cheat.CARRIED_RESIDUAL,
         Cheat.FORGED_UPDATE,
+        Cheat.FORGED_MOMENTS,
         Cheat.FORGED_BYTES,
     )
 )
@@ -136,7 +137,7 @@ def _attacks(manifest: RunManifest, profile: NumericProfile, calibration: Calibr
     none = (0, 0, 0)
     invented = measured.get(Cheat.WRONG_DATA, none)
     exact = profile.arithmetic == "exact"  # every dishonest segment has other bits
-    for cheat in Cheat:
+    for cheat in cheats_in(manifest):
         if cheat in COARSE and profile.arithmetic == "bf16":
             continue  # computing as coarsely as the profile does is no cheat
         caught, proven, tried = invented if cheat in INVENTED else measured.get(cheat, none)

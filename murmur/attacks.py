@@ -21,7 +21,7 @@ from murmur.rollout_attacks import measure_rollouts, rollout_lines, rollout_mark
 from protocol import options
 from protocol.errors import UsageError
 from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
-from verification.cheats import Cheat
+from verification.cheats import Cheat, cheats_in
 from verification.rollout_cheats import JudgeCheat, RolloutCheat
 
 if TYPE_CHECKING:
@@ -95,12 +95,16 @@ class AttackReport(BaseModel):
 
 
 def measure_attacks(
-    laboratory: "Laboratory", cheats: Iterable[Cheat] = tuple(Cheat), say: Say = lambda line: None
+    laboratory: "Laboratory", cheats: Iterable[Cheat] | None = None, say: Say = lambda line: None
 ) -> list[AttackResult]:
-    """Try each cheat in the laboratory's run, in the round after its honest ones."""
+    """Try each cheat in the laboratory's run, in the round after its honest ones.
+
+    Args:
+        cheats: None takes all that the run leaves something to do.
+    """
     slack = slack_of(laboratory)
     found = []
-    for cheat in cheats:
+    for cheat in cheats_in(laboratory.manifest) if cheats is None else cheats:
         result = _result(cheat, laboratory.try_cheat(cheat), slack)
         say(f"{result.name}: {result.check or 'not caught'}, {result.outcome}")
         found.append(result)
@@ -253,8 +257,8 @@ async def _replay_on(
     return results
 
 
-def measure(cheats: Sequence[Cheat], *, honest: bool, say: Say) -> AttackReport:
-    """Measure attacks, and honest work beside them, in a laboratory with the default model."""
+def measure(cheats: Sequence[Cheat] | None, *, honest: bool, say: Say) -> AttackReport:
+    """Measure attacks (None: all), and honest work beside them, in a laboratory with the default model."""
     from murmur.laboratory import Laboratory, laboratory_manifest
 
     with tempfile.TemporaryDirectory(prefix="murmur-attacks-") as name:
@@ -327,7 +331,7 @@ def attacks(
         _rollouts(only or [], report=report, as_json=as_json)
         return
     cheats = _chosen(tuple(Cheat), only or [])
-    found = measure(cheats or tuple(Cheat), honest=not cheats, say=lambda line: typer.echo(line, err=True))
+    found = measure(cheats or None, honest=not cheats, say=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))
     elif report:

@@ -48,6 +48,7 @@ from training.judging import Docket
 from training.model import initial_parameters
 from training.outer import aggregate, initial_state, parameters_file
 from training.program import program_digest
+from training.recipe import with_recipe
 from training.workbench import TrainerLoadRequest
 from verification.cheats import AnyCheat
 from verification.commit import Carried, check_commitment
@@ -132,7 +133,7 @@ def laboratory_manifest(
     seed: int = 0,
     **fields: Any,
 ) -> RunManifest:
-    """Return the manifest of a run with the default model over the packaged corpus, prepared in `directory`.
+    """Return the manifest of a run over the packaged corpus, prepared in `directory`, that `run create` would make.
 
     Args:
         profiles: of the run, the measured one first; None takes the default.
@@ -151,7 +152,7 @@ def laboratory_manifest(
     }
     if "dataset" not in values:
         values["dataset"] = dataset_config(DEFAULT_NAME, prepare_corpus(None, directory))
-    manifest = RunManifest.model_validate(values)
+    manifest = RunManifest.model_validate(with_recipe(values))
     if profiles is not None:
         verification = manifest.verification.model_copy(update={"profiles": profiles})
         manifest = manifest.model_copy(update={"verification": verification})

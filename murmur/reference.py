@@ -28,6 +28,7 @@ from training.inner import InnerState, primed
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
 from training.program import program_digest
+from training.recipe import with_recipe
 from training.sampler import Sampler
 from training.second_moments import with_slice
 from training.trainer import Material, Trainer, trainer_for
@@ -46,7 +47,7 @@ def reference_manifest(
     segment_steps: int = VerificationConfig().segment_steps,
     **fields: Any,
 ) -> tuple[RunManifest, Shard]:
-    """Return a run over the packaged corpus, default but for the named fields, and its shard.
+    """Return a run over the packaged corpus that `run create` would make of the named fields, and its shard.
 
     Args:
         directory: takes the shard.
@@ -66,7 +67,7 @@ def reference_manifest(
         "program": program_digest(),
         **fields,
     }
-    manifest = RunManifest.model_validate(values)
+    manifest = RunManifest.model_validate(with_recipe(values))
     vector = initial_parameters(manifest.model, seed) if start is None else start
     file = pack(parameter_layout(manifest.model), vector)
     return manifest.model_copy(update={"initial_parameters": digest(file)}), Shard.open(

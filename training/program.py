@@ -40,6 +40,7 @@ from training.outer import Clipped, OuterState, aggregate, contribution, initial
 from training.preferences import preference_values
 from training.rewards import total_reward
 from training.sampling import choose, noise_at, noise_key
+from training.second_moments import values_of, with_slice
 
 _ADDRESS = "0x" + "00" * 20
 _PEERS = 3
@@ -58,6 +59,7 @@ def program_digest() -> str:
     return tagged_digest(
         "murmur/program",
         *(part for codec, outer in _CASES for part in _trace(codec, outer)),
+        *_moments_trace(),
         *_rollout_trace(),
     )
 
@@ -135,6 +137,7 @@ def _manifest(codec: CodecConfig, outer: OuterConfig) -> RunManifest:
             weight_decay=0.1,
             clip_norm=1.0,
             moments="carried",
+            slices=3,
             warmup_steps=4,
             min_lr_fraction=0.1,
         ),
@@ -203,6 +206,27 @@ def _trace(codec: CodecConfig, outer: OuterConfig) -> list[str]:
 def _any_loss(parameters: Floats) -> int:
     """Stand for a loss: any function of the bits will do."""
     return int.from_bytes(bytes.fromhex(digest(parameters.astype("<f4").tobytes()))[:4], "little")
+
+
+def _moments_trace() -> list[str]:
+    """Return what updates say of second moments, and what is kept of it, as digests."""
+    manifest = _manifest(*_CASES[0])
+    published = manifest.inner.model_copy(update={"moments": "published"})
+    manifest = manifest.model_copy(update={"inner": published})
+    size = parameter_layout(manifest.model).size
+    updates: list[Symbols] = []
+    for number in range(2 * _PEERS):
+        symbols, _ = compress(manifest.codec, _values(200 + number, size, 12))
+        second = np.abs(_values(300 + number, size, 30))
+        said = with_slice(manifest, symbols, second, digest(b"beacon"), 1, number)
+        updates.append(decode(encode(said), codec=manifest.codec, size=size, slices=manifest.moment_slices))
+    state = aggregate(manifest, initial_state(manifest, _values(0, size, 4)), updates)
+    assert state.moments is not None, "the run publishes them"
+    return [
+        *map(symbols_digest, updates),
+        digest(parameters_file(manifest, state)),
+        digest(values_of(state.moments).astype("<f4").tobytes()),
+    ]
 
 
 def _rollout_trace() -> list[str]:

@@ -292,7 +292,7 @@ def round_up(value: float) -> float:
 
 
 _MODEL_VARIANTS: Final = frozenset(("key_heads", "rotary_base", "norm_eps", "tied"))
-_INNER_VARIANTS: Final = frozenset(("last_layers", "moments"))
+_INNER_VARIANTS: Final = frozenset(("last_layers", "moments", "slices"))
 
 
 def measured_setting(manifest: RunManifest) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from protocol.manifest import RunManifest
+
 
 class Fate(StrEnum):
     """Say what verification must make of a cheat, whenever one of its dishonest units is drawn."""
@@ -54,6 +56,7 @@ class Cheat(StrEnum):
     FORGED_RESIDUAL = "forged-residual"
     CARRIED_RESIDUAL = "carried-residual"
     FORGED_UPDATE = "forged-update"
+    FORGED_MOMENTS = "forged-moments"  # where the run publishes them
     FORGED_BYTES = "forged-bytes"
     REFUSE_OPENING = "refuse-opening"
     LATE_OPENING = "late-opening"
@@ -81,6 +84,11 @@ class PolicyCheat(StrEnum):
 
 
 AnyCheat = Cheat | PolicyCheat
+
+
+def cheats_in(manifest: RunManifest) -> tuple[Cheat, ...]:
+    """Return the ways to cheat that a run leaves something to do."""
+    return tuple(one for one in Cheat if one is not Cheat.FORGED_MOMENTS or manifest.moment_slices)
 
 
 def cheat_named(name: str) -> AnyCheat:
@@ -126,6 +134,7 @@ _KINDS = {
     Cheat.FORGED_RESIDUAL: Kind("commits to a residual ten times too large"),
     Cheat.CARRIED_RESIDUAL: Kind("forges its residual once in four units and carries it on"),
     Cheat.FORGED_UPDATE: Kind("commits to the opposite of its update"),
+    Cheat.FORGED_MOMENTS: Kind("says second moments far above its own, so that nobody moves their entries"),
     Cheat.FORGED_BYTES: Kind("skips steps, and opens other bytes than it committed to", 2 / 3),
     Cheat.REFUSE_OPENING: Kind("skips steps, and opens nothing", 2 / 3, Fate.VOID),
     Cheat.LATE_OPENING: Kind("opens once its time is over", 0.0, Fate.VOID),

@@ -7,6 +7,7 @@ from node.cheats.claims import (
     Copycat,
     DroppedResidual,
     ForgedBytes,
+    ForgedMoments,
     ForgedResidual,
     ForgedUpdate,
     PerturbedCopy,
@@ -34,7 +35,7 @@ from node.cheats.steps import (
 from node.honesty import HonestSteps, Honesty
 from protocol.errors import ConfigError
 from protocol.manifest import RunManifest
-from verification.cheats import AnyCheat, Cheat, PolicyCheat, cheat_named
+from verification.cheats import AnyCheat, Cheat, PolicyCheat, cheat_named, cheats_in
 
 _STEPS: dict[AnyCheat, Callable[[], HonestSteps]] = {
     Cheat.SKIP_STEPS: lambda: SkippedSteps(every=3, taken=1),
@@ -59,6 +60,7 @@ _STEPS: dict[AnyCheat, Callable[[], HonestSteps]] = {
     Cheat.FORGED_RESIDUAL: ForgedResidual,
     Cheat.CARRIED_RESIDUAL: lambda: ForgedResidual(FORGES_EVERY),
     Cheat.FORGED_UPDATE: ForgedUpdate,
+    Cheat.FORGED_MOMENTS: ForgedMoments,
     PolicyCheat.REWARD_LIAR: RewardLiar,
     PolicyCheat.CHERRY_PICKER: CherryPicker,
     PolicyCheat.FLATTERER: Flatterer,
@@ -88,8 +90,12 @@ def check_cheat(manifest: RunManifest, cheat: AnyCheat | None) -> None:
     """Refuse a cheat that a run leaves nothing to do.
 
     Raises:
-        ConfigError: it is one with rollouts, or of judges, in a run without.
+        ConfigError: it is one with rollouts, of judges or with published moments, in a run without.
     """
+    if isinstance(cheat, Cheat) and cheat not in cheats_in(manifest):
+        raise ConfigError(
+            f"{cheat} lies about second moments, and the run publishes none", hint="choose another --cheat"
+        )
     if isinstance(cheat, PolicyCheat) and manifest.rollouts is None:
         raise ConfigError(
             f"{cheat} cheats with rollouts, and the run has none", hint="choose another --cheat"

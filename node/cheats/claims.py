@@ -20,6 +20,7 @@ from training.second_moments import with_slice
 
 SWOLLEN = 10.0  # times the residual that is left
 FORGES_EVERY = 4  # units
+LOUD = 2.0**20  # times the second moment that is said
 PERTURBATION = 0.1  # of each value
 
 
@@ -52,6 +53,14 @@ class ForgedUpdate(HonestSteps):
     def change(self, change: Floats) -> Floats:
         """Return the opposite."""
         return -change
+
+
+class ForgedMoments(HonestSteps):
+    """Say second moments that bring everybody's steps on their entries to rest."""
+
+    def second_moments(self, second: Floats) -> Floats:
+        """Return far larger ones."""
+        return np.asarray(second * np.float32(LOUD))
 
 
 class ForgedBytes(Honesty):
