@@ -240,7 +240,9 @@ async def _replay_on(
                 request = ReplayRequest.of(*laboratory.drawn(unit, segment)).model_dump(mode="json")
                 answer = await worker.call("compare", request, deadline_s=REPLAY_DEADLINE_S)
                 report = ReplayAnswer.model_validate(answer).report()
-                found[is_fresh(unit.commitment, segment)].append((report.distance, report.outcome))
+                found[is_fresh(laboratory.manifest, unit.commitment, segment)].append(
+                    (report.distance, report.outcome)
+                )
     results = []
     for fresh, reports in found.items():
         distance, bound = max(distance for distance, _ in reports), laboratory.profile.bound(fresh)

@@ -372,7 +372,7 @@ class Laboratory:
         report = self.replays.replay(self.manifest, unit, said, files)
         if not report.distances:
             return Finding("update", report.outcome, report.reason)
-        tolerance = self.profile.bound(is_fresh(commitment.body, segment))
+        tolerance = self.profile.bound(is_fresh(self.manifest, commitment.body, segment))
         return Finding("replay", report.outcome, report.reason, report, tolerance)
 
     def _pool(self) -> MessagePool:

@@ -40,15 +40,17 @@ Group = dict[str, Any]
 SPARSE: Final[Mapping[str, Group]] = {
     "codec": {"kind": "sparse", "chunk": CHUNK, "k": K, "decay": 0.95},
     "outer": {"lr": 2.0, "momentum": 0.0},
+    "inner": {"moments": "published"},
 }
 DENSE: Final[Mapping[str, Group]] = {
     "codec": {"kind": "dense", "bits": 4, "decay": 1.0},
     "outer": {"lr": 1.5, "momentum": 0.0},
+    "inner": {"moments": "carried"},
 }
 
 
 def recipe(rounds: int, kind: str | None = None) -> Mapping[str, Group]:
-    """Return the fields of `codec` and `outer` that suit a run of so many rounds.
+    """Return the fields of `codec`, `outer` and `inner` that suit a run of so many rounds.
 
     Args:
         kind: of the updates, sparse or dense, where somebody has chosen; None: what suits the length.
@@ -70,11 +72,10 @@ def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("rollouts") is not None:
         return dict(given)
     named = {group: _named(given.get(group)) for group in ("codec", "outer", "inner")}
-    chosen = recipe(int(given["rounds"]), named["codec"].get("kind"))
-    merging = _named(given.get("merging"))
-    if chosen is SPARSE and not named["outer"].get("delay") and not merging.get("joint_k"):
-        chosen = {**chosen, "inner": {"moments": "published"}}
-    return {**given, **{group: {**chosen.get(group, {}), **values} for group, values in named.items()}}
+    chosen = dict(recipe(int(given["rounds"]), named["codec"].get("kind")))
+    if named["outer"].get("delay") or _named(given.get("merging")).get("joint_k"):
+        del chosen["inner"]
+    return {**given, **{group: {**values, **named[group]} for group, values in chosen.items()}}
 
 
 def _named(group: Any) -> Group:

@@ -160,7 +160,9 @@ class Bundle:
         body = self.commitment.body
         profile = self.manifest.verification.profile(body.profile)
         return (
-            None if profile is None or self.draw is None else profile.bound(is_fresh(body, self.draw.segment))
+            None
+            if profile is None or self.draw is None
+            else profile.bound(is_fresh(self.manifest, body, self.draw.segment))
         )
 
     @property

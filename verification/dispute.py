@@ -70,7 +70,7 @@ def judge_segment(
             too, so that nobody commits to a later state.
     """
     profile = unit_profile(manifest, unit)
-    fresh = is_fresh(unit.commitment.body, unit.segment)
+    fresh = is_fresh(manifest, unit.commitment.body, unit.segment)
     distances = _distances(manifest, start, claimed, replayed)
     tensor, distance = max(distances.items(), key=lambda entry: entry[1])
     if not is_disputed(profile, distance, fresh=fresh):

@@ -130,7 +130,7 @@ def _promise(bundle: Bundle, report: BundleReport) -> Section:
     elif not manifest.carries_moments:
         start = (
             "It carried the residual of its unit of the round before, under the root that it had committed there; "
-            "optimizer moments start anew in every round of this run."
+            "optimizer moments start from what is public in every round of this run."
         )
     else:
         start = (
@@ -303,7 +303,7 @@ def _recomputed(bundle: Bundle, report: BundleReport) -> Section:
             "recomputed", title, (held, f"It was decided before any step: {replay.reason}."), facts
         )
     steps = bundle.manifest.verification.segment_steps
-    fresh = is_fresh(bundle.commitment.body, opening.body.segment)
+    fresh = is_fresh(bundle.manifest, bundle.commitment.body, opening.body.segment)
     sentences = (
         held,
         f"From the state that the peer opened at the start of the segment, its {steps} steps were executed here with "

@@ -80,7 +80,7 @@ def find(
     reference = run_segment(manifest, exact_trainer(manifest, material), unit, start)
     tensor, distance = largest_distance(manifest, start, end, reference)
     result = _both(sampled, bytes.fromhex(reference_root(manifest, unit, reference)))
-    profile, fresh = unit_profile(manifest, unit), is_fresh(unit.commitment.body, unit.segment)
+    profile, fresh = unit_profile(manifest, unit), is_fresh(manifest, unit.commitment.body, unit.segment)
     if distance <= profile.bound(fresh) and sampled is not None and sampled.outcome == CaseOutcome.VOID:
         return replace(sampled, result=result)
     if distance <= profile.bound(fresh):

@@ -34,9 +34,12 @@ def grade(profile: NumericProfile, exact_distance: float, *, fresh: bool) -> Lit
     return PROVEN_FALSE if exact_distance > profile.slash_bound(fresh) else REJECTED
 
 
-def is_fresh(commitment: Commitment, segment: int) -> bool:
-    """Tell whether a segment starts from zero moments."""
-    return segment == 0 and commitment.moments_before == NOTHING_CARRIED
+def is_fresh(manifest: RunManifest, commitment: Commitment, segment: int) -> bool:
+    """Tell whether a segment starts from zero moments, from which small gradients step as far as large ones.
+
+    Where a run's moments start anew in every round they start from an estimate, and steps are no longer than others.
+    """
+    return segment == 0 and manifest.carries_moments and commitment.moments_before == NOTHING_CARRIED
 
 
 def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdict) -> str:
@@ -54,7 +57,7 @@ def contradiction(manifest: RunManifest, commitment: Commitment, verdict: Verdic
         return "a forged residual proves the unit false"
     if verdict.opening is None and verdict.outcome != REJECTED:
         return "nothing was opened"
-    fresh = is_fresh(commitment, verdict.segment)
+    fresh = is_fresh(manifest, commitment, verdict.segment)
     disputed = is_disputed(profile, verdict.distance, fresh=fresh)
     if disputed and verdict.exact is None:
         return f"the distance {verdict.distance:.3g} is out of tolerance, and no exact replay is named"

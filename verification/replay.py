@@ -209,7 +209,7 @@ class Units:
         profile, name = unit_profile(manifest, unit), sampling.name
         found = judge_groups(sampling, profile, own, self.device)
         worst = max(found.measured.values, key=lambda one: one.ratio)
-        fresh = is_fresh(unit.commitment.body, unit.segment)
+        fresh = is_fresh(manifest, unit.commitment.body, unit.segment)
         bound, slash_bound = profile.bound(fresh), profile.slash_bound(fresh)
         exact_distance = 0.0
         if found.exact is not None:

@@ -70,7 +70,9 @@ def fingerprint_fault(
 
 def _tolerance(manifest: RunManifest, commitment: Commitment, segment: int) -> float:
     profile = manifest.verification.profile(commitment.profile)
-    return fingerprint_tolerance(0.0 if profile is None else profile.bound(is_fresh(commitment, segment)))
+    return fingerprint_tolerance(
+        0.0 if profile is None else profile.bound(is_fresh(manifest, commitment, segment))
+    )
 
 
 def counted(manifest: RunManifest, draw: Draw, verdicts: Mapping[int, Verdict]) -> tuple[int, ...]:

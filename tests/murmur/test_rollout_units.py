@@ -73,7 +73,7 @@ def test_who_keeps_the_best_samples_is_proven_false_by_a_verdict_that_counts(lab
     assert trial.public == [], "its samples are plays of its tasks, rewarded as they should be"
     assert trial.unit is not None
     for segment, found in trial.drawn.items():
-        profile, fresh = laboratory.profile, is_fresh(trial.unit.commitment, segment)
+        profile, fresh = laboratory.profile, is_fresh(laboratory.manifest, trial.unit.commitment, segment)
         assert (found.check, found.outcome) == ("replay", PROVEN_FALSE)
         assert "regret" in found.reason
         report = found.report

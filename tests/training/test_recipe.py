@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.manifest import CodecConfig, OuterConfig
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
 from training.recipe import DENSE, SPARSE, recipe, with_recipe
 
 
@@ -28,11 +28,12 @@ def test_what_it_chooses_is_valid(rounds: int) -> None:
     found = filled(rounds=rounds)
     CodecConfig.model_validate(found["codec"])
     OuterConfig.model_validate(found["outer"])
+    InnerConfig.model_validate(found["inner"])
 
 
 def test_what_is_named_stays() -> None:
     found = filled(inner={"lr": 1e-3}, outer={"lr": 3.0}, codec=CodecConfig(kind="sparse", k=64))
-    assert found["inner"] == {"lr": 1e-3}
+    assert found["inner"] == {"lr": 1e-3, "moments": "published"}
     assert found["outer"] == {"lr": 3.0, "momentum": 0.0}
     assert found["codec"] == {**SPARSE["codec"], "k": 64}
 
@@ -40,6 +41,13 @@ def test_what_is_named_stays() -> None:
 def test_a_kind_that_is_named_gets_the_outer_steps_of_its_kind() -> None:
     assert filled(rounds=10, codec={"kind": "sparse"})["outer"] == SPARSE["outer"]
     assert filled(rounds=400, codec={"kind": "dense"})["outer"] == DENSE["outer"]
+
+
+@pytest.mark.parametrize("given", [{"outer": {"delay": 1}}, {"merging": {"joint_k": 96}}])
+def test_moments_are_carried_where_nobody_could_start_from_published_ones(given: dict[str, Any]) -> None:
+    assert "inner" not in filled(**given)
+    named = {"moments": "published", "lr": 1e-3}
+    assert filled(inner=named, **given)["inner"] == named, "and who asks for them is told so by the manifest"
 
 
 def test_a_policys_fields_are_its_presets() -> None:

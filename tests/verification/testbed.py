@@ -52,7 +52,7 @@ from training.codec import compress
 from training.corpus import Shard, dataset_config, prepare_corpus
 from training.delay import caught_up
 from training.gate import judge_round
-from training.inner import InnerState, prepare_process
+from training.inner import InnerState, prepare_process, primed
 from training.joint import give_back, read_returned
 from training.model import initial_parameters
 from training.outer import (
@@ -61,6 +61,7 @@ from training.outer import (
     parameters_file,
 )
 from training.program import program_digest
+from training.second_moments import with_slice
 from training.trainer import trainer_for
 from training.workbench import LoadRequest, Workbench
 from verification.archive import Archive, RoundDossier, Settlement
@@ -185,10 +186,12 @@ class Testbed:
         manifest, model = self.manifest, self.manifest.model
         beacon = self.chain.assignment_beacon(round_)
         assert beacon is not None
-        start = load_parameters(manifest, self.public.get(self.parameters, max_size=1 << 24)).parameters
+        public = load_parameters(manifest, self.public.get(self.parameters, max_size=1 << 24))
+        start = public.parameters
         expected = self.carried(round_, number)
         before = self.made.get((round_ - 1, number)) if expected != Carried() else None
-        moments = None if before is None else self.states.get(before.moments, max_size=1 << 24)
+        carries = before is not None and manifest.carries_moments
+        moments = self.states.get(before.moments, max_size=1 << 24) if carries else None
         residual = None
         if before is not None:
             residual = self._vector(before.residual)
@@ -201,7 +204,7 @@ class Testbed:
         state = InnerState.from_files(model, pack(parameter_layout(model), begun), moments)
         view = manifest.at(expected.tier_of(manifest))
         trainer = trainer_for(view, self.shard, manifest.verification.profiles[0])
-        trainer.load(state)
+        trainer.load(primed(state, public.moments))
         offsets = assignment(view, beacon, round_, number)
         trial = Trial(self, round_, number, trainer, offsets, [state], start, start, residual, view)
         for segment in range(view.segments):
@@ -212,6 +215,8 @@ class Testbed:
         trial.final = trial.states[-1].parameters
         cheats.pop("end", lambda t: None)(trial)
         trial.symbols, trial.residual = compress(manifest.codec, start - trial.final, residual)
+        second = trial.states[-1].exp_avg_sq
+        trial.symbols = with_slice(manifest, trial.symbols, second, beacon, round_, number)
         cheats.pop("symbols", lambda t: None)(trial)
         assert not cheats, cheats
         files = [
@@ -249,6 +254,7 @@ class Testbed:
             expected=expected,
             salt=SALT,
             work=work,
+            carries_moments=self.manifest.carries_moments,
             tier=expected.tier_of(self.manifest),
             next_tier=next_tier(self.manifest, round_, expected, self.wishes.get(number)),
         )
@@ -258,7 +264,7 @@ class Testbed:
             commitment=body,
             commitment_id=signed.id,
             salt=SALT,
-            moments_before=None if before is None else before.moments,
+            moments_before=before.moments if before and self.manifest.carries_moments else None,
             residual_before=None if before is None else before.residual,
             returned=expected.returned,
             state_before=None if before is None else before.unit.state,
