@@ -26,7 +26,7 @@ from training.corpus import DEFAULT_NAME, Shard, dataset_config, prepare_corpus
 from training.experience import Experience
 from training.inner import InnerState, primed
 from training.model import initial_parameters
-from training.outer import OuterState, aggregate, initial_state
+from training.outer import OuterState, aggregate, initial_state, parameters_file
 from training.program import program_digest
 from training.recipe import with_recipe
 from training.sampler import Sampler
@@ -69,7 +69,7 @@ def reference_manifest(
     }
     manifest = RunManifest.model_validate(with_recipe(values))
     vector = initial_parameters(manifest.model, seed) if start is None else start
-    file = pack(parameter_layout(manifest.model), vector)
+    file = parameters_file(manifest, initial_state(manifest, vector))
     return manifest.model_copy(update={"initial_parameters": digest(file)}), Shard.open(
         manifest.dataset, directory
     )

@@ -93,7 +93,9 @@ class Unit(Frozen):
         said = opening(self, segment)
         found = {said.start_parameters, said.start_moments, said.residual_before, said.before_parameters}
         if ends:
-            found |= {said.end_parameters, said.end_moments, said.final_parameters, said.final_moments}
+            found |= {said.end_parameters, said.end_moments, said.final_parameters}
+            if self.commitment.moments_after == NOTHING_CARRIED:  # the update may say a slice of them
+                found.add(said.final_moments)
         return frozenset(address for address in found if address is not None)
 
     @property

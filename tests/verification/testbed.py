@@ -93,7 +93,6 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
     """Return a manifest over a shard that is then in `data_dir`: 3 segments of 2 steps, everybody drawn."""
     shard = prepare_corpus(corpus, data_dir)
     model = ModelConfig(vocab=256, width=16, layers=1, heads=2, feed_forward=16, context=8)
-    vector = initial_parameters(model, seed=1)
     fields: dict[str, object] = {
         "name": "testbed",
         "chain_id": 31337,
@@ -108,11 +107,14 @@ def tiny_manifest(corpus: Path, data_dir: Path, **changes: object) -> RunManifes
         "verification": VerificationConfig(segment_steps=2, schedule=SamplingSchedule(fresh_probability=1.0)),
         "deadlines": DeadlineConfig(verify=4, appeal=4),
         "pay": PayConfig(epoch_rounds=2, vest_epochs=0),
-        "initial_parameters": digest(pack(parameter_layout(model), vector)),
+        "initial_parameters": ZERO_DIGEST,
         "program": program_digest(),
         **changes,
     }
-    return RunManifest.model_validate(fields)
+    manifest = RunManifest.model_validate(fields)
+    vector = initial_parameters(manifest.model, seed=1)
+    first = digest(parameters_file(manifest, initial_state(manifest, vector)))
+    return manifest.model_copy(update={"initial_parameters": first})
 
 
 @dataclass
