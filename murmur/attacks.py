@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -124,7 +125,8 @@ def measure_honest(
 ) -> list[HonestResult]:
     """Replay honest units with the verifier's own replay process under other kernels.
 
-    One unit carries moments, one is a newcomer's; of the latter only the first segment starts from zero moments.
+    One unit carries moments, one is a newcomer's; of the latter only the first segment starts from zero moments. Where
+    the run's moments are public neither is told apart.
 
     Args:
         machines: None takes every one that can be emulated.
@@ -244,7 +246,7 @@ async def _replay_on(
                     (report.distance, report.outcome)
                 )
     results = []
-    for fresh, reports in found.items():
+    for fresh, reports in filter(itemgetter(1), found.items()):
         distance, bound = max(distance for distance, _ in reports), laboratory.profile.bound(fresh)
         results.append(
             HonestResult(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import zstandard
@@ -14,8 +16,10 @@ from protocol.manifest import CodecConfig
 from protocol.update import (
     MAGNITUDES,
     MAX_EXPONENT,
+    MAX_MOMENT_CODE,
     MIN_EXPONENT,
     DenseSymbols,
+    SecondMoments,
     SparseSymbols,
     Symbols,
     chunk_count,
@@ -23,6 +27,7 @@ from protocol.update import (
     encode,
     kept_count,
     max_update_bytes,
+    slice_length,
     symbols_digest,
 )
 
@@ -86,6 +91,59 @@ def test_symbols_survive_the_container(codec: CodecConfig, size: int, seed: int)
     assert len(data) <= max_update_bytes(codec, size)
     np.testing.assert_array_equal(read.integers, symbols.integers)
     np.testing.assert_array_equal(np.arange(size)[read.positions], np.arange(size)[symbols.positions])
+
+
+def speaking(rng: np.random.Generator, codec: CodecConfig, size: int, slices: int) -> SparseSymbols:
+    number = int(rng.integers(slices))
+    codes = rng.integers(0, MAX_MOMENT_CODE + 1, slice_length(size, slices, number)).astype(np.uint8)
+    moments = SecondMoments(slices, number, codes)
+    return dataclasses.replace(sparse_symbols(rng, codec, size), moments=moments)
+
+
+@given(
+    size=st.integers(1, 3000),
+    slices=st.integers(1, 400),
+    k=st.integers(1, 512),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=100)
+def test_what_an_update_says_of_second_moments_survives_the_container(
+    size: int, slices: int, k: int, seed: int
+) -> None:
+    codec = CodecConfig(chunk=512, k=k)
+    symbols = speaking(np.random.default_rng(seed), codec, size, slices)
+    data = encode(symbols)
+    read = decode(data, codec=codec, size=size, slices=slices)
+    assert isinstance(read, SparseSymbols)
+    assert read.moments is not None
+    assert symbols_digest(read) == symbols_digest(symbols)
+    assert symbols_digest(read) != symbols_digest(dataclasses.replace(read, moments=None))
+    assert len(data) <= max_update_bytes(codec, size, slices)
+    with pytest.raises(Malformed):
+        decode(data, codec=codec, size=size)
+    silent = encode(dataclasses.replace(symbols, moments=None))
+    with pytest.raises(Malformed, match="nothing of second moments"):
+        decode(silent, codec=codec, size=size, slices=slices)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"number": 10}, "another slice"),
+        ({"number": 65_535}, "another slice"),
+        ({"codes": np.zeros(129, np.uint8)}, "another slice"),
+        ({"codes": np.zeros(131, np.uint8)}, "another slice|expand"),
+        ({"codes": np.full(130, 255, np.uint8)}, "out of range"),
+    ],
+)
+def test_second_moments_that_nobody_could_say_are_refused(change: dict[str, object], reason: str) -> None:
+    codec, size = CodecConfig(chunk=512, k=32), 1300
+    symbols = sparse_symbols(np.random.default_rng(1), codec, size)
+    said = SecondMoments(10, 3, np.zeros(130, np.uint8))
+    decode(encode(dataclasses.replace(symbols, moments=said)), codec=codec, size=size, slices=10)
+    wrong = dataclasses.replace(symbols, moments=dataclasses.replace(said, **change))
+    with pytest.raises(Malformed, match=reason):
+        decode(encode(wrong), codec=codec, size=size, slices=10)
 
 
 @given(seed=st.integers(0, 2**32), at=st.integers(0, 10**6), bit=st.integers(0, 7), sparse=st.booleans())
