@@ -164,7 +164,7 @@ def make_plan(manifest: "RunManifest", terms: "Terms", calibration: Path | None)
     signed = packaged_calibration(manifest) if calibration is None else SignedCalibration.read(calibration)
     measured = signed.calibration
     check_covers(manifest, measured)
-    honest = honest_figures(measured, manifest.verification.profiles)
+    honest = honest_figures(manifest, measured)
     tiers = [of_tier(manifest, tier) for tier in range(manifest.smallest_tier + 1)]
     plans = [economics(tier, terms, honest, attack_figures(tier, measured)) for tier in tiers]
     return of_all_tiers(manifest, plans)

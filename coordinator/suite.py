@@ -85,17 +85,22 @@ def _computes(profile: NumericProfile) -> str:
     return f"{profile.arithmetic} on {profile.device}, torch {profile.torch}, {flags}"
 
 
-def honest_figures(calibration: Calibration, profiles: tuple[NumericProfile, ...]) -> dict[str, Honest]:
+def honest_figures(manifest: RunManifest, calibration: Calibration) -> dict[str, Honest]:
     """Return what was measured of honest work, by profile; a profile that was not is left out."""
     figures = {}
-    for profile in profiles:
+    for profile in manifest.verification.profiles:
         found = calibration.of(profile.name)
         if found is not None:
-            figures[profile.name] = _honest(profile, found)
+            figures[profile.name] = _honest(manifest, profile, found)
     return figures
 
 
-def _honest(profile: NumericProfile, found: ProfileCalibration) -> Honest:
+def _honest(manifest: RunManifest, profile: NumericProfile, found: ProfileCalibration) -> Honest:
+    """Return what was measured under one profile.
+
+    Where moments are carried, segments from zero moments are a newcomer's first and have wider tolerances. Where they
+    are not, such a segment is as likely drawn as any: every figure is then the worse of the two kinds.
+    """
     if profile.arithmetic == "exact":
         # Equal bits are no sample: golden vectors hold on every instruction set or the program digest differs.
         return Honest(0, 10**9, 0, 10**9, 10**9, 0.0, 10**9, 0.0)
@@ -103,7 +108,11 @@ def _honest(profile: NumericProfile, found: ProfileCalibration) -> Honest:
         [one.rejected for one in found.honest if one.moments == moments] for moments in ("carried", "fresh")
     )
     exact, exact_ratio = _from_exact(profile, found.exact, fresh=False)
-    fresh_exact, fresh_exact_ratio = _from_exact(profile, found.fresh_exact, fresh=True)
+    fresh_exact, fresh_exact_ratio = _from_exact(profile, found.fresh_exact, fresh=manifest.carries_moments)
+    if not manifest.carries_moments:
+        carried = fresh = [*carried, *fresh]
+        exact = fresh_exact = min(exact, fresh_exact)
+        exact_ratio = fresh_exact_ratio = max(exact_ratio, fresh_exact_ratio)
     return Honest(
         rejected=max((one.count for one in carried), default=0),
         tried=min((one.tried for one in carried), default=0),
