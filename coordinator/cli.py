@@ -10,6 +10,7 @@ from contracts.pot_cli import fund, release_bond
 from coordinator.checkpoint_cli import checkpoints, export, sample
 from coordinator.joining import JointK, joint_fields
 from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.moments import Moments, moments_fields
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
@@ -207,6 +208,7 @@ def create(
     people_weight: PeopleWeight = 1.0,
     own_weight: OwnWeight = 1.0,
     joint_k: JointK = 0,
+    moments: Moments = None,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -251,6 +253,7 @@ def create(
     fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
     fields |= joint_fields(joint_k, chosen, fields)
+    fields |= moments_fields(moments, chosen, fields)
     fields |= {"outer": {**fields.get("outer", {}), "delay": delay}} if delay else {}
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():

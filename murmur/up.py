@@ -17,6 +17,7 @@ import typer
 
 from coordinator.joining import JointK, joint_fields
 from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
+from coordinator.moments import Moments, MomentsStart, moments_fields
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
@@ -85,6 +86,7 @@ class UpOptions:
     join_at: tuple[int, ...] = ()  # rounds in which one more contributor comes
     drop: float = 0.0  # chance of each honest contributor to drop out of a round
     joint_k: int = 0  # entries of a chunk in a round's joint update; 0: there is none
+    moments: MomentsStart | None = None  # None: where the recipe has them start
 
 
 def parse_cheats(
@@ -162,6 +164,7 @@ def up(
     join_at: JoinAt = None,
     drop: Drop = 0.0,
     joint_k: JointK = 0,
+    moments: Moments = None,
     tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -183,6 +186,7 @@ def up(
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
     joint_fields(joint_k, chosen)  # before anything starts
+    moments_fields(moments, chosen)
     if delay and chosen is not None:
         raise UsageError(
             "a policy samples from the round's parameters", hint="--delay without --kind rollout"
@@ -196,6 +200,7 @@ def up(
         join_at=check_joins(join_at or (), rounds),
         drop=drop,
         joint_k=joint_k,
+        moments=moments,
         preset=chosen,
         voices=voices,
         seed=seed,
@@ -385,6 +390,7 @@ class LocalRun:
                 "deadlines": DEADLINES | ({"commit": COMMIT_BLOCKS} if churning else {}),
                 **({"tiers": TIERS} if options.tiers else {}),
                 **joint_fields(options.joint_k, options.preset),
+                **moments_fields(options.moments, options.preset),
                 **({"outer": {"delay": options.delay}} if options.delay else {}),
             },
         )

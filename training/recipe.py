@@ -20,8 +20,8 @@ Sparse runs publish AdamW's second moments (`training.second_moments`): a round 
 and nothing is lost. Where outer steps are delayed or a joint update moves the parameters, and in short runs, for which
 nothing was measured, peers carry their moments.
 
-Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
-come from its preset.
+Whoever names a codec's kind gets the outer steps of that kind, and whoever has moments published sparse updates; every
+value that is named stays as it is. A policy's come from its preset.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,9 @@ def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("rollouts") is not None:
         return dict(given)
     named = {group: _named(given.get(group)) for group in ("codec", "outer", "inner")}
-    chosen = dict(recipe(int(given["rounds"]), named["codec"].get("kind")))
+    # Only sparse updates publish moments.
+    kind = "sparse" if named["inner"].get("moments") == "published" else None
+    chosen = dict(recipe(int(given["rounds"]), named["codec"].get("kind", kind)))
     if named["outer"].get("delay") or _named(given.get("merging")).get("joint_k"):
         del chosen["inner"]
     return {**given, **{group: {**values, **named[group]} for group, values in chosen.items()}}

@@ -21,6 +21,8 @@ def test_who_is_killed_comes_back_and_who_joins_late_contributes_in_its_first_fu
         "1",
         "--drop",
         "0.5",
+        "--moments",
+        "published",
         "--seed",
         "3",
     )

@@ -43,6 +43,10 @@ def test_a_kind_that_is_named_gets_the_outer_steps_of_its_kind() -> None:
     assert filled(rounds=400, codec={"kind": "dense"})["outer"] == DENSE["outer"]
 
 
+def test_who_has_moments_published_in_a_short_run_gets_sparse_updates() -> None:
+    assert filled(rounds=4, inner={"moments": "published"}) == {"rounds": 4, **SPARSE}
+
+
 @pytest.mark.parametrize("given", [{"outer": {"delay": 1}}, {"merging": {"joint_k": 96}}])
 def test_moments_are_carried_where_nobody_could_start_from_published_ones(given: dict[str, Any]) -> None:
     assert "inner" not in filled(**given)
