@@ -24,7 +24,7 @@ Moments = Annotated[
     MomentsStart | None,
     typer.Option(
         help="Where AdamW's moments start in a round. carried: where their peer's last unit ended; published: from "
-        "what updates last said; fresh: anew. Default: published from 40 rounds on, unless --delay or --joint-k is given.",
+        "what updates last said; fresh: anew. Default: published from 40 rounds on, but for --delay and --joint-k.",
     ),
 ]
 
