@@ -98,15 +98,15 @@ class Bench:
         """
         began, began_wall = time.process_time(), time.perf_counter()
         manifest, ahead = self.manifest.at(request.tier), request.ahead
-        global_ = self.work.parameters(request.parameters)
-        public = global_.parameters
+        outer = self.work.parameters(request.parameters)
+        public = outer.parameters
         residual = self._residual(request)
         assigned = assignment(manifest, request.beacon, request.round, request.number)
         groups = self._rollouts(request, public, progress)
         judgments = self._judgments(request, progress)
         stretch = self._stretch(request)
         if request.before is None:
-            stretch.begin(self._start(request, public), global_.moments, keep=request.keep)
+            stretch.begin(self._start(request, public), outer.moments, keep=request.keep)
             stretch.advance(manifest.segments, keep=request.keep, progress=progress)
         else:
             before = self._vector(request.before.parameters)

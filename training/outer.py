@@ -33,7 +33,7 @@ import numpy.typing as npt
 from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.tensors import Codes, Floats, Layout, parameter_layout, pieces, unpack, unpack_codes
-from protocol.update import MIN_EXPONENT, Symbols
+from protocol.update import MAX_MOMENT_CODE, MIN_EXPONENT, Symbols
 from training.second_moments import heard
 
 MAX_WEIGHT: Final = 2**16
@@ -118,7 +118,12 @@ def load_parameters(manifest: RunManifest, data: bytes) -> OuterState:
     layout, size = outer_layout(manifest), parameter_layout(manifest.model).size
     vector, _ = unpack(layout, data)
     momentum = vector[size:] if manifest.outer.momentum else None
-    return OuterState(vector[:size], momentum, unpack_codes(layout, data) if layout.codes else None)
+    if not layout.codes:
+        return OuterState(vector[:size], momentum)
+    codes = unpack_codes(layout, data)
+    if (codes > MAX_MOMENT_CODE).any():
+        raise Malformed("parameter file with a second moment out of range")
+    return OuterState(vector[:size], momentum, codes)
 
 
 def aggregate(

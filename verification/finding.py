@@ -48,8 +48,8 @@ def find(
         files: content by address; each hashes to its address.
     """
     try:
-        global_ = load_parameters(manifest, files[unit.commitment.body.parameters])
-        public = global_.parameters
+        outer = load_parameters(manifest, files[unit.commitment.body.parameters])
+        public = outer.parameters
         back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
     except Malformed as error:
         # Whoever commits to a round names its parameters: the fault is not necessarily the owner's.
@@ -65,7 +65,7 @@ def find(
         check_assignment(manifest, unit)
         check_start(manifest, unit, opening, public)
         samplings = play_again(manifest, unit, shown, public, files)
-        start = read_start(manifest, unit, opening, files, global_)
+        start = read_start(manifest, unit, opening, files, outer)
         steps = steps_taken(material, segment_rows(manifest, unit)[0])
         end = read_end(manifest, opening, start, files, steps)
     except Unplayable as error:

@@ -101,8 +101,8 @@ class Units:
         began, manifest = process_time(), unit.view(manifest)
         profile = self._own_profile(manifest, unit)
         try:
-            global_ = load_parameters(manifest, files[unit.commitment.body.parameters])
-            public = global_.parameters
+            outer = load_parameters(manifest, files[unit.commitment.body.parameters])
+            public = outer.parameters
             back = read_returned(manifest, unit.carried.returned, lambda address, _: files[address])
             material = self._material(manifest, unit, files)
         except Malformed as error:
@@ -110,7 +110,7 @@ class Units:
         try:
             check_assignment(manifest, unit)
             residual = read_residual(manifest, opening, files, back)
-            start = read_start(manifest, unit, opening, files, global_)
+            start = read_start(manifest, unit, opening, files, outer)
             check_start(manifest, unit, opening, public)
             published = read_shown(manifest, opening, files)
             samplings = play_again(manifest, unit, published, public, files)

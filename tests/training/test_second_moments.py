@@ -119,8 +119,9 @@ def test_moments_go_through_the_outer_step_and_its_file(publishing: RunManifest)
     assert read.moments.tobytes() == after.moments.tobytes()
     assert read.parameters.tobytes() == after.parameters.tobytes()
     assert parameters_file(publishing, aggregate(publishing, after, [])) == data
-    with pytest.raises(Malformed):
-        load_parameters(publishing, data[: -after.moments.size])
+    for broken in (data[: -after.moments.size], data[:-1] + b"\xff"):
+        with pytest.raises(Malformed):
+            load_parameters(publishing, broken)
 
 
 def test_steps_start_from_what_was_said_and_from_the_first_gradient_elsewhere(
