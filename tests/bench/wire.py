@@ -12,7 +12,9 @@ as they are sent here. The uniform one takes every choice of k places in a chunk
 that an entry's chance is its row's count times its column's, both sent ahead at their entropy; seen so far, that
 nothing is sent ahead, and each cell's chance follows from the cells before it in its row and its column.
 
-Exits with 1 when an update takes more than 0.145 bit a parameter.
+`moment_bits_per_parameter` is what an update says of second moments, where a run publishes them.
+
+Exits with 1 when an update takes more than 0.145 bit a parameter, but for these.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +35,7 @@ from protocol.canonical import ZERO_DIGEST, canonical_json, digest
 from protocol.manifest import CodecConfig, DatasetConfig, InnerConfig, RunManifest
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, Layout, parameter_layout
-from protocol.update import SparseSymbols, Symbols, decode, encode
+from protocol.update import SecondMoments, SparseSymbols, Symbols, decode, encode
 from tests.bench._peers import Peer
 from tests.bench._rows import Rows
 from training.codec import compress, decode_dense
@@ -41,6 +44,7 @@ from training.inner import InnerState, prepare_process
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
 from training.program import program_digest
+from training.second_moments import codes_of
 
 MODEL = ModelConfig(vocab=4096, width=320, layers=7, heads=5, feed_forward=832, context=64)
 CODEC = CodecConfig(kind="sparse", chunk=4096, k=64)
@@ -114,11 +118,18 @@ class MeasuredPeer(Peer):
             "round": round_,
             "loss": round(loss, 3),
             "bits_per_parameter": 8 * len(data) / change.size,
+            "moment_bits_per_parameter": 8 * (len(encode(self._speaking(symbols))) - len(data)) / change.size,
             "encode_mb_s": change.nbytes / 1e6 / encode_s,
             "decode_mb_s": change.nbytes / 1e6 / decode_s,
             "encode_memory": peak / change.nbytes,
             "layouts": layouts(symbols, len(data), parameter_layout(self._manifest.model)),
         }
+
+    def _speaking(self, symbols: SparseSymbols) -> SparseSymbols:
+        """Return an update that says a slice of second moments too, as where they are published."""
+        assert self._state is not None
+        slices = InnerConfig().slices
+        return replace(symbols, moments=SecondMoments(slices, 0, codes_of(self._state.exp_avg_sq[::slices])))
 
     def kept(self) -> dict[str, np.ndarray]:
         """Return what the peer carries to its next round."""
@@ -287,6 +298,7 @@ class Rounds:
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return medians over the rounds, and a table of layouts."""
     names = ("bits_per_parameter", "encode_mb_s", "decode_mb_s", "aggregate_mb_s", "encode_memory")
+    moments = float(np.median([row["moment_bits_per_parameter"] for row in found]))
     middle = {name: float(np.median([row[name] for row in found])) for name in names}
     table = []
     for name in found[0]["layouts"]:
@@ -303,6 +315,7 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "bits_per_parameter": round(middle["bits_per_parameter"], 4),
         "dense_ratio": round(32 / middle["bits_per_parameter"], 1),
+        "moment_bits_per_parameter": round(moments, 4),
         "bound": BOUND,
         "reached": middle["bits_per_parameter"] <= BOUND,
         **{name: round(middle[name]) for name in names[1:4]},
