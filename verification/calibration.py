@@ -292,7 +292,9 @@ def round_up(value: float) -> float:
 
 
 _MODEL_VARIANTS: Final = frozenset(("key_heads", "rotary_base", "norm_eps", "tied"))
-_INNER_VARIANTS: Final = frozenset(("last_layers", "moments", "slices"))
+_INNER_VARIANTS: Final = frozenset(("last_layers", "moments"))
+_NO_MATTER: Final = {"slices"}
+"""Fields of inner steps that no distance depends on."""
 
 
 def measured_setting(manifest: RunManifest) -> str:
@@ -318,7 +320,7 @@ def measured_setting(manifest: RunManifest) -> str:
 def _measured(config: ModelConfig | InnerConfig, variants: AbstractSet[str]) -> dict[str, Any]:
     """Return a configuration without the variants that it does not use: they compute nothing then."""
     plain = type(config)().model_dump(mode="json")
-    found = config.model_dump(mode="json")
+    found = config.model_dump(mode="json", exclude=_NO_MATTER)
     return {name: value for name, value in found.items() if name not in variants or value != plain[name]}
 
 

@@ -138,7 +138,7 @@ class Swarm:
     def play(self, round_: int) -> None:
         """Play one round."""
         manifest, bench = self._manifest, self._bench
-        start = bench.parameters(self._parameters).parameters
+        start = bench.parameters(self._parameters)
         sizes: dict[str, int] = {}
         units: list[UnitRecord] = []
         for number, peer in enumerate(self._peers, 1):

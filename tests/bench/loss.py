@@ -123,7 +123,7 @@ def by_recipe(base: Cell) -> Cell:
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
     if inner.fresh:
-        named["moments"] = inner.moments
+        named |= {"moments": inner.moments, "slices": inner.slices}
     return base.model_copy(update={**named, "outer_lr": outer.lr, "momentum": outer.momentum})
 
 

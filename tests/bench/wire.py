@@ -257,7 +257,7 @@ class Rounds:
         for round_ in range(len(self.found), self._manifest.rounds):
             start = self._state.parameters
             symbols, row = self._peers[0].measured(self._seed, round_, start)
-            updates = [symbols, *(peer.update(self._seed, round_, start) for peer in self._peers[1:])]
+            updates = [symbols, *(peer.update(self._seed, round_, self._state) for peer in self._peers[1:])]
             began = time.process_time()
             self._state = aggregate(self._manifest, self._state, updates)
             row["aggregate_mb_s"] = len(updates) * start.nbytes / 1e6 / (time.process_time() - began)

@@ -18,9 +18,14 @@ def filled(**given: Any) -> dict[str, Any]:
 def test_a_run_that_is_too_short_to_send_everything_sends_dense_updates(
     rounds: int, chosen: dict[str, Any]
 ) -> None:
-    assert recipe(rounds) == chosen
-    found = filled(rounds=rounds, name="some run")
-    assert found == {"rounds": rounds, "name": "some run", **chosen}
+    found = recipe(rounds)
+    assert (found["codec"], found["outer"]) == (chosen["codec"], chosen["outer"])
+    assert filled(rounds=rounds, name="some run") == {"rounds": rounds, "name": "some run", **found}
+
+
+@pytest.mark.parametrize(("rounds", "slices"), [(40, 40), (100, 100), (5000, 256)])
+def test_each_peer_says_every_second_moment_about_once(rounds: int, slices: int) -> None:
+    assert filled(rounds=rounds)["inner"] == {"moments": "published", "slices": slices}
 
 
 @pytest.mark.parametrize("rounds", [1, 40])
@@ -33,7 +38,7 @@ def test_what_it_chooses_is_valid(rounds: int) -> None:
 
 def test_what_is_named_stays() -> None:
     found = filled(inner={"lr": 1e-3}, outer={"lr": 3.0}, codec=CodecConfig(kind="sparse", k=64))
-    assert found["inner"] == {"lr": 1e-3, "moments": "published"}
+    assert found["inner"] == {"lr": 1e-3, "moments": "published", "slices": 40}
     assert found["outer"] == {"lr": 3.0, "momentum": 0.0}
     assert found["codec"] == {**SPARSE["codec"], "k": 64}
 
@@ -44,7 +49,7 @@ def test_a_kind_that_is_named_gets_the_outer_steps_of_its_kind() -> None:
 
 
 def test_who_has_moments_published_in_a_short_run_gets_sparse_updates() -> None:
-    assert filled(rounds=4, inner={"moments": "published"}) == {"rounds": 4, **SPARSE}
+    assert filled(rounds=4, inner={"moments": "published"}) == {"rounds": 4, **recipe(4, "sparse")}
 
 
 @pytest.mark.parametrize("given", [{"outer": {"delay": 1}}, {"merging": {"joint_k": 96}}])
