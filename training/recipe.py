@@ -16,11 +16,11 @@ matter between 4 and 8 peers of 0.17 M parameters; nothing else was measured.
 Figures: tests/bench/notes/2026-11-23-loss.md, by `python -m tests.bench loss --sizes 0.17M --rounds 10 --seeds 0
 --explore "scheme=local" "kind=dense decay=1 outer_lr=1.5" "k=256 outer_lr=2"` and the same of 20 and 40 rounds.
 
-Sparse runs publish AdamW's second moments (`training.second_moments`), so that a round follows from what is public alone,
-in as many slices as there are rounds: each peer then says every entry about once. With eight peers and 100 rounds
-nothing is lost; 128 slices in 40 rounds of four peers lose 0.016 nats, 20 lose 0.002. Beyond `MOST_SLICES` they would
-save next to nothing. Where outer steps are delayed or a joint update moves the parameters, and in short runs, for which
-nothing was measured, peers carry their moments.
+Sparse runs publish AdamW's second moments (`training.second_moments`), so that a round follows from what is public
+alone, in as many slices as there are rounds: each peer then says every entry about once. With eight peers and 100
+rounds nothing is lost; 128 slices in 40 rounds of four peers lose 0.016 nats, 20 lose 0.002. Beyond `MOST_SLICES` they
+would save next to nothing. Where outer steps are delayed or a joint update moves the parameters, and in short runs, for
+which nothing was measured, peers carry their moments.
 
 Whoever names a codec's kind gets the outer steps of that kind, and whoever has moments published sparse updates; every
 value that is named stays as it is. A policy's come from its preset.
