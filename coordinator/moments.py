@@ -23,8 +23,8 @@ class MomentsStart(StrEnum):
 Moments = Annotated[
     MomentsStart | None,
     typer.Option(
-        help="Where AdamW's moments start in a round. carried: where their peer's last unit ended; published: from "
-        "what updates last said; fresh: anew. Default: published from 40 rounds on, but for --delay and --joint-k.",
+        help="Where AdamW's moments start in a round. carried, the default: where their peer's last unit ended; "
+        "published: from what all updates last said; fresh: anew.",
     ),
 ]
 

@@ -3,9 +3,10 @@
 `python -m tests.bench churn [--rounds 40] [--peers 8] [--seeds 0 1] [--keep DIRECTORY]`. Everything goes through the
 product's inner steps, codec and outer step, with the updates and outer steps that it chooses for the length, without
 network and chain. In every round each peer is away with the same chance, drawn as `murmur up --drop` draws it. Whoever
-was away starts its next round without a residual, as the rule of carried roots has it, and in a run of carried moments
-with those of zero; `keeps` shows what that rule costs, with peers who take up again what they had, or one half of it.
-`late` is one peer that comes after half of the rounds.
+was away starts its next round with fresh moments and no residual, as the rule of carried roots has it; `keeps` shows
+what that rule costs, with peers who take up again what they had, or one half of it. `fresh moments` and `published
+moments` show what is left of that cost where nobody's moments are its own. `late` is one peer that comes after half of
+the rounds.
 
 Who is away trains on nothing meanwhile, so rows differ in tokens; a run of so many fewer peers who all stay is the fair
 comparison. Finished trainings are kept in DIRECTORY as those of `python -m tests.bench loss`.
@@ -35,17 +36,20 @@ def variants(base: Cell) -> dict[str, Cell]:
         found |= {
             f"drop {drop:g}": away,
             f"drop {drop:g}, keeps": away.model_copy(update={"away": "keeps"}),
+            f"drop {drop:g}, keeps moments": away.model_copy(update={"away": "moments"}),
+            f"drop {drop:g}, keeps residual": away.model_copy(update={"away": "residual"}),
             f"{fewer} peers, all stay": base.model_copy(update={"peers": fewer}),
         }
-    carried = base.model_copy(update={"moments": None})
-    found |= {"carried moments, all stay": carried}
+    fresh = base.model_copy(update={"moments": "fresh"})
+    found |= {"fresh moments, all stay": fresh}
+    found |= {f"fresh moments, drop {drop:g}": fresh.model_copy(update={"drop": drop}) for drop in DROPS}
+    published = base.model_copy(update={"moments": "published"})
+    found |= {"published moments, all stay": published}
     for drop in DROPS:
-        away = carried.model_copy(update={"drop": drop})
+        away = published.model_copy(update={"drop": drop})
         found |= {
-            f"carried moments, drop {drop:g}": away,
-            f"carried moments, drop {drop:g}, keeps": away.model_copy(update={"away": "keeps"}),
-            f"carried moments, drop {drop:g}, keeps moments": away.model_copy(update={"away": "moments"}),
-            f"carried moments, drop {drop:g}, keeps residual": away.model_copy(update={"away": "residual"}),
+            f"published moments, drop {drop:g}": away,
+            f"published moments, drop {drop:g}, keeps": away.model_copy(update={"away": "keeps"}),
         }
     return found | {"late": base.model_copy(update={"late": base.rounds // 2})}
 

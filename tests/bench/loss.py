@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
+from protocol.manifest import CodecConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
 from tests.bench._keep import Kept
 from tests.bench._rows import Rows
@@ -117,13 +117,10 @@ def parse(text: str, base: Cell) -> Cell:
 
 
 def by_recipe(base: Cell) -> Cell:
-    """Return a cell with the moments, updates and outer steps that the product chooses for its length."""
+    """Return a cell with the updates and outer steps that the product chooses for its length."""
     chosen = recipe(base.rounds)
-    inner = InnerConfig.model_validate(chosen["inner"])
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
-    if inner.fresh:
-        named |= {"moments": inner.moments, "slices": inner.slices}
     return base.model_copy(update={**named, "outer_lr": outer.lr, "momentum": outer.momentum})
 
 
