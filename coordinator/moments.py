@@ -1,12 +1,13 @@
 """The choice of where AdamW's moments start in a round, as commands take it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from protocol.errors import UsageError
+from verification.cheats import Cheat
 
 if TYPE_CHECKING:
     from training.preset import Preset
@@ -46,3 +47,16 @@ def moments_fields(
     if chosen is not None:
         raise UsageError("a policy carries its moments", hint="--moments without --kind rollout")
     return {"inner": {**((given or {}).get("inner") or {}), "moments": moments.value}}
+
+
+def check_forgeries(cheats: Collection[str], moments: MomentsStart | None) -> None:
+    """Refuse lies about what a run does not publish.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if Cheat.FORGED_MOMENTS in cheats and moments is not MomentsStart.PUBLISHED:
+        raise UsageError(
+            f"{Cheat.FORGED_MOMENTS} lies about second moments, and the run publishes none",
+            hint="add --moments published",
+        )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 
+from coordinator.moments import Moments, MomentsStart, check_forgeries, moments_fields
 from murmur.rollout_attacks import measure_rollouts, rollout_lines, rollout_markdown
 from protocol import options
 from protocol.errors import UsageError
@@ -261,14 +262,18 @@ async def _replay_on(
     return results
 
 
-def measure(cheats: Sequence[Cheat] | None, *, honest: bool, say: Say) -> AttackReport:
+def measure(
+    cheats: Sequence[Cheat] | None, *, honest: bool, say: Say, moments: MomentsStart | None = None
+) -> AttackReport:
     """Measure attacks (None: all), and honest work beside them, in a laboratory with the default model."""
     from murmur.laboratory import Laboratory, laboratory_manifest
 
     with tempfile.TemporaryDirectory(prefix="murmur-attacks-") as name:
         directory = Path(name)
         say("living through a few honest rounds")
-        laboratory = Laboratory.open(directory, laboratory_manifest(directory))
+        laboratory = Laboratory.open(
+            directory, laboratory_manifest(directory, **moments_fields(moments, None))
+        )
         profile = laboratory.profile
         return AttackReport(
             profile=profile.name,
@@ -325,6 +330,7 @@ def attacks(
     kind: Annotated[
         UnitPart, typer.Option(help="What is dishonest: training, or rollouts and judgments of an RL run.")
     ] = (UnitPart.TRAINING),
+    moments: Moments = None,
     report: Annotated[bool, typer.Option("--report", help="Print Markdown tables.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -334,8 +340,11 @@ def attacks(
     if kind is UnitPart.ROLLOUT:
         _rollouts(only or [], report=report, as_json=as_json)
         return
+    check_forgeries(only or [], moments)
     cheats = _chosen(tuple(Cheat), only or [])
-    found = measure(cheats or None, honest=not cheats, say=lambda line: typer.echo(line, err=True))
+    found = measure(
+        cheats or None, honest=not cheats, say=lambda line: typer.echo(line, err=True), moments=moments
+    )
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))
     elif report:

@@ -17,7 +17,7 @@ import typer
 
 from coordinator.joining import JointK, joint_fields
 from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
-from coordinator.moments import Moments, MomentsStart, moments_fields
+from coordinator.moments import Moments, MomentsStart, check_forgeries, moments_fields
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
@@ -187,6 +187,7 @@ def up(
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
     joint_fields(joint_k, chosen)  # before anything starts
     moments_fields(moments, chosen)
+    check_forgeries(cheat or (), moments)
     if delay and chosen is not None:
         raise UsageError(
             "a policy samples from the round's parameters", hint="--delay without --kind rollout"
