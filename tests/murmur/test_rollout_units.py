@@ -12,6 +12,7 @@ from protocol.messages import PASSED, PROVEN_FALSE, REJECTED
 from protocol.published import read_published
 from protocol.rollout_config import SamplingConfig
 from tests.verification.rollout_run import MODEL, parameters, rollout_config
+from training.preset import PROFILE
 from verification.cheats import PolicyCheat
 from verification.judge import grade, is_disputed, is_fresh
 from verification.opening import needed_files
@@ -29,7 +30,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
         model=MODEL,
         inner=InnerConfig(steps=4, batch=2, lr=1e-3, warmup_steps=0, weight_decay=0.0),
         codec=CodecConfig(chunk=512, k=32),
-        verification=VerificationConfig(segment_steps=2),
+        verification=VerificationConfig(segment_steps=2, profiles=(PROFILE,)),
         merging=UNJUDGED,
         rollouts=rollout_config("nim", lag=1, sampling=sampling),
     )
