@@ -11,7 +11,8 @@ and code 0 says nothing: of an entry that never had a gradient, or that no updat
 so that whoever replays a unit finds the same codes. Of several peers who say the same slice in one round the lower
 median counts, so that one of two cannot raise it.
 
-Whoever lies about its slice is proven false like any whose update does not follow from its final state. Until then
+Whoever lies about its slice is proven false by any draw, since its update does not follow from its final state; whoever
+commits to a false final state as well, by a draw of the last segment, like any who forges one segment. Until then
 the harm is small: too low a start is lifted by the round's own gradients, since AdamW takes a gradient into v before
 it divides by it, so that no step is longer than from a start of zero; too high a start lets the slice's entries rest
 until the next peer speaks of them.
@@ -79,12 +80,11 @@ def check_slice(manifest: RunManifest, symbols: Symbols, beacon: str, round_: in
 
 def heard(codes: Codes, updates: Sequence[Symbols]) -> Codes:
     """Return the codes of all second moments, uint8[P], after a round's updates, in any order."""
-    spoken: dict[int, list[Codes]] = {}
+    words: dict[tuple[int, int], list[Codes]] = {}
     for said in filter(None, map(_said, updates)):
-        spoken.setdefault(said.number, []).append(said.codes)
-        slices = said.slices
+        words.setdefault((said.number, said.slices), []).append(said.codes)
     after = codes.copy()
-    for number, several in spoken.items():
+    for (number, slices), several in words.items():
         middle = (len(several) - 1) // 2
         after[number::slices] = np.partition(np.stack(several), middle, axis=0)[middle]
     return after
