@@ -1,4 +1,7 @@
-"""Contributors that are killed in the middle of a round and one that comes late, in a network of real processes."""
+"""Contributors that are killed in the middle of a round and one that comes late, in a network of real processes.
+
+Its second moments are published, so that whoever comes or comes back starts from what the others said.
+"""
 
 import json
 from pathlib import Path
