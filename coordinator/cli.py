@@ -8,9 +8,8 @@ import typer
 
 from contracts.pot_cli import fund, release_bond
 from coordinator.checkpoint_cli import checkpoints, export, sample
-from coordinator.joining import JointK, joint_fields
-from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
-from coordinator.moments import Moments, moments_fields
+from coordinator.choices import Choices, Delay, JointK, Moments
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
@@ -243,6 +242,8 @@ def create(
     chosen = preset_of(kind, env)
     voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
     voices.check(chosen)
+    choices = Choices(delay, joint_k, moments)
+    choices.check(chosen)
     if chosen is not None and data is not None:
         raise UsageError(
             "a policy learns from its environment, not from --data",
@@ -252,9 +253,7 @@ def create(
     fields = {} if chosen is None else chosen.fields(voices.signals(asked))
     fields |= {} if manifest is None else read_fields(manifest)
     fields |= {key: value for key, value in (("rounds", rounds), ("name", name)) if value is not None}
-    fields |= joint_fields(joint_k, chosen, fields)
-    fields |= moments_fields(moments, chosen, fields)
-    fields |= {"outer": {**fields.get("outer", {}), "delay": delay}} if delay else {}
+    fields |= choices.fields(fields)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / PEER_KEY_FILE).exists():
         save_peer_key(directory / PEER_KEY_FILE, PeerKey(secrets.token_bytes(32)))

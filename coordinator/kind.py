@@ -27,14 +27,6 @@ Kind = Annotated[
     RunKind,
     typer.Option(help="training: on a text; rollout: reinforcement learning in an environment (--env)."),
 ]
-Delay = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=999,
-        help="Segments of a unit that are taken while the round before is still decided; 0: contributors wait for it.",
-    ),
-]
 Environment = Annotated[
     str | None,
     typer.Option(

@@ -11,14 +11,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
 
-from coordinator.moments import Moments, MomentsStart, check_forgeries, moments_fields
+from coordinator.choices import Choices, Moments
 from murmur.rollout_attacks import measure_rollouts, rollout_lines, rollout_markdown
 from protocol import options
 from protocol.errors import UsageError
@@ -247,7 +246,9 @@ async def _replay_on(
                     (report.distance, report.outcome)
                 )
     results = []
-    for fresh, reports in filter(itemgetter(1), found.items()):
+    for fresh, reports in found.items():
+        if not reports:
+            continue
         distance, bound = max(distance for distance, _ in reports), laboratory.profile.bound(fresh)
         results.append(
             HonestResult(
@@ -263,7 +264,7 @@ async def _replay_on(
 
 
 def measure(
-    cheats: Sequence[Cheat] | None, *, honest: bool, say: Say, moments: MomentsStart | None = None
+    cheats: Sequence[Cheat] | None, *, honest: bool, say: Say, choices: Choices = Choices()
 ) -> AttackReport:
     """Measure attacks (None: all), and honest work beside them, in a laboratory with the default model."""
     from murmur.laboratory import Laboratory, laboratory_manifest
@@ -271,9 +272,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="murmur-attacks-") as name:
         directory = Path(name)
         say("living through a few honest rounds")
-        laboratory = Laboratory.open(
-            directory, laboratory_manifest(directory, **moments_fields(moments, None))
-        )
+        laboratory = Laboratory.open(directory, laboratory_manifest(directory, **choices.fields()))
         profile = laboratory.profile
         return AttackReport(
             profile=profile.name,
@@ -340,10 +339,11 @@ def attacks(
     if kind is UnitPart.ROLLOUT:
         _rollouts(only or [], report=report, as_json=as_json)
         return
-    check_forgeries(only or [], moments)
+    choices = Choices(moments=moments)
+    choices.check(cheats=only or [])
     cheats = _chosen(tuple(Cheat), only or [])
     found = measure(
-        cheats or None, honest=not cheats, say=lambda line: typer.echo(line, err=True), moments=moments
+        cheats or None, honest=not cheats, say=lambda line: typer.echo(line, err=True), choices=choices
     )
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json")))

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.joining import JointK, joint_fields
-from coordinator.kind import Delay, Environment, Kind, RunKind, preset_of, tuned_base
-from coordinator.moments import Moments, MomentsStart, check_forgeries, moments_fields
+from coordinator.choices import Choices, Delay, JointK, Moments
+from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
@@ -81,12 +80,10 @@ class UpOptions:
     preset: "Preset | None" = None  # of a run of rollouts
     voices: Voices = field(default_factory=Voices)
     tensorboard: Path | None = None  # where event files are written; None: none are
-    delay: int = 0  # segments that contributors take while the round before is decided
     tiers: bool = False  # machines of several speeds, and tiers for them
     join_at: tuple[int, ...] = ()  # rounds in which one more contributor comes
     drop: float = 0.0  # chance of each honest contributor to drop out of a round
-    joint_k: int = 0  # entries of a chunk in a round's joint update; 0: there is none
-    moments: MomentsStart | None = None  # None: where the recipe has them start
+    choices: Choices = field(default_factory=Choices)
 
 
 def parse_cheats(
@@ -185,13 +182,8 @@ def up(
     voices.check(chosen)
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
-    joint_fields(joint_k, chosen)  # before anything starts
-    moments_fields(moments, chosen)
-    check_forgeries(cheat or (), moments)
-    if delay and chosen is not None:
-        raise UsageError(
-            "a policy samples from the round's parameters", hint="--delay without --kind rollout"
-        )
+    choices = Choices(delay, joint_k, moments)
+    choices.check(chosen, cheat or ())  # before anything starts
     rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
@@ -200,8 +192,7 @@ def up(
         rounds=rounds,
         join_at=check_joins(join_at or (), rounds),
         drop=drop,
-        joint_k=joint_k,
-        moments=moments,
+        choices=choices,
         preset=chosen,
         voices=voices,
         seed=seed,
@@ -209,7 +200,6 @@ def up(
         port=port,
         keep_running=keep_running,
         tensorboard=None if tensorboard is None else tensorboard.absolute(),
-        delay=delay,
         tiers=tiers,
     )
     console = Console(stderr=True)
@@ -390,9 +380,7 @@ class LocalRun:
                 "min_peers": options.peers,
                 "deadlines": DEADLINES | ({"commit": COMMIT_BLOCKS} if churning else {}),
                 **({"tiers": TIERS} if options.tiers else {}),
-                **joint_fields(options.joint_k, options.preset),
-                **moments_fields(options.moments, options.preset),
-                **({"outer": {"delay": options.delay}} if options.delay else {}),
+                **options.choices.fields(),
             },
         )
         plan = replace(plan, fund_wei=max_payout(plan.manifest, contributors))

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from contracts import anvil
+from coordinator.choices import Choices
 from murmur.churn import Churn
 from murmur.identities import Identity
 from murmur.interrupt import interruptible, uninterruptible
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         directory=Path(words["directory"]),
         port=0,
         keep_running=False,
-        delay=words.get("delay", 0),
+        choices=Choices(delay=words.get("delay", 0)),
     )
     notes: list[str] = []
     supervisor = Supervisor(time.monotonic, notes.append)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.joining import joint_fields
 from coordinator.state import Aggregate, Anchor, Voided, Weigh
-from protocol.errors import Malformed, UsageError
+from protocol.errors import Malformed
 from protocol.manifest import CodecConfig, DeadlineConfig, MergingConfig, RunManifest
 from protocol.messages import check_tiers
 from tests.coordinator.conftest import World, make_manifest, verification
@@ -112,15 +111,6 @@ def test_a_manifest_has_joint_updates_that_fit_its_chunks_and_are_checked_and_no
     values["verification"] = {**values["verification"], "witnesses": 3}
     with pytest.raises(ValueError, match="a policy learns from everybody's rollouts"):
         RunManifest.model_validate(values)
-
-
-def test_the_option_fills_the_manifests_field() -> None:
-    assert joint_fields(0, None) == {}
-    assert joint_fields(1024, None) == {"merging": {"joint_k": 1024}}
-    given = {"merging": {"similarity": 0.5}}
-    assert joint_fields(1024, None, given) == {"merging": {"similarity": 0.5, "joint_k": 1024}}
-    with pytest.raises(UsageError, match="rollouts"):
-        joint_fields(1024, preset("sort"))
 
 
 def test_a_stand_in_follows_the_joint_update_that_another_said_and_makes_the_next(world: Any) -> None:
