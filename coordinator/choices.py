@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,10 @@ from verification.cheats import Cheat
 
 if TYPE_CHECKING:
     from training.preset import Preset
+
+
+DEFAULT_ROUNDS: Final = 40
+"""Of training, where nobody says how many; a policy's preset says its own."""
 
 
 class MomentsStart(StrEnum):
@@ -43,8 +47,9 @@ JointK = Annotated[
 Moments = Annotated[
     MomentsStart | None,
     typer.Option(
-        help="Where AdamW's moments start in a round. carried, the default: where their peer's last unit ended; "
-        "published: from what all updates last said; fresh: anew.",
+        help="Where AdamW's moments start in a round. published: from what all updates last said, the default from 40 "
+        "rounds on; carried: where their peer's last unit ended, the default in shorter runs and beside --delay and "
+        "--joint-k; fresh: anew.",
     ),
 ]
 
@@ -57,12 +62,18 @@ class Choices:
     joint_k: int = 0  # entries of a chunk in a round's joint update
     moments: MomentsStart | None = None
 
-    def check(self, preset: "Preset | None" = None, cheats: Collection[str] = ()) -> None:
+    def check(
+        self,
+        preset: "Preset | None" = None,
+        cheats: Collection[str] = (),
+        rounds: int = DEFAULT_ROUNDS,
+    ) -> None:
         """Refuse what no run can be.
 
         Args:
             preset: of a run of rollouts.
             cheats: that are to be tried in it.
+            rounds: of the run.
 
         Raises:
             UsageError: a choice for a run of rollouts, two that exclude each other, or a lie about what is not
@@ -73,17 +84,20 @@ class Choices:
                 "a policy samples from the round's parameters, learns from everybody's rollouts and carries moments",
                 hint="--delay, --joint-k and --moments without --kind rollout",
             )
-        published = self.moments is MomentsStart.PUBLISHED
-        if published and (self.delay or self.joint_k):
+        if self.moments is MomentsStart.PUBLISHED and (self.delay or self.joint_k):
             raise UsageError(
                 "a unit that goes on from its own state has its own moments, and a joint update says nobody's",
                 hint="--moments published without --delay and --joint-k",
             )
-        if Cheat.FORGED_MOMENTS in cheats and not published:
-            raise UsageError(
-                f"{Cheat.FORGED_MOMENTS} lies about second moments, and the run publishes none",
-                hint="add --moments published",
-            )
+        if Cheat.FORGED_MOMENTS in cheats:
+            from training.recipe import with_recipe
+
+            filled = with_recipe({"rounds": rounds, **self.fields()})
+            if filled["inner"]["moments"] != MomentsStart.PUBLISHED:
+                raise UsageError(
+                    f"{Cheat.FORGED_MOMENTS} lies about second moments, and the run publishes none",
+                    hint="--moments published, without --delay and --joint-k",
+                )
 
     def fields(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the manifest's fields of what was chosen.

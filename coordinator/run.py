@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from contracts.client import Ledger
 from contracts.sender import Sender
 from contracts.types import Ladder, Receipt
+from coordinator.choices import DEFAULT_ROUNDS
 from coordinator.config import PUBLIC_DIRECTORY
 from protocol.beacon_config import BlockBeacon, DrandBeacon
 from protocol.blobs import BlobStore
@@ -116,7 +117,7 @@ def complete(given: Mapping[str, Any]) -> RunManifest:
         UsageError: they make none.
     """
     try:
-        values = with_recipe({"rounds": 40, **given})
+        values = with_recipe({"rounds": DEFAULT_ROUNDS, **given})
         public = values.get("chain_id") != LOCAL_CHAIN_ID
         values.setdefault("beacon", DrandBeacon() if public else BlockBeacon())
         verification = dict(values.get("verification") or {})

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import trio
 
+from coordinator.choices import DEFAULT_ROUNDS
 from murmur.machines import MACHINES, Machine
 from node.cheats.casting import honesty_of, steps_of
 from node.events import Train
@@ -145,7 +146,7 @@ def laboratory_manifest(
         "chain_id": 31337,
         "ledger": "0x" + "00" * 20,
         "coordinator": "0x" + "00" * 20,
-        "rounds": 40,
+        "rounds": DEFAULT_ROUNDS,
         "initial_parameters": ZERO_DIGEST,
         "program": program_digest(),
         **fields,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.choices import Choices, Delay, JointK, Moments
+from coordinator.choices import DEFAULT_ROUNDS, Choices, Delay, JointK, Moments
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
@@ -55,7 +55,6 @@ DEFAULT_CHEATS = {
     RunKind.ROLLOUT: (PolicyCheat.REWARD_LIAR.value, PolicyCheat.CHERRY_PICKER.value),
 }
 DEFAULT_PEERS = {RunKind.TRAINING: 4, RunKind.ROLLOUT: 3}
-DEFAULT_ROUNDS = 40  # of training; a policy's preset says its own
 LOOK_S = 0.25  # between two looks at the children
 ASK_S = 1.0  # between two questions to the API
 STALL_S = 300.0  # without a new block, message or measurement
@@ -183,8 +182,8 @@ def up(
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
     choices = Choices(delay, joint_k, moments)
-    choices.check(chosen, cheat or ())  # before anything starts
     rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
+    choices.check(chosen, cheat or (), rounds)  # before anything starts
     options = UpOptions(
         peers=peers or DEFAULT_PEERS[kind],
         verifiers=verifiers,

@@ -16,22 +16,30 @@ matter between 4 and 8 peers of 0.17 M parameters; nothing else was measured.
 Figures: tests/bench/notes/2026-11-23-loss.md, by `python -m tests.bench loss --sizes 0.17M --rounds 10 --seeds 0
 --explore "scheme=local" "kind=dense decay=1 outer_lr=1.5" "k=256 outer_lr=2"` and the same of 20 and 40 rounds.
 
-AdamW's moments are carried. Whoever has them *published* (`training.second_moments`), so that a round follows from what
-is public alone, gets sparse updates, and as many slices as there are rounds: each peer then says every entry about
-once. With eight peers and 100 rounds nothing is lost; 128 slices in 40 rounds of four peers lose 0.016 nats, 40 lose
-0.004. Beyond `MOST_SLICES` they would save next to nothing. It also gets the tolerances that were calibrated for it,
-which are wider (`PUBLISHED`): that is why it is not the default.
+With sparse updates AdamW's second moments are *published* (`training.second_moments`), so that a round follows from
+what is public alone, whoever was away loses less, and nothing is lost otherwise. There are as many slices as rounds:
+each peer then says every entry about once. With eight peers and 100 rounds nothing is lost; 128 slices in 40 rounds of
+four peers lose 0.016 nats, 40 lose 0.004. Beyond `MOST_SLICES` they would save next to nothing. Dense updates,
+delayed outer steps and joint updates cannot say them: there they are carried.
+
+Where moments are published, `inner.eps` is `EPS_SHARE` of the root mean square that the entries of a gradient of norm
+`clip_norm` have. An entry that hardly ever has a gradient has a second moment near zero, and what a first moment of
+zero is divided by there is eps alone: with 1e-5, honest replays of one segment in 720 were 1.5e-4 apart in one such
+entry; with this share 2,880 segments stayed within EPSMAX (99 in 100 within EPS99).
 
 Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
 come from its preset.
 """
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from protocol.manifest import CPU_FP32
+from protocol.manifest import InnerConfig
+from protocol.model_config import ModelConfig
+from protocol.tensors import parameter_layout
 
 COVER: Final = 2.5
 """Times that a run could send every entry, from which on updates are sparse."""
@@ -53,48 +61,60 @@ DENSE: Final[Mapping[str, Group]] = {
 }
 
 
-PUBLISHED: Final = CPU_FP32.model_copy(
-    update={"tolerance": 7.5e-4, "fresh_tolerance": 7.5e-4, "slash_tolerance": 1.5e-3}
-)
-"""Honest replays of one segment in 720 were 1.5e-4 apart, in one entry of a rare token's embedding, and of 99 in 100
-within 1.2e-5: `verification/data/calibration-published.json`.
-"""
+EPS_SHARE: Final = 1 / 60
+CLIP_NORM: Final = InnerConfig().clip_norm
+PARAMETERS: Final = parameter_layout(ModelConfig()).size
 
 
-def recipe(rounds: int, kind: str | None = None) -> Mapping[str, Group]:
-    """Return the fields of `codec` and `outer` that suit a run of so many rounds.
+def recipe(
+    rounds: int,
+    *,
+    kind: str | None = None,
+    moments: str | None = None,
+    parameters: int = PARAMETERS,
+    clip_norm: float = CLIP_NORM,
+) -> Mapping[str, Group]:
+    """Return the fields of `codec`, `outer` and `inner` that suit a run of so many rounds.
 
     Args:
         kind: of the updates, sparse or dense, where somebody has chosen; None: what suits the length.
+        moments: where AdamW's start in a round, likewise; None: what suits the updates.
+        parameters: of the model; the default's.
+        clip_norm: of gradients.
     """
     if kind is None:
-        kind = "sparse" if rounds * K / CHUNK >= COVER else "dense"
-    return SPARSE if kind == "sparse" else DENSE
+        long = rounds * K / CHUNK >= COVER
+        kind = "sparse" if long or moments == "published" else "dense"
+    chosen = SPARSE if kind == "sparse" else DENSE
+    moments = moments or ("published" if kind == "sparse" else "carried")
+    inner: Group = {"moments": moments}
+    if moments == "published":
+        eps = EPS_SHARE * clip_norm / sqrt(parameters)
+        inner |= {"slices": max(1, min(rounds, MOST_SLICES)), "eps": float(f"{eps:.0e}")}
+    return {**chosen, "inner": inner}
 
 
 def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's fields with those of `codec` and `outer` filled in that nobody named.
-
-    Where moments are published, slices and numeric profiles too.
+    """Return a manifest's fields with those of `codec`, `outer` and `inner` filled in that nobody named.
 
     Args:
         given: `rounds` among them; groups are mappings, or models whose unset fields count as not named.
 
     Raises:
-        TypeError, ValueError: rounds are no number, or a group is no mapping.
+        TypeError, ValueError: rounds are no number, a group is no mapping, or the model is none.
     """
     if given.get("rollouts") is not None:
         return dict(given)
-    rounds, inner = int(given["rounds"]), _named(given.get("inner"))
-    published = inner.get("moments") == "published"
-    kind = _named(given.get("codec")).get("kind", "sparse" if published else None)
-    chosen = dict(recipe(rounds, kind))
-    if published:
-        chosen |= {
-            "inner": {"slices": max(1, min(rounds, MOST_SLICES))},
-            "verification": {"profiles": [PUBLISHED]},
-        }
-    return {**given, **{group: {**values, **_named(given.get(group))} for group, values in chosen.items()}}
+    named = {group: _named(given.get(group)) for group in ("codec", "outer", "inner", "merging", "model")}
+    apart = named["outer"].get("delay") or named["merging"].get("joint_k")
+    chosen = recipe(
+        int(given["rounds"]),
+        kind=named["codec"].get("kind"),
+        moments=named["inner"].get("moments", "carried" if apart else None),
+        parameters=parameter_layout(ModelConfig.model_validate(named["model"])).size,
+        clip_norm=float(named["inner"].get("clip_norm", CLIP_NORM)),
+    )
+    return {**given, **{group: {**values, **named[group]} for group, values in chosen.items()}}
 
 
 def _named(group: Any) -> Group:

@@ -155,7 +155,7 @@ class Course:
     def prepare(cls, directory: Path, seed: int, rounds: int, **named: Any) -> Self:
         """Write what all processes need: the run, its shard, where all start, and each peer's batches."""
         prepare_process(1)
-        manifest, shard = bench_manifest(directory, seed, rounds, **recipe(rounds))
+        manifest, shard = bench_manifest(directory, seed, rounds, **recipe(rounds, moments="carried"))
         (directory / "run.json").write_text(manifest.model_dump_json())
         np.save(directory / "start.npy", initial_parameters(manifest.model, seed))
         for place in range(named["peers"]):

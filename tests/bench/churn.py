@@ -43,7 +43,7 @@ def variants(base: Cell) -> dict[str, Cell]:
     fresh = base.model_copy(update={"moments": "fresh"})
     found |= {"fresh moments, all stay": fresh}
     found |= {f"fresh moments, drop {drop:g}": fresh.model_copy(update={"drop": drop}) for drop in DROPS}
-    published = base.model_copy(update={"moments": "published"})
+    published = by_recipe(base)
     found |= {"published moments, all stay": published}
     for drop in DROPS:
         away = published.model_copy(update={"drop": drop})
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     prepare_process(1)
     output = Rows(options.json)
-    cells = variants(by_recipe(Cell(rounds=options.rounds, peers=options.peers)))
+    cells = variants(by_recipe(Cell(rounds=options.rounds, peers=options.peers), "carried"))
     with tempfile.TemporaryDirectory() as data:
         keep = Keep(options.keep, Path(data))
         several = {

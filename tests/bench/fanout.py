@@ -282,7 +282,7 @@ def downloads(counts: Sequence[int], rounds: int, joint_k: int, seed: int) -> li
 
 def variants(peers: Sequence[int], joint_k: int) -> dict[str, Cell]:
     """Return the cells of the table of losses by their names."""
-    base = by_recipe(Cell(rounds=40))
+    base = by_recipe(Cell(rounds=40), "carried")
     found = {"alone": base.model_copy(update={"scheme": "local"})}
     for count in peers:
         together = base.model_copy(update={"peers": count})

@@ -73,9 +73,9 @@ def run_loss(
 def measure(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
     """Return the figures of one seed."""
     prepare_process(1)
-    chosen = recipe(arguments.rounds, arguments.kind)
+    chosen = recipe(arguments.rounds, kind=arguments.kind)
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
-    inner = InnerConfig()
+    inner = InnerConfig.model_validate(chosen["inner"])
     named = {key: value for key, value in vars(arguments).items() if value is not None}
 
     def replaced(config, **names):  # type: ignore[no-untyped-def]

@@ -116,12 +116,17 @@ def parse(text: str, base: Cell) -> Cell:
     return Cell.model_validate(values)
 
 
-def by_recipe(base: Cell) -> Cell:
-    """Return a cell with the updates and outer steps that the product chooses for its length."""
-    chosen = recipe(base.rounds)
+def by_recipe(base: Cell, moments: str | None = None) -> Cell:
+    """Return a cell with the updates, moments and outer steps that the product chooses for its length.
+
+    Args:
+        moments: of the manifest, in the place of the chosen ones.
+    """
+    chosen = recipe(base.rounds, moments=moments, parameters=parameters_of(base.size))
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
-    return base.model_copy(update={**named, "outer_lr": outer.lr, "momentum": outer.momentum})
+    inner = chosen["inner"] if chosen["inner"]["moments"] != "carried" else {}
+    return base.model_copy(update={**named, **inner, "outer_lr": outer.lr, "momentum": outer.momentum})
 
 
 def better(one: Figures, other: Figures) -> bool:

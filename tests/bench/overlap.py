@@ -86,7 +86,7 @@ def spent(work: Callable[[], T]) -> tuple[float, T]:
 def manifest_of(directory: Path, rounds: int, delay: int) -> tuple[RunManifest, Shard]:
     """Return the run, in which nobody is drawn, and its shard."""
     never = SamplingSchedule(fresh_probability=0.0, floor_probability=0.0)
-    chosen = recipe(100)
+    chosen = recipe(100, moments="carried")
     return bench_manifest(
         directory,
         0,
