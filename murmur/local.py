@@ -53,9 +53,9 @@ JURY_TERMS = JuryTerms(
 BLOCK_TIME_S = 0.5
 GAS_COIN_WEI = 10**21
 UP_FILE = "up.json"
-TIERS = ({"steps": 9, "batch": 8}, {"steps": 6, "batch": 4})
-"""Of three fifths and one fifth of a full unit's samples."""
-CPU_SHARES = (1.0, 0.07, 0.03)
+TIERS = ({"steps": 9, "batch": 8}, {"steps": 6, "batch": 6})
+"""Of three fifths and three tenths of a full unit's samples."""
+CPU_SHARES = (1.0, 0.07, 0.04)
 """How much of the time honest contributors' trainers compute where there are tiers, in turn."""
 DEADLINES = {
     "ready": 480,

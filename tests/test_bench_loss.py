@@ -138,9 +138,12 @@ def test_a_table_shows_the_half_that_did_not_choose_in_pairs(tmp_path, monkeypat
 def test_ours_is_what_a_run_of_that_length_would_be(tmp_path, rounds):
     cell = loss.by_recipe(TINY.model_copy(update={"rounds": rounds}))
     manifest, _ = cell.manifest(tmp_path)
-    filled = with_recipe({"rounds": rounds})
+    filled = with_recipe({"rounds": rounds, "model": manifest.model})
     assert manifest.codec == CodecConfig(**filled["codec"])
     assert manifest.outer == OuterConfig(**filled["outer"])
+    assert (manifest.inner.moments == "published") is (rounds == 100)
+    for name, value in filled["inner"].items():
+        assert getattr(manifest.inner, name) == value
 
 
 def test_fields_of_a_cell_and_its_trial_are_named_in_words():

@@ -44,9 +44,23 @@ def test_published_moments_exclude_what_starts_elsewhere(more: dict[str, int]) -
         Choices(moments=MomentsStart.PUBLISHED, **more).check()
 
 
-@pytest.mark.parametrize("moments", [None, MomentsStart.CARRIED, MomentsStart.FRESH])
-def test_nobody_lies_about_what_is_not_published(moments: MomentsStart | None) -> None:
-    PUBLISHED.check(cheats=["forged-moments"])
-    Choices(moments=moments).check(cheats=["skip-steps"])
+@pytest.mark.parametrize(
+    ("choices", "rounds"),
+    [
+        (Choices(), 39),
+        (Choices(moments=MomentsStart.CARRIED), 40),
+        (Choices(moments=MomentsStart.FRESH), 40),
+        (Choices(delay=1), 40),
+        (Choices(joint_k=1024), 40),
+    ],
+    ids=str,
+)
+def test_nobody_lies_about_what_is_not_published(choices: Choices, rounds: int) -> None:
+    choices.check(cheats=["skip-steps"], rounds=rounds)
     with pytest.raises(UsageError, match="publishes none"):
-        Choices(moments=moments).check(cheats=["skip-steps", "forged-moments"])
+        choices.check(cheats=["skip-steps", "forged-moments"], rounds=rounds)
+
+
+def test_whoever_publishes_moments_can_lie_about_them() -> None:
+    PUBLISHED.check(cheats=["forged-moments"], rounds=1)
+    Choices().check(cheats=["forged-moments"])

@@ -23,7 +23,7 @@ def test_slow_machines_do_smaller_units_and_earn_in_proportion(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    shares = (120, 72, 24)  # samples of a unit of each tier
+    shares = (120, 72, 36)  # samples of a unit of each tier
     for peer in document["peers"]:
         units = peer["units"]
         assert units["tiers"][2] >= 1, "everybody's first unit is the smallest"

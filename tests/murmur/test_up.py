@@ -13,7 +13,7 @@ import pytest
 from coordinator.economics import Terms
 from coordinator.kind import RunKind
 from coordinator.plan_cli import manifest_of
-from murmur.local import DEADLINES, JURY_TERMS, LEDGER_TERMS, STAKE_WEI
+from murmur.local import DEADLINES, JURY_TERMS, LEDGER_TERMS, STAKE_WEI, TIERS
 from murmur.up import parse_cheats, plan_verdict
 from murmur.watching import Progress
 from protocol.errors import NetworkError, UsageError
@@ -81,6 +81,13 @@ def test_the_plan_is_asked_before_a_local_run_and_told(rounds: int, said: str) -
     (line,) = plan_verdict(manifest_of(fields), terms)
     assert said in line
     assert ("a local network runs it" in line) == (rounds == 6)
+
+
+def test_the_tiers_of_a_local_network_hold() -> None:
+    fields = {"rounds": 40, "deadlines": DEADLINES, "tiers": TIERS}
+    terms = Terms(stake_wei=STAKE_WEI, unbonding_blocks=LEDGER_TERMS.unbonding_blocks)
+    (line,) = plan_verdict(manifest_of(fields), terms)
+    assert "no attack pays, the best" in line
 
 
 def test_the_local_ledger_takes_a_run_with_the_penalties_of_every_manifest() -> None:

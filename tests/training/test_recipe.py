@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from protocol.manifest import CodecConfig, OuterConfig
-from training.recipe import DENSE, PUBLISHED, SPARSE, recipe, with_recipe
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
+from training.recipe import DENSE, SPARSE, recipe, with_recipe
 
 
 def filled(**given: Any) -> dict[str, Any]:
@@ -18,16 +18,39 @@ def filled(**given: Any) -> dict[str, Any]:
 def test_a_run_that_is_too_short_to_send_everything_sends_dense_updates(
     rounds: int, chosen: dict[str, Any]
 ) -> None:
-    assert recipe(rounds) == chosen
     found = filled(rounds=rounds, name="some run")
-    assert found == {"rounds": rounds, "name": "some run", **chosen}
+    assert found == {"rounds": rounds, "name": "some run", **recipe(rounds)}
+    assert {group: found[group] for group in chosen} == chosen
 
 
 @pytest.mark.parametrize(("rounds", "slices"), [(40, 40), (100, 100), (5000, 256)])
 def test_each_peer_says_every_second_moment_about_once(rounds: int, slices: int) -> None:
-    found = filled(rounds=rounds, inner={"moments": "published"})
-    assert found["inner"] == {"moments": "published", "slices": slices}
-    assert found["verification"] == {"profiles": [PUBLISHED]}
+    inner = filled(rounds=rounds)["inner"]
+    assert (inner["moments"], inner["slices"]) == ("published", slices)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rounds": 10},
+        {"codec": {"kind": "dense"}},
+        {"outer": OuterConfig(delay=1)},
+        {"merging": {"joint_k": 768}},
+        {"inner": InnerConfig(moments="carried")},
+    ],
+    ids=str,
+)
+def test_moments_are_carried_where_nobody_could_say_them_or_somebody_wants_it(given: dict[str, Any]) -> None:
+    assert filled(**given)["inner"] == {"moments": "carried"}
+
+
+def test_eps_follows_the_size_of_a_gradients_entries_where_moments_are_published() -> None:
+    assert filled()["inner"]["eps"] == 4e-5
+    larger = {"layers": 24, "width": 256, "feed_forward": 1024}  # 25.4 M parameters, 0.17 M by default
+    assert filled(model=larger)["inner"]["eps"] == 3e-6
+    assert filled(inner={"clip_norm": 0.5})["inner"]["eps"] == 2e-5
+    assert filled(inner={"eps": 1e-5})["inner"]["eps"] == 1e-5
+    assert "eps" not in filled(rounds=10)["inner"]
 
 
 @pytest.mark.parametrize("rounds", [1, 40])
@@ -35,11 +58,12 @@ def test_what_it_chooses_is_valid(rounds: int) -> None:
     found = filled(rounds=rounds)
     CodecConfig.model_validate(found["codec"])
     OuterConfig.model_validate(found["outer"])
+    InnerConfig.model_validate(found["inner"])
 
 
 def test_what_is_named_stays() -> None:
     found = filled(inner={"lr": 1e-3}, outer={"lr": 3.0}, codec=CodecConfig(kind="sparse", k=64))
-    assert found["inner"] == {"lr": 1e-3}
+    assert found["inner"]["lr"] == 1e-3
     assert found["outer"] == {"lr": 3.0, "momentum": 0.0}
     assert found["codec"] == {**SPARSE["codec"], "k": 64}
 
@@ -51,7 +75,11 @@ def test_a_kind_that_is_named_gets_the_outer_steps_of_its_kind() -> None:
 
 def test_who_has_moments_published_in_a_short_run_gets_sparse_updates() -> None:
     found = filled(rounds=4, inner={"moments": "published"})
-    assert (found["codec"], found["outer"]) == (SPARSE["codec"], SPARSE["outer"])
+    assert (found["codec"], found["outer"], found["inner"]["slices"]) == (
+        SPARSE["codec"],
+        SPARSE["outer"],
+        4,
+    )
 
 
 def test_a_policys_fields_are_its_presets() -> None:
