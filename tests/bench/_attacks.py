@@ -10,6 +10,7 @@ import torch
 
 from protocol.manifest import RunManifest
 from protocol.tensors import Floats
+from protocol.update import MAX_MOMENT_CODE, SecondMoments
 from training.assignment import batch
 from training.corpus import Shard
 from training.evaluate import heldout_windows
@@ -71,9 +72,21 @@ ATTACKS: Final[dict[str, Attack]] = {
     "stale": _stale,
     "copy": lambda attackers, peer, own, honest: np.float32(0.99) * honest[0],
     "backdoor": lambda attackers, peer, own, honest: own,  # its text is poisoned instead
+    "rest": lambda attackers, peer, own, honest: own,  # it lies about its second moments instead
+    "rush": lambda attackers, peer, own, honest: own,
 }
 """x10 is flipped too; those who collude send the opposite of the honest mean; a copy is not quite exact, since exact
 ones are refused."""
+
+
+def said(attack: str, moments: SecondMoments | None) -> SecondMoments | None:
+    """Return what a dishonest peer says of the slice of second moments that it learned."""
+    code = {"rest": MAX_MOMENT_CODE, "rush": 1}.get(attack)
+    return (
+        moments
+        if moments is None or code is None
+        else replace(moments, codes=np.full_like(moments.codes, code))
+    )
 
 
 def poisoned(shard: Shard) -> Shard:

@@ -7,24 +7,29 @@ drawn anew each round, as every auditor does again. Rules of others are told how
 decoded floats. A row is an attack: the held-out loss in nats a byte under each rule. `backdoor` has a second row, the
 share of the payload that the model speaks after the trigger.
 
+With the default, published second moments those who attack say the slices that they learned, but for `rest` and `rush`,
+who learn honestly and say that every entry has the largest second moment, or the smallest.
+
 Every finished training is a line of DIRECTORY/attacks-merge.jsonl, so that an interrupted table goes on where it was.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from protocol.canonical import tagged_digest
+from protocol.canonical import ZERO_DIGEST, tagged_digest
 from protocol.frozen import Frozen
-from protocol.manifest import CodecConfig, InnerConfig, MergingConfig
-from protocol.tensors import Floats, parameter_layout
-from tests.bench._attacks import ATTACKS, RULES, Attackers, backdoor_success, matrix, poisoned
+from protocol.manifest import InnerConfig, MergingConfig
+from protocol.tensors import parameter_layout
+from protocol.update import SparseSymbols
+from tests.bench._attacks import ATTACKS, RULES, Attackers, backdoor_success, matrix, poisoned, said
 from tests.bench._keep import Kept
 from tests.bench._peers import Peer, bench_manifest
 from tests.bench._rows import Rows
@@ -35,6 +40,8 @@ from training.inner import prepare_process
 from training.merging import judge_updates
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state
+from training.recipe import recipe
+from training.second_moments import heard
 
 PEERS: Final = 8
 OURS: Final = ("ours", "clip")
@@ -49,20 +56,23 @@ class Cell(Frozen):
     rule: str
     rounds: int
     seed: int
-    k: int = 128
+    moments: Literal["carried", "published"] = "published"
     batch: int = 4
     windows: int = 32
 
 
 def train(cell: Cell, directory: Path) -> dict[str, Any]:
     """Train a run under attack; return its loss, and how many honest and dishonest updates had no weight."""
+    chosen = recipe(cell.rounds, kind="sparse", moments=cell.moments)
     manifest, shard = bench_manifest(
         directory,
         cell.seed,
         cell.rounds,
-        inner=InnerConfig(batch=cell.batch),
-        codec=CodecConfig(k=cell.k),
+        inner=InnerConfig(batch=cell.batch, **chosen["inner"]),
+        codec=chosen["codec"],
+        outer=chosen["outer"],
         merging=MergingConfig(gate_windows=cell.windows),
+        program=ZERO_DIGEST,  # so that every program trains on the same batches
     )
     size, honest = parameter_layout(manifest.model).size, PEERS - cell.attackers
     text = poisoned(shard) if cell.attack == "backdoor" else shard
@@ -78,7 +88,10 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
         shown = matrix([decode_dense(update, size) for update in updates])
         for place in range(honest, PEERS):
             own = ATTACKS[cell.attack](attackers, place, shown[place], shown[:honest])
-            updates[place], _ = compress(manifest.codec, own)
+            honestly, (symbols, _) = updates[place], compress(manifest.codec, own)
+            assert isinstance(honestly, SparseSymbols)
+            assert isinstance(symbols, SparseSymbols)
+            updates[place] = replace(symbols, moments=said(cell.attack, honestly.moments))
         if cell.rule == "ours":
             salts = [(n, tagged_digest("murmur/bench", cell.seed, round_, n)) for n in range(1, PEERS + 1)]
             loss = exact_loss(manifest, shard, gate_seed(manifest, round_, salts))
@@ -91,22 +104,20 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
             state = aggregate(manifest, state, updates)
         else:
             shown = matrix([decode_dense(update, size) for update in updates])
-            state = _step(state, RULES[cell.rule](shown, cell.attackers), manifest.outer.lr)
+            merged = np.float32(manifest.outer.lr) * RULES[cell.rule](shown, cell.attackers)
+            codes = None if state.moments is None else heard(state.moments, updates)
+            state = OuterState((state.parameters - merged).astype(np.float32), moments=codes)
     found = {"loss": heldout_loss(manifest, state.parameters, shard), **doubted}
     if cell.attack in ("backdoor", NOBODY):
         found["backdoor"] = backdoor_success(manifest, state.parameters, shard)
     return found
 
 
-def _step(state: OuterState, merged: Floats, rate: float) -> OuterState:
-    return OuterState((state.parameters - np.float32(rate) * merged).astype(np.float32))
-
-
 def cells(options: argparse.Namespace) -> list[Cell]:
     """Return every cell of the table: ours, and what is most telling, first."""
     attacks = [(NOBODY, 0), *((attack, n) for n in options.attackers for attack in options.attacks)]
     return [
-        Cell(attack=attack, attackers=n, rule=rule, rounds=options.rounds, seed=seed)
+        Cell(attack=attack, attackers=n, rule=rule, rounds=options.rounds, seed=seed, moments=options.moments)
         for rule in options.rules
         for attack, n in attacks
         for seed in options.seeds
@@ -154,6 +165,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--attackers", type=int, nargs="+", default=[1, 2, 3], choices=range(1, PEERS // 2))
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=ATTACKS)
     parser.add_argument("--rules", nargs="+", default=[*OURS, *RULES], choices=[*OURS, *RULES])
+    parser.add_argument("--moments", default="published", choices=["carried", "published"])
     parser.add_argument("--keep", type=Path, help="directory of finished cells, to go on from")
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)

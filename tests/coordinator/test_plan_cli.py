@@ -184,7 +184,7 @@ def test_the_manifest_of_a_local_network_holds(tmp_path: Path, calibration: Path
     assert told["honest_profit"] == pytest.approx(0.6)
     assert told["false_rejection_loss"] <= 0.001
     names = {one["name"].removeprefix("cpu-fp32: ") for one in told["strategies"]}
-    assert {cheat.value for cheat in CARRIED} <= names
+    assert {cheat.value for cheat in Cheat} <= names
     assert {f"lazy in {lazy} of 5 segments" for lazy in range(1, 6)} <= names
     assert not any(one["pays"] for one in told["strategies"])
 
