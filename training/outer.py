@@ -166,7 +166,7 @@ def aggregate(
             momentum[block] = state.momentum[block].astype(np.float64) * mu + direction
             direction += momentum[block].astype(np.float64) * mu
         parameters[block] = state.parameters[block].astype(np.float64) - direction * manifest.outer.lr
-    moments = None if state.moments is None else heard(state.moments, updates)
+    moments = None if state.moments is None else heard(manifest, state.moments, updates)
     return OuterState(parameters, momentum, moments)
 
 

@@ -8,14 +8,17 @@ the same root. `tests/bench/notes` has what this costs and gains.
 
 A code is the exponent of a float32 as it stands in its bits: v is rounded to 2**(code - 127), the nearest in ratio,
 and code 0 says nothing: of an entry that never had a gradient, or that no update spoke of. Integer operations alone,
-so that whoever replays a unit finds the same codes. Of several peers who say the same slice in one round the lower
-median counts, so that one of two cannot raise it.
+so that whoever replays a unit finds the same codes.
+
+Of several peers who say the same slice in one round the lower median counts, so that one of two cannot raise it. One
+round raises an entry by `RISE` octaves at most: from what was said before, or where nothing was from the mean square of
+a gradient's entries at the clipped norm.
 
 Whoever lies about its slice is proven false by any draw, since its update does not follow from its final state; whoever
 commits to a false final state as well, by a draw of the last segment, like any who forges one segment. Until then
 the harm is small: too low a start is lifted by the round's own gradients, since AdamW takes a gradient into v before
-it divides by it, so that no step is longer than from a start of zero; too high a start lets the slice's entries rest
-until the next peer speaks of them.
+it divides by it, so that no step is longer than from a start of zero; too high a start would let the slice's entries
+rest, but for the bound on rises. An honest word after it counts whole: nothing bounds how far a word falls.
 """
 
 from collections.abc import Sequence
@@ -29,6 +32,9 @@ from protocol.errors import Malformed
 from protocol.manifest import RunManifest
 from protocol.tensors import Codes, Floats
 from protocol.update import MAX_MOMENT_CODE, SecondMoments, SparseSymbols, Symbols
+
+RISE: Final = 2
+"""Octaves of v by which one word raises an entry at most, so that it halves the entry's steps and no more."""
 
 _MANTISSA_BITS: Final = 23
 _ROUND_UP: Final = 0x800000 - 0x3504F3
@@ -78,16 +84,29 @@ def check_slice(manifest: RunManifest, symbols: Symbols, beacon: str, round_: in
         raise Malformed("update with another slice of second moments than was drawn for it")
 
 
-def heard(codes: Codes, updates: Sequence[Symbols]) -> Codes:
-    """Return the codes of all second moments, uint8[P], after a round's updates, in any order."""
+def heard(manifest: RunManifest, codes: Codes, updates: Sequence[Symbols]) -> Codes:
+    """Return the codes of all second moments, uint8[P], after a round's updates, in any order.
+
+    Args:
+        codes: uint8[P], before it.
+    """
     words: dict[tuple[int, int], list[Codes]] = {}
     for said in filter(None, map(_said, updates)):
         words.setdefault((said.number, said.slices), []).append(said.codes)
-    after = codes.copy()
+    after, usual = codes.copy(), _usual(manifest, codes.size)
     for (number, slices), several in words.items():
         middle = (len(several) - 1) // 2
-        after[number::slices] = np.partition(np.stack(several), middle, axis=0)[middle]
+        said, known = np.partition(np.stack(several), middle, axis=0)[middle], codes[number::slices]
+        most = np.minimum(np.where(known > 0, known, usual), MAX_MOMENT_CODE - RISE) + np.uint8(RISE)
+        after[number::slices] = np.where(said > 0, np.minimum(said, most), known)
     return after
+
+
+def _usual(manifest: RunManifest, parameters: int) -> np.uint8:
+    """Return the code of the mean square of an entry, in a gradient of the norm that it is clipped to."""
+    norm = manifest.inner.clip_norm
+    usual: np.uint8 = codes_of(np.array([min(norm * norm / parameters, 2.0**126)], np.float32))[0]
+    return usual
 
 
 def _said(symbols: Symbols) -> SecondMoments | None:

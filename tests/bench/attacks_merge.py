@@ -105,7 +105,7 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
         else:
             shown = matrix([decode_dense(update, size) for update in updates])
             merged = np.float32(manifest.outer.lr) * RULES[cell.rule](shown, cell.attackers)
-            codes = None if state.moments is None else heard(state.moments, updates)
+            codes = None if state.moments is None else heard(manifest, state.moments, updates)
             state = OuterState((state.parameters - merged).astype(np.float32), moments=codes)
     found = {"loss": heldout_loss(manifest, state.parameters, shard), **doubted}
     if cell.attack in ("backdoor", NOBODY):

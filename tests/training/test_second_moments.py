@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -21,7 +22,7 @@ from training.exact import ExactTrainer
 from training.inner import InnerState, InnerTrainer, primed
 from training.model import initial_parameters
 from training.outer import OuterState, aggregate, initial_state, load_parameters, parameters_file
-from training.second_moments import check_slice, codes_of, drawn_slice, heard, values_of, with_slice
+from training.second_moments import RISE, check_slice, codes_of, drawn_slice, heard, values_of, with_slice
 
 BEACON = digest(b"beacon")
 SLICES = 7
@@ -94,16 +95,55 @@ def test_of_several_words_the_lower_median_counts_in_any_order(publishing: RunMa
     words = [2.0**-3, 2.0**-9, 2.0**40, 2.0**-10]
     updates = [update(publishing, number, word) for number, word in zip(same, words, strict=True)]
     size = parameter_layout(publishing.model).size
-    before = np.full(size, 99, np.uint8)
-    found = {heard(before, list(order)).tobytes() for order in permutations(updates)}
+    before = np.full(size, 126, np.uint8)
+    found = {heard(publishing, before, list(order)).tobytes() for order in permutations(updates)}
     assert len(found) == 1
     after = np.frombuffer(found.pop(), np.uint8)
     assert set(values_of(after[place::SLICES])) == {np.float32(2.0**-9)}
     spoken = np.zeros(size, bool)
     spoken[place::SLICES] = True
-    assert set(after[~spoken]) == {99}, "what nobody speaks of stays"
-    two = heard(before, [updates[0], updates[2]])
+    assert set(after[~spoken]) == {126}, "what nobody speaks of stays"
+    two = heard(publishing, before, [updates[0], updates[2]])
     assert set(values_of(two[place::SLICES])) == {np.float32(2.0**-3)}, "one of two cannot raise it"
+
+
+@pytest.mark.parametrize(
+    ("known", "said", "after"),
+    [
+        (100, 254, 102),
+        (100, 101, 101),
+        (100, 1, 1),
+        (100, 0, 100),
+        (254, 254, 254),
+        (0, 0, 0),
+        (0, 90, 90),
+    ],
+)
+def test_a_word_lowers_an_entry_as_far_as_it_says_and_raises_it_by_two_octaves(
+    publishing: RunManifest, known: int, said: int, after: int
+) -> None:
+    assert _heard(publishing, known, said) == after
+
+
+def test_the_first_word_rises_from_the_mean_square_of_a_clipped_gradient(publishing: RunManifest) -> None:
+    size = parameter_layout(publishing.model).size
+    assert abs(_heard(publishing, 0, 254) - (127 - np.log2(size) + RISE)) <= 0.5
+    for norm in (1e-200, 1e200):
+        inner = publishing.inner.model_copy(update={"clip_norm": norm})
+        wild = publishing.model_copy(update={"inner": inner})
+        assert _heard(wild, 0, 254) == (2 if norm < 1 else 254)
+
+
+def _heard(manifest: RunManifest, known: int, said: int) -> int:
+    """Return the code of the entries that one update speaks of, after it."""
+    spoken = update(manifest, 1, 1.0)
+    assert isinstance(spoken, SparseSymbols)
+    assert spoken.moments is not None
+    moments = replace(spoken.moments, codes=np.full_like(spoken.moments.codes, said))
+    before = np.full(parameter_layout(manifest.model).size, known, np.uint8)
+    after = heard(manifest, before, [replace(spoken, moments=moments)])
+    (found,) = set(after[moments.number :: SLICES].tolist())
+    return int(found)
 
 
 def test_moments_go_through_the_outer_step_and_its_file(publishing: RunManifest) -> None:
