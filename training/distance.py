@@ -23,9 +23,9 @@ MOMENT_FLOOR: Final = 0.1
 what a step is made of (moments, see `felt_moments`). Below it fp32 rounding, which does not shrink with the change,
 would look like a difference.
 
-With them, honest segments of three steps of the default run differ by at most 1.6e-5 between instruction sets when
-moments are carried (99 of 100: 7.5e-6), and by 1.5e-4 (6e-5) in a newcomer's first segment; a learning rate of 0.99
-times the agreed one by 7.7e-4 or more (`murmur verifier calibrate --segments 900`). AdamW's first step from zero
+With them, honest segments of three steps of the default run differ by at most 9.1e-6 between instruction sets (99 of
+100: 6.5e-6), and a learning rate of 0.99 times the agreed one by 7e-4 or more (`murmur verifier calibrate --segments
+1125`). When moments are carried it is 1.6e-5, and 1.5e-4 in a newcomer's first segment: AdamW's first step from zero
 moments is g / (|g| + eps), so eps has to stay above the rounding noise of a gradient: with 1e-8 in place of 1e-5
 newcomers differed by 3e-3.
 """
