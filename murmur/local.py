@@ -1,7 +1,9 @@
 """Set up a network on one machine: chain, contracts, stakes, and the command line of each process."""
 
+import contextlib
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -102,10 +104,16 @@ def make_directory(path: Path) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback interface that nobody has now.
+
+    It is drawn from below those that systems give to outgoing connections (RFC 6335: from 49152; Linux: from 32768),
+    one of which could take it before our process binds it, and at random, so that two networks rarely choose the same.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def check_port(port: int) -> None:
