@@ -1,10 +1,7 @@
 """Set up a network on one machine: chain, contracts, stakes, and the command line of each process."""
 
-import contextlib
 import json
 import os
-import secrets
-import socket
 import sys
 import threading
 from collections.abc import Collection, Iterator
@@ -101,35 +98,6 @@ def make_directory(path: Path) -> Path:
             f"cannot create {path}: {error.strerror}", hint="name another with --dir"
         ) from error
     return path.resolve()
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody has now.
-
-    It is drawn from below those that systems give to outgoing connections (RFC 6335: from 49152; Linux: from 32768),
-    one of which could take it before our process binds it, and at random, so that two networks rarely choose the same.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def check_port(port: int) -> None:
-    """Make sure that a port asked for is free.
-
-    Raises:
-        ConfigError: it is in use, or not ours to use.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {port} cannot be used: {error.strerror}", hint="choose another --port"
-            ) from error
 
 
 @contextmanager

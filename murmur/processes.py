@@ -6,7 +6,8 @@ from typing import Any
 
 from contracts.types import Role
 from murmur.identities import Identity
-from murmur.local import BLOCK_TIME_S, free_port, murmur_argv, thread_env
+from murmur.local import BLOCK_TIME_S, murmur_argv, thread_env
+from murmur.ports import free_port
 from murmur.supervisor import Child
 from protocol.daemon import STATUS_FILE, find_status
 from protocol.keys import PeerKey

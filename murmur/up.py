@@ -20,6 +20,7 @@ from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
 from murmur.interrupt import Interrupted, interruptible, uninterruptible
+from murmur.ports import check_port, free_port
 from protocol.beacon_config import BlockBeacon
 from protocol.errors import ConfigError, UsageError
 from protocol.manifest import LOCAL_CHAIN_ID
@@ -278,7 +279,7 @@ class LocalRun:
     def live(self) -> "Summary":
         """Set up, run, claim, audit, and sum up."""
         from murmur.identities import cast
-        from murmur.local import CPU_SHARES, check_port, found_ledger, free_port
+        from murmur.local import CPU_SHARES, found_ledger
         from murmur.table import print_summary
 
         options = self.options
@@ -353,7 +354,7 @@ class LocalRun:
         from contracts.types import Role
         from coordinator.plan_cli import COST, ledger_terms
         from coordinator.run import create_run, plan_run
-        from murmur.local import DEADLINES, TIERS, UpFacts, eager_mining, free_port
+        from murmur.local import DEADLINES, TIERS, UpFacts, eager_mining
         from murmur.processes import Wiring
         from verification.settle import max_payout
 

@@ -1,6 +1,5 @@
 """A real local chain with a ledger for all contract tests, put back to its start after each of them."""
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from contracts.keystore import create_keystore
 from contracts.sender import Sender
 from contracts.types import JuryTerms, Ladder, LedgerTerms, Role
 from contracts.wallet import save_unattended_wallet
+from murmur.ports import free_port
 from protocol.keys import PeerKey
 from tests.contracts.shell import Shell
 
@@ -48,12 +48,6 @@ JURY = JuryTerms(
 )
 LADDER = Ladder(fault_bps=10_000, equivocation_bps=1000, window_blocks=20)
 RUN = "ab" * 32
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from contracts.client import Ledger
 from contracts.index import EventIndex
 from contracts.sender import Sender
 from contracts.types import Role
+from murmur.ports import free_port
 from protocol.errors import ConfigError, LedgerError
 from protocol.keys import PeerKey
-from tests.contracts.conftest import JURY, MIN_STAKE, TERMS, TOKEN, LocalChain, free_port
+from tests.contracts.conftest import JURY, MIN_STAKE, TERMS, TOKEN, LocalChain
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from contracts.chain import block_hash, block_number, connect
+from murmur.ports import free_port
 from protocol.errors import LedgerError
-from tests.contracts.conftest import LocalChain, free_port
+from tests.contracts.conftest import LocalChain
 
 
 def test_connects_and_reads_blocks(chain: LocalChain) -> None:

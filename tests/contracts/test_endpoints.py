@@ -13,9 +13,10 @@ from contracts.client import Ledger
 from contracts.endpoints import EndpointsProvider
 from contracts.reverts import LedgerRevert
 from contracts.sender import Sender
+from murmur.ports import free_port
 from protocol.errors import LedgerError
 from protocol.networks import Network as Profile
-from tests.contracts.conftest import LocalChain, Network, free_port
+from tests.contracts.conftest import LocalChain, Network
 from tests.contracts.proxy import Proxy, proxy_of
 
 

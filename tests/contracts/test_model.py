@@ -21,6 +21,7 @@ from contracts.anvil import set_coin, start_anvil, wait_ready
 from contracts.client import Ledger
 from contracts.jury import sealed_vote
 from contracts.types import CaseKind, CaseStage
+from murmur.ports import free_port
 from protocol.keys import PeerKey
 from protocol.manifest import LOCAL_CHAIN_ID
 from protocol.merkle import reward_tree
@@ -48,7 +49,6 @@ from tests.contracts.cast import (
     peer_of,
     prepare,
 )
-from tests.contracts.conftest import free_port
 from tests.contracts.model import NOBODY, ZERO
 from tests.contracts.model_court import Case
 from tests.contracts.twin import CALLS, Twin

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from contracts.deploying import deploy_terms, describe_terms
 from contracts.network_cli import network_app
 from contracts.stake_cli import stake_app
+from murmur.ports import free_port
 from protocol.errors import ConfigError, LedgerError, MurmurError, UsageError
 from protocol.networks import NETWORKS_FILE, read_profiles
-from tests.contracts.conftest import LocalChain, Network, free_port
+from tests.contracts.conftest import LocalChain, Network
 from tests.contracts.proxy import proxy_of
 from tests.contracts.shell import Shell
 

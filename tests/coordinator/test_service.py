@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from contracts.sender import Sender
 from contracts.types import JuryTerms, LedgerTerms, Role
 from contracts.wallet import save_unattended_wallet
 from coordinator.run import create_run, plan_run
+from murmur.ports import free_port
 from protocol.canonical import canonical_json
 from protocol.keys import PeerKey, save_peer_key
 from protocol.manifest import RunManifest
@@ -104,12 +104,6 @@ class Place:
         return found
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def drand() -> Iterator[tuple[LocalDrand, str]]:
     network = LocalDrand()
@@ -128,7 +122,7 @@ def open_place(
     tmp_path: Path, network: LocalDrand, endpoint: str, *, terms: LedgerTerms = TERMS, rounds: int = 2
 ) -> Iterator[Place]:
     """Make a run of one contributor, and keep its chain until the block ends."""
-    port, log = _free_port(), tmp_path / "anvil.log"
+    port, log = free_port(), tmp_path / "anvil.log"
     process = start_anvil(port, 0.2, None, log_path=log)
     try:
         w3 = wait_ready(process, port, log_path=log)
@@ -165,7 +159,7 @@ def open_place(
             fields=fields,
         )
         create_run(home, plan, ledger=ledger, sender=sender)
-        yield Place(home, plan.manifest, rpc_url(port), endpoint, _free_port())
+        yield Place(home, plan.manifest, rpc_url(port), endpoint, free_port())
     finally:
         process.terminate()
         process.wait()
