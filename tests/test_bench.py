@@ -11,8 +11,9 @@ from node.honesty import HonestSteps
 from protocol.canonical import digest
 from protocol.manifest import CodecConfig, InnerConfig
 from protocol.model_config import ModelConfig
+from protocol.update import SecondMoments
 from tests.bench import attacks_merge
-from tests.bench._attacks import ATTACKS, RULES, STALE_ROUNDS, Attackers
+from tests.bench._attacks import ATTACKS, RULES, STALE_ROUNDS, Attackers, said
 from tests.bench._clock import Clock
 from tests.bench._keep import Kept
 from tests.bench._swarm import Swarm, UncorrectedTrainer, manifest_of
@@ -172,6 +173,14 @@ def test_attackers_show_what_their_names_say():
     for _ in range(STALE_ROUNDS + 1):
         late = ATTACKS["stale"](attackers, 7, 2 * own, honest)
     np.testing.assert_array_equal(late, 2 * own)
+
+
+def test_who_lies_about_second_moments_says_the_largest_or_the_smallest():
+    learned = SecondMoments(slices=3, number=1, codes=np.array([90, 0, 101], np.uint8))
+    assert said("rest", learned).codes.tolist() == [254] * 3
+    assert said("rush", learned).codes.tolist() == [1] * 3
+    assert said("flip", learned) is learned
+    assert said("rest", None) is None
 
 
 def test_figures_are_computed_once_and_kept(tmp_path, capsys):

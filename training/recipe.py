@@ -23,9 +23,10 @@ four peers lose 0.016 nats, 40 lose 0.004. Beyond `MOST_SLICES` they would save 
 delayed outer steps and joint updates cannot say them: there they are carried.
 
 Where moments are published, `inner.eps` is `EPS_SHARE` of the root mean square that the entries of a gradient of norm
-`clip_norm` have. An entry that hardly ever has a gradient has a second moment near zero, and what its gradients are
-divided by there is eps alone: with 1e-5, honest replays of one segment in 720 were 1.5e-4 apart in one such entry; with
-this share those of 900 stayed within 9.1e-6 (`verification/data/calibration.json`).
+one have, to which gradients are clipped by default. An entry that hardly ever has a gradient has a second moment near
+zero, and what its gradients are divided by there is eps alone: with 1e-5, honest replays of one segment in 720 were
+1.5e-4 apart in one such entry; with this share those of 900 stayed within 9.1e-6
+(`verification/data/calibration.json`).
 
 Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
 come from its preset.
@@ -37,7 +38,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from protocol.manifest import InnerConfig
 from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 
@@ -62,7 +62,6 @@ DENSE: Final[Mapping[str, Group]] = {
 
 
 EPS_SHARE: Final = 1 / 60
-CLIP_NORM: Final = InnerConfig().clip_norm
 PARAMETERS: Final = parameter_layout(ModelConfig()).size
 
 
@@ -72,15 +71,13 @@ def recipe(
     kind: str | None = None,
     moments: str | None = None,
     parameters: int = PARAMETERS,
-    clip_norm: float = CLIP_NORM,
 ) -> Mapping[str, Group]:
     """Return the fields of `codec`, `outer` and `inner` that suit a run of so many rounds.
 
     Args:
         kind: of the updates, sparse or dense, where somebody has chosen; None: what suits the length.
         moments: where AdamW's start in a round, likewise; None: what suits the updates.
-        parameters: of the model; the default's.
-        clip_norm: of gradients.
+        parameters: of the model.
     """
     if kind is None:
         long = rounds * K / CHUNK >= COVER
@@ -89,8 +86,8 @@ def recipe(
     moments = moments or ("published" if kind == "sparse" else "carried")
     inner: Group = {"moments": moments}
     if moments == "published":
-        eps = EPS_SHARE * clip_norm / sqrt(parameters)
-        inner |= {"slices": max(1, min(rounds, MOST_SLICES)), "eps": float(f"{eps:.0e}")}
+        eps = float(f"{EPS_SHARE / sqrt(parameters):.0e}")
+        inner |= {"slices": max(1, min(rounds, MOST_SLICES)), "eps": eps}
     return {**chosen, "inner": inner}
 
 
@@ -112,7 +109,6 @@ def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
         kind=named["codec"].get("kind"),
         moments=named["inner"].get("moments", "carried" if apart else None),
         parameters=parameter_layout(ModelConfig.model_validate(named["model"])).size,
-        clip_norm=float(named["inner"].get("clip_norm", CLIP_NORM)),
     )
     return {**given, **{group: {**values, **named[group]} for group, values in chosen.items()}}
 

@@ -43,7 +43,7 @@ def variants(base: Cell) -> dict[str, Cell]:
     fresh = base.model_copy(update={"moments": "fresh"})
     found |= {"fresh moments, all stay": fresh}
     found |= {f"fresh moments, drop {drop:g}": fresh.model_copy(update={"drop": drop}) for drop in DROPS}
-    published = by_recipe(base)
+    published = by_recipe(base, "published")
     found |= {"published moments, all stay": published}
     for drop in DROPS:
         away = published.model_copy(update={"drop": drop})
