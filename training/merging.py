@@ -3,16 +3,17 @@
 An update can come from honest steps and do harm all the same, or from a peer that no draw has reached yet. So each
 is tested as the outer step would take it, clipped to the lower median of all norms (c_i u_i):
 
-    gate        gain_i = L(parameters) - L(parameters - lr w_i / sum w * c_i u_i), in exact arithmetic on windows that
-                were drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within +-3,
-                moves the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first. The
-                update passes with score_i' > 0 and r_i > -2.
+    gate        gain_i = L(parameters) - L(parameters - lr w_i / (4 sum w) * c_i u_i), in exact arithmetic on windows
+                that were drawn after everybody had shown its update. Its size r_i = gain_i / median |gain|, within
+                +-3, moves the peer's score by a quarter: score_i' = score_i + (r_i - score_i) / 4, from r_i at first.
+                The update passes with score_i' > 0 and r_i > -2.
     similarity  cosines of c_i u_i with all that passed the gate. It passes if their lower median, its own cosine of one
                 included, is above zero and above the manifest's share of what is usual: the lower median over all
                 updates of these medians, own cosines left out.
 
-The gate steps as far as the update moves the parameters in the mean: alone at the full outer rate honest updates
-overshoot and raise the loss. It comes first, so that what harms has no say in what is usual.
+The gate steps a quarter as far as the update moves the parameters in the mean: alone at the full outer rate honest
+updates overshoot and raise the loss, and late in a run, when they gain little, some do so at their share of it
+(`python -m tests.bench gate`). It comes first, so that what harms has no say in what is usual.
 
 Fewer than half move no median beyond what the rest give it. So whatever they send, an honest update's median is at
 least the lowest cosine that two honest ones have, and what is usual at most the highest: those who copy one honest
@@ -45,6 +46,8 @@ MAX_RELATIVE: Final = 3 * SCORE_UNIT
 HARM: Final = -2 * SCORE_UNIT
 """Of the median gain: an update that does so much worse in one round does not pass, whatever its peer did before."""
 _MEMORY: Final = 4
+STEP: Final = 0.25
+"""How far the gate steps, in shares of an update's part in the mean."""
 _COSINE_BITS: Final = 32
 _CUT: Final = 24  # grid bits that a cosine does without, so that its products are exact in float64
 _COMPARED: Final = 2**23  # values of all updates compared at once: 64 MiB
@@ -84,7 +87,7 @@ def judge_updates(
     found = [Merit(passed=True, reason="") for _ in updates]
     if manifest.merging.gate_windows:
         assert loss is not None, "a run with a gate is judged with its windows"
-        rates = [manifest.outer.lr * weight / sum(weights) for weight in weights]
+        rates = [STEP * manifest.outer.lr * weight / sum(weights) for weight in weights]
         found = _gated(_gains(state, updates, rates, clipped, loss), scores)
     if manifest.merging.similarity:
         _compare(found, updates, clipped, manifest.merging.similarity)

@@ -147,7 +147,7 @@ def test_an_update_is_judged_at_its_weight() -> None:
     """Long steps overshoot: what harms as half of the mean may help as a tenth of it."""
     run = manifest(GATED)
     bowl = Bowl(run)
-    deltas = [bowl.descent() * np.float32(16) for _ in range(2)]
+    deltas = [bowl.descent() * np.float32(64) for _ in range(2)]
     heavy, *_ = judged(deltas, bowl, run, [None] * 2, [1, 1])
     light, other = judged(deltas, bowl, run, [None] * 2, [1, 9])
     assert (heavy.passed, light.passed, other.passed) == (True, True, False)

@@ -14,13 +14,21 @@ def filled(**given: Any) -> dict[str, Any]:
     return with_recipe({"rounds": 40, **given})
 
 
-@pytest.mark.parametrize(("rounds", "chosen"), [(1, DENSE), (39, DENSE), (40, SPARSE), (5000, SPARSE)])
+@pytest.mark.parametrize(("rounds", "chosen"), [(1, DENSE), (39, DENSE), (40, SPARSE), (99, SPARSE)])
 def test_a_run_that_is_too_short_to_send_everything_sends_dense_updates(
     rounds: int, chosen: dict[str, Any]
 ) -> None:
     found = filled(rounds=rounds, name="some run")
     assert found == {"rounds": rounds, "name": "some run", **recipe(rounds)}
     assert {group: found[group] for group in chosen} == chosen
+
+
+@pytest.mark.parametrize("rounds", [100, 5000])
+def test_a_long_run_sends_fewer_entries_a_round(rounds: int) -> None:
+    found = filled(rounds=rounds)
+    assert found["codec"] == {**SPARSE["codec"], "k": 192}
+    assert found["outer"] == SPARSE["outer"]
+    assert filled(rounds=rounds, codec={"k": 64})["codec"]["k"] == 64
 
 
 @pytest.mark.parametrize(("rounds", "slices"), [(40, 40), (100, 100), (5000, 256)])
