@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from verification.calibration import Honest, ProfileCalibration, SignedCalibration
 
 SEGMENTS = 100
+PEERS = {"carried": "earlier peers", "fresh": "newcomers"}
+"""Whose segments a start of moments is of; earlier peers start from published moments where there are such."""
 
 
 def calibrate(
@@ -48,7 +50,12 @@ def calibrate(
     env: Environment = None,
     people: People = None,
     segments: Annotated[
-        int, typer.Option(min=5, max=100_000, help="Segments with carried moments, and as many without.")
+        int,
+        typer.Option(
+            min=5,
+            max=100_000,
+            help="Segments of peers that have trained before, and as many first ones of newcomers.",
+        ),
     ] = SEGMENTS,
     as_json: options.Json = False,
 ) -> None:
@@ -170,15 +177,15 @@ def _show_profile(found: "ProfileCalibration") -> None:
     typer.echo(f"  {'honest replays':32} {'median':>9} {'90 %':>9} {'99 %':>9} {'largest':>9}  rejected")
     for honest in found.honest:
         _show_honest(honest)
-    for moments, drift in (("carried", found.exact), ("fresh", found.fresh_exact)):
+    for start, drift in (("carried", found.exact), ("fresh", found.fresh_exact)):
         if drift is None:
             continue
         typer.echo(
-            f"  {f'{moments} moments, from exact end':32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} "
+            f"  {f'{PEERS[start]}, from exact end':32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} "
             f"{drift.max:9.2g}  {drift.segments} segments"
         )
     if found.attacks:
-        typer.echo(f"  {'attacks, carried moments':32} {'least':>9} {'median':>9} {'x toler.':>9}    caught")
+        typer.echo(f"  {'attacks':32} {'least':>9} {'median':>9} {'x toler.':>9}    caught")
     for attack in found.attacks:
         if attack.distance is None or attack.least is None:
             typer.echo(f"  {attack.name:32} {'':29}    {attack.caught.count} of {attack.caught.tried}")
@@ -197,7 +204,7 @@ def _show_profile(found: "ProfileCalibration") -> None:
 
 def _show_honest(honest: "Honest") -> None:
     drift, rejected = honest.drift, honest.rejected
-    what = f"{honest.moments} moments, under {honest.replayed_under}"
+    what = f"{PEERS[honest.moments]}, under {honest.replayed_under}"
     typer.echo(
         f"  {what:32} {drift.q50:9.2g} {drift.q90:9.2g} {drift.q99:9.2g} {drift.max:9.2g}  "
         f"{rejected.count} of {rejected.tried} (rate below {rejected.upper_bound:.2g})"

@@ -92,7 +92,10 @@ class Trials(Frozen):
 
 
 class Honest(Frozen):
-    """Say how far honest replays differ that start from moments of one kind."""
+    """Say how far honest replays differ that start from moments of one kind.
+
+    `fresh` are a newcomer's, `carried` those of peers that have trained before: their own, or published ones.
+    """
 
     moments: Literal["carried", "fresh"]
     replayed_under: ProfileName
@@ -131,8 +134,10 @@ class ProfileCalibration(Frozen):
 
     profile: NumericProfile  # as the run that was measured names it
     honest: Annotated[tuple[Honest, ...], Field(min_length=1, max_length=16)]
-    exact: Quantiles | None  # of honest ends from the exact ones, carried moments; None for the exact profile
-    fresh_exact: Quantiles | None  # the same from zero moments
+    exact: (
+        Quantiles | None
+    )  # of honest ends from the exact ones, of earlier peers; None for the exact profile
+    fresh_exact: Quantiles | None  # the same of newcomers
     attacks: Annotated[tuple[Attack, ...], Field(max_length=128)]
     chosen: Chosen
 
