@@ -37,7 +37,7 @@ TUNING_SEED: Final = 100
 EXPLORED: Final = 60  # characters of a row's fields
 TELL_S: Final = 20.0  # between two words on progress
 
-LADDER: Final = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)  # inner rates
+LADDER: Final = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)  # inner rates
 OUTER: Final = {
     "diloco": ((0.7, 0.6), (1.0, 0.0), (0.7, 0.9), (1.0, 0.3)),
 }  # (rate, momentum)
@@ -209,7 +209,7 @@ def _mean(losses: Sequence[float | None]) -> float | None:
 def _plan(base: Cell, seeds: Sequence[int]) -> list[Cell]:
     """Return about what a size will take: three rates a variant, DiLoCo's pairs, and every seed."""
     tuning = base.model_copy(update={"seed": TUNING_SEED})
-    rates = [{"scheme": scheme, "lr": rate} for scheme in SCHEMES for rate in LADDER[1:4]]
+    rates = [{"scheme": scheme, "lr": rate} for scheme in SCHEMES for rate in LADDER[2:5]]
     pairs = [{"scheme": "diloco", "outer_lr": rate, "momentum": mu} for rate, mu in OUTER["diloco"][1:]]
     reported = [{"scheme": scheme, "seed": seed} for scheme in SCHEMES for seed in seeds]
     return [tuning.model_copy(update=one) for one in (*rates, *pairs, *reported)]
