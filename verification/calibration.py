@@ -134,9 +134,7 @@ class ProfileCalibration(Frozen):
 
     profile: NumericProfile  # as the run that was measured names it
     honest: Annotated[tuple[Honest, ...], Field(min_length=1, max_length=16)]
-    exact: (
-        Quantiles | None
-    )  # of honest ends from the exact ones, of earlier peers; None for the exact profile
+    exact: Quantiles | None  # of earlier peers' honest ends from the exact ones; None for the exact profile
     fresh_exact: Quantiles | None  # the same of newcomers
     attacks: Annotated[tuple[Attack, ...], Field(max_length=128)]
     chosen: Chosen
