@@ -45,7 +45,7 @@ class Peer:
     async def _average(self, meeting: Meeting, round_: int, codec: CodecConfig) -> dict[str, Any]:
         own, _ = await trio.to_thread.run_sync(compress, codec, self._vector)
         compressed = time.monotonic()
-        symbols = await meeting.share(round_, codec, own)
+        symbols = await meeting.share(round_, self._manifest.model_copy(update={"codec": codec}), own)
         fetched = time.monotonic()
         zero = OuterState(np.zeros_like(self._vector))
         updates = [symbols[number] for number in sorted(symbols)]

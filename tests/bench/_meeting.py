@@ -10,9 +10,10 @@ from typing import Any
 import trio
 
 from protocol.blobs import BlobStore
-from protocol.manifest import CodecConfig
+from protocol.manifest import RunManifest
 from protocol.network import Network, NetworkConfig, open_network
-from protocol.update import Symbols, decode, encode, max_update_bytes
+from protocol.published import Published, max_published_bytes, read_update, write_published
+from protocol.update import Symbols
 
 DEADLINE_S = 300.0
 
@@ -59,23 +60,21 @@ class Meeting:
         await self._network.wait_for(lambda: len(self._network.subscribers()) >= self.others)
         say({"connected": self.others})
 
-    async def share(self, round_: int, codec: CodecConfig, own: Symbols) -> dict[int, Symbols]:
+    async def share(self, round_: int, manifest: RunManifest, own: Symbols) -> dict[int, Symbols]:
         """Return the updates of all by number, with one's own, once they are here and decoded."""
         for name in self._held:
             self._store.delete(name)  # of the last round, or this one could find here what it is to fetch
-        data = await trio.to_thread.run_sync(encode, own)
+        data = await trio.to_thread.run_sync(write_published, manifest, Published(own))
         digest = self._store.put(data)
         self._held = [digest]
         told = {"round": round_, "number": self._number, "peer": self._network.peer_id, "update": digest}
         await self._network.publish(json.dumps(told).encode())
-        found, limit = {self._number: own}, max_update_bytes(codec, own.size)
+        found, limit = {self._number: own}, max_published_bytes(manifest)
 
         async def fetch(number: int, peer: str, name: str) -> None:
             self._held.append(name)
             path = await self._network.fetch(name, max_size=limit, deadline_s=DEADLINE_S, providers=[peer])
-            found[number] = await trio.to_thread.run_sync(
-                lambda: decode(path.read_bytes(), codec=codec, size=own.size)
-            )
+            found[number] = await trio.to_thread.run_sync(lambda: read_update(manifest, path.read_bytes()))
 
         async with trio.open_nursery() as nursery:
             asked: set[int] = set()

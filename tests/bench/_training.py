@@ -155,7 +155,7 @@ class Course:
     def prepare(cls, directory: Path, seed: int, rounds: int, **named: Any) -> Self:
         """Write what all processes need: the run, its shard, where all start, and each peer's batches."""
         prepare_process(1)
-        manifest, shard = bench_manifest(directory, seed, rounds, **recipe(rounds, moments="carried"))
+        manifest, shard = bench_manifest(directory, seed, rounds, **recipe(rounds))
         (directory / "run.json").write_text(manifest.model_dump_json())
         np.save(directory / "start.npy", initial_parameters(manifest.model, seed))
         for place in range(named["peers"]):
@@ -268,7 +268,7 @@ class Course:
 
     def _ours(self, host: Host, place: int, peers: int) -> list[str]:
         start = [sys.executable, "-m", "tests.bench._training_peer", host.address]
-        return [*start, str(self.directory), str(place), str(peers)]
+        return [*start, str(self.directory), str(place), str(peers), str(self.seed)]
 
     @contextmanager
     def _crew(

@@ -1,10 +1,10 @@
 """One of our peers that train, without coordinator, chain and verifiers: what is left is the work and the exchange.
 
-`python -m tests.bench._training_peer ADDRESS DIRECTORY NUMBER PEERS`. The product's inner steps, codec, host, gossip,
-exchange and outer step; nobody gates or judges updates. A peer among one trains alone and sends nothing.
+`python -m tests.bench._training_peer ADDRESS DIRECTORY NUMBER PEERS SEED`. The product's inner steps, codec, second
+moments, host, gossip, exchange and outer step; nobody gates or judges updates. A peer among one trains alone and sends
+nothing.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ import trio
 from protocol.manifest import RunManifest
 from protocol.tensors import Floats
 from tests.bench._meeting import Meeting, hear, open_meeting, say
-from training.codec import compress
+from tests.bench._peers import Peer, alone
 from training.corpus import Shard
-from training.inner import InnerState, InnerTrainer, prepare_process
-from training.outer import OuterState, aggregate, initial_state
+from training.inner import prepare_process
+from training.outer import aggregate, initial_state
 
 
 class Course:
@@ -43,69 +43,62 @@ class Course:
         return self._taken
 
 
-class Peer:
+class Member:
     """Train round by round, as a contributor does."""
 
-    def __init__(self, directory: Path, number: int) -> None:
+    def __init__(self, directory: Path, number: int, seed: int) -> None:
         self._manifest = RunManifest.model_validate_json((directory / "run.json").read_bytes())
-        self._offsets = np.load(directory / f"offsets-{number}.npy", allow_pickle=False)
+        self._shard = Shard.open(self._manifest.dataset, directory)
         self._start = np.load(directory / "start.npy", allow_pickle=False)
-        self._trainer = InnerTrainer(self._manifest, Shard.open(self._manifest.dataset, directory))
-        self._number = number
+        self._number, self._seed = number, seed
         self._course = Course(directory, f"ours-{number}")
 
     async def rounds(self, meeting: Meeting) -> dict[str, Any]:
         """Play all rounds with others."""
-        manifest, inner = self._manifest, self._manifest.inner
-        state, carried = initial_state(manifest, self._start), InnerState.fresh(self._start)
-        residual: Floats | None = None
+        manifest, peer = self._manifest, self._peer(self._manifest)
+        state = initial_state(manifest, self._start)
         for round_ in range(manifest.rounds):
-            begun = InnerState(state.parameters, carried.exp_avg, carried.exp_avg_sq, carried.steps)
-            carried = await trio.to_thread.run_sync(self._train, begun, round_ * inner.steps, inner.steps)
-            change = state.parameters - carried.parameters
-            own, residual = await trio.to_thread.run_sync(compress, manifest.codec, change, residual)
-            updates = await meeting.share(round_, manifest.codec, own)
+            own = await trio.to_thread.run_sync(peer.update, self._seed, round_, state)
+            updates = await meeting.share(round_, manifest, own)
             ordered = [updates[number] for number in sorted(updates)]
             state = await trio.to_thread.run_sync(aggregate, manifest, state, ordered)
-            self._note((round_ + 1) * inner.steps, state)
+            if self._number == 0:  # all have the same
+                self._note(round_, state.parameters)
         return {"course": self._course.taken, "done": time.monotonic()}
 
     def alone(self) -> dict[str, Any]:
         """Take the steps of all rounds and exchange nothing."""
-        state, inner = InnerState.fresh(self._start), self._manifest.inner
-        for first in range(0, self._manifest.total_steps, inner.steps):
-            state = self._train(state, first, inner.steps)
-            self._course.note(first + inner.steps, state.parameters)
+        peer, parameters = self._peer(alone(self._manifest)), self._start
+        for round_ in range(self._manifest.rounds):
+            parameters, _ = peer.unit(self._seed, round_, parameters)
+            self._note(round_, parameters)
         return {"course": self._course.taken, "done": time.monotonic()}
 
-    def _train(self, start: InnerState, first: int, steps: int) -> InnerState:
-        self._trainer.load(start)
-        self._trainer.run(self._offsets[first : first + steps], first)
-        return self._trainer.state()
+    def _peer(self, manifest: RunManifest) -> Peer:
+        return Peer(manifest, self._shard, self._number + 1)
 
-    def _note(self, steps: int, state: OuterState) -> None:
-        if self._number == 0:  # all have the same
-            self._course.note(steps, state.parameters)
+    def _note(self, round_: int, parameters: Floats) -> None:
+        self._course.note((round_ + 1) * self._manifest.inner.steps, parameters)
 
 
-async def with_others(peer: Peer, address: str, directory: Path, number: int) -> None:
+async def with_others(member: Member, address: str, directory: Path, number: int) -> None:
     """Train with others when the parent says so."""
     async with open_meeting(number, address, directory) as meeting:
         while await hear() is not None:
-            say(await peer.rounds(meeting))
+            say(await member.rounds(meeting))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Take part until stdin ends."""
-    address, directory, number, peers = arguments
+    address, directory, number, peers, seed = arguments
     prepare_process(1)
-    peer = Peer(Path(directory), int(number))
+    member = Member(Path(directory), int(number), int(seed))
     if int(peers) > 1:
-        trio.run(with_others, peer, address, Path(directory), int(number))
+        trio.run(with_others, member, address, Path(directory), int(number))
         return 0
     say({"ready": True})
     while sys.stdin.readline():
-        print(json.dumps(peer.alone()), flush=True)
+        say(member.alone())
     return 0
 
 
