@@ -1,66 +1,62 @@
 """Blobs over libp2p streams: resumable, hashed, bounded in size, in time and in the number of uploads.
 
-`/murmur/blob/1.0.0`: the asker writes a 32-byte BLAKE3 digest and a u64 offset; the holder answers a u64
-total size and the bytes from that offset, or one of two sizes no blob has: not here (or withheld), or busy (ask
-again later). Integers are big-endian.
+`protocol.ranges` describes what goes over the wire, `protocol.striping` how several providers give parts of one blob.
 """
 
 import logging
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import trio
 from libp2p.abc import IHost, INetStream
-from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamError
-from libp2p.peer.id import ID
 
 from protocol.blobs import BlobCorrupt, BlobMissing, BlobStore, Partial
 from protocol.errors import NetworkError
-from protocol.host import close_stream, read_exactly, reason_of
+from protocol.host import close_stream, read_exactly
+from protocol.ranges import (
+    BLOB_PROTOCOL,
+    BUSY,
+    NOT_HERE,
+    PIECE_BYTES,
+    REQUEST,
+    SIZE,
+    TO_THE_END,
+    Crowded,
+    ExchangeLimits,
+    RangeStream,
+    Refused,
+    open_ranges,
+)
 from protocol.stats import NetworkStats
+from protocol.striping import (
+    FIRST_PIECES,
+    STRIPE_BYTES,
+    UNDER_WAY,
+    Candidates,
+    Part,
+    Spoilt,
+    Stripe,
+    liars,
+)
 
 log = logging.getLogger(__name__)
 
-BLOB_PROTOCOL = TProtocol("/murmur/blob/1.0.0")
-PIECE_BYTES = 1 << 20  # yamux splits it; smaller writes cost a third of the throughput
-NOT_HERE = 2**64 - 1
-BUSY = 2**64 - 2
-UNDER_WAY = "under way"  # what is said of a provider until its transfer ends
-_REQUEST = struct.Struct("!32sQ")
-_SIZE = struct.Struct("!Q")
+SPOILT: Final = 64  # blobs whose parts of several providers did not make the whole, remembered at most
 
 
 @dataclass(frozen=True)
-class ExchangeLimits:
-    """Bound what the exchange gives and takes."""
+class _Wanted:
+    """A blob to fetch."""
 
-    max_blob_bytes: int = 4 << 30
-    max_uploads: int = 4
-    max_uploads_per_peer: int = 2
-    idle_timeout_s: float = 20.0  # without progress, in either direction
-    least_bytes: int = 64 << 10  # that come in each idle timeout, or the transfer counts as stuck
-    busy_pause_s: float = 0.5  # before asking busy holders again
-
-
-class _Refused(Exception):
-    """One provider did not deliver; the text says why."""
-
-
-class _Absent(_Refused):
-    """The provider does not have the blob, or does not give it to us."""
-
-
-class _Busy(_Refused):
-    """The provider has the blob's name but no upload slot now."""
-
-
-class _Crowded(_Busy):
-    """The provider has as many transfers to us under way as it gives one peer."""
+    digest: str
+    limit: int  # bytes
+    shared: bool
+    candidates: Candidates
 
 
 class BlobExchange:
@@ -86,9 +82,15 @@ class BlobExchange:
         self._places: dict[str, trio.CapacityLimiter] = {}  # of ours, by provider
         self._fetching: dict[str, trio.Lock] = {}
         self._doubted: set[str] = set()  # who stalled, broke off or lied, and delivered nothing since
+        self._liars: set[str] = set()  # who gave other bytes than the blob's, and is only asked alone
+        self._spoilt: dict[
+            str, list[Part]
+        ] = {}  # blobs that are fetched from one provider at a time, and why
         host.set_stream_handler(BLOB_PROTOCOL, self._serve)
 
-    async def fetch(self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float) -> Path:
+    async def fetch(
+        self, digest: str, providers: Sequence[str], *, max_size: int, deadline_s: float, shared: bool = False
+    ) -> Path:
         """Fetch a blob from the first provider that delivers it, and return its verified file.
 
         A broken transfer resumes where it stopped, from the next provider. Busy providers are asked again
@@ -99,65 +101,61 @@ class BlobExchange:
             providers: peer ids, in the order to try.
             max_size: bytes allowed; the exchange's own limit also holds.
             deadline_s: seconds from now for everything.
+            shared: many of the providers are likely to have it. Once the first that does tells a large size, others
+                are asked for parts of it at the same time.
 
         Raises:
             NetworkError: nobody delivered; the message lists each provider's reason.
         """
         lock = self._fetching.setdefault(digest, trio.Lock())
-        reasons: dict[str, str] = {}
         ordered = sorted(dict.fromkeys(providers), key=lambda provider: provider in self._doubted)
+        candidates = Candidates(ordered, self._doubted)
+        limit = min(max_size, self._limits.max_blob_bytes)
         try:
             with trio.fail_after(deadline_s):
                 async with lock:
                     if self._store.has(digest):
                         return self._store.path(digest)
-                    return await self._fetch_from(digest, ordered, max_size, reasons)
+                    return await self._fetch_from(_Wanted(digest, limit, shared, candidates))
         except trio.TooSlowError:
+            reasons = candidates.reasons
             self._doubted.update(one for one, reason in reasons.items() if reason == UNDER_WAY)
             raise self._failure(digest, "not complete at its deadline", reasons) from None
         finally:
             if not lock.statistics().locked and lock.statistics().tasks_waiting == 0:
                 self._fetching.pop(digest, None)
 
-    async def _fetch_from(
-        self, digest: str, providers: list[str], max_size: int, reasons: dict[str, str]
-    ) -> Path:
-        limit = min(max_size, self._limits.max_blob_bytes)
-        while providers:
-            busy: list[str] = []
-            pause = 0.0
-            for provider in providers:
+    async def _fetch_from(self, wanted: _Wanted) -> Path:
+        candidates = wanted.candidates
+        while candidates.waiting:
+            first = candidates.waiting[0]
+            while candidates.waiting:
+                provider = candidates.waiting.pop(0)
                 # The likeliest is waited for: the next ones are often strangers who have to be asked in vain.
-                patience = self._limits.busy_pause_s if provider == providers[0] else 0.0
+                patience = self._limits.busy_pause_s if provider == first else 0.0
                 try:
                     async with self._place(provider, patience):
-                        reasons[provider] = UNDER_WAY
-                        path = await self._fetch_one(digest, provider, limit)
-                except _Busy as error:
-                    busy.append(provider)
-                    reasons[provider] = str(error)
-                    if not isinstance(error, _Crowded):
-                        pause = self._limits.busy_pause_s
-                except _Refused as error:
-                    reasons[provider] = str(error)
-                    if not isinstance(error, _Absent):
-                        self._doubted.add(provider)
-                    log.info("blob %s not from %s: %s", digest[:16], provider, error)
+                        candidates.reasons[provider] = UNDER_WAY
+                        path = await self._fetch_one(wanted, provider)
+                except Refused as error:
+                    candidates.note(provider, error)
+                    log.info("blob %s not from %s: %s", wanted.digest[:16], provider, error)
                 else:
                     self._stats.blobs_fetched += 1
-                    self._doubted.discard(provider)
+                    await self._blame(wanted.digest, path)
                     return path
-            providers = busy
+            pause = 0.0 if candidates.crowded else self._limits.busy_pause_s
+            candidates.again()
             if pause:
                 await trio.sleep(pause)
-        raise self._failure(digest, "no provider delivered", reasons)
+        raise self._failure(wanted.digest, "no provider delivered", candidates.reasons)
 
     @asynccontextmanager
     async def _place(self, provider: str, patience_s: float) -> AsyncIterator[None]:
         """Take one of the places that a provider has for us: asking beyond them costs both sides a refusal.
 
         Raises:
-            _Crowded: none got free in time.
+            Crowded: none got free in time.
         """
         places = self._places.setdefault(provider, trio.CapacityLimiter(self._limits.max_uploads_per_peer))
         try:
@@ -167,7 +165,7 @@ class BlobExchange:
                 with trio.move_on_after(patience_s) as waiting:
                     await places.acquire()
                 if waiting.cancelled_caught:
-                    raise _Crowded("busy with us") from None
+                    raise Crowded("busy with us") from None
             try:
                 yield
             finally:
@@ -185,76 +183,116 @@ class BlobExchange:
         )
         return NetworkError(f"blob {digest[:16]}: {what} ({told})")
 
-    async def _fetch_one(self, digest: str, provider: str, limit: int) -> Path:
-        with await trio.to_thread.run_sync(self._store.begin, digest) as partial:
+    async def _fetch_one(self, wanted: _Wanted, provider: str) -> Path:
+        with await trio.to_thread.run_sync(self._store.begin, wanted.digest) as partial:
             resumed = partial.offset > 0
             try:
-                return await self._transfer(partial, provider, limit)
+                return await self._transfer(wanted, partial, provider)
             except BlobCorrupt as error:
-                if not resumed:
-                    self._stats.refuse("blob with a wrong hash", provider, str(error))
-                    raise _Refused(str(error)) from error
-        # The earlier bytes came from somebody else: this provider gets one transfer of its own before it is
-        # blamed.
-        with self._store.begin(digest) as partial:
+                parts = error.parts if isinstance(error, Spoilt) else []
+                if not resumed and not parts:
+                    self._convict(provider, str(error))
+                    raise Refused(str(error)) from error
+        # Some bytes came from somebody else: this provider gets one transfer of its own before it is blamed. From
+        # several at once, nobody can force it a second time.
+        self._spoilt[wanted.digest] = parts or self._spoilt.get(wanted.digest, [])
+        while len(self._spoilt) > SPOILT:
+            self._spoilt.pop(next(iter(self._spoilt)))
+        with self._store.begin(wanted.digest) as partial:
             try:
-                return await self._transfer(partial, provider, limit)
+                return await self._transfer(wanted, partial, provider)
             except BlobCorrupt as error:
-                self._stats.refuse("blob with a wrong hash", provider, str(error))
-                raise _Refused(str(error)) from error
+                self._convict(provider, str(error))
+                raise Refused(str(error)) from error
 
-    async def _transfer(self, partial: Partial, provider: str, limit: int) -> Path:
-        stream: INetStream | None = None
-        done = False
-        try:
-            with trio.fail_after(self._limits.idle_timeout_s):
-                stream = await self._host.new_stream(ID.from_string(provider), [BLOB_PROTOCOL])
-                await stream.write(_REQUEST.pack(bytes.fromhex(partial.digest), partial.offset))
-                (total,) = _SIZE.unpack(await read_exactly(stream, _SIZE.size))
-            if total == NOT_HERE:
-                done = True
-                raise _Absent("does not have it")
-            if total == BUSY:
-                done = True
-                raise _Busy("busy")
+    async def _blame(self, digest: str, path: Path) -> None:
+        """Find out from the right blob who gave wrong parts of it before."""
+        parts = self._spoilt.pop(digest, None)
+        if not parts:
+            return
+        for provider in sorted(await trio.to_thread.run_sync(liars, parts, path)):
+            self._convict(provider, f"parts of {digest[:16]} are not the blob's")
+
+    def _convict(self, provider: str, reason: str) -> None:
+        self._stats.refuse("blob with a wrong hash", provider, reason)
+        self._liars.add(provider)
+        self._doubted.add(provider)
+
+    async def _transfer(self, wanted: _Wanted, partial: Partial, provider: str) -> Path:
+        start, limit = partial.offset, wanted.limit
+        others = self._may_share(wanted, provider)
+        most = FIRST_PIECES * PIECE_BYTES if others else TO_THE_END
+        async with open_ranges(self._host, provider, wanted.digest, self._limits, self._stats) as ranges:
+            await ranges.ask(start, most)
+            total = await ranges.answer()
             if total > limit:
                 self._stats.refuse(
                     "oversized blob", provider, f"{total} bytes where at most {limit} are allowed"
                 )
-                raise _Refused(f"offers {total} bytes, at most {limit} are allowed")
-            if total < partial.offset:
+                raise Refused(f"offers {total} bytes, at most {limit} are allowed")
+            if total < start:
                 await trio.to_thread.run_sync(partial.restart)
-                raise _Refused(f"offers {total} bytes, fewer than are already here")
-            await self._receive(stream, partial, total)
-            done = True
-            return await trio.to_thread.run_sync(partial.finish)
-        except trio.TooSlowError:
-            raise _Refused(f"no progress for {self._limits.idle_timeout_s:g} s") from None
-        except (_Refused, BlobCorrupt):
-            raise
-        except Exception as error:  # the edge of a stream: libp2p raises many unrelated classes here
-            self._stats.refuse("broken blob transfer", provider, repr(error))
-            raise _Refused(f"transfer broke at byte {partial.offset}: {reason_of(error)}") from error
-        finally:
-            if stream is not None:
-                await close_stream(stream, reset=not done)
+                raise Refused(f"offers {total} bytes, fewer than are already here")
+            if others and total - start >= STRIPE_BYTES:
+                return await self._share(wanted, partial, total, ranges)
+            if start + ranges.left < total:
+                await ranges.ask(start + most, TO_THE_END)
+            await self._receive(ranges, partial, total)
+            path = await trio.to_thread.run_sync(partial.finish)
+            self._doubted.discard(provider)
+            return path
 
-    async def _receive(self, stream: INetStream, partial: Partial, total: int) -> None:
-        pending = bytearray()
-        since, so_far = trio.current_time(), partial.offset
+    def _may_share(self, wanted: _Wanted, provider: str) -> bool:
+        """Tell whether others could give parts of what a provider has."""
+        return (
+            wanted.shared
+            and self._limits.donors > 1
+            and wanted.digest not in self._spoilt
+            and provider not in self._liars
+            and not self._liars.issuperset(wanted.candidates.waiting)
+        )
+
+    async def _share(self, wanted: _Wanted, partial: Partial, total: int, first: RangeStream) -> Path:
+        candidates = wanted.candidates
+
+        @asynccontextmanager
+        async def connect(provider: str) -> AsyncIterator[RangeStream]:
+            async with (
+                self._place(provider, 0.0),
+                open_ranges(self._host, provider, wanted.digest, self._limits, self._stats) as ranges,
+            ):
+                yield ranges
+
+        stripe = Stripe(
+            partial,
+            total,
+            candidates,
+            self._limits,
+            fit=lambda provider: provider not in self._liars,
+            connect=connect,
+        )
         try:
-            while partial.offset + len(pending) < total:
-                with trio.fail_after(self._limits.idle_timeout_s):
-                    piece = await stream.read(min(PIECE_BYTES, total - partial.offset - len(pending)))
-                if not piece:
-                    raise EOFError("stream ended early")
-                self._stats.bytes_down += len(piece)
-                pending += piece
-                if trio.current_time() - since > self._limits.idle_timeout_s:
-                    came = partial.offset + len(pending) - so_far
-                    if came < self._limits.least_bytes:
-                        raise _Refused(f"only {came} bytes in {self._limits.idle_timeout_s:g} s")
-                    since, so_far = trio.current_time(), so_far + came
+            await stripe.run(first)
+            path = await trio.to_thread.run_sync(partial.finish)
+        except BlobCorrupt as error:
+            if len(stripe.providers) > 1:
+                candidates.later += sorted(stripe.providers - {first.provider})
+                raise Spoilt(str(error), stripe.parts) from error
+            raise
+        else:
+            candidates.trust(stripe.providers)
+            return path
+        finally:
+            candidates.waiting[:0] = candidates.later
+            candidates.later.clear()
+
+    async def _receive(self, ranges: RangeStream, partial: Partial, total: int) -> None:
+        pending = bytearray()
+        try:
+            while ranges.at < total:
+                if not ranges.left and (told := await ranges.answer()) != total:
+                    raise Refused(f"offers {told} bytes, having offered {total}")
+                pending += await ranges.read(PIECE_BYTES)
                 if len(pending) >= PIECE_BYTES:
                     full, pending = pending, bytearray()
                     await trio.to_thread.run_sync(partial.append, full)
@@ -264,24 +302,31 @@ class BlobExchange:
 
     async def _serve(self, stream: INetStream) -> None:
         peer = str(stream.muxed_conn.peer_id)
-        complete = False
+        complete = between = False  # between answers, silence and departure are in order
         try:
-            with trio.fail_after(self._limits.idle_timeout_s):
-                raw, offset = _REQUEST.unpack(await read_exactly(stream, _REQUEST.size))
-            complete = await self._answer(stream, peer, raw.hex(), offset)
+            while complete or not between:
+                with trio.fail_after(self._limits.idle_timeout_s):
+                    request = REQUEST.unpack(await read_exactly(stream, REQUEST.size))
+                complete = between = False
+                raw, offset, length = request
+                complete = await self._answer(stream, peer, raw.hex(), offset, length)
+                between = True
+                self._changed()
         except trio.TooSlowError:
-            self._stats.refuse(
-                "slow blob request", peer, f"no progress for {self._limits.idle_timeout_s:g} s"
-            )
+            if not between:
+                self._stats.refuse(
+                    "slow blob request", peer, f"no progress for {self._limits.idle_timeout_s:g} s"
+                )
         except StreamError:  # it hung up, which is nobody's fault
-            self._stats.refused["abandoned blob request"] += 1
+            if not between:
+                self._stats.refused["abandoned blob request"] += 1
         except Exception as error:  # noqa: BLE001 -- the edge of a stream: what a peer provoked ends here
             self._stats.refuse("broken blob request", peer, repr(error))
         finally:
             self._changed()
             await close_stream(stream, reset=not complete)
 
-    async def _answer(self, stream: INetStream, peer: str, digest: str, offset: int) -> bool:
+    async def _answer(self, stream: INetStream, peer: str, digest: str, offset: int, length: int) -> bool:
         if not self._may_serve(peer, digest):
             self._stats.refuse("blob request not allowed", peer, digest[:16])
             return await self._say(stream, NOT_HERE)
@@ -301,30 +346,32 @@ class BlobExchange:
         ):
             self._stats.refused["upload slots full"] += 1
             return await self._say(stream, BUSY)
+        end = size if length == TO_THE_END else min(size, offset + length)
         self._uploads[peer] += 1
         try:
-            return await self._upload(stream, path, size, offset)
+            await self._say(stream, size)
+            complete = await self._upload(stream, path, offset, end)
+            self._stats.blobs_served += complete and end == size
+            return complete
         finally:
             self._uploads[peer] -= 1
             if not self._uploads[peer]:
                 del self._uploads[peer]
 
-    async def _upload(self, stream: INetStream, path: Path, size: int, offset: int) -> bool:
-        await self._say(stream, size)
+    async def _upload(self, stream: INetStream, path: Path, offset: int, end: int) -> bool:
         async with await trio.open_file(path, "rb") as file:
             await file.seek(offset)
-            while offset < size:
-                piece = await file.read(min(PIECE_BYTES, size - offset))
+            while offset < end:
+                piece = await file.read(min(PIECE_BYTES, end - offset))
                 if not piece:
                     return False  # the file shrank under us: a reset tells the asker, its hash would anyway
                 with trio.fail_after(self._limits.idle_timeout_s):
                     await stream.write(piece)
                 offset += len(piece)
                 self._stats.bytes_up += len(piece)
-        self._stats.blobs_served += 1
         return True
 
     async def _say(self, stream: INetStream, size: int) -> bool:
         with trio.fail_after(self._limits.idle_timeout_s):
-            await stream.write(_SIZE.pack(size))
+            await stream.write(SIZE.pack(size))
         return True

@@ -15,9 +15,10 @@ from libp2p.abc import IHost, INotifee
 from protocol import host as hosts
 from protocol.blobs import BlobStore
 from protocol.errors import MurmurError, NetworkError
-from protocol.exchange import BlobExchange, ExchangeLimits
+from protocol.exchange import BlobExchange
 from protocol.gossip import Gossip, GossipLimits, MessageHandler, message_id
 from protocol.peers import PeerBook
+from protocol.ranges import ExchangeLimits
 from protocol.stats import NetworkStats
 from protocol.sync import Missing, Summary, Sync, SyncLimits, SyncRequest
 
@@ -132,12 +133,19 @@ class Network:
         await running.gossip.publish(data)
 
     async def fetch(
-        self, digest: str, *, max_size: int, deadline_s: float, providers: Sequence[str] = ()
+        self,
+        digest: str,
+        *,
+        max_size: int,
+        deadline_s: float,
+        providers: Sequence[str] = (),
+        shared: bool = False,
     ) -> Path:
         """Fetch a blob into the store, from the providers named, then from whoever is connected; return its file.
 
         Args:
             providers: peer ids or full addresses likely to hold it; addresses are dialled if need be.
+            shared: many are likely to hold it: if it is large, several give parts of it at once.
 
         Raises:
             NetworkError: nobody delivered it within `deadline_s`; the message gives each peer's reason.
@@ -163,7 +171,7 @@ class Network:
         ]
         left = deadline_s - (trio.current_time() - start)
         return await running.exchange.fetch(
-            digest, named + others, max_size=max_size, deadline_s=max(left, 0.0)
+            digest, named + others, max_size=max_size, deadline_s=max(left, 0.0), shared=shared
         )
 
     async def dial(self, address: str) -> str:

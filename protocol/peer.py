@@ -111,11 +111,18 @@ class Peer:
     ) -> Path:
         """Fetch a blob by its address from the peers of those registration numbers, then from anybody.
 
+        Of one number the blob is that peer's own, and it is asked alone while it delivers. Where several or none are
+        named, many are likely to hold it, and what is large comes from several at once.
+
         Raises:
             NetworkError: nobody delivered bytes with this hash in time.
         """
         return await self.network.fetch(
-            digest, max_size=max_size, deadline_s=deadline_s, providers=[*self._providers(numbers)]
+            digest,
+            max_size=max_size,
+            deadline_s=deadline_s,
+            providers=[*self._providers(numbers)],
+            shared=len(numbers) != 1,
         )
 
     def _providers(self, numbers: Sequence[int]) -> Iterable[str]:

@@ -18,8 +18,8 @@ from libp2p.peer.id import ID
 
 from protocol.blobs import BlobStore
 from protocol.errors import NetworkError
-from protocol.exchange import BLOB_PROTOCOL, ExchangeLimits
 from protocol.host import close_stream, connect, parse_address, read_exactly
+from protocol.ranges import BLOB_PROTOCOL, ExchangeLimits
 
 OpenHost = Callable[[int], Any]
 Serve = Callable[[Any, bytes, int], Awaitable[None]]
@@ -34,7 +34,7 @@ def provider(host: Any, serve: Serve) -> None:
     """Answer blob requests as the test wants."""
 
     async def handler(stream: Any) -> None:
-        digest, offset = struct.unpack("!32sQ", await read_exactly(stream, 40))
+        digest, offset, _ = struct.unpack("!32sQQ", await read_exactly(stream, 48))
         await serve(stream, digest, offset)
 
     host.set_stream_handler(BLOB_PROTOCOL, handler)
@@ -198,10 +198,10 @@ async def test_uploads_are_bounded_and_a_stalled_reader_frees_its_slot(
         small = holder.store.put(b"small")
         peer = ID.from_string(await connect(greedy, parse_address(holder.network.addresses[0])))
         stalled = await greedy.new_stream(peer, [BLOB_PROTOCOL])
-        await stalled.write(struct.pack("!32sQ", bytes.fromhex(big), 0))
+        await stalled.write(struct.pack("!32sQQ", bytes.fromhex(big), 0, 0))
         assert struct.unpack("!Q", await read_exactly(stalled, 8)) == (20 << 20,)
         refused = await greedy.new_stream(peer, [BLOB_PROTOCOL])
-        await refused.write(struct.pack("!32sQ", bytes.fromhex(small), 0))
+        await refused.write(struct.pack("!32sQQ", bytes.fromhex(small), 0, 0))
         assert struct.unpack("!Q", await read_exactly(refused, 8)) == (2**64 - 2,)
         # The reader stalls beyond the idle timeout; then the slot serves somebody else, who waited for it.
         path = await asker.network.fetch(
@@ -285,10 +285,33 @@ async def test_an_offset_beyond_the_end_gets_no_bytes(nodes: Any, bare_host: Ope
         digest = holder.store.put(b"short")
         peer = ID.from_string(await connect(odd, parse_address(holder.network.addresses[0])))
         stream = await odd.new_stream(peer, [BLOB_PROTOCOL])
-        await stream.write(struct.pack("!32sQ", bytes.fromhex(digest), 2**63))
+        await stream.write(struct.pack("!32sQQ", bytes.fromhex(digest), 2**63, 2**64 - 1))
         assert struct.unpack("!Q", await read_exactly(stream, 8)) == (5,)
+        await stream.close()
         with pytest.raises(StreamError):
             await stream.read(1)
+
+
+async def test_one_stream_carries_many_requests_however_far_ahead_they_are_asked(
+    nodes: Any, bare_host: OpenHost
+) -> None:
+    async with nodes.open(1) as holder, bare_host(9) as (asker, _):
+        digest = bytes.fromhex(holder.store.put(DATA))
+        peer = ID.from_string(await connect(asker, parse_address(holder.network.addresses[0])))
+        stream = await asker.new_stream(peer, [BLOB_PROTOCOL])
+        wanted = [(5, 7), (0, 3), (len(DATA), 9), (len(DATA) - 2, 2**64 - 1), (len(DATA) - 1, 0)]
+        for offset, length in wanted:
+            await stream.write(struct.pack("!32sQQ", digest, offset, length))
+        await stream.write(struct.pack("!32sQQ", bytes(32), 0, 1))
+        for offset, length in wanted:
+            expected = DATA[offset : offset + length] if length else DATA[offset:]
+            assert struct.unpack("!Q", await read_exactly(stream, 8)) == (len(DATA),)
+            assert await read_exactly(stream, len(expected)) == expected if expected else True
+        assert struct.unpack("!Q", await read_exactly(stream, 8)) == (2**64 - 1,)
+        await stream.close()
+        with pytest.raises(StreamError):
+            await stream.read(1)
+        assert not holder.network.stats.refused
 
 
 async def test_two_providers_share_nothing_but_the_blob(nodes: Any) -> None:
