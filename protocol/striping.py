@@ -299,13 +299,9 @@ class Stripe:
     async def _draw(self, ranges: RangeStream, held: deque[int]) -> None:
         """Take pieces from one provider until the blob is whole."""
         provider, began, came = ranges.provider, trio.current_time(), 0
+        ahead = LEAST_AHEAD if held else 1  # a stranger may have nothing
         while True:
-            lasting = trio.current_time() - began
-            worth = int(AHEAD_S * came / lasting / PIECE_BYTES) if lasting else LEAST_AHEAD
-            ahead = max(LEAST_AHEAD, min(MOST_AHEAD, worth))
-            while len(held) < ahead and (piece := self._window.take(provider, idle=not held)) is not None:
-                held.append(piece)
-                await ranges.ask(*self._window.span(piece))
+            await self._ask_ahead(ranges, held, ahead)
             if not held:
                 await self._moved.wait()
                 continue
@@ -313,6 +309,10 @@ class Stripe:
                 total = await ranges.answer()
                 if total != self._total:
                     raise Disagrees(f"offers {total} bytes where {self._total} were told")
+                lasting = trio.current_time() - began
+                worth = int(AHEAD_S * came / lasting / PIECE_BYTES) if lasting else 0
+                ahead = max(LEAST_AHEAD, min(MOST_AHEAD, worth))
+                await self._ask_ahead(ranges, held, ahead)
             data = bytearray()
             self._coming[provider] = held[0], data
             _, length = self._window.span(held[0])
@@ -322,6 +322,14 @@ class Stripe:
             del self._coming[provider]
             self._window.deliver(provider, held.popleft(), data)
             await self._append()
+
+    async def _ask_ahead(self, ranges: RangeStream, held: deque[int], ahead: int) -> None:
+        while len(held) < ahead:
+            piece = self._window.take(ranges.provider, idle=not held)
+            if piece is None:
+                return
+            held.append(piece)
+            await ranges.ask(*self._window.span(piece))
 
     async def _append(self) -> None:
         async with self._appending:
