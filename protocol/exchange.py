@@ -275,7 +275,7 @@ class BlobExchange:
             await stripe.run(first)
             path = await trio.to_thread.run_sync(partial.finish)
         except BlobCorrupt as error:
-            if len(stripe.providers) > 1:
+            if stripe.providers != {first.provider}:
                 candidates.later += sorted(stripe.providers - {first.provider})
                 raise Spoilt(str(error), stripe.parts) from error
             raise

@@ -16,6 +16,7 @@ import trio.testing
 from blake3 import blake3
 from libp2p.network.stream.exceptions import StreamError
 
+from protocol.errors import NetworkError
 from protocol.host import read_exactly
 from protocol.ranges import BLOB_PROTOCOL, BUSY, NOT_HERE, PIECE_BYTES, ExchangeLimits
 from protocol.striping import FIRST_PIECES, STRIPE_BYTES, Window
@@ -198,6 +199,23 @@ async def test_a_liar_is_found_by_the_right_blob_and_gives_no_parts_again(swarm:
         assert await fetch(again) == DATA[1:]
         assert all(donor.given for donor in honest)
         assert len(liar.asked) == asked
+
+
+async def test_a_first_donor_that_gave_nothing_is_not_blamed_for_the_lies_of_another(swarm: Any) -> None:
+    async with swarm(2) as (asker, donors, fetch):
+        dying, liar = donors
+
+        async def die(stream: Any) -> None:
+            await liar.was_asked.wait()
+            await stream.reset()
+
+        dying.before_piece = die
+        liar.data = DATA[::-1]
+        with pytest.raises(NetworkError, match="received bytes hash to"):
+            await fetch()
+        refused = asker.network.stats.refused_of
+        assert refused[liar.name] == {"blob with a wrong hash": 1}
+        assert "blob with a wrong hash" not in refused[dying.name]
 
 
 async def test_donors_who_tell_another_size_give_no_parts(swarm: Any) -> None:
