@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from murmur.churn import plan_drops
 from protocol.errors import OwnFault
@@ -11,7 +12,7 @@ from protocol.manifest import CodecConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from tests.bench import _cells, churn, loss
 from tests.bench._cells import Cell, Figures, train
-from tests.bench._trials import Trial
+from tests.bench._trials import Trial, orthogonalised
 from training.recipe import with_recipe
 
 TINY = Cell(size="tiny", peers=2, rounds=2, steps=3, batch=2, warmup=0)
@@ -59,6 +60,18 @@ def test_the_trial_that_became_the_products_fresh_moments_is_it(tmp_path):
     trial = Trial(moments="fresh", second="factored", corrected=False, flush=True)
     tried, _ = trained(tmp_path, trial=trial)
     assert tried.report == pytest.approx(figures.report, abs=1e-4)
+
+
+def test_muon_makes_singular_values_near_one_and_moves_the_matrices_of_blocks(tmp_path):
+    generator = torch.Generator().manual_seed(7)
+    for shape in ((16, 48), (48, 16)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=generator)))
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+    tried, _ = trained(tmp_path, lr=0.02, trial=Trial())
+    muon, _ = trained(tmp_path, lr=0.02, trial=Trial(muon=0.95))
+    assert muon.report < np.log(256)
+    assert abs(muon.report - tried.report) > 1e-4
 
 
 def test_what_diverges_has_no_loss(tmp_path, monkeypatch):
@@ -181,6 +194,14 @@ def test_a_late_peer_is_missing_before_its_round_only(tmp_path):
     assert steps == 3 * TINY.steps
     unmoved, _ = trained(tmp_path, late=0)
     assert unmoved.report == trained(tmp_path)[0].report
+
+
+def test_a_newcomers_ignored_update_takes_its_steps_and_moves_nothing(tmp_path):
+    counted, steps = trained(tmp_path, late=1)
+    ignored, same = trained(tmp_path, late=1, newcomer="ignored")
+    never, _ = trained(tmp_path, late=TINY.rounds)
+    assert same == steps
+    assert ignored.report == never.report != counted.report
 
 
 def test_rows_of_churn_are_compared_with_the_run_in_which_all_stay():

@@ -75,6 +75,9 @@ class Cell(Frozen):
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     drop: float | None = None  # each peer's chance to miss a round
     late: int | None = None  # first round of the last peer
+    newcomer: Literal["ignored"] | None = (
+        None  # the late peer's first update; None: it counts, as in the protocol
+    )
     away: Literal["keeps", "moments", "residual"] | None = (
         None  # what who misses a round keeps: both, or one; None: nothing, as in the protocol
     )
@@ -226,9 +229,11 @@ class Training:
                         moments=cell.away in (None, "residual"), residual=cell.away in (None, "moments")
                     )
                     continue
-                updates.append(peer.update(cell.seed, round_, state))
-                merged.append(peer)
+                update = peer.update(cell.seed, round_, state)
                 self._advance(cell.steps)
+                if cell.newcomer is None or name != str(cell.peers) or round_ != cell.late:
+                    updates.append(update)
+                    merged.append(peer)
             state = self._outer(state, updates, round_)
             if cell.joint is not None and cell.left_out is None:
                 joint = merge(self.manifest, updates, (1,) * len(updates))
