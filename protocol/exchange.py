@@ -83,9 +83,7 @@ class BlobExchange:
         self._fetching: dict[str, trio.Lock] = {}
         self._doubted: set[str] = set()  # who stalled, broke off or lied, and delivered nothing since
         self._liars: set[str] = set()  # who gave other bytes than the blob's, and is only asked alone
-        self._spoilt: dict[
-            str, list[Part]
-        ] = {}  # blobs that are fetched from one provider at a time, and why
+        self._spoilt: dict[str, list[Part]] = {}  # blobs that come from one provider at a time, and why
         host.set_stream_handler(BLOB_PROTOCOL, self._serve)
 
     async def fetch(

@@ -33,9 +33,8 @@ from protocol.ranges import (
 FIRST_PIECES: Final = 4  # asked for in one request, before the size of the blob is known
 STRIPE_BYTES: Final = 8 << 20  # what is missing, from which on others are asked
 WINDOW_PIECES: Final = 32
-AHEAD_S: Final = (
-    0.25  # so much is asked ahead, by a provider's rate so far: the longest round trip that costs nothing
-)
+AHEAD_S: Final = 0.25
+"""So much is asked ahead, by a provider's rate so far: the longest round trip that costs nothing."""
 LEAST_AHEAD: Final = 2  # pieces, what is coming included
 MOST_AHEAD: Final = 6
 UNDER_WAY: Final = "under way"  # what is said of a provider until its transfer ends

@@ -75,9 +75,7 @@ class Cell(Frozen):
     outer_end: float | None = None  # share of the outer rate that a run ends with, in a straight line
     drop: float | None = None  # each peer's chance to miss a round
     late: int | None = None  # first round of the last peer
-    newcomer: Literal["ignored"] | None = (
-        None  # the late peer's first update; None: it counts, as in the protocol
-    )
+    newcomer: Literal["ignored"] | None = None  # the late peer's first update; None: it counts
     away: Literal["keeps", "moments", "residual"] | None = (
         None  # what who misses a round keeps: both, or one; None: nothing, as in the protocol
     )
