@@ -34,6 +34,7 @@ from protocol.tensors import Codes, Floats, Layout, frozen, moment_layout, param
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
+from training.muon import NORM_EPS, Places, matrices_of_blocks, orthogonalised, others, step_length
 from training.second_moments import values_of
 
 CLIP_EPS: Final = 1e-6
@@ -199,6 +200,9 @@ class Descent:
         self._exp_avg_sq = torch.zeros_like(self._leaf)
         self._steps = torch.zeros((), device=self._leaf.device)
         self._norms: list[torch.Tensor] = []
+        layout, muon = parameter_layout(manifest.model), manifest.inner.optimizer == "muon"
+        self._matrices = matrices_of_blocks(layout, self._frozen) if muon else {}
+        self._others = others(layout, self._frozen) if muon else (slice(self._frozen, None),)
 
     def load(self, state: InnerState) -> None:
         """Take over a state; its arrays are copied."""
@@ -233,37 +237,62 @@ class Descent:
         return [float(norm) for norm in torch.stack(self._norms).tolist()] if self._norms else []
 
     def descend(self, step: int) -> None:
-        """Clip the gradient and take AdamW's step at the rate of a global step."""
+        """Clip the gradient and take the step of a global step's rate: AdamW's, and Muon's where the run has it."""
         self._clip()
         inner, fresh = self._manifest.inner, self._manifest.inner.fresh
-        learning, stretch = slice(self._frozen, None), last_stretch(inner, step)
         if fresh and not self._steps:
-            layout = parameter_layout(self._manifest.model)
-            gradient = self._model.gradient[learning].double()
-            guessed = smoothed_squares(gradient, layout, self._frozen, _total).float()
-            known = self._exp_avg_sq[learning]
-            self._exp_avg_sq[learning] = torch.where(known > 0, known, guessed)
+            self._guess()
+        stretch = last_stretch(inner, step)
+        rate = learning_rate(inner, step, self._manifest.total_steps)
         counted = torch.full_like(self._steps, UNCORRECTED) if fresh else self._steps
         # The function under torch.optim.AdamW: the class first imports the whole compiler, 2 s of every process.
         with torch.no_grad():
             adamw(
-                [self._leaf[learning]],
-                [self._model.gradient[learning]],
-                [self._exp_avg[learning]],
-                [self._exp_avg_sq[learning]],
+                [self._leaf[place] for place in self._others],
+                [self._model.gradient[place] for place in self._others],
+                [self._exp_avg[place] for place in self._others],
+                [self._exp_avg_sq[place] for place in self._others],
                 [],
-                [counted],
+                [counted.clone() for _ in self._others],
                 fused=True,
                 amsgrad=False,
                 beta1=inner.beta1,
                 beta2=inner.beta2,
-                lr=learning_rate(inner, step, self._manifest.total_steps) * stretch,
+                lr=rate * stretch,
                 weight_decay=inner.weight_decay / stretch,
                 eps=inner.eps,
                 maximize=False,
             )
-        if fresh:
-            self._steps += 1
+            for shape, places in self._matrices.items():
+                self._muon(shape, places, rate)
+        self._steps += 1
+
+    def _muon(self, shape: tuple[int, ...], places: Places, rate: float) -> None:
+        """Take Muon's step of all matrices of one shape."""
+        inner = self._manifest.inner
+        gradient, held = (
+            torch.stack([vector[place].view(shape) for place in places])
+            for vector in (self._model.gradient, self._exp_avg)
+        )
+        held.mul_(inner.mu).add_(gradient)
+        ahead = (held * inner.mu).add_(gradient)  # Nesterov's
+        norms = torch.linalg.vector_norm(ahead, dim=(1, 2), keepdim=True, dtype=torch.float64)
+        steps = orthogonalised(ahead.div_(norms.add_(NORM_EPS).float()), torch.matmul)
+        for place, momentum, step in zip(places, held, steps, strict=True):
+            self._exp_avg[place] = momentum.flatten()
+            self._leaf[place].mul_(1 - rate * inner.weight_decay).sub_(
+                step.flatten(), alpha=rate * step_length(shape)
+            )
+
+    def _guess(self) -> None:
+        """Start second moments that nobody has said anything of from the round's first gradient."""
+        gradient = self._model.gradient[self._frozen :].double()
+        layout = parameter_layout(self._manifest.model)
+        guessed = smoothed_squares(gradient, layout, self._frozen, _total).float()
+        for place in self._others:
+            known = self._exp_avg_sq[place]
+            there = guessed[place.start - self._frozen :][: known.numel()]
+            self._exp_avg_sq[place] = torch.where(known > 0, known, there)
 
     def _clip(self) -> None:
         """Scale the gradient down to the manifest's norm if it is longer.

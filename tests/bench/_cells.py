@@ -67,6 +67,8 @@ class Cell(Frozen):
     moments: Literal["fresh", "published"] | None = None  # None: carried
     slices: int | None = None  # of the moments that are published; None: the default
     eps: float | None = None  # of AdamW; None: the default
+    optimizer: Literal["muon"] | None = None  # of inner steps; None: AdamW
+    mu: float | None = None  # Muon's momentum; None: the default
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
     left_out: Literal["lost"] | None = (
@@ -106,7 +108,11 @@ class Cell(Frozen):
                 lr=self.lr,
                 warmup_steps=self.warmup,
                 moments=self.moments or "carried",
-                **{name: value for name in ("slices", "eps") if (value := getattr(self, name)) is not None},
+                **{
+                    name: value
+                    for name in ("slices", "eps", "optimizer", "mu")
+                    if (value := getattr(self, name)) is not None
+                },
             ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum, delay=self.delay or 0),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),

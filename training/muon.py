@@ -1,0 +1,70 @@
+"""Muon: matrices of blocks take steps whose singular values are all about as large.
+
+Momentum of a matrix is orthogonalised by five Newton-Schulz steps, so that directions which gradients seldom point in
+move as far as any (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024). A step is as long as
+one of AdamW usually is (Liu et al., arXiv 2502.16982, section 2.2), so that both share learning rate and decay.
+
+What is done here are single operations, and products by whoever calls, so that training and the exact reference
+share one algorithm.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from protocol.tensors import Layout
+
+NORM_EPS: Final = 1e-7
+"""Added to a matrix's norm before dividing by it."""
+
+_STEPS: Final = 5
+_TERMS: Final = (3.4445, -4.7750, 2.0315)  # of x, x**3 and x**5: Jordan et al.
+_LENGTH: Final = 0.2  # root mean square of an entry of AdamW's steps: arXiv 2502.16982
+
+Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Return the products float32[n, i, k] of matrices [n, i, j] and [n, j, k]."""
+
+Places = tuple[slice, ...]
+
+
+def orthogonalised(matrices: torch.Tensor, multiply: Multiply) -> torch.Tensor:
+    """Return matrices float32[n, rows, columns] with their singular values between about 0.7 and 1.2.
+
+    Args:
+        matrices: whose Frobenius norms are at most one. Singular values far below 1/500 stay below that range.
+    """
+    linear, cubic, quintic = _TERMS
+    wide = matrices.shape[1] <= matrices.shape[2]
+    found = matrices if wide else matrices.mT.contiguous()
+    for _ in range(_STEPS):
+        square = multiply(found, found.mT)
+        curve = (square * cubic).add_(multiply(square, square).mul_(quintic))
+        found = (found * linear).add_(multiply(curve, found))
+    return found if wide else found.mT.contiguous()
+
+
+def step_length(shape: tuple[int, ...]) -> float:
+    """Return what an orthogonalised matrix is multiplied by, beside the learning rate."""
+    return float(_LENGTH * max(shape) ** 0.5)
+
+
+def matrices_of_blocks(layout: Layout, first: int) -> dict[tuple[int, ...], Places]:
+    """Return where the matrices that take Muon's steps lie in the flat vector, by shape, from entry `first` on."""
+    found: dict[tuple[int, ...], list[slice]] = {}
+    for name, shape in layout.tensors:
+        place = layout.slices[name]
+        if name.startswith("blocks.") and len(shape) > 1 and place.start >= first:
+            found.setdefault(shape, []).append(place)
+    return {shape: tuple(places) for shape, places in found.items()}
+
+
+def others(layout: Layout, first: int) -> Places:
+    """Return what lies between the matrices that take Muon's steps, from entry `first` on, in as few slices as it can."""
+    matrices = sorted(
+        (place for places in matrices_of_blocks(layout, first).values() for place in places),
+        key=lambda place: place.start,
+    )
+    starts = (first, *(place.stop for place in matrices))
+    stops = (*(place.start for place in matrices), layout.size)
+    return tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop)
