@@ -14,6 +14,7 @@ from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import Floats, Layout, parameter_layout
 from training.exact_math import exact_sum, power
 from training.inner import InnerState
+from training.muon import muon_places
 
 Reals = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -55,7 +56,7 @@ def segment_distances(
 ) -> dict[str, float]:
     """Return the distance of every tensor of a segment's end: parameters and both moments, by name."""
     layout, inner = parameter_layout(manifest.model), manifest.inner
-    before, claim, replay = (felt_moments(inner, state, replayed) for state in (start, claimed, replayed))
+    before, claim, replay = (felt_moments(manifest, state, replayed) for state in (start, claimed, replayed))
     rate = PARAMETER_FLOOR * inner.lr
     parts: dict[str, tuple[Floats | Reals, Floats | Reals, Floats | Reals, float]] = {
         "parameters": (start.parameters, claimed.parameters, replayed.parameters, rate),
@@ -69,15 +70,22 @@ def segment_distances(
     }
 
 
-def felt_moments(inner: InnerConfig, state: InnerState, replayed: InnerState) -> tuple[Reals, Reals]:
-    """Return both moments as AdamW's next step feels them: m / (sqrt(v) + eps), and sqrt(v) over the same.
+def felt_moments(manifest: RunManifest, state: InnerState, replayed: InnerState) -> tuple[Reals, Reals]:
+    """Return both moments as the next step feels them: m / (sqrt(v) + eps), and sqrt(v) over the same.
 
     The divisor is the replay's, and both are corrected for their bias where steps are. Compared as they are, moments
     would weigh by their size, and what the smallest become would be lost in the norm of their tensor; yet where v is
     smallest the same shift of m or v moves a step most.
+
+    Muon feels a matrix's momentum as a whole: there the divisor is the root mean square of the replay's, and eps.
     """
+    inner = manifest.inner
     m, root = _corrected(inner, state)
-    scale = _corrected(inner, replayed)[1] + inner.eps
+    mean, scale = _corrected(inner, replayed)
+    for places in muon_places(manifest).values():
+        for place in places:
+            scale[place] = _norm(mean[place]) / math.sqrt(mean[place].size)
+    scale += inner.eps
     return m / scale, root / scale
 
 

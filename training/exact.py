@@ -14,7 +14,7 @@ from protocol.manifest import InnerConfig, RunManifest
 from protocol.tensors import frozen, parameter_layout
 from training.assignment import Offsets, batch
 from training.corpus import Shard
-from training.exact_math import cosine, exact_sum, power, sqrt
+from training.exact_math import Fixed, cosine, exact_sum, matmul, power, sqrt
 from training.exact_model import ExactTransformer
 from training.inner import (
     CLIP_EPS,
@@ -24,6 +24,7 @@ from training.inner import (
     last_stretch,
     smoothed_squares,
 )
+from training.muon import NORM_EPS, Places, adamw_places, muon_places, orthogonalised, step_length
 
 
 def exact_learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
@@ -41,6 +42,8 @@ class ExactDescent:
         self._frozen = frozen(manifest)
         self._model = ExactTransformer(manifest.model, frozen=self._frozen)
         self._layout = parameter_layout(manifest.model)
+        self._matrices = muon_places(manifest)
+        self._others = adamw_places(manifest)
         self._gradient = torch.zeros(self._layout.size)
         self.load(InnerState.fresh(np.zeros(self._layout.size, np.float32)))
 
@@ -75,45 +78,75 @@ class ExactDescent:
 
     @torch.no_grad()
     def descend(self, step: int) -> None:
-        """Clip the gradient and take AdamW's step at the rate of a global step."""
-        rate = exact_learning_rate(self._manifest.inner, step, self._manifest.total_steps)
-        self._adamw(self._clipped(self._gradient), rate, last_stretch(self._manifest.inner, step))
+        """Clip the gradient and take the step of a global step's rate: AdamW's, and Muon's where the run has it."""
+        inner = self._manifest.inner
+        rate, stretch = (
+            exact_learning_rate(inner, step, self._manifest.total_steps),
+            last_stretch(inner, step),
+        )
+        gradient = self._clipped(self._gradient)
+        if inner.fresh and not self._steps:
+            self._guess(gradient)
+        self._steps += 1
+        for place in self._others:
+            self._adamw(place, gradient[place], rate, stretch)
+        for shape, places in self._matrices.items():
+            self._muon(shape, places, gradient, rate)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
-        """Return the gradient of what learns as float64, scaled down to the manifest's norm if it is longer."""
+        """Return the gradient as float64[P], scaled down to the manifest's norm if what learns has a longer one."""
         wide = gradient.double()
         squares = wide * wide  # exact
         places = [place for place in self._layout.slices.values() if place.start >= self._frozen]
         sums = torch.cat([_sum(squares[place]) for place in places])
         norm = math.sqrt(float(_sum(sums)))
         self._norms.append(norm)
-        return wide[self._frozen :].mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
+        return wide.mul_(min(1.0, self._manifest.inner.clip_norm / (norm + CLIP_EPS)))
 
-    def _adamw(self, gradient: Tensor, rate: float, stretch: float) -> None:
+    def _guess(self, gradient: Tensor) -> None:
+        """Start second moments that nobody has said anything of from the round's first gradient, float64[P]."""
+        guessed = smoothed_squares(gradient[self._frozen :], self._layout, self._frozen, exact_sum).float()
+        guessed = torch.cat((torch.zeros(self._frozen), guessed))
+        for place in self._others:
+            known = self._exp_avg_sq[place]
+            self._exp_avg_sq[place] = torch.where(known > 0, known, guessed[place])
+
+    def _adamw(self, place: slice, gradient: Tensor, rate: float, stretch: float) -> None:
         """Take AdamW's step in single float64 operations, each state rounded to float32 once.
 
         Args:
+            gradient: float64, of the entries at `place`.
             stretch: how many times as long as its rate says the step is, but for the decay.
         """
-        inner, learning = self._manifest.inner, slice(self._frozen, None)
-        fresh = inner.fresh
-        if fresh and not self._steps:
-            guessed = smoothed_squares(gradient, self._layout, self._frozen, exact_sum).float()
-            known = self._exp_avg_sq[learning]
-            self._exp_avg_sq[learning] = torch.where(known > 0, known, guessed)
-        self._steps += 1
-        first, second = self._exp_avg[learning].double(), self._exp_avg_sq[learning].double()
+        inner = self._manifest.inner
+        first, second = self._exp_avg[place].double(), self._exp_avg_sq[place].double()
         first.mul_(inner.beta1).add_(gradient * (1.0 - inner.beta1))
-        second.mul_(inner.beta2).add_(gradient.mul_(gradient).mul_(1.0 - inner.beta2))
-        self._exp_avg[learning], self._exp_avg_sq[learning] = first.float(), second.float()
+        second.mul_(inner.beta2).add_((gradient * gradient).mul_(1.0 - inner.beta2))
+        self._exp_avg[place], self._exp_avg_sq[place] = first.float(), second.float()
         rate_corrected, root_correction = rate * stretch, 1.0
-        if not fresh:
+        if not inner.fresh:
             rate_corrected /= 1.0 - power(inner.beta1, self._steps)
             root_correction = math.sqrt(1.0 - power(inner.beta2, self._steps))
         below = sqrt(second).div_(root_correction).add_(inner.eps)
         change = first.div_(below).mul_(rate_corrected).float()
+        self._take(place, change, rate)
+
+    def _muon(self, shape: tuple[int, ...], places: Places, gradient: Tensor, rate: float) -> None:
+        """Take Muon's step of all matrices of one shape; gradient float64[P]."""
+        inner = self._manifest.inner
+        slopes = torch.stack([gradient[place].view(shape) for place in places])
+        held = torch.stack([self._exp_avg[place].view(shape) for place in places]).double()
+        held.mul_(inner.mu).add_(slopes)
+        ahead = (held * inner.mu).add_(slopes)
+        norms = sqrt(_sum_each(ahead * ahead)).add_(NORM_EPS).view(-1, 1, 1)
+        steps = orthogonalised(ahead.div_(norms).float(), _product)
+        for place, momentum, step in zip(places, held, steps, strict=True):
+            self._exp_avg[place] = momentum.flatten().float()
+            self._take(place, step.flatten().double().mul_(rate * step_length(shape)).float(), rate)
+
+    def _take(self, place: slice, change: Tensor, rate: float) -> None:
         # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.
-        self._parameters[learning].mul_(1.0 - rate * inner.weight_decay).sub_(change)
+        self._parameters[place].mul_(1.0 - rate * self._manifest.inner.weight_decay).sub_(change)
 
 
 class ExactTrainer(ExactDescent):
@@ -152,3 +185,12 @@ class ExactTrainer(ExactDescent):
 
 def _sum(values: Tensor) -> Tensor:
     return exact_sum(values, 0)
+
+
+def _sum_each(matrices: Tensor) -> Tensor:
+    """Return the sum of each of float64[n, rows, columns] as float64[n, 1]."""
+    return exact_sum(matrices.flatten(1), 1)
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    return matmul(Fixed.of(one), Fixed.of(other))

@@ -34,7 +34,7 @@ from protocol.tensors import Codes, Floats, Layout, frozen, moment_layout, param
 from training.assignment import Offsets, batch
 from training.corpus import Shard
 from training.model import Transformer
-from training.muon import NORM_EPS, Places, matrices_of_blocks, orthogonalised, others, step_length
+from training.muon import NORM_EPS, Places, adamw_places, muon_places, orthogonalised, step_length
 from training.second_moments import values_of
 
 CLIP_EPS: Final = 1e-6
@@ -200,9 +200,8 @@ class Descent:
         self._exp_avg_sq = torch.zeros_like(self._leaf)
         self._steps = torch.zeros((), device=self._leaf.device)
         self._norms: list[torch.Tensor] = []
-        layout, muon = parameter_layout(manifest.model), manifest.inner.optimizer == "muon"
-        self._matrices = matrices_of_blocks(layout, self._frozen) if muon else {}
-        self._others = others(layout, self._frozen) if muon else (slice(self._frozen, None),)
+        self._matrices = muon_places(manifest)
+        self._others = adamw_places(manifest)
 
     def load(self, state: InnerState) -> None:
         """Take over a state; its arrays are copied."""

@@ -1,19 +1,21 @@
 """Muon: matrices of blocks take steps whose singular values are all about as large.
 
 Momentum of a matrix is orthogonalised by five Newton-Schulz steps, so that directions which gradients seldom point in
-move as far as any (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024). A step is as long as
-one of AdamW usually is (Liu et al., arXiv 2502.16982, section 2.2), so that both share learning rate and decay.
+move as far as any (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024). A step is as long
+as one of AdamW usually is (Liu et al., arXiv 2502.16982, section 2.2), so that both share learning rate and decay.
 
 What is done here are single operations, and products by whoever calls, so that training and the exact reference
 share one algorithm.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
 import torch
 
-from protocol.tensors import Layout
+from protocol.manifest import RunManifest
+from protocol.tensors import frozen, parameter_layout
 
 NORM_EPS: Final = 1e-7
 """Added to a matrix's norm before dividing by it."""
@@ -46,25 +48,26 @@ def orthogonalised(matrices: torch.Tensor, multiply: Multiply) -> torch.Tensor:
 
 def step_length(shape: tuple[int, ...]) -> float:
     """Return what an orthogonalised matrix is multiplied by, beside the learning rate."""
-    return float(_LENGTH * max(shape) ** 0.5)
+    return _LENGTH * math.sqrt(max(shape))
 
 
-def matrices_of_blocks(layout: Layout, first: int) -> dict[tuple[int, ...], Places]:
-    """Return where the matrices that take Muon's steps lie in the flat vector, by shape, from entry `first` on."""
-    found: dict[tuple[int, ...], list[slice]] = {}
+def muon_places(manifest: RunManifest) -> dict[tuple[int, ...], Places]:
+    """Return where the matrices that take Muon's steps lie in the flat vector, by shape."""
+    found: dict[tuple[int, ...], Places] = {}
+    if manifest.inner.optimizer != "muon":
+        return found
+    layout, first = parameter_layout(manifest.model), frozen(manifest)
     for name, shape in layout.tensors:
         place = layout.slices[name]
         if name.startswith("blocks.") and len(shape) > 1 and place.start >= first:
-            found.setdefault(shape, []).append(place)
-    return {shape: tuple(places) for shape, places in found.items()}
+            found[shape] = (*found.get(shape, ()), place)
+    return found
 
 
-def others(layout: Layout, first: int) -> Places:
-    """Return what lies between the matrices that take Muon's steps, from entry `first` on, in as few slices as it can."""
-    matrices = sorted(
-        (place for places in matrices_of_blocks(layout, first).values() for place in places),
-        key=lambda place: place.start,
-    )
-    starts = (first, *(place.stop for place in matrices))
-    stops = (*(place.start for place in matrices), layout.size)
+def adamw_places(manifest: RunManifest) -> Places:
+    """Return where the parameters that take AdamW's steps lie, in as few slices as can be."""
+    places = muon_places(manifest).values()
+    matrices = sorted((place for same in places for place in same), key=lambda place: place.start)
+    starts = (frozen(manifest), *(place.stop for place in matrices))
+    stops = (*(place.start for place in matrices), parameter_layout(manifest.model).size)
     return tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop)
