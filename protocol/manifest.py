@@ -26,6 +26,13 @@ LOCAL_CHAIN_ID = 31337
 """The chain that anvil and its like run on one machine, where nobody's money is at stake."""
 
 
+class MuonConfig(Frozen):
+    """Have matrices of blocks take Muon's steps (`training.muon`), on AdamW's schedule and with its weight decay."""
+
+    lr: float = Field(default=2e-2, gt=0, le=1)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+
+
 class InnerConfig(Frozen):
     """Set AdamW's inner steps (Loshchilov and Hutter, arXiv 1711.05101) and their schedule."""
 
@@ -39,9 +46,7 @@ class InnerConfig(Frozen):
     eps: float = Field(default=1e-5, gt=0, le=1)  # 1e-8 drowns in rounding: see training.distance
     weight_decay: float = Field(default=0.1, ge=0, le=10)
     clip_norm: float = Field(default=1.0, gt=0)
-    # Muon: for matrices of blocks, and AdamW for the rest (`training.muon`).
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    mu: float = Field(default=0.95, ge=0, lt=1)  # Muon's momentum
+    muon: MuonConfig | None = None  # None: every parameter takes AdamW's steps
     # Into a round: its peer's own, or what is public alone (`training.inner`); published: second ones that updates say.
     moments: Literal["carried", "fresh", "published"] = "carried"
     slices: int = Field(default=128, ge=1, le=65_536)  # of the second moments, of which an update says one

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protocol.manifest import InnerConfig, RunManifest
+from protocol.manifest import InnerConfig, MuonConfig, RunManifest
 from protocol.tensors import frozen, parameter_layout
 from training.assignment import Offsets, batch
 from training.corpus import Shard
@@ -89,9 +89,10 @@ class ExactDescent:
             self._guess(gradient)
         self._steps += 1
         for place in self._others:
-            self._adamw(place, gradient[place], rate, stretch)
-        for shape, places in self._matrices.items():
-            self._muon(shape, places, gradient, rate)
+            self._take_adamw(place, gradient[place], rate, stretch)
+        if inner.muon is not None:
+            for shape, places in self._matrices.items():
+                self._take_muon(inner.muon, shape, places, gradient, rate * inner.muon.lr / inner.lr)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient as float64[P], scaled down to the manifest's norm if what learns has a longer one."""
@@ -111,7 +112,7 @@ class ExactDescent:
             known = self._exp_avg_sq[place]
             self._exp_avg_sq[place] = torch.where(known > 0, known, guessed[place])
 
-    def _adamw(self, place: slice, gradient: Tensor, rate: float, stretch: float) -> None:
+    def _take_adamw(self, place: slice, gradient: Tensor, rate: float, stretch: float) -> None:
         """Take AdamW's step in single float64 operations, each state rounded to float32 once.
 
         Args:
@@ -131,13 +132,14 @@ class ExactDescent:
         change = first.div_(below).mul_(rate_corrected).float()
         self._take(place, change, rate)
 
-    def _muon(self, shape: tuple[int, ...], places: Places, gradient: Tensor, rate: float) -> None:
-        """Take Muon's step of all matrices of one shape; gradient float64[P]."""
-        inner = self._manifest.inner
+    def _take_muon(
+        self, muon: MuonConfig, shape: tuple[int, ...], places: Places, gradient: Tensor, rate: float
+    ) -> None:
+        """Take Muon's step of all matrices of one shape, at a rate of its own; gradient float64[P]."""
         slopes = torch.stack([gradient[place].view(shape) for place in places])
         held = torch.stack([self._exp_avg[place].view(shape) for place in places]).double()
-        held.mul_(inner.mu).add_(slopes)
-        ahead = (held * inner.mu).add_(slopes)
+        held.mul_(muon.momentum).add_(slopes)
+        ahead = (held * muon.momentum).add_(slopes)
         norms = sqrt(_sum_each(ahead * ahead)).add_(NORM_EPS).view(-1, 1, 1)
         steps = orthogonalised(ahead.div_(norms).float(), _product)
         for place, momentum, step in zip(places, held, steps, strict=True):

@@ -28,7 +28,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from protocol.errors import ConfigError, OwnFault
-from protocol.manifest import InnerConfig, RunManifest
+from protocol.manifest import InnerConfig, MuonConfig, RunManifest
 from protocol.model_config import ModelConfig
 from protocol.tensors import Codes, Floats, Layout, frozen, moment_layout, parameter_layout, pieces, unpack
 from training.assignment import Offsets, batch
@@ -262,26 +262,25 @@ class Descent:
                 eps=inner.eps,
                 maximize=False,
             )
-            for shape, places in self._matrices.items():
-                self._muon(shape, places, rate)
+            if inner.muon is not None:
+                for shape, places in self._matrices.items():
+                    self._take_muon(inner.muon, shape, places, rate * inner.muon.lr / inner.lr)
         self._steps += 1
 
-    def _muon(self, shape: tuple[int, ...], places: Places, rate: float) -> None:
-        """Take Muon's step of all matrices of one shape."""
-        inner = self._manifest.inner
+    def _take_muon(self, muon: MuonConfig, shape: tuple[int, ...], places: Places, rate: float) -> None:
+        """Take Muon's step of all matrices of one shape, at a rate of its own."""
         gradient, held = (
             torch.stack([vector[place].view(shape) for place in places])
             for vector in (self._model.gradient, self._exp_avg)
         )
-        held.mul_(inner.mu).add_(gradient)
-        ahead = (held * inner.mu).add_(gradient)  # Nesterov's
+        held.mul_(muon.momentum).add_(gradient)
+        ahead = (held * muon.momentum).add_(gradient)  # Nesterov's
         norms = torch.linalg.vector_norm(ahead, dim=(1, 2), keepdim=True, dtype=torch.float64)
         steps = orthogonalised(ahead.div_(norms.add_(NORM_EPS).float()), torch.matmul)
+        kept, length = 1 - rate * self._manifest.inner.weight_decay, rate * step_length(shape)
         for place, momentum, step in zip(places, held, steps, strict=True):
             self._exp_avg[place] = momentum.flatten()
-            self._leaf[place].mul_(1 - rate * inner.weight_decay).sub_(
-                step.flatten(), alpha=rate * step_length(shape)
-            )
+            self._leaf[place].mul_(kept).sub_(step.flatten(), alpha=length)
 
     def _guess(self) -> None:
         """Start second moments that nobody has said anything of from the round's first gradient."""

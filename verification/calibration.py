@@ -295,7 +295,7 @@ def round_up(value: float) -> float:
 
 
 _MODEL_VARIANTS: Final = frozenset(("key_heads", "rotary_base", "norm_eps", "tied"))
-_INNER_VARIANTS: Final = frozenset(("last_layers", "moments"))
+_INNER_VARIANTS: Final = frozenset(("last_layers", "moments", "muon"))
 _NO_MATTER: Final = {"slices"}
 """Fields of inner steps that no distance depends on."""
 
@@ -337,7 +337,7 @@ def _distances_of_a_sample(manifest: RunManifest) -> list[dict[str, str]]:
     from training.inner import InnerState
 
     small = ModelConfig(vocab=16, width=16, layers=1, heads=1, feed_forward=16, context=8)
-    plain = manifest.model_copy(update={"model": small, "inner": InnerConfig()})
+    plain = manifest.model_copy(update={"model": small, "inner": InnerConfig(muon=manifest.inner.muon)})
     places = np.arange(parameter_layout(small).size, dtype=np.int64)
 
     def made_up(factor: int, scales: tuple[float, float, float]) -> InnerState:

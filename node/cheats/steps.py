@@ -128,7 +128,12 @@ class OtherOptimizer(HonestSteps):
     def recipe(self, manifest: RunManifest) -> RunManifest:
         """Return a manifest with other settings."""
         inner = manifest.inner
-        changes = {"lr": inner.lr * self._rate, "weight_decay": inner.weight_decay * self._decay}
+        changes: dict[str, object] = {
+            "lr": inner.lr * self._rate,
+            "weight_decay": inner.weight_decay * self._decay,
+        }
+        if inner.muon is not None:
+            changes["muon"] = inner.muon.model_copy(update={"lr": inner.muon.lr * self._rate})
         return manifest.model_copy(update={"inner": inner.model_copy(update=changes)})
 
 

@@ -17,6 +17,7 @@ from protocol.manifest import (
     DatasetConfig,
     InnerConfig,
     MergingConfig,
+    MuonConfig,
     OuterConfig,
     RunManifest,
 )
@@ -67,8 +68,8 @@ class Cell(Frozen):
     moments: Literal["fresh", "published"] | None = None  # None: carried
     slices: int | None = None  # of the moments that are published; None: the default
     eps: float | None = None  # of AdamW; None: the default
-    optimizer: Literal["muon"] | None = None  # of inner steps; None: AdamW
-    mu: float | None = None  # Muon's momentum; None: the default
+    muon_lr: float | None = None  # Muon's; None: matrices of blocks take AdamW's steps
+    muon_momentum: float | None = None  # None: the default
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
     left_out: Literal["lost"] | None = (
@@ -108,16 +109,17 @@ class Cell(Frozen):
                 lr=self.lr,
                 warmup_steps=self.warmup,
                 moments=self.moments or "carried",
-                **{
-                    name: value
-                    for name in ("slices", "eps", "optimizer", "mu")
-                    if (value := getattr(self, name)) is not None
-                },
+                muon=None if self.muon_lr is None else self._muon(self.muon_lr),
+                **{name: value for name in ("slices", "eps") if (value := getattr(self, name)) is not None},
             ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum, delay=self.delay or 0),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
             merging=MergingConfig(joint_k=self.joint or 0),
         )
+
+    def _muon(self, rate: float) -> MuonConfig:
+        momentum = {} if self.muon_momentum is None else {"momentum": self.muon_momentum}
+        return MuonConfig(lr=rate, **momentum)
 
 
 @dataclass(frozen=True)

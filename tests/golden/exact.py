@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from protocol.canonical import ZERO_DIGEST, digest
-from protocol.manifest import DatasetConfig, InnerConfig, RunManifest, VerificationConfig
+from protocol.manifest import DatasetConfig, InnerConfig, MuonConfig, RunManifest, VerificationConfig
 from protocol.model_config import ModelConfig
 from protocol.tensors import parameter_layout
 from training.corpus import Shard
@@ -61,7 +61,7 @@ def operations() -> dict[str, str]:
     }
 
 
-def manifest() -> RunManifest:
+def manifest(muon: MuonConfig | None) -> RunManifest:
     """Return the smallest run that has every part of the model; spelled, so that no default changes it."""
     address = "0x" + "00" * 20
     return RunManifest(
@@ -82,6 +82,7 @@ def manifest() -> RunManifest:
             clip_norm=1.0,
             warmup_steps=2,
             min_lr_fraction=0.1,
+            muon=muon,
         ),
         verification=VerificationConfig(segment_steps=1),
         dataset=DatasetConfig(name="golden", root=ZERO_DIGEST, tokens=4000),
@@ -90,9 +91,9 @@ def manifest() -> RunManifest:
     )
 
 
-def states() -> list[dict[str, str]]:
+def states(muon: MuonConfig | None = None) -> list[dict[str, str]]:
     """Return the addresses of the state after each of a few steps from made-up parameters."""
-    run = manifest()
+    run = manifest(muon)
     tokens = np.frombuffer(hashlib.shake_256(b"tokens").digest(run.dataset.tokens), np.uint8) % 61
     trainer = ExactTrainer(run, Shard(Path("golden"), tokens))
     trainer.load(InnerState.fresh(values("start", parameter_layout(run.model).size)))
@@ -110,7 +111,11 @@ def states() -> list[dict[str, str]]:
 
 def vectors() -> dict[str, object]:
     """Return everything that is frozen."""
-    return {"operations": operations(), "states": states()}
+    return {
+        "operations": operations(),
+        "states": states(),
+        "Muon's": states(MuonConfig(lr=0.02, momentum=0.9)),
+    }
 
 
 if __name__ == "__main__":
