@@ -26,6 +26,13 @@ class MomentsStart(StrEnum):
     PUBLISHED = "published"
 
 
+class Optimizer(StrEnum):
+    """Name what turns gradients into inner steps (`training.inner`)."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
 Delay = Annotated[
     int,
     typer.Option(
@@ -52,6 +59,14 @@ Moments = Annotated[
         "--joint-k; fresh: anew.",
     ),
 ]
+InnerSteps = Annotated[
+    Optimizer | None,
+    typer.Option(
+        "--optimizer",
+        help="What inner steps are of. muon: Muon's for the matrices of blocks and AdamW's for the rest, the default; "
+        "adamw: AdamW's for all.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Choices:
     delay: int = 0  # segments before the outer step of the round before
     joint_k: int = 0  # entries of a chunk in a round's joint update
     moments: MomentsStart | None = None
+    optimizer: Optimizer | None = None
 
     def check(
         self,
@@ -81,8 +97,9 @@ class Choices:
         """
         if preset is not None and self != Choices():
             raise UsageError(
-                "a policy samples from the round's parameters, learns from everybody's rollouts and carries moments",
-                hint="--delay, --joint-k and --moments without --kind rollout",
+                "a policy samples from the round's parameters, learns from everybody's rollouts by AdamW, and carries "
+                "moments",
+                hint="--delay, --joint-k, --moments and --optimizer without --kind rollout",
             )
         if self.moments is MomentsStart.PUBLISHED and (self.delay or self.joint_k):
             raise UsageError(
@@ -105,10 +122,15 @@ class Choices:
         Args:
             given: the fields so far, whose groups keep what is not chosen.
         """
+        before = given or {}
+        inner: dict[str, Any] = {"moments": self.moments.value} if self.moments else {}
+        if self.optimizer is not None:
+            # Rates that were given with it stay.
+            muon = (before.get("inner") or {}).get("muon") or {}
+            inner["muon"] = muon if self.optimizer is Optimizer.MUON else None
         chosen: dict[str, dict[str, Any]] = {
             "outer": {"delay": self.delay} if self.delay else {},
             "merging": {"joint_k": self.joint_k} if self.joint_k else {},
-            "inner": {"moments": self.moments.value} if self.moments else {},
+            "inner": inner,
         }
-        before = given or {}
         return {group: {**(before.get(group) or {}), **values} for group, values in chosen.items() if values}

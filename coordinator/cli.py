@@ -8,7 +8,7 @@ import typer
 
 from contracts.pot_cli import fund, release_bond
 from coordinator.checkpoint_cli import checkpoints, export, sample
-from coordinator.choices import Choices, Delay, JointK, Moments
+from coordinator.choices import Choices, Delay, InnerSteps, JointK, Moments
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.plan_cli import COST, CalibrationFile, Cost, check_plan, ledger_terms, plan, read_fields
 from coordinator.prefer_cli import prefer
@@ -208,6 +208,7 @@ def create(
     own_weight: OwnWeight = 1.0,
     joint_k: JointK = 0,
     moments: Moments = None,
+    optimizer: InnerSteps = None,
     data: Data = None,
     data_dir: options.DataDir = None,
     password_file: PasswordFile = None,
@@ -242,7 +243,7 @@ def create(
     chosen = preset_of(kind, env)
     voices = Voices(judge, judge_weight, tuple(people or ()), people_weight, own_weight)
     voices.check(chosen)
-    choices = Choices(delay, joint_k, moments)
+    choices = Choices(delay, joint_k, moments, optimizer)
     choices.check(chosen)
     if chosen is not None and data is not None:
         raise UsageError(

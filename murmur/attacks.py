@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 
-from coordinator.choices import Choices, Moments
+from coordinator.choices import Choices, InnerSteps, Moments
 from murmur.rollout_attacks import measure_rollouts, rollout_lines, rollout_markdown
 from protocol import options
 from protocol.errors import UsageError
@@ -330,6 +330,7 @@ def attacks(
         UnitPart, typer.Option(help="What is dishonest: training, or rollouts and judgments of an RL run.")
     ] = (UnitPart.TRAINING),
     moments: Moments = None,
+    optimizer: InnerSteps = None,
     report: Annotated[bool, typer.Option("--report", help="Print Markdown tables.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -339,7 +340,7 @@ def attacks(
     if kind is UnitPart.ROLLOUT:
         _rollouts(only or [], report=report, as_json=as_json)
         return
-    choices = Choices(moments=moments)
+    choices = Choices(moments=moments, optimizer=optimizer)
     choices.check(cheats=only or [])
     cheats = _chosen(tuple(Cheat), only or [])
     found = measure(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.choices import DEFAULT_ROUNDS, Choices, Delay, JointK, Moments
+from coordinator.choices import DEFAULT_ROUNDS, Choices, Delay, InnerSteps, JointK, Moments
 from coordinator.kind import Environment, Kind, RunKind, preset_of, tuned_base
 from coordinator.voices import JudgeChoice, JudgeWeight, OwnWeight, People, PeopleWeight, Voices
 from murmur.churn import COMMIT_BLOCKS, Churn, Drop, JoinAt, check_joins, eligible, plan_drops
@@ -162,6 +162,7 @@ def up(
     drop: Drop = 0.0,
     joint_k: JointK = 0,
     moments: Moments = None,
+    optimizer: InnerSteps = None,
     tensorboard: TensorBoard = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -182,7 +183,7 @@ def up(
     voices.check(chosen)
     if tiers and chosen is not None:
         raise UsageError("a policy's units are all of one tier", hint="--tiers without --kind rollout")
-    choices = Choices(delay, joint_k, moments)
+    choices = Choices(delay, joint_k, moments, optimizer)
     rounds = rounds or (DEFAULT_ROUNDS if chosen is None else chosen.rounds)
     choices.check(chosen, cheat or (), rounds)  # before anything starts
     options = UpOptions(

@@ -90,7 +90,7 @@ def recipe(
     chosen = SPARSE if kind == "sparse" else DENSE
     codec = chosen["codec"] | ({"k": LONG_K} if kind == "sparse" and rounds >= LONG else {})
     moments = moments or ("published" if kind == "sparse" else "carried")
-    inner: Group = {"moments": moments}
+    inner: Group = {"moments": moments, "muon": {}}
     if moments == "published":
         eps = float(f"{EPS_SHARE / sqrt(parameters):.0e}")
         inner |= {"slices": max(1, min(rounds, MOST_SLICES)), "eps": eps}

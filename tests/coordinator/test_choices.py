@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.choices import Choices, MomentsStart
+from coordinator.choices import Choices, MomentsStart, Optimizer
 from protocol.errors import UsageError
 from training.preset import preset
 
@@ -17,22 +17,27 @@ def test_what_nobody_chose_is_left_to_the_manifest() -> None:
 
 
 def test_every_choice_is_a_field() -> None:
-    chosen = Choices(delay=2, joint_k=1024, moments=MomentsStart.FRESH)
+    chosen = Choices(delay=2, joint_k=1024, moments=MomentsStart.FRESH, optimizer=Optimizer.MUON)
     chosen.check()
     assert chosen.fields() == {
         "outer": {"delay": 2},
         "merging": {"joint_k": 1024},
-        "inner": {"moments": "fresh"},
+        "inner": {"moments": "fresh", "muon": {}},
     }
 
 
 def test_a_choice_keeps_the_fields_that_were_given() -> None:
     given = {"inner": {"lr": 1e-3}, "merging": {"similarity": 0.5}, "rounds": 4}
     assert PUBLISHED.fields(given) == {"inner": {"lr": 1e-3, "moments": "published"}}
+    rates = {"inner": {"muon": {"lr": 0.01}}}
+    assert Choices(optimizer=Optimizer.MUON).fields(rates) == rates
+    assert Choices(optimizer=Optimizer.ADAMW).fields(rates) == {"inner": {"muon": None}}
     assert Choices(joint_k=9).fields(given) == {"merging": {"similarity": 0.5, "joint_k": 9}}
 
 
-@pytest.mark.parametrize("one", [Choices(delay=1), Choices(joint_k=1024), PUBLISHED], ids=str)
+@pytest.mark.parametrize(
+    "one", [Choices(delay=1), Choices(joint_k=1024), PUBLISHED, Choices(optimizer=Optimizer.ADAMW)], ids=str
+)
 def test_a_policy_has_none_of_these_choices(one: Choices) -> None:
     with pytest.raises(UsageError, match="a policy samples from the round's parameters"):
         one.check(preset("sort"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
+from protocol.manifest import CodecConfig, InnerConfig, MuonConfig, OuterConfig
 from training.recipe import DENSE, SPARSE, recipe, with_recipe
 
 
@@ -49,7 +49,14 @@ def test_each_peer_says_every_second_moment_about_once(rounds: int, slices: int)
     ids=str,
 )
 def test_moments_are_carried_where_nobody_could_say_them_or_somebody_wants_it(given: dict[str, Any]) -> None:
-    assert filled(**given)["inner"] == {"moments": "carried"}
+    assert filled(**given)["inner"] == {"moments": "carried", "muon": {}}
+
+
+def test_matrices_take_muons_steps_unless_somebody_wants_adamws() -> None:
+    assert InnerConfig.model_validate(filled()["inner"]).muon == MuonConfig()
+    assert filled(inner={"muon": {"lr": 0.01}})["inner"]["muon"] == {"lr": 0.01}
+    assert filled(inner={"muon": None})["inner"]["muon"] is None
+    assert "inner" not in with_recipe({"rounds": 40, "rollouts": {}}), "a policy's steps are its preset's"
 
 
 def test_eps_follows_the_size_of_a_gradients_entries_where_moments_are_published() -> None:
