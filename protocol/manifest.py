@@ -30,7 +30,7 @@ class MuonConfig(Frozen):
     """Have matrices of blocks take Muon's steps (`training.muon`), on AdamW's schedule and with its weight decay."""
 
     lr: float = Field(default=2e-2, gt=0, le=1)
-    momentum: float = Field(default=0.95, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
 
 
 class InnerConfig(Frozen):

@@ -4,15 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from murmur.churn import plan_drops
 from protocol.errors import OwnFault
-from protocol.manifest import CodecConfig, OuterConfig
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
 from protocol.model_config import ModelConfig
 from tests.bench import _cells, churn, loss
 from tests.bench._cells import Cell, Figures, train
-from tests.bench._trials import Trial, orthogonalised
+from tests.bench._trials import Trial
 from training.recipe import with_recipe
 
 TINY = Cell(size="tiny", peers=2, rounds=2, steps=3, batch=2, warmup=0)
@@ -62,16 +61,11 @@ def test_the_trial_that_became_the_products_fresh_moments_is_it(tmp_path):
     assert tried.report == pytest.approx(figures.report, abs=1e-4)
 
 
-def test_muon_makes_singular_values_near_one_and_moves_the_matrices_of_blocks(tmp_path):
-    generator = torch.Generator().manual_seed(7)
-    for shape in ((16, 48), (48, 16)):
-        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=generator)))
-        assert values.min() > 0.6
-        assert values.max() < 1.3
-    tried, _ = trained(tmp_path, lr=0.02, trial=Trial())
-    muon, _ = trained(tmp_path, lr=0.02, trial=Trial(muon=0.95))
+def test_a_cell_with_muon_takes_its_steps(tmp_path):
+    adamw, _ = trained(tmp_path)
+    muon, _ = trained(tmp_path, muon=5.0)
     assert muon.report < np.log(256)
-    assert abs(muon.report - tried.report) > 1e-4
+    assert abs(muon.report - adamw.report) > 1e-4
 
 
 def test_what_diverges_has_no_loss(tmp_path, monkeypatch):
@@ -133,7 +127,7 @@ def test_rates_climb_until_both_neighbours_are_worse(tmp_path, monkeypatch):
 
 
 def test_a_table_shows_the_half_that_did_not_choose_in_pairs(tmp_path, monkeypatch):
-    base = {"ours": 2.0, "diloco": 2.1, "ddp": 1.9, "local": 2.3}
+    base = {"ours": 2.0, "diloco": 2.1, "muloco": 2.05, "ddp": 1.9, "local": 2.3}
 
     def figures(cell):
         report = base[cell.scheme] + 0.1 * cell.seed + (0.01 * cell.seed if cell.scheme == "ours" else 0)
@@ -155,8 +149,9 @@ def test_ours_is_what_a_run_of_that_length_would_be(tmp_path, rounds):
     assert manifest.codec == CodecConfig(**filled["codec"])
     assert manifest.outer == OuterConfig(**filled["outer"])
     assert (manifest.inner.moments == "published") is (rounds == 100)
-    for name, value in filled["inner"].items():
-        assert getattr(manifest.inner, name) == value
+    chosen = InnerConfig.model_validate(filled["inner"])
+    for name in filled["inner"]:
+        assert getattr(manifest.inner, name) == getattr(chosen, name)
 
 
 def test_fields_of_a_cell_and_its_trial_are_named_in_words():

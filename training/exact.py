@@ -21,6 +21,7 @@ from training.inner import (
     InnerState,
     check_vocabulary,
     copy_state,
+    ends_round,
     last_stretch,
     smoothed_squares,
 )
@@ -92,7 +93,7 @@ class ExactDescent:
             self._take_adamw(place, gradient[place], rate, stretch)
         if inner.muon is not None:
             for shape, places in self._matrices.items():
-                self._take_muon(inner.muon, shape, places, gradient, rate * inner.muon.lr / inner.lr)
+                self._take_muon(inner.muon, shape, places, gradient, step, rate * inner.muon.lr / inner.lr)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Return the gradient as float64[P], scaled down to the manifest's norm if what learns has a longer one."""
@@ -133,7 +134,13 @@ class ExactDescent:
         self._take(place, change, rate)
 
     def _take_muon(
-        self, muon: MuonConfig, shape: tuple[int, ...], places: Places, gradient: Tensor, rate: float
+        self,
+        muon: MuonConfig,
+        shape: tuple[int, ...],
+        places: Places,
+        gradient: Tensor,
+        step: int,
+        rate: float,
     ) -> None:
         """Take Muon's step of all matrices of one shape, at a rate of its own; gradient float64[P]."""
         slopes = torch.stack([gradient[place].view(shape) for place in places])
@@ -142,9 +149,10 @@ class ExactDescent:
         ahead = (held * muon.momentum).add_(slopes)
         norms = sqrt(_sum_each(ahead * ahead)).add_(NORM_EPS).view(-1, 1, 1)
         steps = orthogonalised(ahead.div_(norms).float(), _product)
-        for place, momentum, step in zip(places, held, steps, strict=True):
+        length = rate * step_length(shape, last=ends_round(self._manifest.inner, step))
+        for place, momentum, taken in zip(places, held, steps, strict=True):
             self._exp_avg[place] = momentum.flatten().float()
-            self._take(place, step.flatten().double().mul_(rate * step_length(shape)).float(), rate)
+            self._take(place, taken.flatten().double().mul_(length).float(), rate)
 
     def _take(self, place: slice, change: Tensor, rate: float) -> None:
         # Decay and step are rounded one by one, as in float32 training: near one that is most of the difference.

@@ -1,4 +1,4 @@
-"""Inner steps: AdamW on one peer's assigned batches.
+"""Inner steps: AdamW on one peer's assigned batches, or Muon for matrices of blocks and AdamW for the rest.
 
 `InnerTrainer.run` is the step that a verifier replays. On one machine and one build of torch it is
 deterministic, whatever the number of threads; between instruction sets it differs by rounding only.
@@ -16,6 +16,7 @@ make up for what it does not remember:
   first moment if no further gradient came, so every gradient of the round has moved the parameters as far as any.
 
 Without the last of these a gradient of a round's end is lost for its larger part: `tests/bench/notes` has figures.
+Muon has one moment, the momentum, which starts as zero likewise (`training.muon`).
 """
 
 import math
@@ -119,9 +120,13 @@ def learning_rate(inner: InnerConfig, step: int, total_steps: int) -> float:
 
 
 def last_stretch(inner: InnerConfig, step: int) -> float:
-    """Return how many times as long a global step is as its learning rate says: fresh moments end with a long one."""
-    last = inner.fresh and (step + 1) % inner.steps == 0
-    return 1.0 / (1.0 - inner.beta1) if last else 1.0
+    """Return how many times as long AdamW's step is as its rate says: fresh moments end with a long one."""
+    return 1.0 / (1.0 - inner.beta1) if ends_round(inner, step) else 1.0
+
+
+def ends_round(inner: InnerConfig, step: int) -> bool:
+    """Tell whether a global step is the last of a round whose moments nobody carries on."""
+    return inner.fresh and (step + 1) % inner.steps == 0
 
 
 def smoothed_squares(gradient: torch.Tensor, layout: Layout, first: int, total: Total) -> torch.Tensor:
@@ -264,10 +269,12 @@ class Descent:
             )
             if inner.muon is not None:
                 for shape, places in self._matrices.items():
-                    self._take_muon(inner.muon, shape, places, rate * inner.muon.lr / inner.lr)
+                    self._take_muon(inner.muon, shape, places, step, rate * inner.muon.lr / inner.lr)
         self._steps += 1
 
-    def _take_muon(self, muon: MuonConfig, shape: tuple[int, ...], places: Places, rate: float) -> None:
+    def _take_muon(
+        self, muon: MuonConfig, shape: tuple[int, ...], places: Places, step: int, rate: float
+    ) -> None:
         """Take Muon's step of all matrices of one shape, at a rate of its own."""
         gradient, held = (
             torch.stack([vector[place].view(shape) for place in places])
@@ -277,10 +284,11 @@ class Descent:
         ahead = (held * muon.momentum).add_(gradient)  # Nesterov's
         norms = torch.linalg.vector_norm(ahead, dim=(1, 2), keepdim=True, dtype=torch.float64)
         steps = orthogonalised(ahead.div_(norms.add_(NORM_EPS).float()), torch.matmul)
-        kept, length = 1 - rate * self._manifest.inner.weight_decay, rate * step_length(shape)
-        for place, momentum, step in zip(places, held, steps, strict=True):
+        inner = self._manifest.inner
+        length = rate * step_length(shape, last=ends_round(inner, step))
+        for place, momentum, taken in zip(places, held, steps, strict=True):
             self._exp_avg[place] = momentum.flatten()
-            self._leaf[place].mul_(kept).sub_(step.flatten(), alpha=length)
+            self._leaf[place].mul_(1 - rate * inner.weight_decay).sub_(taken.flatten(), alpha=length)
 
     def _guess(self) -> None:
         """Start second moments that nobody has said anything of from the round's first gradient."""

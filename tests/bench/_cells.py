@@ -50,7 +50,7 @@ Advance = Callable[[int], None]
 class Cell(Frozen):
     """Say what is trained. Every field is part of the cell's key, but for trials that were not asked for."""
 
-    scheme: Literal["ours", "diloco", "ddp", "local"] = "ours"
+    scheme: Literal["ours", "diloco", "muloco", "ddp", "local"] = "ours"
     size: str = "0.17M"
     peers: int = 8
     rounds: int = 100
@@ -68,8 +68,7 @@ class Cell(Frozen):
     moments: Literal["fresh", "published"] | None = None  # None: carried
     slices: int | None = None  # of the moments that are published; None: the default
     eps: float | None = None  # of AdamW; None: the default
-    muon_lr: float | None = None  # Muon's; None: matrices of blocks take AdamW's steps
-    muon_momentum: float | None = None  # None: the default
+    muon: float | None = None  # Muon's rate in units of `lr`; None: matrices of blocks take AdamW's steps
     merge: Literal["mean", "touched"] | None = None  # touched: over the senders that touched a coordinate
     joint: int | None = None  # entries of a chunk that a round's joint update keeps; None: there is none
     left_out: Literal["lost"] | None = (
@@ -109,17 +108,13 @@ class Cell(Frozen):
                 lr=self.lr,
                 warmup_steps=self.warmup,
                 moments=self.moments or "carried",
-                muon=None if self.muon_lr is None else self._muon(self.muon_lr),
+                muon=None if self.muon is None else MuonConfig(lr=self.muon * self.lr),
                 **{name: value for name in ("slices", "eps") if (value := getattr(self, name)) is not None},
             ),
             outer=OuterConfig(lr=self.outer_lr, momentum=self.momentum, delay=self.delay or 0),
             codec=CodecConfig(kind=self.kind, k=self.k, bits=self.bits, decay=self.decay),
             merging=MergingConfig(joint_k=self.joint or 0),
         )
-
-    def _muon(self, rate: float) -> MuonConfig:
-        momentum = {} if self.muon_momentum is None else {"momentum": self.muon_momentum}
-        return MuonConfig(lr=rate, **momentum)
 
 
 @dataclass(frozen=True)
@@ -218,6 +213,9 @@ class Training:
             parameters = parameters - np.float32(cell.outer_lr) * step
         self.sent = 4.0 * self._start.size * cell.rounds
         return [parameters]
+
+    muloco = diloco
+    """Average pseudo-gradients of Muon's steps likewise (Therien et al., arXiv 2505.23725)."""
 
     def ours(self) -> list[Floats]:
         """Go through the product's codec and outer step, or a trial's."""

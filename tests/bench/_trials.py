@@ -44,7 +44,6 @@ class Trial(Frozen):
     gentle: int = 0  # steps over which a round's rate rises
     beta1: float | None = None
     beta2: float | None = None
-    muon: float | None = None  # decay of m for matrices of blocks, whose steps are Muon's; None: AdamW's
 
 
 class TrialTrainer(InnerTrainer):
@@ -108,12 +107,9 @@ class TrialTrainer(InnerTrainer):
                 self._leaf.addcdiv_(held, second.sqrt().add_(inner.eps), value=-rate * share)
                 held.mul_(1 - share)
                 return
-            blocks = [] if trial.muon is None else self._orthogonal(trial.muon, rate)
             self._exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
             first = self._exp_avg / (1 - beta1**count) if trial.corrected else self._exp_avg
             self._leaf.addcdiv_(first, second.sqrt().add_(inner.eps), value=-rate)
-            for place, parameters, held in blocks:
-                self._leaf[place], self._exp_avg[place] = parameters, held
 
     def finish(self, last_step: int) -> None:
         """End a unit: with `flush`, take at once what the momentum would add up to without another gradient."""
@@ -139,22 +135,6 @@ class TrialTrainer(InnerTrainer):
         if trial.grid:
             mean = (mean.clamp(min=1e-30).log2() / trial.grid).round().mul(trial.grid).exp2()
         self.published = mean
-
-    def _orthogonal(self, decay: float, rate: float) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """Return where the matrices of blocks are, what Muon's step makes of them, and its momentum.
-
-        A step is as long as one of AdamW usually is (arXiv 2502.16982, section 2.2).
-        """
-        layout, found = parameter_layout(self._manifest.model), []
-        for name, shape in layout.tensors:
-            if not name.startswith("blocks.") or len(shape) == 1:
-                continue
-            place = layout.slices[name]
-            gradient = self.gradient[place]
-            held = decay * self._exp_avg[place] + gradient
-            step = orthogonalised((gradient + decay * held).view(shape)).flatten()
-            found.append((place, self._leaf[place] - rate * 0.2 * max(shape) ** 0.5 * step, held))
-        return found
 
     @property
     def _primed(self) -> bool:
@@ -207,14 +187,3 @@ class TrialTrainer(InnerTrainer):
                 smooth = rows * columns / rows.mean().clamp(min=1e-30)
             found[layout.slices[name]] = smooth.flatten()
         return found.lerp_(squares, self._trial.blend)
-
-
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Return a matrix with its singular values near one: five Newton-Schulz steps (Jordan et al., Muon, 2024)."""
-    wide = matrix.shape[0] <= matrix.shape[1]
-    found = matrix if wide else matrix.T
-    found = found / (found.norm() + 1e-7)
-    for _ in range(5):
-        square = found @ found.T
-        found = 3.4445 * found + (-4.7750 * square + 2.0315 * square @ square) @ found
-    return found if wide else found.T

@@ -4,7 +4,8 @@
 Every variant sees the same batches: those that the product assigns to so many peers of 15 steps of 4 x 64 bytes a
 round. Ours goes through the product's inner steps, codec, container and outer step, with what its recipe chooses;
 DiLoCo (Nesterov over mean pseudo-gradients in fp32) and data parallelism (the mean gradient of all peers, every step)
-take the same inner steps and send raw fp32. `local` is the mean of two peers who never communicate.
+take AdamW's inner steps and send raw fp32; `muloco` is DiLoCo with Muon's, as ours has. `local` is the mean of two peers
+who never communicate.
 
 Each variant's rates are chosen first, size by size, on a seed that is not reported and on one half of the held-out
 windows; the tables show the other half. Rates climb a ladder until both neighbours are worse.
@@ -25,22 +26,22 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from protocol.manifest import CodecConfig, OuterConfig
+from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
 from tests.bench._keep import Kept
 from tests.bench._rows import Rows
 from training.inner import prepare_process
 from training.recipe import recipe
 
-SCHEMES: Final = ("ours", "diloco", "ddp", "local")
+SCHEMES: Final = ("ours", "diloco", "muloco", "ddp", "local")
+MUON: Final = 5.0  # Muon's rate in units of AdamW's, where others have it: as our recipe's
 TUNING_SEED: Final = 100
 EXPLORED: Final = 60  # characters of a row's fields
 TELL_S: Final = 20.0  # between two words on progress
 
 LADDER: Final = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)  # inner rates
-OUTER: Final = {
-    "diloco": ((0.7, 0.6), (1.0, 0.0), (0.7, 0.9), (1.0, 0.3)),
-}  # (rate, momentum)
+PAIRS: Final = ((0.7, 0.6), (1.0, 0.0), (0.7, 0.9), (1.0, 0.3))  # (rate, momentum)
+OUTER: Final = {"diloco": PAIRS, "muloco": PAIRS}
 """Of DiLoCo: what its paper and its followers publish, and what short runs want."""
 
 
@@ -125,7 +126,10 @@ def by_recipe(base: Cell, moments: str | None = None) -> Cell:
     chosen = recipe(base.rounds, moments=moments, parameters=parameters_of(base.size))
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
-    inner = chosen["inner"] if chosen["inner"]["moments"] != "carried" else {}
+    config = InnerConfig.model_validate(chosen["inner"])
+    inner = {name: value for name, value in chosen["inner"].items() if name != "muon" and value != "carried"}
+    if config.muon is not None:
+        inner["muon"] = config.muon.lr / config.lr
     return base.model_copy(update={**named, **inner, "outer_lr": outer.lr, "momentum": outer.momentum})
 
 
@@ -168,7 +172,8 @@ def rows(keep: Keep, size: str, base: Cell, seeds: Sequence[int]) -> list[dict[s
     """Return a row a variant of one size."""
     base = base.model_copy(update={"size": size})
     keep.planned = _plan(base, seeds)
-    bases = dict.fromkeys(SCHEMES, base) | {"ours": by_recipe(base)}
+    muloco = base.model_copy(update={"muon": MUON})
+    bases = dict.fromkeys(SCHEMES, base) | {"ours": by_recipe(base), "muloco": muloco}
     chosen = {scheme: choose(keep, scheme, bases[scheme]) for scheme in SCHEMES}
     cells = {
         scheme: [chosen[scheme].model_copy(update={"seed": seed}) for seed in seeds] for scheme in SCHEMES
@@ -197,7 +202,7 @@ def _row(chosen: Mapping[str, Cell], found: Mapping[str, Sequence[Figures]], sch
     for other in ("diloco", "ddp"):
         row[f"bytes {other}/this"] = round(sent[other] / sent[scheme], 1) if sent[scheme] else None
     row["lr"] = cell.lr
-    row["outer, mu"] = [cell.outer_lr, cell.momentum] if scheme in ("ours", "diloco") else None
+    row["outer, mu"] = [cell.outer_lr, cell.momentum] if scheme not in ("ddp", "local") else None
     return row
 
 
@@ -210,7 +215,11 @@ def _plan(base: Cell, seeds: Sequence[int]) -> list[Cell]:
     """Return about what a size will take: three rates a variant, DiLoCo's pairs, and every seed."""
     tuning = base.model_copy(update={"seed": TUNING_SEED})
     rates = [{"scheme": scheme, "lr": rate} for scheme in SCHEMES for rate in LADDER[2:5]]
-    pairs = [{"scheme": "diloco", "outer_lr": rate, "momentum": mu} for rate, mu in OUTER["diloco"][1:]]
+    pairs = [
+        {"scheme": scheme, "outer_lr": rate, "momentum": mu}
+        for scheme, several in OUTER.items()
+        for rate, mu in several[1:]
+    ]
     reported = [{"scheme": scheme, "seed": seed} for scheme in SCHEMES for seed in seeds]
     return [tuning.model_copy(update=one) for one in (*rates, *pairs, *reported)]
 
