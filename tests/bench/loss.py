@@ -4,8 +4,8 @@
 Every variant sees the same batches: those that the product assigns to so many peers of 15 steps of 4 x 64 bytes a
 round. Ours goes through the product's inner steps, codec, container and outer step, with what its recipe chooses;
 DiLoCo (Nesterov over mean pseudo-gradients in fp32) and data parallelism (the mean gradient of all peers, every step)
-take AdamW's inner steps and send raw fp32; `muloco` is DiLoCo with Muon's, as ours has. `local` is the mean of two peers
-who never communicate.
+take AdamW's inner steps and send raw fp32; `muloco` is DiLoCo with Muon's, which ours has. `local` is the mean of two
+peers who never communicate.
 
 Each variant's rates are chosen first, size by size, on a seed that is not reported and on one half of the held-out
 windows; the tables show the other half. Rates climb a ladder until both neighbours are worse.
@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
+from tests.bench._inner import inner_steps
 from tests.bench._keep import Kept
 from tests.bench._rows import Rows
 from training.inner import prepare_process
@@ -117,17 +118,19 @@ def parse(text: str, base: Cell) -> Cell:
     return Cell.model_validate(values)
 
 
-def by_recipe(base: Cell, moments: str | None = None) -> Cell:
+def by_recipe(base: Cell, moments: str | None = None, optimizer: str = "muon") -> Cell:
     """Return a cell with the updates, moments and outer steps that the product chooses for its length.
 
     Args:
         moments: of the manifest, in the place of the chosen ones.
+        optimizer: of inner steps: muon, as the recipe has it, or adamw.
     """
     chosen = recipe(base.rounds, moments=moments, parameters=parameters_of(base.size))
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
-    config = InnerConfig.model_validate(chosen["inner"])
-    inner = {name: value for name, value in chosen["inner"].items() if name != "muon" and value != "carried"}
+    steps = inner_steps(chosen, optimizer)
+    config = InnerConfig.model_validate(steps)
+    inner = {name: value for name, value in steps.items() if name != "muon" and value != "carried"}
     if config.muon is not None:
         inner["muon"] = config.muon.lr / config.lr
     return base.model_copy(update={**named, **inner, "outer_lr": outer.lr, "momentum": outer.momentum})

@@ -66,7 +66,7 @@ def rollout_manifest(name: str = "sort", **changes: Any) -> RunManifest:
         verification=VerificationConfig(segment_steps=2),
         merging=UNJUDGED,
         rollouts=rollout_config(name, **changes),
-        dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4001),
+        dataset=DatasetConfig(name="none", root=ZERO_DIGEST, tokens=4002),
         initial_parameters=ZERO_DIGEST,
         program=ZERO_DIGEST,
     )
