@@ -34,7 +34,7 @@ class MuonConfig(Frozen):
 
 
 class InnerConfig(Frozen):
-    """Set AdamW's inner steps (Loshchilov and Hutter, arXiv 1711.05101) and their schedule."""
+    """Set inner steps, AdamW's (Loshchilov and Hutter, arXiv 1711.05101) or Muon's too, and their schedule."""
 
     steps: int = Field(default=15, ge=1, le=10_000)  # H, inner steps a round
     batch: int = Field(

@@ -156,7 +156,10 @@ def frozen(manifest: RunManifest) -> int:
 
 @lru_cache(maxsize=32)
 def moment_layout(model: ModelConfig) -> Layout:
-    """Return AdamW's two moments of every parameter (first all `exp_avg`, then all `exp_avg_sq`) and the step count."""
+    """Return both moments of every parameter (first all `exp_avg`, then all `exp_avg_sq`) and the step count.
+
+    Where matrices take Muon's steps their `exp_avg` is its momentum, and their `exp_avg_sq` is zero.
+    """
     parameters = parameter_layout(model).tensors
     moments = [
         (f"{moment}.{name}", shape) for moment in ("exp_avg", "exp_avg_sq") for name, shape in parameters

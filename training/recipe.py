@@ -29,6 +29,10 @@ zero, and what its gradients are divided by there is eps alone: with 1e-5, hones
 1.5e-4 apart in one such entry; with this share those of 900 stayed within 9.1e-6
 (`verification/data/calibration.json`).
 
+Matrices of blocks take Muon's steps (`training.muon`), in runs of every length: after 10, 20 and 40 rounds of 0.17 M
+parameters they gain 0.03, 0.09 and 0.03 nats over AdamW's at the same rate, after 40 of 1.2 M 0.08, one to three seeds.
+They cost time instead, the more so the fewer tokens a step has.
+
 Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
 come from its preset.
 """

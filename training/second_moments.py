@@ -10,6 +10,8 @@ A code is the exponent of a float32 as it stands in its bits: v is rounded to 2*
 and code 0 says nothing: of an entry that never had a gradient, or that no update spoke of. Integer operations alone,
 so that whoever replays a unit finds the same codes.
 
+What takes Muon's steps has no second moments, and code 0 for ever.
+
 Of several peers who say the same slice in one round the lower median counts, so that one of two cannot raise it. One
 round raises an entry by `RISE` octaves at most: from what was said before, or where nothing was from the mean square of
 a gradient's entries at the clipped norm.

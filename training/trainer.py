@@ -53,7 +53,7 @@ class Trainer(Protocol):
         ...
 
     def descend(self, step: int) -> None:
-        """Clip the gradient and take AdamW's step at the rate of a global step."""
+        """Clip the gradient and take the step at the rate of a global step."""
         ...
 
     def gradient_norms(self) -> list[float]:

@@ -199,3 +199,34 @@ def test_a_shift_of_a_matrix_s_momentum_or_a_second_moment_is_seen(make_manifest
     invented[place] = 1e-9
     found = segment_distances(manifest, start, replace(end, exp_avg_sq=invented), end)
     assert found[f"exp_avg_sq.{name}"] > 1e-3
+
+
+def test_what_hides_in_the_smallest_directions_of_momentum_moves_little(
+    make_manifest: Make, shard: Shard
+) -> None:
+    """Orthogonalised, the smallest singular value counts as much as the largest, so that a shift is put there."""
+    manifest = muon(make_manifest, steps=6)
+    tolerance, rows = manifest.verification.profiles[0].tolerance, assignment(manifest, BEACON, 0, 1)
+    trainer = InnerTrainer(manifest, shard)
+    trainer.load(InnerState.fresh(alive(manifest.model)))
+    trainer.run(rows[:2], 0)
+    before = trainer.state()
+    trainer.run(rows[2:4], 2)
+    honest = trainer.state()
+    shifted = honest.exp_avg.copy()
+    for shape, places in muon_places(manifest).items():
+        for place in places:
+            left, _, right = np.linalg.svd(honest.exp_avg[place].reshape(shape), full_matrices=False)
+            room = 0.8 * tolerance * np.linalg.norm(honest.exp_avg[place] - before.exp_avg[place])
+            shifted[place] -= room * np.outer(left[:, -1], right[-1]).ravel()
+    hidden = replace(honest, exp_avg=shifted)
+    assert max(segment_distances(manifest, before, hidden, honest).values()) < tolerance
+    ends = []
+    for state in (honest, hidden):
+        trainer.load(state)
+        trainer.run(rows[4:], 4)
+        ends.append(trainer.state().parameters)
+    for places in muon_places(manifest).values():
+        for place in places:
+            moved = np.linalg.norm(ends[1][place] - ends[0][place])
+            assert moved < 0.01 * np.linalg.norm(ends[0][place] - honest.parameters[place])
