@@ -63,8 +63,8 @@ InnerSteps = Annotated[
     Optimizer | None,
     typer.Option(
         "--optimizer",
-        help="What inner steps are of. muon: Muon's for the matrices of blocks and AdamW's for the rest, the default; "
-        "adamw: AdamW's for all.",
+        help="Whose inner steps peers take. muon: Muon's for matrices of blocks and AdamW's for the rest, the default "
+        "where moments are published; adamw: AdamW's for all, the default elsewhere.",
     ),
 ]
 

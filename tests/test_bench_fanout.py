@@ -44,7 +44,7 @@ def test_a_joint_update_costs_a_run_something_but_not_its_learning(tmp_path: Pat
 
 
 def test_the_table_compares_equal_runs_and_training_alone() -> None:
-    cells = variants((8, 16), 512, "muon")
+    cells = variants((8, 16), 512)
     assert next(iter(cells)) == "alone"
     assert cells["alone"].scheme == "local"
     for peers in (8, 16):

@@ -9,7 +9,12 @@ OPTIMIZERS: Final = ("muon", "adamw")
 
 def add_optimizer(parser: argparse.ArgumentParser) -> None:
     """Add the option that `inner_steps` takes."""
-    parser.add_argument("--optimizer", default="muon", choices=OPTIMIZERS, help="of inner steps")
+    parser.add_argument(
+        "--optimizer",
+        default="muon",
+        choices=OPTIMIZERS,
+        help="of inner steps; muon: where the recipe has it",
+    )
 
 
 def inner_steps(chosen: Mapping[str, Any], optimizer: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def cells(options: argparse.Namespace) -> list[Cell]:
             rounds=options.rounds,
             seed=seed,
             moments=options.moments,
-            optimizer="muon" if options.optimizer == "muon" else None,
+            optimizer="muon" if options.optimizer == "muon" and options.moments == "published" else None,
         )
         for rule in options.rules
         for attack, n in attacks

@@ -28,7 +28,7 @@ from training.inner import prepare_process
 DROPS: Final = (0.25, 0.5)
 
 
-def variants(base: Cell) -> dict[str, Cell]:
+def variants(base: Cell, optimizer: str) -> dict[str, Cell]:
     """Return the cell of each row by its name."""
     found = {"all stay": base}
     for drop in DROPS:
@@ -44,7 +44,7 @@ def variants(base: Cell) -> dict[str, Cell]:
     fresh = base.model_copy(update={"moments": "fresh"})
     found |= {"fresh moments, all stay": fresh}
     found |= {f"fresh moments, drop {drop:g}": fresh.model_copy(update={"drop": drop}) for drop in DROPS}
-    published = by_recipe(base, "published", "adamw" if base.muon is None else "muon")
+    published = by_recipe(base, "published", optimizer)
     found |= {"published moments, all stay": published}
     for drop in DROPS:
         away = published.model_copy(update={"drop": drop})
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     prepare_process(1)
     output = Rows(options.json)
     cells = variants(
-        by_recipe(Cell(rounds=options.rounds, peers=options.peers), "carried", options.optimizer)
+        by_recipe(Cell(rounds=options.rounds, peers=options.peers), "carried"), options.optimizer
     )
     with tempfile.TemporaryDirectory() as data:
         keep = Keep(options.keep, Path(data))

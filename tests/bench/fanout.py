@@ -47,7 +47,6 @@ from protocol.messages import (
 )
 from protocol.update import encode, symbols_digest
 from tests.bench._cells import Cell
-from tests.bench._inner import add_optimizer
 from tests.bench._peers import Peer, beacon, bench_manifest
 from tests.bench._rows import Rows
 from tests.bench.loss import Keep, by_recipe
@@ -281,9 +280,9 @@ def downloads(counts: Sequence[int], rounds: int, joint_k: int, seed: int) -> li
     return found
 
 
-def variants(peers: Sequence[int], joint_k: int, optimizer: str) -> dict[str, Cell]:
+def variants(peers: Sequence[int], joint_k: int) -> dict[str, Cell]:
     """Return the cells of the table of losses by their names."""
-    base = by_recipe(Cell(rounds=40), "carried", optimizer)
+    base = by_recipe(Cell(rounds=40), "carried")
     found = {"alone": base.model_copy(update={"scheme": "local"})}
     for count in peers:
         together = base.model_copy(update={"peers": count})
@@ -301,7 +300,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loss-peers", type=int, nargs="*", default=LOSS_PEERS, help="none: no losses")
     parser.add_argument("--keep", type=Path, help="directory of finished trainings, to go on from")
-    add_optimizer(parser)
     parser.add_argument("--json", action="store_true", help="one document")
     options = parser.parse_args(arguments)
     prepare_process(1)
@@ -324,7 +322,7 @@ def _losses(peers: Sequence[int], options: argparse.Namespace) -> list[dict[str,
     rows, found = Rows(as_json=False), list[dict[str, Any]]()
     cells = {
         name: cell.model_copy(update={"seed": options.seed})
-        for name, cell in variants(peers, options.joint_k, options.optimizer).items()
+        for name, cell in variants(peers, options.joint_k).items()
     }
     with tempfile.TemporaryDirectory() as data:
         keep = Keep(options.keep, Path(data))

@@ -137,6 +137,14 @@ def test_a_run_whose_moments_are_carried_holds_by_its_own_packaged_calibration(
     assert set(Cheat) - names == {Cheat.FORGED_MOMENTS}
 
 
+def test_a_run_of_adamws_steps_alone_holds_by_its_own_packaged_calibration(tmp_path: Path) -> None:
+    result = plan(tmp_path, None, "--json", inner={"muon": None})
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["holds"], told["reasons"]) == (True, [])
+    assert told["false_rejection_loss"] <= 0.001
+
+
 @pytest.mark.parametrize("rounds", [30, 50, 60, 100, 1000])
 def test_longer_runs_of_whole_epochs_hold_too(tmp_path: Path, rounds: int) -> None:
     assert plan(tmp_path, None, rounds=rounds).exit_code == 0

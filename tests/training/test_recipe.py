@@ -49,13 +49,14 @@ def test_each_peer_says_every_second_moment_about_once(rounds: int, slices: int)
     ids=str,
 )
 def test_moments_are_carried_where_nobody_could_say_them_or_somebody_wants_it(given: dict[str, Any]) -> None:
-    assert filled(**given)["inner"] == {"moments": "carried", "muon": {}}
+    assert filled(**given)["inner"] == {"moments": "carried"}
 
 
-def test_matrices_take_muons_steps_unless_somebody_wants_adamws() -> None:
+def test_matrices_take_muons_steps_beside_published_moments_unless_somebody_wants_adamws() -> None:
     assert InnerConfig.model_validate(filled()["inner"]).muon == MuonConfig()
     assert filled(inner={"muon": {"lr": 0.01}})["inner"]["muon"] == {"lr": 0.01}
     assert filled(inner={"muon": None})["inner"]["muon"] is None
+    assert "muon" not in filled(rounds=10)["inner"]
     assert "inner" not in with_recipe({"rounds": 40, "rollouts": {}}), "a policy's steps are its preset's"
 
 
