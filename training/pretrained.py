@@ -8,6 +8,7 @@ something else without a word.
 
 import json
 import math
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -412,5 +413,7 @@ def write_checkpoint(directory: Path, model: ModelConfig, parameters: Floats) ->
         directory.mkdir(parents=True, exist_ok=True)
         (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        # The library makes it its owner's alone; who may read one file may read both.
+        (directory / WEIGHTS).chmod(stat.S_IMODE((directory / CONFIG).stat().st_mode))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"cannot write a model into {directory}: {error}") from error

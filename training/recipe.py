@@ -27,7 +27,7 @@ Where moments are published, `inner.eps` is `EPS_SHARE` of the root mean square 
 one have, to which gradients are clipped by default. An entry that hardly ever has a gradient has a second moment near
 zero, and what its gradients are divided by there is eps alone: with 1e-5, honest replays of one segment in 720 were
 1.5e-4 apart in one such entry; with this share those of 900 stayed within 9.1e-6
-(`verification/data/calibration.json`).
+(`verification/data/calibration-adamw.json`).
 
 There matrices of blocks also take Muon's steps (`training.muon`): after 40 rounds they gain 0.03 nats with 0.17 M
 parameters and 0.08 with 1.2 M. They cost time instead, the more so the fewer tokens a step has. With carried moments

@@ -83,6 +83,9 @@ def test_what_was_learned_goes_back_to_where_it_came_from(tmp_path: Path) -> Non
     found = read_pretrained(models.write_checkpoint(tmp_path / "one", tensors))
     pretrained.write_checkpoint(tmp_path / "other", found.model, found.parameters + np.float32(0.01))
     again = read_pretrained(tmp_path / "other")
+    assert len({path.stat().st_mode for path in (tmp_path / "other").iterdir()}) == 1, (
+        "who may read one may both"
+    )
     assert again.model == found.model
     np.testing.assert_array_equal(again.parameters, found.parameters + np.float32(0.01))
     shifted = {name: tensor + np.float32(0.01) for name, tensor in tensors.items()}
