@@ -64,7 +64,7 @@ InnerSteps = Annotated[
     typer.Option(
         "--optimizer",
         help="Whose inner steps peers take. muon: Muon's for matrices of blocks and AdamW's for the rest, the default "
-        "where moments are published; adamw: AdamW's for all, the default elsewhere.",
+        "from a million parameters on where moments are published; adamw: AdamW's for all, the default elsewhere.",
     ),
 ]
 

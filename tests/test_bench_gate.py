@@ -7,7 +7,7 @@ from tests.bench.gate import LIARS, PEERS, train
 
 
 def test_flipped_updates_are_doubted_and_honest_ones_are_not(tmp_path: Path) -> None:
-    options = argparse.Namespace(rounds=2, steps=[0.25], windows=8, moments="published", optimizer="muon")
+    options = argparse.Namespace(rounds=2, steps=[0.25], windows=8, moments="published")
     found = train(options, 0, tmp_path)
     assert [found[0.25, shown].share("honest") for shown in ("honest", "flip")] == [0, 0]
     assert found[0.25, "flip"].share("dishonest") == 1

@@ -200,7 +200,7 @@ def test_a_newcomers_ignored_update_takes_its_steps_and_moves_nothing(tmp_path):
 
 
 def test_rows_of_churn_are_compared_with_the_run_in_which_all_stay():
-    found = churn.variants(TINY.model_copy(update={"peers": 8}), "adamw")
+    found = churn.variants(TINY.model_copy(update={"peers": 8}))
     assert found["6 peers, all stay"].peers == 6
     assert found["drop 0.5"].drop == 0.5
     assert churn.row("late", [2.0, 3.0], [1.5, 2.5])["minus all stay"] == 0.5

@@ -19,7 +19,6 @@ import numpy as np
 from coordinator.state import Phase
 from protocol.manifest import RunManifest
 from tests.bench._crew import Crew, gather, gather_hivemind, open_crew
-from tests.bench._inner import inner_steps
 from tests.bench._lines import Link
 from tests.bench._links import Host, Links, Traffic, open_links
 from tests.bench._peers import beacon, bench_manifest
@@ -156,9 +155,7 @@ class Course:
     def prepare(cls, directory: Path, seed: int, rounds: int, **named: Any) -> Self:
         """Write what all processes need: the run, its shard, where all start, and each peer's batches."""
         prepare_process(1)
-        chosen = recipe(rounds)
-        fields = {**chosen, "inner": inner_steps(chosen, "adamw")}  # as hivemind's peers
-        manifest, shard = bench_manifest(directory, seed, rounds, **fields)
+        manifest, shard = bench_manifest(directory, seed, rounds, **recipe(rounds))
         (directory / "run.json").write_text(manifest.model_dump_json())
         np.save(directory / "start.npy", initial_parameters(manifest.model, seed))
         for place in range(named["peers"]):

@@ -30,7 +30,6 @@ from protocol.manifest import InnerConfig, MergingConfig
 from protocol.tensors import parameter_layout
 from protocol.update import SparseSymbols
 from tests.bench._attacks import ATTACKS, RULES, Attackers, backdoor_success, matrix, poisoned, said
-from tests.bench._inner import add_optimizer, inner_steps
 from tests.bench._keep import Kept
 from tests.bench._peers import Peer, bench_manifest
 from tests.bench._rows import Rows
@@ -58,7 +57,6 @@ class Cell(Frozen):
     rounds: int
     seed: int
     moments: Literal["carried", "published"] = "published"
-    optimizer: Literal["muon"] | None = None  # of inner steps; None: AdamW
     batch: int = 4
     windows: int = 32
 
@@ -70,7 +68,7 @@ def train(cell: Cell, directory: Path) -> dict[str, Any]:
         directory,
         cell.seed,
         cell.rounds,
-        inner=InnerConfig(batch=cell.batch, **inner_steps(chosen, cell.optimizer or "adamw")),
+        inner=InnerConfig(batch=cell.batch, **chosen["inner"]),
         codec=chosen["codec"],
         outer=chosen["outer"],
         merging=MergingConfig(gate_windows=cell.windows),
@@ -119,15 +117,7 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     """Return every cell of the table: ours, and what is most telling, first."""
     attacks = [(NOBODY, 0), *((attack, n) for n in options.attackers for attack in options.attacks)]
     return [
-        Cell(
-            attack=attack,
-            attackers=n,
-            rule=rule,
-            rounds=options.rounds,
-            seed=seed,
-            moments=options.moments,
-            optimizer="muon" if options.optimizer == "muon" and options.moments == "published" else None,
-        )
+        Cell(attack=attack, attackers=n, rule=rule, rounds=options.rounds, seed=seed, moments=options.moments)
         for rule in options.rules
         for attack, n in attacks
         for seed in options.seeds
@@ -176,7 +166,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=ATTACKS)
     parser.add_argument("--rules", nargs="+", default=[*OURS, *RULES], choices=[*OURS, *RULES])
     parser.add_argument("--moments", default="published", choices=["carried", "published"])
-    add_optimizer(parser)
     parser.add_argument("--keep", type=Path, help="directory of finished cells, to go on from")
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)

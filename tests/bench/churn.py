@@ -20,7 +20,6 @@ from statistics import fmean
 from typing import Any, Final
 
 from tests.bench._cells import Cell
-from tests.bench._inner import add_optimizer
 from tests.bench._rows import Rows
 from tests.bench.loss import Keep, by_recipe
 from training.inner import prepare_process
@@ -28,7 +27,7 @@ from training.inner import prepare_process
 DROPS: Final = (0.25, 0.5)
 
 
-def variants(base: Cell, optimizer: str) -> dict[str, Cell]:
+def variants(base: Cell) -> dict[str, Cell]:
     """Return the cell of each row by its name."""
     found = {"all stay": base}
     for drop in DROPS:
@@ -44,7 +43,7 @@ def variants(base: Cell, optimizer: str) -> dict[str, Cell]:
     fresh = base.model_copy(update={"moments": "fresh"})
     found |= {"fresh moments, all stay": fresh}
     found |= {f"fresh moments, drop {drop:g}": fresh.model_copy(update={"drop": drop}) for drop in DROPS}
-    published = by_recipe(base, "published", optimizer)
+    published = by_recipe(base, "published")
     found |= {"published moments, all stay": published}
     for drop in DROPS:
         away = published.model_copy(update={"drop": drop})
@@ -80,15 +79,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--peers", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    add_optimizer(parser)
     parser.add_argument("--keep", type=Path, help="directory of finished cells, to go on from")
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)
     prepare_process(1)
     output = Rows(options.json)
-    cells = variants(
-        by_recipe(Cell(rounds=options.rounds, peers=options.peers), "carried"), options.optimizer
-    )
+    cells = variants(by_recipe(Cell(rounds=options.rounds, peers=options.peers), "carried"))
     with tempfile.TemporaryDirectory() as data:
         keep = Keep(options.keep, Path(data))
         several = {

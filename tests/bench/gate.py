@@ -20,7 +20,6 @@ from protocol.canonical import ZERO_DIGEST, tagged_digest
 from protocol.manifest import InnerConfig, MergingConfig, RunManifest
 from protocol.tensors import Floats
 from protocol.update import Symbols
-from tests.bench._inner import add_optimizer, inner_steps
 from tests.bench._peers import Peer, bench_manifest
 from tests.bench._rows import Rows
 from training.codec import compress, decode_dense
@@ -107,7 +106,7 @@ def train(options: argparse.Namespace, seed: int, directory: Path) -> dict[tuple
         directory,
         seed,
         options.rounds,
-        inner=InnerConfig(batch=4, **inner_steps(chosen, options.optimizer)),
+        inner=InnerConfig(batch=4, **chosen["inner"]),
         codec=chosen["codec"],
         outer=chosen["outer"],
         merging=MergingConfig(gate_windows=options.windows, similarity=0),
@@ -133,7 +132,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=float, nargs="+", default=[1.0, 0.5, 0.25])
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--moments", default="published", choices=["carried", "published"])
-    add_optimizer(parser)
     parser.add_argument("--json", action="store_true", help="one document a row")
     options = parser.parse_args(arguments)
     prepare_process(1)

@@ -28,7 +28,6 @@ from typing import Any, Final
 
 from protocol.manifest import CodecConfig, InnerConfig, OuterConfig
 from tests.bench._cells import SIZES, Cell, Figures, parameters_of, train
-from tests.bench._inner import inner_steps
 from tests.bench._keep import Kept
 from tests.bench._rows import Rows
 from training.inner import prepare_process
@@ -118,19 +117,17 @@ def parse(text: str, base: Cell) -> Cell:
     return Cell.model_validate(values)
 
 
-def by_recipe(base: Cell, moments: str | None = None, optimizer: str = "muon") -> Cell:
+def by_recipe(base: Cell, moments: str | None = None) -> Cell:
     """Return a cell with the updates, moments and outer steps that the product chooses for its length.
 
     Args:
         moments: of the manifest, in the place of the chosen ones.
-        optimizer: of inner steps: muon, as the recipe has it, or adamw.
     """
     chosen = recipe(base.rounds, moments=moments, parameters=parameters_of(base.size))
     codec, outer = CodecConfig.model_validate(chosen["codec"]), OuterConfig.model_validate(chosen["outer"])
     named = {name: getattr(codec, name) for name in ("kind", "k", "bits", "decay")}
-    steps = inner_steps(chosen, optimizer)
-    config = InnerConfig.model_validate(steps)
-    inner = {name: value for name, value in steps.items() if name != "muon" and value != "carried"}
+    config = InnerConfig.model_validate(chosen["inner"])
+    inner = {name: value for name, value in chosen["inner"].items() if name != "muon" and value != "carried"}
     if config.muon is not None:
         inner["muon"] = config.muon.lr / config.lr
     return base.model_copy(update={**named, **inner, "outer_lr": outer.lr, "momentum": outer.momentum})

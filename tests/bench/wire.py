@@ -36,7 +36,6 @@ from protocol.manifest import CodecConfig, DatasetConfig, InnerConfig, MuonConfi
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, Layout, parameter_layout
 from protocol.update import SecondMoments, SparseSymbols, Symbols, decode, encode
-from tests.bench._inner import add_optimizer
 from tests.bench._peers import Peer
 from tests.bench._rows import Rows
 from training.codec import compress, decode_dense
@@ -335,15 +334,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=InnerConfig().batch)
     parser.add_argument("--k", type=int, default=CODEC.k)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the inner steps")
-    add_optimizer(parser)
+    parser.add_argument("--muon", action="store_true", help="steps of matrices of blocks")
     parser.add_argument("--keep", type=Path, help="directory in which an interrupted run goes on")
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     options = parser.parse_args(arguments)
     prepare_process(1)
     with tempfile.TemporaryDirectory() as directory:
         tokens = corpus_tokens(Path(directory), MODEL.vocab)
-    muon = MuonConfig() if options.optimizer == "muon" else None
-    inner = InnerConfig(batch=options.batch, lr=options.lr, muon=muon)
+    inner = InnerConfig(batch=options.batch, lr=options.lr, muon=MuonConfig() if options.muon else None)
     codec = CODEC.model_copy(update={"k": options.k})
     manifest = wire_manifest(tokens, options.rounds, MODEL, inner, codec)
     rounds = Rounds(manifest, Shard(Path("pairs"), tokens), options.seed, options.peers, options.keep)

@@ -137,8 +137,8 @@ def test_a_run_whose_moments_are_carried_holds_by_its_own_packaged_calibration(
     assert set(Cheat) - names == {Cheat.FORGED_MOMENTS}
 
 
-def test_a_run_of_adamws_steps_alone_holds_by_its_own_packaged_calibration(tmp_path: Path) -> None:
-    result = plan(tmp_path, None, "--json", inner={"muon": None})
+def test_a_run_of_muons_steps_holds_by_its_own_packaged_calibration(tmp_path: Path) -> None:
+    result = plan(tmp_path, None, "--json", inner={"muon": {}})
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["holds"], told["reasons"]) == (True, [])

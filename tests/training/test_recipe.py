@@ -52,11 +52,13 @@ def test_moments_are_carried_where_nobody_could_say_them_or_somebody_wants_it(gi
     assert filled(**given)["inner"] == {"moments": "carried"}
 
 
-def test_matrices_take_muons_steps_beside_published_moments_unless_somebody_wants_adamws() -> None:
-    assert InnerConfig.model_validate(filled()["inner"]).muon == MuonConfig()
+def test_matrices_of_large_models_take_muons_steps_beside_published_moments() -> None:
+    large = {"layers": 6, "width": 128, "feed_forward": 384}  # 1.2 M parameters
+    assert InnerConfig.model_validate(filled(model=large)["inner"]).muon == MuonConfig()
+    assert filled(model=large, inner={"muon": None})["inner"]["muon"] is None
+    assert "muon" not in filled()["inner"]
+    assert "muon" not in filled(rounds=10, model=large)["inner"]
     assert filled(inner={"muon": {"lr": 0.01}})["inner"]["muon"] == {"lr": 0.01}
-    assert filled(inner={"muon": None})["inner"]["muon"] is None
-    assert "muon" not in filled(rounds=10)["inner"]
     assert "inner" not in with_recipe({"rounds": 40, "rollouts": {}}), "a policy's steps are its preset's"
 
 
