@@ -12,7 +12,7 @@ sends it: at 10 rounds sparse updates lose to peers who train alone, at 20 to de
 
 Neither has outer momentum: it gains 0.02 nats in short runs, but doubles what a joiner fetches, and an update that is
 taken back would go on moving the parameters. How many peers there are was not found to matter between 4 and 8 of
-0.17 M parameters. With 1.2 M parameters the same choices come to 0.018 nats behind DiLoCo, with 0.17 M to 0.017.
+0.17 M parameters. After 100 rounds they come to 0.017 nats behind DiLoCo, with 1.2 M and Muon's steps to its loss.
 
 Figures: tests/bench/notes/2026-11-23-loss.md, by `python -m tests.bench loss --sizes 0.17M --rounds 10 --seeds 0
 --explore "scheme=local" "kind=dense decay=1 outer_lr=1.5" "k=256 outer_lr=2"` and the same of 20 and 40 rounds.
@@ -29,8 +29,8 @@ zero, and what its gradients are divided by there is eps alone: with 1e-5, hones
 1.5e-4 apart in one such entry; with this share those of 900 stayed within 9.1e-6
 (`verification/data/calibration.json`).
 
-There, and from `MUON_FROM` parameters on, matrices of blocks also take Muon's steps (`training.muon`), which gain as
-much with 1.2 M as DiLoCo was ahead. With 0.17 M they gain 0.03 nats in 40 rounds and nothing in 100, so that AdamW's
+There, and from `MUON_FROM` parameters on, matrices of blocks also take Muon's steps (`training.muon`), which gain
+0.016 nats with 1.2 M. With 0.17 M they gain 0.03 nats in 40 rounds and nothing in 100, so that AdamW's
 stay. They cost time, the more so the fewer tokens a step has. With carried moments they gain more, 0.03 nats in 100
 rounds of 0.17 M; but there nobody has compared replays.
 
