@@ -30,9 +30,9 @@ zero, and what its gradients are divided by there is eps alone: with 1e-5, hones
 (`verification/data/calibration.json`).
 
 There, and from `MUON_FROM` parameters on, matrices of blocks also take Muon's steps (`training.muon`), which gain
-0.016 nats with 1.2 M. With 0.17 M they gain 0.03 nats in 40 rounds and nothing in 100, so that AdamW's
-stay. They cost time, the more so the fewer tokens a step has. With carried moments they gain more, 0.03 nats in 100
-rounds of 0.17 M; but there nobody has compared replays.
+0.016 nats in 100 rounds of 1.2 M. With 0.17 M they gain 0.03 in 40 rounds and nothing that could be told in 100, with
+moments published or carried, so that AdamW's stay. They cost time, the more so the fewer tokens a step has. Where
+moments are carried nobody has compared replays of Muon's.
 
 Whoever names a codec's kind gets the outer steps of that kind; every value that is named stays as it is. A policy's
 come from its preset.
