@@ -12,7 +12,7 @@ from protocol.canonical import digest
 from protocol.manifest import CodecConfig, InnerConfig
 from protocol.model_config import ModelConfig
 from protocol.update import SecondMoments
-from tests.bench import attacks_merge
+from tests.bench import attacks_merge, step
 from tests.bench._attacks import ATTACKS, RULES, STALE_ROUNDS, Attackers, said
 from tests.bench._clock import Clock
 from tests.bench._keep import Kept
@@ -206,3 +206,9 @@ def test_a_run_under_attack_counts_whom_our_merging_doubted(tmp_path):
     found = attacks_merge.train(cell, tmp_path)
     assert (found["honest"], found["dishonest"]) == (0, 2)
     assert 2.0 < found["loss"] < 8.0
+
+
+def test_steps_of_both_kinds_are_timed(tmp_path):
+    times = step.milliseconds(tmp_path, "0.17M", batch=1, units=1)
+    assert len(times) == 2
+    assert all(0 < one < float("inf") for one in times)

@@ -81,10 +81,8 @@ class ExactDescent:
     def descend(self, step: int) -> None:
         """Clip the gradient and take the step of a global step's rate: AdamW's, and Muon's where the run has it."""
         inner = self._manifest.inner
-        rate, stretch = (
-            exact_learning_rate(inner, step, self._manifest.total_steps),
-            last_stretch(inner, step),
-        )
+        rate = exact_learning_rate(inner, step, self._manifest.total_steps)
+        stretch = last_stretch(inner, step)
         gradient = self._clipped(self._gradient)
         if inner.fresh and not self._steps:
             self._guess(gradient)

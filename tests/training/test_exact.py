@@ -13,6 +13,7 @@ from protocol.errors import ConfigError, OwnFault
 from protocol.manifest import InnerConfig, RunManifest
 from protocol.model_config import ModelConfig
 from protocol.tensors import Floats, frozen, parameter_layout
+from tests.training.parameters import alive
 from training.assignment import assignment, batch
 from training.corpus import Shard
 from training.distance import segment_distances
@@ -28,12 +29,6 @@ ROUNDS = 3
 @pytest.fixture
 def lively(manifest: RunManifest) -> Floats:
     return alive(manifest.model)
-
-
-def alive(model: ModelConfig) -> Floats:
-    """Return parameters none of which is zero, so that every gradient flows."""
-    noise = np.random.default_rng(3).normal(0, 0.05, parameter_layout(model).size)
-    return (initial_parameters(model, 1) + noise).astype(np.float32)
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from protocol.manifest import InnerConfig, MuonConfig, RunManifest
-from protocol.model_config import ModelConfig
-from protocol.tensors import Floats, frozen, parameter_layout
+from protocol.tensors import frozen, parameter_layout
+from tests.training.parameters import alive
 from training.assignment import assignment
 from training.corpus import Shard
 from training.distance import segment_distances
 from training.exact import ExactTrainer
 from training.inner import InnerState, InnerTrainer, learning_rate
-from training.model import initial_parameters
 from training.muon import LAST_STEP, NORM_EPS, adamw_places, muon_places, orthogonalised
 
 BEACON = "cd" * 32
@@ -28,12 +27,6 @@ Make = Callable[..., RunManifest]
 def muon(make_manifest: Make, steps: int = 4, **changes: object) -> RunManifest:
     settings = {"steps": steps, "batch": 3, "warmup_steps": 0, "muon": MuonConfig(), **changes}
     return make_manifest(inner=InnerConfig.model_validate(settings))
-
-
-def alive(model: ModelConfig) -> Floats:
-    """Return parameters none of which is zero, so that every gradient flows."""
-    noise = np.random.default_rng(3).normal(0, 0.05, parameter_layout(model).size)
-    return (initial_parameters(model, 1) + noise).astype(np.float32)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
