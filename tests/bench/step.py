@@ -1,7 +1,7 @@
 """What Muon's steps cost over AdamW's: milliseconds of one inner step on one thread.
 
-`python -m tests.bench step [--sizes 0.17M 1.2M] [--batch 8] [--units 5]`. Both take the same batches of 64 bytes a row in
-turn, and the least time of several units of 15 steps counts: what else the machine does can only add to it.
+`python -m tests.bench step [--sizes 0.17M 1.2M] [--batch 8] [--units 5]`. Both take the same batches of 64 bytes a row
+in turn, and the least time of several units of 15 steps counts: what else the machine does can only add to it.
 """
 
 import argparse
