@@ -92,7 +92,20 @@ class Restore:
     work: Work
 
 
-Job = Fetch | TrainAhead | Train | Aggregate | Restore
+@dataclass(frozen=True)
+class Recheck:
+    """Ask whether the joint update of a round that we aggregated is the one that its updates make."""
+
+    aggregate: Aggregate  # holds it against all of them
+    objecting: frozenset[int]  # witnesses who say that it is not
+
+    @property
+    def round(self) -> int:
+        """Return the round that was aggregated."""
+        return self.aggregate.round
+
+
+Job = Fetch | TrainAhead | Train | Aggregate | Restore | Recheck
 
 
 @dataclass(frozen=True)
@@ -224,6 +237,13 @@ class Refuted:
 
 
 @dataclass(frozen=True)
+class Upheld:
+    """Tell that a round's joint update is right, whatever a witness said."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class CarryLost:
     """Tell that the files this peer must start its round with are not in the store any more."""
 
@@ -247,4 +267,6 @@ class Restored:
     same: bool
 
 
-Event = Facts | Restored | WentAhead | Trained | Fetched | Aggregated | Refuted | CarryLost | Received
+Event = (
+    Facts | Restored | WentAhead | Trained | Fetched | Aggregated | Refuted | Upheld | CarryLost | Received
+)

@@ -48,6 +48,7 @@ class RoundFacts:
     reveals: Mapping[int, Reveal] = field(default_factory=dict)  # that open a commitment heard, by number
     reveals_close: int | None = None  # block from which a reveal is late
     testified: bool = False  # the network has heard a receipt of ours
+    objections: Mapping[int, str] = field(default_factory=dict)  # hash of the record objected to, by number
 
     @property
     def confirmed(self) -> RoundRecord | None:
@@ -55,6 +56,11 @@ class RoundFacts:
         if self.record is None or self.record_hash is None or self.record.digest().hex() != self.record_hash:
             return None
         return in_force(self.record, void=self.void)
+
+    @property
+    def objecting(self) -> frozenset[int]:
+        """Return the drawn witnesses who say that the anchored record's joint update is wrong."""
+        return frozenset(one for one in self.witnesses if self.objections.get(one) == self.record_hash)
 
     @cached_property
     def listed(self) -> CommitmentList | None:
@@ -207,6 +213,7 @@ def _of_round(
         reveals=dict(_reveals(manifest, pool, round_)) if watching else {},
         reveals_close=None if posted is None else posted.block + manifest.deadlines.reveal,
         testified=number in pool.receipts(round_),
+        objections={one: said.body.record for one, said in pool.objections(round_).items()},
     )
 
 

@@ -21,6 +21,7 @@ from node.events import (
 )
 from node.keeping import restore
 from node.merging import aggregation, retracted_by
+from node.objecting import recheck
 from node.state import State
 from node.unit import Unit
 from protocol.messages import RoundRecord
@@ -66,15 +67,17 @@ def _wanted(state: State) -> Job | None:
 
 
 def _next_job(state: State) -> Job | None:
-    if state.finished or is_far_behind(state):
-        return None  # far behind, waiting for the newest record
+    if is_far_behind(state):
+        return None  # waiting for the newest record
+    if state.finished:
+        return recheck(state)
     if not state.held:
         return Fetch(state.round, state.parameters)
     facts = state.facts.of(state.round)
     record = facts.confirmed
     if record is not None:
         # Its few steps end first, while the updates come.
-        return state.job if isinstance(state.job, TrainAhead) else _aggregate(state, record)
+        return state.job if isinstance(state.job, TrainAhead) else recheck(state) or _aggregate(state, record)
     lessons = state.lessons
     if not may_commit(state) or facts.beacon is None or facts.commit_closes is None:
         return _ahead(state)

@@ -25,6 +25,7 @@ from node.events import (
     Progress,
     Publish,
     Received,
+    Recheck,
     Refuted,
     Release,
     Restore,
@@ -32,13 +33,15 @@ from node.events import (
     Stop,
     Train,
     Trained,
+    Upheld,
     WentAhead,
 )
 from node.facts import Facts, RoundFacts
 from node.forcing import FORCED, forcing_due
 from node.jobs import choose_job, may_commit
 from node.keeping import Served, drop
-from node.merging import MISTRUST, retracted_by
+from node.merging import retracted_by
+from node.objecting import MISTRUST, objection
 from node.state import KEEP_ROUNDS, State
 from node.tiers import next_tier
 from node.unit import Unit, commit, message_id, opening, reveal
@@ -94,6 +97,8 @@ def _take_in(state: State, event: Event, effects: list[Effect]) -> State:
             return _next_round(state, event, effects)
         case Refuted():
             return _refuted(state, event, effects)
+        case Upheld():
+            return _upheld(state, event)
         case Received():
             return state if state.watch is None else replace(state, watch=take(state.watch, event))
 
@@ -167,10 +172,17 @@ def _next_round(state: State, event: Aggregated, effects: list[Effect]) -> State
 
 
 def _refuted(state: State, event: Refuted, effects: list[Effect]) -> State:
-    if not isinstance(state.job, Aggregate) or state.job.round != event.round:
+    if not isinstance(state.job, Aggregate | Recheck) or state.job.round != event.round:
         return state
+    effects += objection(state, event.round)
     error = f"the record of round {event.round} cannot be followed: {event.fault}"
     return _stop(replace(state, job=None), effects, error, MISTRUST)
+
+
+def _upheld(state: State, event: Upheld) -> State:
+    if not isinstance(state.job, Recheck) or state.job.round != event.round:
+        return state
+    return replace(state, groundless=state.groundless | state.job.objecting, job=None, kept=None)
 
 
 def _served(state: State, updates: frozenset[str]) -> Served:
@@ -336,7 +348,7 @@ def _forget(state: State) -> State:
 
 def _end(state: State, effects: list[Effect]) -> State:
     final = state.facts.final
-    if not state.finished or final is None:
+    if not state.finished or final is None or isinstance(state.job, Recheck):
         return state
     if final != state.parameters:
         return _stop(

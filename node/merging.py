@@ -1,13 +1,12 @@
 """How a contributor takes a round's outer step: over everybody's updates, or over the joint one in their place.
 
 The round's drawn witnesses hold all updates, and hold the joint one against them; whoever finds that it is another
-stops, as it does where a record's parameters are not those that it reached itself. They also go on holding them for
-whoever audits the run.
+objects (`node.objecting`) and stops, as it does where a record's parameters are not those that it reached itself. They
+also go on holding them for whoever audits the run.
 """
 
 from collections.abc import Callable
 from functools import cache
-from typing import Final
 
 from node.events import Aggregate
 from node.facts import Facts
@@ -17,8 +16,6 @@ from protocol.messages import RoundRecord
 from training.workbench import RetractedRound
 from verification.retract import moving_units, sources
 from verification.witness import witnesses
-
-MISTRUST: Final = "stop trusting this coordinator: `murmur audit run` names the fault"
 
 
 def aggregation(

@@ -224,6 +224,7 @@ class Node:
                 self._finished = True
                 log.info("the run is finished; serving what is here until stopped")
             case Stop():
+                await self._flush()  # what makes us stop, others have to hear
                 raise MurmurError(effect.error or "", hint=effect.hint)
 
     async def _show_work(self, effect: Publish, unit: Unit) -> None:

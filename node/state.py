@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from node.events import Aggregate, Carry, Fetch, Job, Progress, Restore, Train, TrainAhead, WentAhead
+from node.events import Aggregate, Carry, Fetch, Job, Progress, Recheck, Restore, Train, TrainAhead, WentAhead
 from node.facts import Facts
 from node.forcing import FORCED
 from node.keeping import STATE_CAP, Served, unit_bytes
@@ -47,6 +47,7 @@ class State:
     kept: frozenset[str] | None = None  # what the store was last reduced to; None: it may hold more
     receipts: Mapping[int, Receipt] = field(default_factory=dict)  # signed before the start, by round
     watch: Watch | None = None  # what we have of the round's updates as its witness
+    groundless: frozenset[int] = frozenset()  # witnesses who objected to a joint update that is right
     signs_from: int = 0  # first round for which something new is signed; above 0 if the journal was restored
     commits_from: int = 0  # first round whose roster has our key; above 0 if our number had another before
     stopped: bool = False
@@ -97,12 +98,14 @@ class State:
     @property
     def others(self) -> frozenset[int]:
         """Return the rounds to look at beside the current one: of interest, or with units that it needs."""
-        record = self.facts.of(self.round).confirmed
-        retracted = () if record is None else record.retracted
         learned = learned_rounds(self.manifest, self.round)
-        before = {self.round - 1} if self.carry == "unit" else set[int]()
+        joint = self.manifest.merging.joint_k > 0  # of the round before: somebody may object to it
+        before = {self.round - 1} if self.carry == "unit" or joint else set[int]()
         following = {self.round + 1} if self.manifest.outer.delay else set[int]()
-        old = {one.round for one in retracted if one.round < self.round}
+        old = set[int]()
+        for round_ in {self.round, *before}:
+            record = self.facts.of(round_).confirmed
+            old |= set() if record is None else {one.round for one in record.retracted if one.round < round_}
         return self.interest | {*learned} | before | following | old
 
     @property
@@ -144,7 +147,7 @@ class State:
                 return "training"
             case Restore():
                 return "restoring"
-            case Aggregate():
+            case Aggregate() | Recheck():
                 return "aggregating"
         facts = self.facts.of(self.round)
         if facts.commit_closes is None:

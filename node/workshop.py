@@ -21,12 +21,14 @@ from node.events import (
     Job,
     Receive,
     Received,
+    Recheck,
     Refuted,
     Restore,
     Restored,
     Train,
     TrainAhead,
     Trained,
+    Upheld,
     WentAhead,
 )
 from node.honesty import Honesty
@@ -188,6 +190,10 @@ class Shop:
                 return Restored(job.round, await self._restore(job))
             case Aggregate():
                 return await self._aggregate(job)
+            case Recheck():
+                log.warning("round %d: witnesses %s object to its joint update", job.round, [*job.objecting])
+                found = await self._aggregate(job.aggregate)
+                return found if isinstance(found, Refuted) else Upheld(job.round)
 
     async def receive(self, wanted: Receive) -> Received:
         """Fetch a revealed update, again and again until it is here, and check it."""

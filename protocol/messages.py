@@ -136,6 +136,18 @@ class Receipt(Body):
     entries: tuple[ReceivedUpdate, ...] = Field(max_length=MAX_UNITS)
 
 
+class Objection(Body):
+    """Say that a record's joint update is not the one that its updates make: a drawn witness made it again.
+
+    It proves nothing. Whoever hears it makes that joint update again itself.
+    """
+
+    kind = "objection"
+    roles = ("contributor",)
+    number: Number  # of the witness
+    record: Digest  # body hash of the record, as it is anchored
+
+
 class UnitRecord(Frozen):
     """Say what became of a committed unit: merged, or why not; and what its chance to be drawn follows from.
 
@@ -337,6 +349,7 @@ BODIES: dict[str, type[Body]] = {
         Reveal,
         RoundRecord,
         Receipt,
+        Objection,
         Opening,
         Seal,
         Verdict,

@@ -23,6 +23,7 @@ from protocol.messages import (
     Commitment,
     CommitmentList,
     Finish,
+    Objection,
     Opening,
     Preference,
     Ready,
@@ -330,6 +331,10 @@ class MessagePool:
         """Return the receipts heard of a round's updates, by the witness's number."""
         return {labels[0]: message for labels, message in self._all(Receipt, round_).items()}
 
+    def objections(self, round_: int) -> dict[int, Signed[Objection]]:
+        """Return the objections heard to a round's record, by the witness's number."""
+        return {labels[0]: message for labels, message in self._all(Objection, round_).items()}
+
     def seals(self, round_: int) -> dict[tuple[int, int], Signed[Seal]]:
         """Return the seals heard on a round's units, by (number, verifier)."""
         return {(one[0], one[1]): message for one, message in self._all(Seal, round_).items()}
@@ -402,7 +407,7 @@ def slot_of(message: Signed[Body]) -> Slot:
             labels = (body.epoch,)
         case Preference():
             labels = body.pair
-        case Ready() | Commitment() | Reveal() | Receipt():
+        case Ready() | Commitment() | Reveal() | Receipt() | Objection():
             labels = (body.number,)
         case _:
             labels = ()

@@ -25,6 +25,7 @@ from protocol.messages import (
     Finish,
     Judgement,
     ListedPreference,
+    Objection,
     Opening,
     Preference,
     Ready,
@@ -109,6 +110,7 @@ def bodies() -> list[tuple[str, Body]]:
         ),
         ("coordinator", RoundRecord(parameters=SOME, units=(unit,), judged=judged, preferences=(told,))),
         ("contributor", Receipt(number=1, entries=(ReceivedUpdate(number=1, symbols=SOME, blob=SOME),))),
+        ("contributor", Objection(number=1, record=SOME)),
         ("contributor", opening),
         ("verifier", Seal(number=1, verifier=5, commitment=SOME, opening=SOME, segment=0, seal=SOME)),
         (

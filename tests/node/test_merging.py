@@ -6,7 +6,8 @@ import pytest
 
 from node.events import Aggregate, Refuted, Restore, Train
 from node.keeping import restore
-from node.merging import MISTRUST, shelved
+from node.merging import shelved
+from node.objecting import MISTRUST
 from protocol.joint import Returned
 from protocol.manifest import RunManifest
 from protocol.messages import Judgement, RoundRecord

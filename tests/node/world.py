@@ -25,6 +25,7 @@ from node.events import (
     Publish,
     Receive,
     Received,
+    Recheck,
     Refuted,
     Release,
     Restore,
@@ -36,6 +37,7 @@ from node.events import (
     Train,
     TrainAhead,
     Trained,
+    Upheld,
     WentAhead,
 )
 from node.facts import observe
@@ -348,13 +350,16 @@ class Contributor:
                 after = parameters or self.world.parameters(job.round + 1)
                 blobs.add(after)
                 self._take(Aggregated(job.round, after))
+            case Recheck():
+                blobs |= job.aggregate.blobs
+                self._take(Upheld(job.round))
         self.look()
         return self.effects[before:]
 
     def refute(self, fault: str) -> list[Effect]:
         """Find out that nobody can take the step at hand."""
         before = len(self.effects)
-        assert isinstance(self.job, Aggregate)
+        assert isinstance(self.job, Aggregate | Recheck)
         round_, self.job = self.job.round, None
         self._take(Refuted(round_, fault))
         return self.effects[before:]

@@ -7,6 +7,7 @@ from protocol.messages import (
     Body,
     CommitmentEntry,
     CommitmentList,
+    Objection,
     Ready,
     Receipt,
     ReceivedUpdate,
@@ -224,6 +225,20 @@ def test_of_two_reveals_the_one_that_opens_the_commitment_counts_whichever_came_
             held.add(late)
     assert held.reveals(0) == {1: good}
     assert held.equivocations == [(first, good)], "once a slot"
+
+
+def test_a_witness_objects_to_one_record_of_a_round() -> None:
+    held = pool()
+    said, other = (
+        sign(key("peer-1"), manifest(), 0, "contributor", Objection(number=1, record=digest_of(name)))
+        for name in ("record", "another")
+    )
+    held.add(said)
+    with pytest.raises(Equivocation):
+        held.add(other)
+    assert held.objections(0) == {1: said}
+    with pytest.raises(Malformed, match="not signed by the key of number 1"):
+        held.add(sign(key("peer-2"), manifest(), 0, "contributor", Objection(number=1, record=said.id)))
 
 
 def test_of_two_receipts_the_one_that_the_record_names_counts() -> None:
