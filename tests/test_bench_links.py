@@ -1,7 +1,5 @@
 """Rules by which packets travel over links, on a clock that the tests set, and real processes where that is allowed."""
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench._lines import MBIT, Line, Link, Middle
-from tests.bench._links import open_links
+from tests.bench._links import NEEDS, may_open, open_links
 from tests.bench._switch import loopback_bytes
 
 PACKET = bytes(1250)  # ten milliseconds at one megabit a second
@@ -111,12 +109,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
 """
 
 
-def may_make_links():
-    tools = all(map(shutil.which, ("ip", "nsenter")))
-    return sys.platform == "linux" and os.geteuid() == 0 and tools and Path("/dev/net/tun").exists()
-
-
-@pytest.mark.skipif(not may_make_links(), reason="needs root, iproute2, util-linux and /dev/net/tun")
+@pytest.mark.skipif(not may_open(), reason=NEEDS)
 def test_processes_on_two_hosts_talk_over_their_links_alone():
     python = [sys.executable, "-c"]
     with open_links([Link(rate=50 * MBIT, delay_s=0.001)] * 3) as links:

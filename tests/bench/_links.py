@@ -14,6 +14,7 @@ longer where all processors are busy.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,13 @@ from pathlib import Path
 from tests.bench._lines import Link
 
 ROOT = Path(__file__).resolve().parents[2]
+NEEDS = "needs root, iproute2, util-linux and /dev/net/tun"
+
+
+def may_open() -> bool:
+    """Tell whether this process can make hosts."""
+    tools = all(map(shutil.which, ("ip", "nsenter")))
+    return sys.platform == "linux" and os.geteuid() == 0 and tools and Path("/dev/net/tun").exists()
 
 
 @dataclass(frozen=True)
