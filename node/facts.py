@@ -60,7 +60,8 @@ class RoundFacts:
     @property
     def objecting(self) -> frozenset[int]:
         """Return the drawn witnesses who say that the anchored record's joint update is wrong."""
-        return frozenset(one for one in self.witnesses if self.objections.get(one) == self.record_hash)
+        said = self.objections.items()
+        return frozenset(one for one, record in said if one in self.witnesses and record == self.record_hash)
 
     @cached_property
     def listed(self) -> CommitmentList | None:
