@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace, seed: int) -> dict[str, float]:
 
     parts = {
         "codec": replaced(codec, kind="kind", k="k", bits="bits", decay="decay", chunk="chunk"),
-        "inner": replaced(inner, lr="lr", batch="batch", warmup_steps="warmup"),
+        "inner": replaced(inner, lr="lr", eps="eps", batch="batch", warmup_steps="warmup"),
         "outer": replaced(outer, lr="outer_lr", momentum="momentum"),
     }
     with tempfile.TemporaryDirectory() as directory:
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kind", choices=("sparse", "dense"))
     for name in ("--k", "--chunk", "--bits", "--batch", "--warmup"):
         parser.add_argument(name, type=int)
-    for name in ("--decay", "--outer-lr", "--momentum", "--lr"):
+    for name in ("--decay", "--outer-lr", "--momentum", "--lr", "--eps"):
         parser.add_argument(name, type=float)
     parser.add_argument("--json", action="store_true", help="one document instead of a table")
     options = parser.parse_args(arguments)
