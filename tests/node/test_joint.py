@@ -4,6 +4,8 @@ finds it and of who hears of it.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +116,14 @@ def two_contributors(manifest: RunManifest) -> SimChain:
     return SimChain(manifest, {1: "contributor", 2: "contributor", 8: "verifier", 9: "verifier"}, height=11)
 
 
+@asynccontextmanager
+async def unwitnessed(place: Place, directory: Path) -> AsyncIterator[tuple[Coordinator, NodeConfig]]:
+    """Coordinate two contributors; the configuration is number 1's, which is no witness."""
+    manifest = place.manifest
+    async with coordinating(directory, manifest, two_contributors(manifest)) as coordinator:
+        yield coordinator, config_of(place, directory, coordinator)
+
+
 async def object_to_round_0(coordinator: Coordinator) -> None:
     """Speak as number 2, once number 1 has taken the round's outer step."""
     await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(1))
@@ -126,10 +136,7 @@ async def object_to_round_0(coordinator: Coordinator) -> None:
 async def test_who_hears_of_a_wrong_joint_update_makes_sure_and_stops(
     unwitnessed_place: Place, tmp_path: Path
 ) -> None:
-    manifest = unwitnessed_place.manifest
-    chain = two_contributors(manifest)
-    async with coordinating(tmp_path, manifest, chain) as coordinator:
-        config = config_of(unwitnessed_place, tmp_path, coordinator)
+    async with unwitnessed(unwitnessed_place, tmp_path) as (coordinator, config):
         with pytest.raises(ExceptionGroup) as caught:
             await _lie_in_round_0(coordinator, config, objected=True)
     error = only(caught.value)
@@ -140,15 +147,14 @@ async def test_who_hears_of_a_wrong_joint_update_makes_sure_and_stops(
 async def test_a_groundless_objection_costs_a_download_and_no_more(
     unwitnessed_place: Place, tmp_path: Path
 ) -> None:
-    manifest = unwitnessed_place.manifest
-    chain = two_contributors(manifest)
-    async with coordinating(tmp_path, manifest, chain) as coordinator:
-        config = config_of(unwitnessed_place, tmp_path, coordinator)
-        async with contributing(config, chain):
-            await coordinator.collect(0)
-            await anchor(coordinator, 0)
-            await object_to_round_0(coordinator)
-            await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(2))
+    async with (
+        unwitnessed(unwitnessed_place, tmp_path) as (coordinator, config),
+        contributing(config, coordinator.chain),
+    ):
+        await coordinator.collect(0)
+        await anchor(coordinator, 0)
+        await object_to_round_0(coordinator)
+        await coordinator.until(lambda: 1 in coordinator.peer.pool.commitments(2))
     assert coordinator.peer.pool.commitments(2)[1].body.parameters == coordinator.parameters
 
 

@@ -67,17 +67,8 @@ def test_an_objection_is_looked_into_before_the_next_outer_step(world: World) ->
     for peer in others(peers, number):
         peer.look()
         assert isinstance(peer.job, Train), "training goes on: it may be a liar"
-        peer.do()
-    last = next(peer for peer in peers if peer.state.number == number)
-    last.do()
-    world.post(1)
-    for _ in range(2):
-        for peer in peers:
-            peer.look()
-    world.anchor(1)
-    world.mine()
+    up_to_the_record(world, 1, peers)
     (first, second) = others(peers, number)
-    first.look()
     assert isinstance(first.job, Recheck)
     assert first.job.objecting == {number}
     assert first.job.aggregate == Aggregate(
@@ -108,7 +99,7 @@ def test_who_objected_without_reason_is_not_listened_to_again() -> None:
     object_to(world, 0, 2)
     for peer in peers:
         peer.do()
-    aggregated_jobs(world, 1, peers)
+    up_to_the_record(world, 1, peers)
     assert isinstance(first.job, Recheck)
     first.do()
     assert first.state.groundless == {2}
@@ -117,7 +108,7 @@ def test_who_objected_without_reason_is_not_listened_to_again() -> None:
             peer.do()
     object_to(world, 1, 2)
     first.look()
-    aggregated_jobs(world, 2, peers)
+    up_to_the_record(world, 2, peers)
     assert isinstance(first.job, Aggregate), "of a liar nothing is believed"
     object_to(world, 1, 3)
     first.look()
@@ -125,7 +116,7 @@ def test_who_objected_without_reason_is_not_listened_to_again() -> None:
     assert (first.job.round, first.job.objecting) == (1, {3})
 
 
-def aggregated_jobs(world: World, round_: int, peers: list[Contributor]) -> None:
+def up_to_the_record(world: World, round_: int, peers: list[Contributor]) -> None:
     """Live a round up to the job that follows from its record."""
     for peer in peers:
         if isinstance(peer.job, Train):
@@ -147,7 +138,7 @@ def test_words_of_others_and_about_other_records_are_nothing(world: World) -> No
     (first, second) = others(peers, number)
     object_to(world, 0, second.state.number)
     object_to(world, 0, number, record=name("another record"))
-    aggregated_jobs(world, 1, peers)
+    up_to_the_record(world, 1, peers)
     assert isinstance(first.job, Aggregate)
 
 
@@ -176,7 +167,7 @@ def test_what_a_round_took_back_is_looked_into_with_it(world: World) -> None:
     object_to(world, 1, number)
     again = first.restarted()
     again.look()
-    aggregated_jobs(world, 2, [again, *(peer for peer in peers if peer is not first)])
+    up_to_the_record(world, 2, [again, *(peer for peer in peers if peer is not first)])
     assert isinstance(again.job, Recheck)
     (taken,) = again.job.aggregate.retracted
     assert taken.joint == name("joint", 0)
@@ -188,7 +179,7 @@ def test_an_answer_about_another_round_is_passed_over(world: World, event: Refut
     aggregated(world, 0, peers)
     number = witness_of(world, 0)
     object_to(world, 0, number)
-    aggregated_jobs(world, 1, peers)
+    up_to_the_record(world, 1, peers)
     (first, _) = others(peers, number)
     before = first.state
     first._take(event)
